@@ -1,0 +1,154 @@
+"""From a command line to typed settings, by Hydra; what does not fit is one line that lists the choices."""
+
+import difflib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from normlab.errors import ConfigError
+from normlab.places import choices, conf_dir, group_values
+from normlab.settings import Settings
+
+__all__ = ["Job", "Settings", "conf_dir", "load", "parse", "plan"]
+
+
+def parse(config: DictConfig) -> Settings:
+    """Typed settings from Hydra's configuration; `ConfigError`, in one line, where a value does not fit."""
+    try:
+        values = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True)
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_told(e) for e in error.errors())) from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_line(error)) from None
+
+
+def _told(error: Any) -> str:
+    """One of pydantic's errors as `name=value: what to write instead`."""
+    message = error["msg"].removeprefix("Value error, ")
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "value_error":
+        return message if "=" in message else f"{where}={_spell(error['input'])}: {message}"
+    if error["type"] == "extra_forbidden":
+        return f"{where} is no setting; {_near(where, [])}"
+    return f"{where}={_spell(error['input'])}: {message.replace('Input should', 'must').replace('String should', 'must')}"
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return str(value.get("name", dict(value)))
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _near(name: str, overrides: Iterable[str]) -> str:
+    """The setting that was probably meant, or all that there are beside it."""
+    parent, _, leaf = name.rpartition(".")
+    chosen = dict(override.partition("=")[::2] for override in overrides)
+    match parent:
+        case "norm":
+            known = list(group_values("norm", chosen.get("norm", "bn")))
+        case "data" | "penalty" | "augment":
+            known = list(Settings.model_fields[parent].annotation.model_fields)  # type: ignore[union-attr]
+        case _:
+            parent, leaf, known = "", name, list(Settings.model_fields)
+    close = difflib.get_close_matches(leaf, known, n=1)
+    listed = [f"{parent}.{key}" if parent else key for key in (close or known)]
+    return f"did you mean {listed[0]}?" if close else f"choose one of {', '.join(listed)}"
+
+
+def load(*overrides: str) -> Settings:
+    """The settings of one run, as the command line would give them: `load("norm=ln", "epochs=2")`.
+
+    Raises `ConfigError` where an override is unknown or out of range.
+    """
+    return parse(_compose(overrides))
+
+
+def _compose(overrides: Iterable[str], *, with_hydra: bool = False) -> DictConfig:
+    """Hydra's configuration; what Hydra cannot compose is a `ConfigError` in one line with the choices."""
+    overrides = list(overrides)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        try:
+            return compose("config", overrides, return_hydra_config=with_hydra)
+        except (HydraException, OmegaConfBaseException, AttributeError, ValueError, TypeError) as error:
+            raise ConfigError(_explain(error, overrides)) from None
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
+    """What is wrong with the overrides, in the user's words instead of Hydra's."""
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key in ("norm", "data") and value not in choices(key):
+            hint = " (the control without normalization is norm=none)" if value in ("null", "") else ""
+            hint = " (several at once need -m)" if "," in value else hint
+            return f"{override}: choose one of {', '.join(choices(key))}{hint}"
+        if "," in value and not value.startswith(("[", "{", "'", '"')) and "Ambiguous value" in str(error):
+            return f"{override}: several values need -m (python -m normlab.train -m …)"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not understood; write name=value"
+    if found := re.search(r"Could not override '([^']+)'", str(error)):
+        return f"{found[1]} is no setting here; {_near(found[1], overrides)}"
+    if found := re.search(r"In '[^']*': Could not find '([^']+)'", str(error)):
+        return f"{found[1]} is no setting; {_near(found[1], overrides)}"
+    return _first_line(error)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that a command line asks for, and the folder it will be in."""
+
+    settings: Settings
+    folder: Path
+
+
+def plan(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
+    """Every run that a command line asks for, in Hydra's order.
+
+    With `multirun`, comma-separated values, `choice(…)` and `range(…)` are crossed, as Hydra's basic sweeper crosses
+    them. Raises `ConfigError` at the first run that does not fit, so that nothing starts before everything is valid.
+    """
+    planned = []
+    for job in _crossed(overrides) if multirun else [list(overrides)]:
+        config = _compose(job, with_hydra=True)
+        place = config.hydra.sweep if multirun else config.hydra.run
+        planned.append(Job(parse(config), Path(place.dir, *([place.subdir] if multirun else []))))
+    return planned
+
+
+def _crossed(overrides: Sequence[str]) -> Iterable[list[str]]:
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(_first_line(error)) from None
+    axes: list[list[str]] = []
+    for override in parsed:
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            axes.append([override.input_line or ""])
+    return (list(job) for job in itertools.product(*axes))
+
+
+def _run_folder(kind: str, *, _root_: DictConfig) -> str:
+    """For conf/config.yaml: `runs/ln-seed_0`, the folder of a run below log_dir. `kind` stands in where name is null."""
+    settings = parse(_root_)
+    return f"{settings.name or kind}/{settings.slug()}"
+
+
+OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)

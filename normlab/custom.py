@@ -1,0 +1,76 @@
+"""A first look at a user's own layer, before anything heavy starts: is it there, can it be built, does it keep shapes?"""
+
+import ast
+from importlib.util import find_spec
+from pathlib import Path
+
+from normlab.errors import ConfigError
+from normlab.settings import NORM_CHANNELS, Norm
+
+__all__ = ["check_custom"]
+
+
+def check_custom(norm: Norm) -> None:
+    """Raises `ConfigError`, in one line, where `norm.target` cannot serve as a normalization layer of the network.
+
+    A name that is not there is seen without importing its module. Otherwise the layer's code runs: it is imported,
+    built for every width of the network, and given maps of shape (2, C, 6, 6), which it has to return in that shape.
+    """
+    assert norm.target is not None
+    module_name, _, attribute = norm.target.partition(":")
+    try:
+        spec = find_spec(module_name)
+    except Exception as error:  # find_spec imports the parent packages, and those may raise anything
+        raise ConfigError(f"norm.target={norm.target}: importing {module_name} failed: {error}") from error
+    if spec is None:
+        raise ConfigError(
+            f"norm.target={norm.target}: there is no module {module_name} here; write package.module:Class, as it would "
+            "be imported from this folder"
+        )
+    if spec.origin and spec.origin.endswith(".py"):
+        names = _bound_names(Path(spec.origin), norm.target)
+        if names is not None and attribute not in names:
+            classes = ", ".join(sorted(name for name in names if name[:1].isupper())) or "none"
+            raise ConfigError(f"norm.target={norm.target}: {module_name} has no {attribute}; its classes: {classes}")
+    _try_it(norm)
+
+
+def _bound_names(file: Path, target: str) -> set[str] | None:
+    """The names that a module binds at its top level; None where only running it can tell."""
+    try:
+        tree = ast.parse(file.read_bytes(), str(file))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ConfigError(f"norm.target={target}: {file.name} cannot be read as Python: {error}") from error
+    names: set[str] = set()
+    for node in ast.walk(tree):  # not only the top: a name bound under `if` or `try` counts too
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                names.add(name)
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                names |= {(alias.asname or alias.name).partition(".")[0] for alias in aliases}
+    return None if names & {"*", "__getattr__"} else names
+
+
+def _try_it(norm: Norm) -> None:
+    import torch  # a second: only for a layer that is there
+
+    from normlab.nets import make_norm
+
+    for channels in sorted(set(NORM_CHANNELS)):
+        try:
+            layer = make_norm("custom", channels, target=norm.target, **norm.options)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        maps = torch.zeros(2, channels, 6, 6)
+        try:
+            with torch.no_grad():
+                shape = tuple(layer(maps).shape)
+        except Exception as error:  # a user's layer may raise anything
+            raise ConfigError(
+                f"norm.target={norm.target}: a batch of shape {tuple(maps.shape)} raised {type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else 'no message'}"
+            ) from error
+        if shape != tuple(maps.shape):
+            raise ConfigError(f"norm.target={norm.target}: turns shape {tuple(maps.shape)} into {shape}: keep the shape")

@@ -1,0 +1,165 @@
+"""A data set as a LightningDataModule: tensors that stay in memory, one indexing call a batch."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from normlab.data.augment import rotate_and_shift
+from normlab.data.sources import Images, load
+from normlab.errors import ConfigError
+from normlab.randomness import Stream, generator
+
+__all__ = ["Batch", "ImageData"]
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+EVAL_BATCH = 1000  # images an evaluation step: 500 to 1,000 measured fastest on CPU, and divides every test set
+
+
+class Resident(Dataset[Batch]):
+    """Images uint8 (N, 1, 28, 28) and labels int64 (N,) in memory; a batch is one indexing call."""
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.images[index], self.labels[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        where = torch.as_tensor(indices)
+        return self.images[where], self.labels[where]
+
+
+def whole(batch: Batch) -> Batch:
+    """The collate function: `__getitems__` has made the batch already."""
+    return batch
+
+
+class EpochOrder(Sampler[int]):
+    """A permutation that follows from (seed, epoch). Lightning tells it the epoch."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        yield from torch.randperm(self.size, generator=generator(Stream.ORDER, self.seed, self.epoch)).tolist()
+
+
+class ImageData(LightningDataModule):
+    """Train, validation and test images of one data set.
+
+    Batches are uint8 images (B, 1, 28, 28) and int64 labels (B,); after the transfer to the device the images become
+    float with mean 0 and deviation 1 over the training pixels, and training images are rotated and shifted.
+
+    Args:
+        name: mnist, fashion_mnist, kmnist or digits.
+        root, download: where to look first, and whether to fetch what is nowhere.
+        batch_size: training images a step; the last step of an epoch takes what is left.
+        val_size: training images held out; None: 5,000, or a tenth of a smaller set.
+        rotation, shift: largest augmentation either way, in degrees and pixels.
+        test_curve: whether `fit` scores the test set after every epoch, for drawing only.
+        seed: of the held-out split, the order of images and the augmentation.
+
+    Raises `DataError` from `setup` where the data cannot be had, and `ConfigError` where val_size leaves no image to
+    train on.
+    """
+
+    def __init__(
+        self,
+        name: str = "mnist",
+        *,
+        root: str | None = None,
+        download: bool = True,
+        batch_size: int = 128,
+        val_size: int | None = None,
+        rotation: float = 7.0,
+        shift: float = 2.0,
+        test_curve: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.name, self.root, self.download = name, root, download
+        self.batch_size, self.val_size, self.test_curve, self.seed = batch_size, val_size, test_curve, seed
+        self.rotation, self.shift = rotation, shift
+        self.classes: tuple[str, ...] = ()
+        self._epoch = -1
+        self._draws = torch.empty(0, 3)
+
+    @property
+    def curves(self) -> tuple[str, ...]:
+        """Which held-out sets `fit` scores after every epoch, in the order of `val_dataloader`."""
+        return (("val",) if len(self.val) else ()) + (("test",) if self.test_curve else ())
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002  # Lightning's signature
+        if not self.classes:
+            self.hold(load(self.name, self.root, download=self.download))
+
+    def hold(self, images: Images) -> None:
+        """Takes the images in, holds the validation part out and measures mean and deviation of the training pixels."""
+        self.classes = images.classes
+        train = Resident(torch.from_numpy(images.train_images)[:, None], torch.from_numpy(images.train_labels).long())
+        self.test = Resident(torch.from_numpy(images.test_images)[:, None], torch.from_numpy(images.test_labels).long())
+        val_size = min(5000, len(train) // 10) if self.val_size is None else self.val_size
+        if val_size >= len(train):
+            raise ConfigError(f"val_size={val_size} leaves none of the {len(train)} training images of {self.name}")
+        order = torch.randperm(len(train), generator=generator(Stream.SPLIT, self.seed))
+        held_out, kept = order[:val_size].sort().values, order[val_size:].sort().values
+        self.val = Resident(train.images[held_out], train.labels[held_out])
+        self.train = Resident(train.images[kept], train.labels[kept]) if val_size else train
+        # By the histogram of the 256 grey values: exact, and without a float copy of every pixel.
+        counts = torch.bincount(self.train.images.flatten(), minlength=256).double()
+        grey = torch.arange(256, dtype=torch.float64) / 255
+        mean = (counts * grey).sum() / counts.sum()
+        self.mean = mean.item()
+        self.std = ((counts * (grey - mean) ** 2).sum() / counts.sum()).sqrt().item() or 1.0
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        order = EpochOrder(len(self.train), self.seed)
+        return DataLoader(self.train, batch_size=self.batch_size, sampler=order, collate_fn=whole)
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        return [self.in_order(name) for name in self.curves]
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self.in_order("test")
+
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        """The parts that `predict_dataloader` goes through: what is measured once, after training."""
+        return ("train", "test")
+
+    def predict_dataloader(self) -> list[DataLoader[Batch]]:
+        return [self.in_order(part) for part in self.predicted]
+
+    def in_order(self, part: str) -> DataLoader[Batch]:
+        """The images of "train", "val" or "test" in file order, for evaluation."""
+        return DataLoader(getattr(self, part), batch_size=EVAL_BATCH, collate_fn=whole)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002  # Lightning's
+        images, labels = batch
+        pixels = images.float() / 255
+        if self.trainer is not None and self.trainer.training and (self.rotation or self.shift):
+            draws = self._next_draws(len(images), self.trainer.current_epoch).to(pixels.device, non_blocking=True)
+            pixels = rotate_and_shift(pixels, draws, rotation=self.rotation, shift=self.shift)
+        return (pixels - self.mean) / self.std, labels
+
+    def _next_draws(self, size: int, epoch: int) -> torch.Tensor:
+        """The next rows of this epoch's draws: one row an image, in the order in which the images come."""
+        if epoch != self._epoch:
+            stream = generator(Stream.AUGMENT, self.seed, epoch)
+            self._draws = torch.rand(len(self.train), 3, generator=stream) * 2 - 1
+            self._epoch, self._used = epoch, 0
+        rows = self._draws[self._used : self._used + size]
+        self._used += size
+        return rows

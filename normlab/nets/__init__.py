@@ -1,0 +1,20 @@
+"""The networks under study, in plain torch."""
+
+from normlab.nets.net import PLACEMENTS, Net
+from normlab.nets.norms import NORMS, load_class, make_norm
+from normlab.nets.penalty import METHODS, SCOPES, add_subgradient_, l1_norm, penalised, soft_threshold_, sparsity
+
+__all__ = [
+    "METHODS",
+    "NORMS",
+    "PLACEMENTS",
+    "SCOPES",
+    "Net",
+    "add_subgradient_",
+    "l1_norm",
+    "load_class",
+    "make_norm",
+    "penalised",
+    "soft_threshold_",
+    "sparsity",
+]

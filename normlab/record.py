@@ -1,0 +1,130 @@
+"""What a run leaves behind, and how it is written: whole or not at all. No torch here."""
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from normlab.errors import ConfigError, NormlabError
+
+__all__ = ["DONE", "SCHEMA", "STATUSES", "Record", "RecordError", "write_metrics", "write_predictions"]
+
+SCHEMA = 1
+STATUSES = ("completed", "diverged", "failed", "unavailable", "interrupted")
+DONE = ("completed", "diverged")  # the same question would get the same answer again: such runs are skipped
+
+
+class RecordError(NormlabError):
+    """A result.json that cannot be read as one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """The content of result.json, one field a key. Accuracies are shares in [0, 1], times are seconds.
+
+    Attributes:
+        status: completed; diverged (a loss that is not finite); failed (with the error); unavailable (a device that is
+            not there); interrupted (stopped from outside).
+        config: every resolved setting. config_hash: 12 hexadecimal digits over all that can change the result.
+        setting: norm, l1 and what else departs from the defaults, without the seed.
+        metrics: train_acc and train_ce are measured after training, in eval mode without augmentation;
+            train_acc_running is the last epoch's, in train mode. A metric that was not measured is None.
+    """
+
+    status: str
+    error: str | None = None
+    config: Mapping[str, Any]
+    config_hash: str
+    setting: Mapping[str, Any]
+    seed: int
+    data: Mapping[str, Any] = field(default_factory=dict)
+    parameters: int | None = None
+    device: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    time: Mapping[str, float | int] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def done(self) -> bool:
+        return self.status in DONE
+
+    def save(self, folder: Path) -> None:
+        """Writes result.json, whole or not at all."""
+        values = asdict(self)
+        text = json.dumps({"schema": values.pop("schema")} | values, indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomically(folder / "result.json", text.encode() + b"\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Record":
+        """Reads result.json; `RecordError`, in one line, where it is damaged or of another schema."""
+        file = folder / "result.json"
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            if values["schema"] != SCHEMA:
+                raise RecordError(f"{file}: schema {values['schema']}, but this version reads schema {SCHEMA}")
+            if values["status"] not in STATUSES:
+                raise RecordError(f"{file}: unknown status {values['status']!r}")
+            return cls(**values)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecordError(f"{file} is damaged ({error}): delete it, and the run is done again") from error
+
+    @classmethod
+    def find(cls, folder: Path) -> "Record | None":
+        """The record of a folder, or None where no run has ended yet."""
+        return cls.load(folder) if (folder / "result.json").exists() else None
+
+    @classmethod
+    def standing(cls, folder: Path, config_hash: str) -> "Record | None":
+        """The finished record that answers this configuration already, or None where the run has to be done.
+
+        Raises `ConfigError` where the folder holds the result of another configuration.
+        """
+        record = cls.find(folder)
+        if record is None:
+            return None
+        if record.config_hash != config_hash:
+            raise ConfigError(
+                f"{folder} holds the result of another configuration ({record.config_hash}, not {config_hash}): "
+                "choose another name=…, or force=true to replace it"
+            )
+        return record if record.done else None
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: readers see the old content or the new, also after a crash."""
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_metrics(folder: Path, rows: Iterable[Mapping[str, float]], columns: Sequence[str]) -> None:
+    """metrics.csv: a row an epoch; a cell is empty where nothing was measured."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(folder / "metrics.csv", text.getvalue().encode())
+
+
+def write_predictions(folder: Path, pred: np.ndarray, prob_true: np.ndarray) -> None:
+    """predictions.npz: `pred` uint8 (N,), the predicted class, and `prob_true` float32 (N,), the probability of the
+    true class, over the test set in file order."""
+    content = io.BytesIO()
+    np.savez_compressed(content, pred=pred.astype(np.uint8), prob_true=prob_true.astype(np.float32))
+    write_atomically(folder / "predictions.npz", content.getvalue())

@@ -1,0 +1,218 @@
+"""The settings of a run: typed, with their ranges. `conf/` holds the values and says what each one means.
+
+No torch here: a wrong setting is answered at once.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from normlab.places import choices, group_values
+
+__all__ = ["NORM_CHANNELS", "Augment", "Data", "Norm", "Penalty", "Settings"]
+
+NORM_CHANNELS = (10, 20, 20, 12, 12)  # channels at the five norms of `normlab.nets.Net`; a test holds the two together
+
+Scalar = bool | int | float | str | None
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Model(BaseModel):
+    """Settings are read once and never change; an unknown name or a value of another type is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Norm(Model):
+    """A normalization layer: `options` are the keyword arguments that `normlab.nets.make_norm` takes for this name."""
+
+    name: str = "bn"
+    target: str | None = None
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, value: Any) -> Any:
+        """conf/norm writes options flat (`norm.num_groups`), which is what one types; here they are gathered."""
+        if not isinstance(value, Mapping):
+            return value
+        value = dict(value)
+        options = dict(value.pop("options", None) or {})
+        options |= {key: value.pop(key) for key in list(value) if key not in ("name", "target")}
+        if value.get("name", "bn") in choices("norm"):
+            usual = {k: v for k, v in group_values("norm", value.get("name", "bn")).items() if k not in cls.model_fields}
+            if unknown := sorted(set(options) - set(usual)) if value.get("name") != "custom" else []:
+                takes = f"it takes {', '.join(usual)}" if usual else "it takes none"
+                raise ValueError(f"norm.{unknown[0]} is no option of norm={value['name']}; {takes}")
+            options = usual | options
+        return value | {"options": options}
+
+    @model_validator(mode="after")
+    def _check(self) -> "Norm":
+        if self.name not in choices("norm"):
+            raise ValueError(f"unknown: choose one of {', '.join(choices('norm'))}")
+        if self.name == "custom" and not re.fullmatch(r"[\w.]+:\w+", self.target or ""):
+            raise ValueError("norm=custom needs norm.target=package.module:Class")
+        if self.name != "custom" and self.target is not None:
+            raise ValueError(f"norm.target goes with norm=custom, not with norm={self.name}")
+        for key, value in self.options.items():
+            if not _plain(value):
+                raise ValueError(f"norm.{key}: only numbers, words, true, false, null, lists and mappings of them")
+        if self.name != "custom":
+            _check_options(self.options)
+        return self
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """The ranges of the options that the package's own norms share."""
+
+    def number(key: str, kind: type | tuple[type, ...] = (int, float)) -> Any:
+        value = options[key]
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise ValueError(f"norm.{key}={value}: write a {'whole ' if kind is int else ''}number")
+        return value
+
+    if "eps" in options and not 0 < number("eps") < float("inf"):
+        raise ValueError(f"norm.eps={options['eps']}: must be above 0")
+    if "momentum" in options and not 0 <= number("momentum") <= 1:
+        raise ValueError(f"norm.momentum={options['momentum']}: must be between 0 and 1")
+    if "affine" in options and not isinstance(options["affine"], bool):
+        raise ValueError(f"norm.affine={options['affine']}: choose one of true, false")
+    if "num_groups" in options:
+        given = number("num_groups", int)
+        fits = [g for g in range(1, min(NORM_CHANNELS) + 1) if all(c % g == 0 for c in NORM_CHANNELS)]
+        if given not in fits:
+            widths = ", ".join(map(str, sorted(set(NORM_CHANNELS))))
+            raise ValueError(
+                f"norm.num_groups={given} does not divide the channels ({widths}): choose one of "
+                f"{', '.join(map(str, fits))}"
+            )
+
+
+class Data(Model):
+    """Which images, and where to look for them before $NORMLAB_DATA and the user cache."""
+
+    name: Literal["auto", "mnist", "fashion_mnist", "kmnist", "digits"] = "auto"
+    root: str | None = None
+    download: bool = True
+
+
+class Penalty(Model):
+    """Which parameters the L1 penalty covers, and how it acts on a step."""
+
+    scope: Literal["weights", "conv", "norm", "all"] = "weights"
+    method: Literal["subgradient", "proximal"] = "subgradient"
+
+
+class Augment(Model):
+    """Random rotation (degrees) and shift (pixels) of training images, either way; both 0: none."""
+
+    rotation: Annotated[Finite, Field(ge=0, le=180)] = 7.0
+    shift: Annotated[Finite, Field(ge=0, le=14)] = 2.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        """`augment=false` and `augment=true` are what one types first."""
+        if isinstance(value, bool):
+            return {} if value else {"rotation": 0.0, "shift": 0.0}
+        if not isinstance(value, (Mapping, Augment)):
+            raise ValueError("write true or false, or set augment.rotation and augment.shift")
+        return value
+
+
+class Settings(Model):
+    """All that `normlab.training.run` needs. `conf/config.yaml` gives each setting's meaning, unit and reason."""
+
+    norm: Norm = Norm()
+    data: Data = Data()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    l1: Annotated[Finite, Field(ge=0)] = 0.0
+    penalty: Penalty = Penalty()
+    dropout: Annotated[Finite, Field(ge=0, lt=1)] = 0.0
+    placement: Literal["post", "pre"] = "post"
+    epochs: Annotated[int, Field(ge=1)] = 12
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    lr: Annotated[Finite, Field(gt=0)] = 0.1
+    schedule: Literal["onecycle", "constant"] = "onecycle"
+    momentum: Annotated[Finite, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[Finite, Field(ge=0)] = 0.0
+    augment: Augment = Augment()
+    val_size: Annotated[int, Field(ge=0)] | None = None
+    test_curve: bool = False
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: Annotated[int, Field(ge=1)] = 1
+    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
+    threads: Annotated[int, Field(ge=1)] | None = None
+    log_dir: str = "lightning_logs"
+    name: Annotated[str, Field(pattern=r"^[^/\\=\x00]+$")] | None = None
+    force: bool = False
+
+    @field_validator("l1", "lr", mode="after")
+    @classmethod
+    def _canonical(cls, value: float) -> float:
+        return abs(value)  # -0.0 is 0.0: one value, one name, one hash
+
+    def identity(self) -> dict[str, Any]:
+        """Every setting that can change the result, as plain nested values."""
+        places = {"log_dir": True, "name": True, "force": True, "data": {"root", "download"}}
+        # The number of threads changes the last bits, as the machine does; it is recorded with the device.
+        return self.model_dump(exclude=places | {"threads": True})
+
+    def config_hash(self) -> str:
+        """12 hexadecimal digits over `identity()`: equal exactly where two runs ask the same question."""
+        text = json.dumps(self.identity(), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def flat(self) -> dict[str, Scalar]:
+        """`identity()` by dotted names: {"norm": "gn", "norm.num_groups": 2, …}."""
+        values = _flat(self.identity())
+        return {"norm": values.pop("norm.name"), "data": values.pop("data.name")} | values
+
+    def setting(self) -> dict[str, Scalar]:
+        """The setting (cell) that this run belongs to: norm, l1 and whatever else departs from the defaults, by dotted
+        name, without the seed. Runs of one setting differ in the seed alone."""
+        usual = Settings(norm=Norm(name=self.norm.name, target=self.norm.target), seed=self.seed, data=self.data).flat()
+        departs = {key: value for key, value in self.flat().items() if key not in usual or value != usual[key]}
+        if self.norm.target is not None:
+            departs = {"norm.target": self.norm.target} | departs
+        return {"norm": self.norm.name, "l1": departs.pop("l1", 0.0)} | departs
+
+    def slug(self) -> str:
+        """The name of the run's folder: `ln-l1_0.001-seed_3`, with what departs from the defaults and no "="."""
+        setting = self.setting()
+        norm, l1 = setting.pop("norm"), setting.pop("l1")
+        target = setting.pop("norm.target", None)
+        parts = [str(norm) if target is None else f"custom_{str(target).partition(':')[2]}"]
+        parts += [self.data.name] if self.data.name != "mnist" else []
+        parts += [f"l1_{l1:g}"] if l1 else []
+        parts += [f"{key.rpartition('.')[2]}_{_word(value)}" for key, value in setting.items()]
+        stem = re.sub(r"[^\w.+-]+", "_", "-".join(parts))
+        if len(stem) > 150:  # file systems stop at 255 bytes
+            stem = f"{stem[:130]}-{self.config_hash()}"
+        return f"{stem}-seed_{self.seed}"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"norm": {"options": {"eps": 1}}} -> {"norm.eps": 1}"""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        path = prefix if key == "options" else f"{prefix}{key}."
+        flat |= _flat(value, path) if isinstance(value, Mapping) else {path.removesuffix("."): value}
+    return flat
+
+
+def _word(value: Scalar) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()

@@ -1,0 +1,100 @@
+"""Train: `python -m normlab.train norm=ln` for one run, `-m norm=bn,ln,gn l1=0,1e-3` for a sweep.
+
+Everything about a command line is checked before torch is imported and before anything is written.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import hydra
+from hydra._internal.utils import get_args_parser  # private, but the only way to read Hydra's flags as Hydra does
+
+from normlab import summary
+from normlab.config import Job, conf_dir, plan
+from normlab.custom import check_custom
+from normlab.data.sources import resolve
+from normlab.errors import ConfigError, NormlabError
+from normlab.job import job
+from normlab.record import Record
+
+__all__ = ["main"]
+
+HELP = """usage: python -m normlab.train [name=value ...]       one run
+       python -m normlab.train -m [name=a,b ...]      a sweep: every combination of the values
+
+Every setting with its default:
+
+{settings}
+Examples:
+  python -m normlab.train norm=ln l1=1e-3 seed=3 epochs=20 accelerator=gpu
+  python -m normlab.train -m norm=bn,ln,gn l1=0,1e-3 seed=0,1,2
+  python -m normlab.train norm=custom norm.target=package.module:Class norm.options='{{eps: 1e-3}}'
+  tensorboard --logdir lightning_logs
+
+Hydra's own flags: python -m normlab.train --hydra-help
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; returns the exit code: 0 when every run completed, 1 when one did not, 2 when the command line
+    was wrong, 130 when it was stopped."""
+    flags = get_args_parser().parse_args(list(arguments))
+    if flags.help:
+        print(HELP.format(settings=settings_page()))
+        return 0
+    if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
+        sys.argv[1:] = list(arguments)
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+        return 0
+    try:
+        return _do(list(arguments), flags.overrides, flags.multirun)
+    except NormlabError as error:
+        print(f"normlab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("normlab: stopped; finished runs are kept, the same command does the rest", file=sys.stderr)
+        return 130
+
+
+def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
+    jobs = plan(overrides, multirun=multirun)
+    _check_together(jobs, multirun)
+    if any(job.settings.data.name == "auto" for job in jobs):
+        # once for all runs, so that a download that ends halfway through a sweep cannot mix two data sets
+        found = resolve("auto", jobs[0].settings.data.root, download=jobs[0].settings.data.download)
+        if found.reason:
+            print(f"normlab: {found.reason}: training on scikit-learn's digits (data=digits)", file=sys.stderr)
+        chosen = f"data.name={found.name}"
+        arguments, overrides = [*arguments, chosen], [*overrides, chosen]
+        jobs = plan(overrides, multirun=multirun)
+    skipped = sum(_stands(job) for job in jobs)
+    if skipped < len(jobs):
+        sys.argv[1:] = arguments
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+    runs = [(job.folder, Record.find(job.folder)) for job in jobs]
+    summary.show(runs, jobs[0].settings.log_dir, skipped)
+    return 0 if all(record is not None and record.status == "completed" for _, record in runs) else 1
+
+
+def _stands(job: Job) -> bool:
+    return not job.settings.force and Record.standing(job.folder, job.settings.config_hash()) is not None
+
+
+def _check_together(jobs: Sequence[Job], multirun: bool) -> None:
+    """What no single setting shows."""
+    if multirun and any(job.settings.devices > 1 for job in jobs):
+        raise ConfigError("devices>1 would start the whole sweep again in every process: use devices=1, or one run a command")
+    customs = {job.settings.norm.model_dump_json(): job.settings.norm for job in jobs if job.settings.norm.target}
+    for norm in customs.values():
+        check_custom(norm)
+
+
+def settings_page() -> str:
+    """conf/config.yaml as it stands, comments included, without Hydra's part."""
+    text = (conf_dir() / "config.yaml").read_text(encoding="utf-8")
+    lines = text.partition("\nhydra:")[0].splitlines()[1:]
+    return "\n".join(f"  {line}".rstrip() for line in lines if "override hydra/" not in line and "_self_" not in line)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

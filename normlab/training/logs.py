@@ -1,0 +1,49 @@
+"""train.log: everything that a run's libraries say, kept out of the terminal."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["log_to"]
+
+SOURCES = ("normlab", "lightning.pytorch", "lightning.fabric", "py.warnings")
+
+# Said once a run and of no use to its reader, each for a reason.
+SILENCED = (
+    ".*does not have many workers.*",  # a batch is one indexing call: workers would only copy it
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own call into torch
+    ".*The `predict_dataloader`.*many workers.*",
+    ".*Checkpoint directory .* exists and is not empty.*",  # a run's folder holds its other files too
+)
+
+
+def no_advert(record: logging.LogRecord) -> bool:
+    """Lightning advertises its services as tips."""
+    return "Tip:" not in record.getMessage()
+
+
+@contextmanager
+def log_to(file: Path) -> Iterator[logging.Logger]:
+    """While it is open, what Lightning, warnings and normlab log goes to this file, and only there."""
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(no_advert)
+    loggers = [logging.getLogger(name) for name in SOURCES]
+    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    logging.captureWarnings(True)
+    try:
+        for logger in loggers:
+            logger.handlers[:], logger.propagate = [handler], False
+            logger.setLevel(logging.INFO)
+        with warnings.catch_warnings():
+            for message in SILENCED:
+                warnings.filterwarnings("ignore", message)
+            yield loggers[0]
+    finally:
+        logging.captureWarnings(False)
+        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+            logger.handlers[:], logger.propagate = handlers, propagate
+            logger.setLevel(level)
+        handler.close()
