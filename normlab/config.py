@@ -26,7 +26,9 @@ __all__ = ["Job", "Settings", "conf_dir", "load", "parse", "plan"]
 def parse(config: DictConfig) -> Settings:
     """Typed settings from Hydra's configuration; `ConfigError`, in one line, where a value does not fit."""
     try:
-        values = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True)
+        values = OmegaConf.to_container(
+            OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), resolve=True
+        )
         return Settings.model_validate(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_told(e) for e in error.errors())) from None
@@ -42,7 +44,9 @@ def _told(error: Any) -> str:
         return message if "=" in message else f"{where}={_spell(error['input'])}: {message}"
     if error["type"] == "extra_forbidden":
         return f"{where} is no setting; {_near(where, [])}"
-    return f"{where}={_spell(error['input'])}: {message.replace('Input should', 'must').replace('String should', 'must')}"
+    return (
+        f"{where}={_spell(error['input'])}: {message.replace('Input should', 'must').replace('String should', 'must')}"
+    )
 
 
 def _spell(value: Any) -> str:
@@ -146,7 +150,7 @@ def _crossed(overrides: Sequence[str]) -> Iterable[list[str]]:
 
 
 def _run_folder(kind: str, *, _root_: DictConfig) -> str:
-    """For conf/config.yaml: `runs/ln-seed_0`, the folder of a run below log_dir. `kind` stands in where name is null."""
+    """For conf/config.yaml: `runs/ln-seed_0`, a run's folder below log_dir. `kind` stands in where name is null."""
     settings = parse(_root_)
     return f"{settings.name or kind}/{settings.slug()}"
 

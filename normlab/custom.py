@@ -1,4 +1,4 @@
-"""A first look at a user's own layer, before anything heavy starts: is it there, can it be built, does it keep shapes?"""
+"""A first look at a user's own layer before training starts: is it there, can it be built, does it keep shapes?"""
 
 import ast
 from importlib.util import find_spec
@@ -24,8 +24,8 @@ def check_custom(norm: Norm) -> None:
         raise ConfigError(f"norm.target={norm.target}: importing {module_name} failed: {error}") from error
     if spec is None:
         raise ConfigError(
-            f"norm.target={norm.target}: there is no module {module_name} here; write package.module:Class, as it would "
-            "be imported from this folder"
+            f"norm.target={norm.target}: there is no module {module_name} here; "
+            "write package.module:Class, as it would be imported from this folder"
         )
     if spec.origin and spec.origin.endswith(".py"):
         names = _bound_names(Path(spec.origin), norm.target)
@@ -73,4 +73,6 @@ def _try_it(norm: Norm) -> None:
                 f"{str(error).splitlines()[0] if str(error) else 'no message'}"
             ) from error
         if shape != tuple(maps.shape):
-            raise ConfigError(f"norm.target={norm.target}: turns shape {tuple(maps.shape)} into {shape}: keep the shape")
+            raise ConfigError(
+                f"norm.target={norm.target}: turns shape {tuple(maps.shape)} into {shape}: keep the shape"
+            )

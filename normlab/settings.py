@@ -44,7 +44,9 @@ class Norm(Model):
         options = dict(value.pop("options", None) or {})
         options |= {key: value.pop(key) for key in list(value) if key not in ("name", "target")}
         if value.get("name", "bn") in choices("norm"):
-            usual = {k: v for k, v in group_values("norm", value.get("name", "bn")).items() if k not in cls.model_fields}
+            usual = {
+                k: v for k, v in group_values("norm", value.get("name", "bn")).items() if k not in cls.model_fields
+            }
             if unknown := sorted(set(options) - set(usual)) if value.get("name") != "custom" else []:
                 takes = f"it takes {', '.join(usual)}" if usual else "it takes none"
                 raise ValueError(f"norm.{unknown[0]} is no option of norm={value['name']}; {takes}")
@@ -167,9 +169,10 @@ class Settings(Model):
 
     def identity(self) -> dict[str, Any]:
         """Every setting that can change the result, as plain nested values."""
-        places = {"log_dir": True, "name": True, "force": True, "data": {"root", "download"}}
         # The number of threads changes the last bits, as the machine does; it is recorded with the device.
-        return self.model_dump(exclude=places | {"threads": True})
+        return self.model_dump(
+            exclude={"log_dir": True, "name": True, "force": True, "threads": True, "data": {"root", "download"}}
+        )
 
     def config_hash(self) -> str:
         """12 hexadecimal digits over `identity()`: equal exactly where two runs ask the same question."""
@@ -187,7 +190,7 @@ class Settings(Model):
         usual = Settings(norm=Norm(name=self.norm.name, target=self.norm.target), seed=self.seed, data=self.data).flat()
         departs = {key: value for key, value in self.flat().items() if key not in usual or value != usual[key]}
         if self.norm.target is not None:
-            departs = {"norm.target": self.norm.target} | departs
+            departs = {"norm.target": self.norm.target, **departs}
         return {"norm": self.norm.name, "l1": departs.pop("l1", 0.0)} | departs
 
     def slug(self) -> str:

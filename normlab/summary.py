@@ -29,7 +29,9 @@ def show(runs: Sequence[tuple[Path, Record | None]], log_dir: str, skipped: int)
         console = Console(width=160)  # rich takes 80 columns where there is no terminal, and would fold names in logs
     records = [record for _, record in runs if record is not None]
     data = sorted({str(record.data["name"]) for record in records if record.data})
-    table = Table(title=f"Accuracy on {', '.join(data)}" if data else None, title_justify="left", title_style="", box=None)
+    table = Table(
+        title=f"Accuracy on {', '.join(data)}" if data else None, title_justify="left", title_style="", box=None
+    )
     table.add_column("run", overflow="fold")
     table.add_column("status")
     for heading in ("train %", "val %", "test %", "test ce", "seconds", "images/s"):
@@ -46,19 +48,27 @@ def show(runs: Sequence[tuple[Path, Record | None]], log_dir: str, skipped: int)
     console.print()
     console.print(table)
     console.print()
+    reasons: dict[tuple[str, str], list[str]] = {}  # one line a reason, not one a run
     for folder, record in runs:
         if record is not None and record.error:
-            console.print(f"{folder.name}: {record.status}: {record.error}", style=STYLES[record.status], markup=False)
+            reasons.setdefault((record.status, record.error), []).append(folder.name)
+    for (status, error), names in reasons.items():
+        who = names[0] if len(names) == 1 else f"{len(names)} runs"
+        console.print(f"{who} {status}: {error}", style=STYLES[status], markup=False, soft_wrap=True)
     if len(runs) > 1:
         counts = Counter(record.status if record else "no result" for _, record in runs)
         told = [f"{counts[status]} {status}" for status in (*STATUSES, "no result") if counts[status]]
-        console.print(f"{len(runs)} runs: {', '.join(told)}" + (f" ({skipped} stood finished, skipped)" if skipped else ""))
+        console.print(
+            f"{len(runs)} runs: {', '.join(told)}" + (f" ({skipped} stood finished, skipped)" if skipped else "")
+        )
     elif skipped:
         console.print("This run stands finished: skipped. force=true does it again.")
     places = sorted({folder.parent for folder, _ in runs}) if len(runs) > 1 else [runs[0][0]]
     for place in places:
         console.print(f"Files:       {place}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"TensorBoard: tensorboard --logdir {shlex.quote(log_dir)}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"TensorBoard: tensorboard --logdir {shlex.quote(log_dir)}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def _number(value: float | None, form: str, times: float = 1) -> str:

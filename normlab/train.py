@@ -10,11 +10,12 @@ import hydra
 from hydra._internal.utils import get_args_parser  # private, but the only way to read Hydra's flags as Hydra does
 
 from normlab import summary
-from normlab.config import Job, conf_dir, plan
+from normlab.config import Job, plan
 from normlab.custom import check_custom
 from normlab.data.sources import resolve
 from normlab.errors import ConfigError, NormlabError
 from normlab.job import job
+from normlab.places import choices, conf_dir
 from normlab.record import Record
 
 __all__ = ["main"]
@@ -83,17 +84,27 @@ def _stands(job: Job) -> bool:
 def _check_together(jobs: Sequence[Job], multirun: bool) -> None:
     """What no single setting shows."""
     if multirun and any(job.settings.devices > 1 for job in jobs):
-        raise ConfigError("devices>1 would start the whole sweep again in every process: use devices=1, or one run a command")
+        raise ConfigError(
+            "devices>1 would start the whole sweep again in every process: use devices=1, or one run a command"
+        )
     customs = {job.settings.norm.model_dump_json(): job.settings.norm for job in jobs if job.settings.norm.target}
     for norm in customs.values():
         check_custom(norm)
 
 
 def settings_page() -> str:
-    """conf/config.yaml as it stands, comments included, without Hydra's part."""
+    """conf/config.yaml with its comments, without Hydra's part; then what each choice of a group brings."""
     text = (conf_dir() / "config.yaml").read_text(encoding="utf-8")
     lines = text.partition("\nhydra:")[0].splitlines()[1:]
-    return "\n".join(f"  {line}".rstrip() for line in lines if "override hydra/" not in line and "_self_" not in line)
+    page = [line for line in lines if "override hydra/" not in line and "_self_" not in line]
+    for group in ("norm", "data"):
+        for name in choices(group):
+            first, *options = (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+            if group == "norm" or name == "auto":  # the sets of images share their two settings
+                page += ["", f"# {group}={name}: {first.partition('# ')[2]}", *(f"{group}.{line}" for line in options)]
+            else:
+                page += [f"# {group}={name}: {first.partition('# ')[2]}"]
+    return "\n".join(f"  {line}".rstrip() for line in page) + "\n"
 
 
 if __name__ == "__main__":

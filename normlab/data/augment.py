@@ -14,15 +14,17 @@ def rotate_and_shift(images: torch.Tensor, draws: torch.Tensor, *, rotation: flo
     Args:
         images: float (B, 1, H, W), background 0.
         draws: float (B, 3) in [-1, 1]: angle, shift along x, shift along y, as shares of the largest.
-        rotation: largest angle, degrees.
+        rotation: largest angle, degrees; draws of +1 turn the content counterclockwise.
         shift: largest shift, pixels; draws of +1 move the content right and down.
     """
     angle = draws[:, 0] * math.radians(rotation)
     cos, sin = angle.cos(), angle.sin()
     # affine_grid says for every output pixel where it comes from, in units of half the image: the inverse of the move.
-    size = draws.new_tensor([images.shape[-1], images.shape[-2]])
+    height, width = images.shape[-2:]
+    size = draws.new_tensor([width, height])
     back = -draws[:, 1:] * (2 * shift / size)
-    x = cos * back[:, 0] - sin * back[:, 1]
-    y = sin * back[:, 0] + cos * back[:, 1]
-    theta = torch.stack([torch.stack([cos, -sin, x], 1), torch.stack([sin, cos, y], 1)], 1)
+    right, down = sin * (width / height), -sin * (height / width)  # half a width is not half a height
+    x = cos * back[:, 0] + down * back[:, 1]
+    y = right * back[:, 0] + cos * back[:, 1]
+    theta = torch.stack([torch.stack([cos, down, x], 1), torch.stack([right, cos, y], 1)], 1)
     return grid_sample(images, affine_grid(theta, list(images.shape), align_corners=False), align_corners=False)

@@ -1,6 +1,7 @@
 """A data set as a LightningDataModule: tensors that stay in memory, one indexing call a batch."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -35,7 +36,7 @@ class Resident(Dataset[Batch]):
         return self.images[where], self.labels[where]
 
 
-def whole(batch: Batch) -> Batch:
+def whole(batch: Any) -> Any:
     """The collate function: `__getitems__` has made the batch already."""
     return batch
 
@@ -89,7 +90,7 @@ class ImageData(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.name, self.root, self.download = name, root, download
+        self.dataset, self.root, self.download = name, root, download
         self.batch_size, self.val_size, self.test_curve, self.seed = batch_size, val_size, test_curve, seed
         self.rotation, self.shift = rotation, shift
         self.classes: tuple[str, ...] = ()
@@ -101,9 +102,9 @@ class ImageData(LightningDataModule):
         """Which held-out sets `fit` scores after every epoch, in the order of `val_dataloader`."""
         return (("val",) if len(self.val) else ()) + (("test",) if self.test_curve else ())
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002  # Lightning's signature
+    def setup(self, stage: str | None = None) -> None:
         if not self.classes:
-            self.hold(load(self.name, self.root, download=self.download))
+            self.hold(load(self.dataset, self.root, download=self.download))
 
     def hold(self, images: Images) -> None:
         """Takes the images in, holds the validation part out and measures mean and deviation of the training pixels."""
@@ -112,7 +113,7 @@ class ImageData(LightningDataModule):
         self.test = Resident(torch.from_numpy(images.test_images)[:, None], torch.from_numpy(images.test_labels).long())
         val_size = min(5000, len(train) // 10) if self.val_size is None else self.val_size
         if val_size >= len(train):
-            raise ConfigError(f"val_size={val_size} leaves none of the {len(train)} training images of {self.name}")
+            raise ConfigError(f"val_size={val_size} leaves none of the {len(train)} training images of {self.dataset}")
         order = torch.randperm(len(train), generator=generator(Stream.SPLIT, self.seed))
         held_out, kept = order[:val_size].sort().values, order[val_size:].sort().values
         self.val = Resident(train.images[held_out], train.labels[held_out])
@@ -126,7 +127,7 @@ class ImageData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         order = EpochOrder(len(self.train), self.seed)
-        return DataLoader(self.train, batch_size=self.batch_size, sampler=order, collate_fn=whole)
+        return self._loader(self.train, self.batch_size, order)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         return [self.in_order(name) for name in self.curves]
@@ -144,13 +145,20 @@ class ImageData(LightningDataModule):
 
     def in_order(self, part: str) -> DataLoader[Batch]:
         """The images of "train", "val" or "test" in file order, for evaluation."""
-        return DataLoader(getattr(self, part), batch_size=EVAL_BATCH, collate_fn=whole)
+        return self._loader(getattr(self, part), EVAL_BATCH)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002  # Lightning's
+    @staticmethod
+    def _loader(images: Resident, batch_size: int, order: Sampler[int] | None = None) -> DataLoader[Batch]:
+        # A generator of its own: without one, every pass draws a number from the global stream, which is dropout's.
+        spare = torch.Generator()
+        return DataLoader(images, batch_size=batch_size, sampler=order, collate_fn=whole, generator=spare)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, labels = batch
-        pixels = images.float() / 255
+        double = self.trainer is not None and self.trainer.precision == "64-true"
+        pixels = images.to(torch.float64 if double else torch.float32) / 255
         if self.trainer is not None and self.trainer.training and (self.rotation or self.shift):
-            draws = self._next_draws(len(images), self.trainer.current_epoch).to(pixels.device, non_blocking=True)
+            draws = self._next_draws(len(images), self.trainer.current_epoch).to(pixels, non_blocking=True)
             pixels = rotate_and_shift(pixels, draws, rotation=self.rotation, shift=self.shift)
         return (pixels - self.mean) / self.std, labels
 

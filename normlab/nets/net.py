@@ -52,7 +52,8 @@ class Net(nn.Module):
             raise ValueError(f"placement {placement!r} is unknown: choose one of {', '.join(PLACEMENTS)}")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout={dropout} is outside [0, 1)")
-        build = norm if callable(norm) else partial(make_norm, norm, **(norm_options or {}))
+        options = dict(norm_options or {})
+        build = norm if callable(norm) else lambda num_channels: make_norm(norm, num_channels, **options)
 
         # Every convolution is drawn before the first norm is built, so that one seed gives all norms the same start,
         # a user's layer that draws random numbers included.
@@ -87,4 +88,6 @@ class Net(nn.Module):
 
     def norm_layers(self) -> dict[str, nn.Module]:
         """The five normalization layers by name ("block1.norm", …), in the order of the forward pass."""
-        return {name: module for name, module in self.named_modules() if name.endswith(".norm") and name.count(".") == 1}
+        return {
+            name: module for name, module in self.named_modules() if name.endswith(".norm") and name.count(".") == 1
+        }

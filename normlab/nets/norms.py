@@ -63,7 +63,7 @@ def instance_norm(num_channels: int, *, eps: float = 1e-5, affine: bool = True) 
     return nn.InstanceNorm2d(num_channels, eps=eps, affine=affine)
 
 
-def custom(num_channels: int, *, target: str, **options: Any) -> nn.Module:
+def custom(num_channels: int, *, target: str = "", **options: Any) -> nn.Module:
     """A user's own layer: `target` is "package.module:Class", built as `Class(num_channels, **options)`.
 
     Importing the target runs its code. Raises `ValueError` where it cannot be found, called, or is no `nn.Module`.
@@ -72,8 +72,8 @@ def custom(num_channels: int, *, target: str, **options: Any) -> nn.Module:
     try:
         module = layer(num_channels, **options)
     except Exception as error:
-        signature = f"{layer.__name__}({num_channels}{''.join(f', {k}={v!r}' for k, v in options.items())})"
-        raise ValueError(f"norm.target={target}: {signature} raised {type(error).__name__}: {error}") from error
+        call = f"{target.partition(':')[2]}({num_channels}{''.join(f', {k}={v!r}' for k, v in options.items())})"
+        raise ValueError(f"norm.target={target}: {call} raised {type(error).__name__}: {_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise ValueError(f"norm.target={target} gave a {type(module).__name__}, not a torch.nn.Module")
     return module
@@ -87,11 +87,16 @@ def load_class(target: str) -> Callable[..., nn.Module]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a user's module may raise anything while it is imported
-        raise ValueError(f"norm.target={target}: importing {module_name} failed: {error}") from error
+        raise ValueError(f"norm.target={target}: importing {module_name} failed: {_line(error)}") from error
     found = getattr(module, attribute, None)
     if not callable(found):
         raise ValueError(f"norm.target={target}: {module_name} has no class {attribute}")
     return found  # type: ignore[no-any-return]  # a class is checked when it is called
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an exception says."""
+    return next(iter(str(error).splitlines()), "no message")
 
 
 NORMS: dict[str, Callable[..., nn.Module]] = {

@@ -24,15 +24,20 @@ def penalised(net: Net, scope: str) -> dict[str, nn.Parameter]:
     Raises `ValueError`, with the choices, where the scope is unknown.
     """
     norms = tuple(f"{name}." for name in net.norm_layers())
-    covers = {
-        "weights": lambda name: "weight" in name,
-        "conv": lambda name: "weight" in name and not name.startswith(norms),
-        "norm": lambda name: "weight" in name and name.startswith(norms),
-        "all": lambda name: True,  # noqa: ARG005  # the same signature as its neighbours
-    }
-    if scope not in covers:
+
+    def covers(name: str) -> bool:
+        match scope:
+            case "weights":
+                return "weight" in name
+            case "conv":
+                return "weight" in name and not name.startswith(norms)
+            case "norm":
+                return "weight" in name and name.startswith(norms)
+            case "all":
+                return True
         raise ValueError(f"penalty.scope {scope!r} is unknown: choose one of {', '.join(SCOPES)}")
-    return {name: parameter for name, parameter in net.named_parameters() if covers[scope](name)}
+
+    return {name: parameter for name, parameter in net.named_parameters() if covers(name)}
 
 
 def l1_norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
@@ -73,7 +78,7 @@ def sparsity(net: Net, relative: float = 0.01) -> dict[str, float]:
       a filter's scale meaningless, so an absolute threshold would mislead.
     - "zero_filters": output filters that are all exactly 0.
     """
-    filters = [m.weight.flatten(1) for m in net.modules() if isinstance(m, nn.Conv2d)]
+    filters = [weight.flatten(1) for weight in penalised(net, "conv").values()]
     weights = sum(f.numel() for f in filters)
     small = sum(int((f.abs() <= relative * f.abs().amax(1, keepdim=True)).sum()) for f in filters)
     return {

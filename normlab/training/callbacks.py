@@ -68,7 +68,7 @@ class Reseed(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         torch.manual_seed(stream_seed(Stream.DROPOUT, self.seed, trainer.current_epoch))
 
 
@@ -86,7 +86,7 @@ class Speed(Callback):
         """Over the whole run."""
         return self.images / self.seconds if self.seconds else 0.0
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start, self._seen = time.perf_counter(), 0
 
     def on_train_batch_end(
@@ -97,7 +97,7 @@ class Speed(Callback):
             torch.cuda.synchronize()  # steps are queued: the clock must wait for the last one
         self._end = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = self._end - self._start
         self.images += self._seen
         self.seconds += seconds

@@ -25,8 +25,9 @@ class Measures(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.acc = MulticlassAccuracy(CLASSES, average="micro", validate_args=False)  # checking costs more than counting
-        self.ce = MeanMetric()
+        # checking the arguments costs more than counting
+        self.acc = MulticlassAccuracy(CLASSES, average="micro", validate_args=False)
+        self.ce = MeanMetric(nan_strategy="disable")  # by default a nan is left out, and a diverged loss looks fine
 
     def update(self, log_prob: torch.Tensor, labels: torch.Tensor, ce: torch.Tensor) -> None:
         self.acc.update(log_prob, labels)
@@ -81,14 +82,14 @@ class Classifier(LightningModule):
         self.net = Net(norm, dropout, placement, norm_options).to(memory_format=torch.channels_last)
         self.penalised = list(penalised(self.net, scope).values())
         self.running = Measures()
-        self.penalty = MeanMetric()
+        self.penalty = MeanMetric(nan_strategy="disable")
         self.held_out = nn.ModuleDict({part: Measures() for part in PARTS})
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Log-probabilities (N, 10) of normalised images (N, 1, 28, 28)."""
         return self.net(images)  # type: ignore[no-any-return]  # nn.Module's call is untyped
 
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002  # Lightning's signature
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         images, labels = batch
         log_prob = self(images)
         ce = nll_loss(log_prob, labels)
@@ -98,7 +99,7 @@ class Classifier(LightningModule):
                 self.penalty.update(self.l1 * l1_norm(self.penalised))
         return ce  # without the penalty: on_before_optimizer_step adds its gradient, optimizer_step its threshold
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002  # Lightning's
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.l1 and self.method == "subgradient":
             add_subgradient_(self.penalised, self.l1)
 
@@ -121,19 +122,19 @@ class Classifier(LightningModule):
             }
         )
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ARG002
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         images, labels = batch
         log_prob = self(images)
         measures = self.held_out[self._part(dataloader_idx)]
         measures.update(log_prob, labels, nll_loss(log_prob, labels))  # type: ignore[operator]  # ModuleDict hides Measures
 
     def on_validation_epoch_end(self) -> None:
-        for index in range(len(self.trainer.num_val_batches)):  # type: ignore[arg-type]  # a list, one a loader
+        for index in range(len(self.trainer.num_val_batches)):
             part = self._part(index)
             results = self.held_out[part].results()  # type: ignore[operator]  # ModuleDict hides Measures
             self._log_epoch({f"{quantity}/{part}": value for quantity, value in results.items()})
 
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:  # noqa: ARG002
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
         images, _ = batch
         return self(images).float().cpu()  # type: ignore[no-any-return]
 

@@ -23,7 +23,7 @@ class ProgressLine(Callback):
         self.console = console or Console(file=sys.stderr)
         self.progress: Progress | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.console.is_terminal:
             return
         self.progress = Progress(
@@ -46,16 +46,18 @@ class ProgressLine(Callback):
         if self.progress is None:
             return
         due = self.progress.get_time() - getattr(self, "_told_at", 0.0) > 0.5
-        fields = {"told": self._tell(trainer, pl_module)} if due else {}
         if due:
             self._told_at = self.progress.get_time()
+            self.progress.update(self.task, told=self._tell(trainer, pl_module))
         description = f"{self.label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        self.progress.update(self.task, completed=trainer.global_step, description=description, **fields)
+        self.progress.update(self.task, completed=trainer.global_step, description=description)
 
-    def _tell(self, trainer: Trainer, pl_module: LightningModule) -> str:  # noqa: ARG002
+    def _tell(self, trainer: Trainer, pl_module: LightningModule) -> str:
         running = pl_module.running.acc.compute()  # type: ignore[union-attr,operator]  # Classifier's
         parts = [f"train {100 * float(running):.2f} %"]
-        parts += [f"{part} {100 * value:.2f} %" for part in ("val", "test") if (value := self.table.last(f"{part}_acc"))]
+        parts += [
+            f"{part} {100 * value:.2f} %" for part in ("val", "test") if (value := self.table.last(f"{part}_acc"))
+        ]
         return "  ".join([*parts, f"{self.speed.now:,.0f} images/s"])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -66,13 +68,18 @@ class ProgressLine(Callback):
                 if f"acc/{part}" in trainer.callback_metrics
             ]
             running = float(pl_module.running.acc.compute())  # type: ignore[union-attr,operator]  # Classifier's
-            line = [f"{self.label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"train {100 * running:.2f} %"]
-            self.console.print("  ".join([*line, *held_out, f"{self.speed.now:,.0f} images/s"]), highlight=False, soft_wrap=True)
+            line = [
+                f"{self.label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+                f"train {100 * running:.2f} %",
+            ]
+            self.console.print(
+                "  ".join([*line, *held_out, f"{self.speed.now:,.0f} images/s"]), highlight=False, soft_wrap=True
+            )
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop()
 
     def _stop(self) -> None:

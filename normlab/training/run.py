@@ -28,7 +28,15 @@ from normlab.training.views import NormViews, show_filters, show_hyperparameters
 __all__ = ["run"]
 
 ALL_THREADS = torch.get_num_threads()  # what torch takes by itself, before a run asks for fewer
-OUTPUTS = ("result.json", "metrics.csv", "predictions.npz", "train.log", "*.ckpt", "events.out.tfevents.*", "hparams.yaml")
+OUTPUTS = (
+    "result.json",
+    "metrics.csv",
+    "predictions.npz",
+    "train.log",
+    "*.ckpt",
+    "events.out.tfevents.*",
+    "hparams.yaml",
+)
 
 
 def run(settings: Settings, folder: str | Path, *, console: Console | None = None) -> Record:
@@ -108,8 +116,10 @@ def _train(settings: Settings, folder: Path, asked: dict[str, Any], console: Con
         "test_ce": None,
     }
     if divergence.epoch is None:
-        log_prob = {part: torch.cat(batches) for part, batches in zip(
-            data.predicted, trainer.predict(model, datamodule=data) or [], strict=True)}
+        log_prob = {
+            part: torch.cat(batches)
+            for part, batches in zip(data.predicted, trainer.predict(model, datamodule=data) or [], strict=True)
+        }
         for part, values in log_prob.items():
             metrics |= _score(part, values, getattr(data, part).labels)
         metrics |= {"penalty": settings.l1 * float(l1_norm(model.penalised).detach()), **sparsity(model.net)}
@@ -118,7 +128,7 @@ def _train(settings: Settings, folder: Path, asked: dict[str, Any], console: Con
         show_filters(writer, model.net, settings.epochs)
         show_result(
             writer,
-            title=f"{settings.slug()} on {data.name}",
+            title=f"{settings.slug()} on {data.dataset}",
             images=data.test.images[:, 0],
             labels=data.test.labels,
             log_prob=test,
@@ -130,7 +140,7 @@ def _train(settings: Settings, folder: Path, asked: dict[str, Any], console: Con
     return Record(
         status="completed" if divergence.epoch is None else "diverged",
         error=None if divergence.epoch is None else f"the training loss was not finite in epoch {divergence.epoch}",
-        data={"name": data.name, "train": len(data.train), "val": len(data.val), "test": len(data.test)},
+        data={"name": data.dataset, "train": len(data.train), "val": len(data.val), "test": len(data.test)},
         parameters=sum(p.numel() for p in model.net.parameters()),
         device=describe_device(trainer.strategy.root_device),
         metrics={key: _finite(value) for key, value in metrics.items()},

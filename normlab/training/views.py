@@ -65,7 +65,9 @@ def show_filters(writer: SummaryWriter, net: Net, epoch: int) -> None:
     """The first layer's filters."""
     first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
     title = f"First-layer filters after {epoch} epochs" if epoch else "First-layer filters at the start"
-    writer.add_figure("filters/first_layer", figures.filters(first.weight.detach().float().cpu().numpy(), title=title), epoch)
+    writer.add_figure(
+        "filters/first_layer", figures.filters(first.weight.detach().float().cpu().numpy(), title=title), epoch
+    )
 
 
 def show_result(
@@ -102,6 +104,9 @@ def show_result(
 
 def show_hyperparameters(logger: TensorBoardLogger, settings: Settings, metrics: Mapping[str, float | None]) -> None:
     """The run's row in the HPARAMS tab, with what was measured at the end."""
-    plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in settings.flat().items()}
+    plain = {
+        key: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for key, value in settings.flat().items()
+    }
     found = {f"hp/{key}": value for key, value in metrics.items() if value is not None}
     logger.log_hyperparams(plain, found)

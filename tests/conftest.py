@@ -1,0 +1,39 @@
+"""What every test shares: one thread, a data folder of its own, no network."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from normlab.config import load
+from normlab.record import Record
+from normlab.settings import Settings
+
+torch.set_num_threads(1)  # pytest-xdist runs a process a core
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MNIST = os.environ.get("NORMLAB_DATA")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not MNIST:
+        for item in items:
+            if item.get_closest_marker("mnist"):
+                item.add_marker(pytest.mark.skip(reason="NORMLAB_DATA is not set"))
+
+
+@pytest.fixture
+def quick() -> Settings:
+    """Settings of a run that takes about three seconds."""
+    return load("data=digits", "norm=gn", "epochs=2", "batch_size=64", "threads=1", "dropout=0.1")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
+    """The folder and the record of one finished run with bn and L1, which tests read and never change."""
+    from normlab.training import run
+
+    folder = tmp_path_factory.mktemp("logs") / "runs" / "bn"
+    settings = load("data=digits", "norm=bn", "l1=1e-3", "epochs=3", "batch_size=64", "threads=1", "test_curve=true")
+    return folder, run(settings, folder)

@@ -1,0 +1,240 @@
+"""The command line as a user meets it: in a process of its own, from a folder of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import REPOSITORY
+from normlab.record import Record
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+LAYERS = '''
+from torch import nn
+
+class Doubled(nn.Module):
+    """Twice instance norm: no parameter called weight, and it draws random numbers while it is built."""
+    def __init__(self, num_channels, factor=2.0):
+        super().__init__()
+        self.norm, self.factor = nn.InstanceNorm2d(num_channels), factor
+        self.shift = nn.Parameter(0.01 * __import__("torch").rand(num_channels, 1, 1))
+    def forward(self, x):
+        return self.factor * self.norm(x) + self.shift
+
+class Flat(nn.Module):
+    def __init__(self, num_channels):
+        super().__init__()
+    def forward(self, x):
+        return x.flatten(1)
+
+class Raises(nn.Module):
+    def __init__(self, num_channels):
+        raise RuntimeError("not today")
+
+def not_a_module(num_channels):
+    return "norm"
+'''
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs `python -m normlab.train …` in an empty folder, offline."""
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("NORMLAB_DATA", raising=False)
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "normlab.train", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ, timeout=300)
+
+    return call
+
+
+def refused(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a wrong command line gets."""
+    assert result.returncode == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("normlab: ")
+    return lines[0]
+
+
+def test_one_run_from_an_empty_folder(train: Command, tmp_path: Path) -> None:
+    ask = ["norm=ln", "data=digits", "epochs=1", "threads=1"]
+    result = train(*ask)
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "lightning_logs/runs/ln-digits-epochs_1-seed_0"
+    record = Record.load(folder)
+    assert record.status == "completed"
+    assert {".hydra", "train.log", "result.json"} <= {file.name for file in folder.iterdir()}
+    for shown in ("digits", f"{100 * record.metrics['test_acc']:.2f}", "lightning_logs/runs/ln-digits-epochs_1-seed_0",
+                  "tensorboard --logdir lightning_logs"):  # fmt: skip
+        assert shown in result.stdout
+    assert "epoch 1/1" in result.stderr
+
+    written = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    began = time.perf_counter()
+    again = train(*ask)
+    assert again.returncode == 0
+    assert "skipped" in again.stdout
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == written
+    assert time.perf_counter() - began < 10, "a finished run is answered without importing torch"
+
+
+def test_a_sweep_leaves_a_folder_a_run_and_skips_what_is_done(train: Command, tmp_path: Path) -> None:
+    ask = ["-m", "norm=bn,ln", "l1=0,1e-3", "data=digits", "epochs=1", "threads=1"]
+    result = train(*ask)
+    assert result.returncode == 0, result.stderr
+    folders = sorted((tmp_path / "lightning_logs/sweep").iterdir())
+    assert [folder.name for folder in folders if folder.is_dir()] == [
+        f"{norm}-digits{l1}-epochs_1-seed_0" for norm in ("bn", "ln") for l1 in ("", "-l1_0.001")
+    ]
+    assert {Record.load(folder).status for folder in folders if folder.is_dir()} == {"completed"}
+    assert "4 runs: 4 completed" in result.stdout
+    again = train(*ask)
+    assert again.returncode == 0
+    assert "(4 stood finished, skipped)" in again.stdout
+    more = train(*ask, "seed=0,1")
+    assert "8 runs: 8 completed (4 stood finished, skipped)" in more.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_stops_its_own_runs_only(train: Command, tmp_path: Path) -> None:
+    result = train("-m", "norm=gn", "accelerator=gpu,cpu", "data=digits", "epochs=1", "threads=1")
+    assert result.returncode == 1
+    assert "2 runs: 1 completed, 1 unavailable" in result.stdout
+    assert "finds no GPU" in result.stdout
+    statuses = {f.parent.name: Record.load(f.parent).status for f in tmp_path.rglob("result.json")}
+    assert statuses == {
+        "gn-digits-epochs_1-accelerator_gpu-seed_0": "unavailable",
+        "gn-digits-epochs_1-accelerator_cpu-seed_0": "completed",
+    }
+
+
+def test_a_run_that_fails_does_not_stop_the_others(train: Command, tmp_path: Path) -> None:
+    """val_size is checked against the data, which no setting shows: that run fails in its turn."""
+    result = train("-m", "val_size=5000,10", "data=digits", "epochs=1", "threads=1")
+    assert result.returncode == 1
+    assert "2 runs: 1 completed, 1 failed" in result.stdout
+    assert "val_size=5000 leaves none of the 1297" in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_auto_without_mnist_says_digits_everywhere(train: Command, tmp_path: Path) -> None:
+    result = train("epochs=1", "threads=1", "data.download=false")
+    assert result.returncode == 0, result.stderr
+    assert "digits" in result.stderr.splitlines()[0]
+    record = Record.load(tmp_path / "lightning_logs/runs/bn-digits-epochs_1-seed_0")
+    assert record.data["name"] == record.config["data"]["name"] == "digits"
+
+
+def test_a_strict_data_set_that_is_missing_names_files_and_the_way_out(train: Command, tmp_path: Path) -> None:
+    result = train("data=mnist", "data.download=false", "threads=1")
+    told = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert "Traceback" not in told
+    assert "data=digits" in told
+    assert "train-images-idx3-ubyte.gz" in told
+    assert "f68b3c2dcbeaaa9fbdd348bbdeb94873" in told  # its md5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["norm=xx"], ["bn, custom, gn, in, ln, none"]),
+        (["-m", "norm=bn,xx"], ["bn, custom, gn, in, ln, none"]),
+        (["l1=-1"], ["l1=-1"]),
+        (["norm=gn", "norm.num_groups=3"], ["choose one of 1, 2"]),
+        (["batch_size=0"], ["batch_size=0"]),
+        (["epoch=3"], ["did you mean epochs?"]),
+        (["norm=bn,ln"], ["-m"]),
+        (["-m", "devices=1,2"], ["devices"]),
+        (["norm=custom", "norm.target=nowhere:Layer"], ["no module nowhere"]),
+        (["norm=custom", "norm.target=layers:Layr"], ["has no Layr", "Doubled, Flat, Raises"]),
+        (["norm=custom", "norm.target=broken:Layer"], ["broken.py", "cannot be read as Python"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_wrong_command_line_is_answered_at_once_in_one_line(
+    train: Command, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    (tmp_path / "layers.py").write_text(LAYERS)
+    (tmp_path / "broken.py").write_text("class Layer(:")
+    result = train(*arguments, "data=digits")
+    line = refused(result)
+    for word in words:
+        assert word in line
+    assert not (tmp_path / "lightning_logs").exists(), "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "words"),
+    [
+        ("layers:Flat", "{}", ["turns shape (2, 10, 6, 6) into (2, 360)"]),
+        ("layers:Raises", "{}", ["RuntimeError: not today"]),
+        ("layers:not_a_module", "{}", ["gave a str"]),
+        ("layers:Doubled", "{speed: 1}", ["Doubled(10, speed=1)", "speed"]),
+    ],
+)
+def test_a_custom_norm_that_cannot_serve_is_refused_before_training(
+    train: Command, tmp_path: Path, target: str, options: str, words: list[str]
+) -> None:
+    (tmp_path / "layers.py").write_text(LAYERS)
+    line = refused(train("norm=custom", f"norm.target={target}", f"norm.options={options}", "data=digits"))
+    for word in words:
+        assert word in line
+
+
+def test_a_custom_norm_trains(train: Command, tmp_path: Path) -> None:
+    (tmp_path / "layers.py").write_text(LAYERS)
+    result = train(
+        "norm=custom",
+        "norm.target=layers:Doubled",
+        "norm.options={factor: 1.5}",
+        "data=digits",
+        "epochs=1",
+        "threads=1",
+    )
+    assert result.returncode == 0, result.stderr
+    record = Record.load(tmp_path / "lightning_logs/runs/custom_Doubled-digits-factor_1.5-epochs_1-seed_0")
+    assert record.parameters == 7466 + 74
+    assert record.setting == {
+        "norm": "custom",
+        "l1": 0.0,
+        "norm.target": "layers:Doubled",
+        "norm.factor": 1.5,
+        "epochs": 1,
+    }
+
+
+def test_a_folder_with_another_configuration_is_refused_and_left_alone(train: Command, tmp_path: Path) -> None:
+    assert train("data=digits", "epochs=1", "threads=1").returncode == 0
+    folder = tmp_path / "lightning_logs/runs/bn-digits-epochs_1-seed_0"
+    text = (folder / "result.json").read_text()
+    (folder / "result.json").write_text(text.replace(Record.load(folder).config_hash, "0" * 12))
+    written = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    assert "another configuration" in refused(train("data=digits", "epochs=1", "threads=1"))
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == written
+
+
+def test_help_shows_every_setting_with_its_meaning(train: Command) -> None:
+    from normlab.settings import Settings
+
+    result = train("--help")
+    assert result.returncode == 0
+    for name in Settings.model_fields:
+        assert f"{name}:" in result.stdout
+    for word in ("norm.num_groups: 2", "norm.momentum: 0.1", "data.root: null", "norm.target: null", "OneCycle"[:3]):
+        assert word in result.stdout
+
+
+def test_hydras_own_flags_still_work(train: Command) -> None:
+    result = train("norm=ln", "--cfg", "job")
+    assert result.returncode == 0
+    assert "name: ln" in result.stdout

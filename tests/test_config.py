@@ -1,0 +1,202 @@
+"""Settings: what is valid, what is refused and how, and when two runs are the same question."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from normlab.config import load, plan
+from normlab.errors import ConfigError
+from normlab.places import choices, conf_dir, group_values
+from normlab.settings import Augment, Data, Norm, Penalty, Settings
+
+
+def test_the_types_hold_the_defaults_of_conf() -> None:
+    """Python code that builds Settings() and a command line without arguments ask for the same run."""
+    assert load() == Settings()
+
+
+@pytest.mark.parametrize("name", [name for name in choices("norm") if name != "custom"])
+def test_a_norm_has_the_options_of_its_file(name: str) -> None:
+    options = {key: value for key, value in group_values("norm", name).items() if key != "name"}
+    assert Norm(name=name).options == options == load(f"norm={name}").norm.options
+
+
+def test_every_setting_says_what_it_means() -> None:
+    lines = (conf_dir() / "config.yaml").read_text(encoding="utf-8").partition("\nhydra:")[0].splitlines()
+    told = {line.partition(":")[0].strip(): line.partition("# ")[2] for line in lines if ":" in line.partition("#")[0]}
+    names = {"scope", "method", "rotation", "shift", *Settings.model_fields} - {"norm", "data", "penalty", "augment"}
+    assert {name for name in names if not told.get(name)} == set()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("norm=xx", ["norm=xx", "bn, custom, gn, in, ln, none"]),
+        ("norm=null", ["norm=none"]),
+        ("norm=bn,ln", ["need -m"]),
+        ("l1=0,1e-3", ["need -m"]),
+        ("data=cifar", ["auto, digits, fashion_mnist, kmnist, mnist"]),
+        ("l1=-1", ["l1=-1", "greater than or equal to 0"]),
+        ("l1=nan", ["l1=nan", "finite"]),
+        ("lr=0", ["lr=0", "greater than 0"]),
+        ("lr=fast", ["lr=fast", "number"]),
+        ("batch_size=0", ["batch_size=0", "greater than or equal to 1"]),
+        ("epochs=0", ["epochs=0"]),
+        ("epochs=", ["epochs="]),
+        ("seed=1.5", ["seed=1.5", "integer"]),
+        ("seed=-1", ["seed=-1"]),
+        ("dropout=1", ["dropout=1", "less than 1"]),
+        ("momentum=1", ["momentum=1"]),
+        ("placement=middle", ["'post' or 'pre'"]),
+        ("penalty.scope=biases", ["'weights', 'conv', 'norm' or 'all'"]),
+        ("penalty.method=l0", ["'subgradient' or 'proximal'"]),
+        ("accelerator=tpu", ["'auto', 'cpu' or 'gpu'"]),
+        ("precision=16", ["32-true"]),
+        ("threads=0", ["threads=0"]),
+        ("devices=0", ["devices=0"]),
+        ("val_size=-1", ["val_size=-1"]),
+        ("augment=3", ["true or false"]),
+        ("augment.rotation=200", ["augment.rotation=200"]),
+        ("name=a/b", ["name=a/b"]),
+        ("epoch=3", ["did you mean epochs?"]),
+        ("norm.epsilon=1", ["did you mean norm.eps?"]),
+        ("norm.num_groups=2", ["norm.eps, norm.momentum, norm.affine"]),
+        ("norm.eps=0", ["norm.eps=0", "above 0"]),
+        ("norm.momentum=2", ["between 0 and 1"]),
+        ("norm.affine=1", ["true, false"]),
+        ("foo=1", ["foo", "choose one of norm, data, seed"]),
+        ("epochs", ["name=value"]),
+        ("norm=custom", ["norm.target=package.module:Class"]),
+        ("seed=${nothing}", ["nothing"]),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_helps(override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(override)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_groups_that_do_not_divide_name_those_that_do() -> None:
+    with pytest.raises(ConfigError, match=r"num_groups=4 .*choose one of 1, 2$"):
+        load("norm=gn", "norm.num_groups=4")
+
+
+def test_augment_is_a_switch_and_two_numbers() -> None:
+    assert load("augment=false").augment == Augment(rotation=0.0, shift=0.0)
+    assert load("augment=true").augment == Augment(rotation=7.0, shift=2.0)
+    assert load("augment.rotation=10").augment == Augment(rotation=10.0, shift=2.0)
+
+
+def test_a_custom_norm_keeps_target_and_options() -> None:
+    norm = load("norm=custom", "norm.target=a.b:Layer", "norm.options={eps: 1e-3, mode: fast}").norm
+    assert norm == Norm(name="custom", target="a.b:Layer", options={"eps": 1e-3, "mode": "fast"})
+
+
+def test_the_hash_holds_all_that_changes_the_result_and_nothing_else() -> None:
+    usual = load("data=mnist").config_hash()
+    same = [
+        "log_dir=elsewhere",
+        "name=study",
+        "force=true",
+        "data.root=/x",
+        "data.download=false",
+        "threads=3",
+        "l1=-0.0",
+    ]
+    other = ["seed=1", "norm.eps=1e-4", "norm=ln", "l1=1e-3", "penalty.scope=conv", "penalty.method=proximal", "lr=0.2",
+             "dropout=0.1", "placement=pre", "epochs=13", "batch_size=64", "schedule=constant", "momentum=0.8",
+             "weight_decay=1e-4", "augment.shift=1", "val_size=0", "test_curve=true", "accelerator=cpu", "devices=2",
+             "precision=64-true", "data.name=digits"]  # fmt: skip
+    for override in same:
+        assert load("data=mnist", override).config_hash() == usual, override
+    hashes = [load("data=mnist", override).config_hash() for override in other]
+    assert len({usual, *hashes}) == len(other) + 1
+    assert len(usual) == 12
+    int(usual, 16)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "slug"),
+    [
+        (["data=mnist", "norm=ln"], "ln-seed_0"),
+        (["data=digits", "norm=ln", "l1=1e-3", "seed=3"], "ln-digits-l1_0.001-seed_3"),
+        (["data=mnist", "norm=gn", "norm.num_groups=1", "epochs=20"], "gn-num_groups_1-epochs_20-seed_0"),
+        (
+            ["data=mnist", "norm=custom", "norm.target=a.b:Layer", "norm.options={eps: 0.1}"],
+            "custom_Layer-eps_0.1-seed_0",
+        ),
+        (["data=mnist", "l1=1e-3", "penalty.method=proximal"], "bn-l1_0.001-method_proximal-seed_0"),
+    ],
+)
+def test_a_folder_is_named_by_what_departs_from_the_defaults(overrides: list[str], slug: str) -> None:
+    assert load(*overrides).slug() == slug
+
+
+def test_a_setting_is_a_run_without_its_seed() -> None:
+    runs = [load("data=digits", "norm=gn", "norm.num_groups=1", f"seed={seed}") for seed in (0, 5)]
+    assert runs[0].setting() == runs[1].setting() == {"norm": "gn", "l1": 0.0, "norm.num_groups": 1}
+    custom = load("norm=custom", "norm.target=a.b:Layer", "norm.options={eps: 0.1}")
+    assert custom.setting() == {"norm": "custom", "l1": 0.0, "norm.target": "a.b:Layer", "norm.eps": 0.1}
+
+
+def test_plan_crosses_the_values_in_hydras_order() -> None:
+    jobs = plan(["norm=bn,ln", "l1=0,1e-3", "seed=range(2)", "data=digits", "name=s"], multirun=True)
+    assert [(job.settings.norm.name, job.settings.l1, job.settings.seed) for job in jobs] == [
+        (norm, l1, seed) for norm in ("bn", "ln") for l1 in (0.0, 1e-3) for seed in (0, 1)
+    ]
+    assert {str(job.folder.parent) for job in jobs} == {"lightning_logs/s"}
+    assert len({job.folder for job in jobs}) == 8
+    assert str(plan(["norm=ln", "data=digits"], multirun=False)[0].folder) == "lightning_logs/runs/ln-digits-seed_0"
+
+
+def test_plan_refuses_before_anything_starts() -> None:
+    with pytest.raises(ConfigError, match="norm=xx"):
+        plan(["norm=bn,xx"], multirun=True)
+
+
+def as_override(key: str, value: Any) -> str:
+    return f"{key}={json.dumps(value)}"
+
+
+valid = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 2**32 - 1),
+        "l1": st.floats(0, 10, allow_subnormal=False),
+        "lr": st.floats(1e-6, 10),
+        "dropout": st.floats(0, 0.99),
+        "epochs": st.integers(1, 1000),
+        "val_size": st.none() | st.integers(0, 10**6),
+        "placement": st.sampled_from(["post", "pre"]),
+        "augment": st.booleans(),
+    }
+)
+
+
+@given(valid)
+@settings(max_examples=25, deadline=None)
+def test_any_valid_setting_survives_the_command_line(values: dict[str, Any]) -> None:
+    """What is typed, what is parsed, what is written to result.json and read again are the same."""
+    parsed = load("data=digits", *(as_override(key, value) for key, value in values.items()))
+    for key in values.keys() - {"augment"}:
+        assert getattr(parsed, key) == values[key]
+    again = Settings.model_validate(json.loads(json.dumps(parsed.model_dump())))
+    assert again == parsed
+    assert again.config_hash() == parsed.config_hash()
+    assert parsed.slug().isprintable()
+    assert not set(parsed.slug()) & set("=/\\ ")
+
+
+def test_no_file_of_conf_is_forgotten_by_the_types() -> None:
+    values = OmegaConf.load(conf_dir() / "config.yaml")
+    assert {str(key) for key in values} - {"defaults", "hydra"} == set(Settings.model_fields) - {"norm", "data"}
+    for model, group in ((Penalty, values.penalty), (Augment, values.augment)):
+        assert set(group) == set(model.model_fields)
+    for name in choices("data"):
+        assert Data(**group_values("data", name)).name == name

@@ -1,0 +1,269 @@
+"""One run: it computes what it says it computes, and leaves what the contract says it leaves."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import nll_loss
+
+from normlab.analysis import read
+from normlab.config import load
+from normlab.data.datamodule import ImageData
+from normlab.errors import ConfigError
+from normlab.nets import Net, penalised
+from normlab.randomness import Stream, generator, stream_seed
+from normlab.record import Record
+from normlab.settings import Settings
+from normlab.training import Classifier, run
+
+
+def weights(folder: Path, checkpoint: str = "last.ckpt") -> dict[str, torch.Tensor]:
+    return torch.load(folder / checkpoint, weights_only=True)["state_dict"]
+
+
+def by_hand(settings: Settings) -> Net:
+    """The same training in a plain loop: autograd through the whole loss, no Lightning, only the parts are shared."""
+    data = ImageData(settings.data.name, batch_size=settings.batch_size, rotation=0, shift=0, seed=settings.seed)
+    data.setup()
+    torch.manual_seed(stream_seed(Stream.WEIGHTS, settings.seed))
+    net = Net(settings.norm.name, settings.dropout, settings.placement, settings.norm.options)
+    net = net.double().to(memory_format=torch.channels_last)  # dropout draws its masks in the order of memory
+    optimizer = torch.optim.SGD(net.parameters(), settings.lr, momentum=settings.momentum, nesterov=True)
+    steps = math.ceil(len(data.train) / settings.batch_size) * settings.epochs
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps, cycle_momentum=False)
+    covered = list(penalised(net, settings.penalty.scope).values())
+    for epoch in range(settings.epochs):
+        torch.manual_seed(stream_seed(Stream.DROPOUT, settings.seed, epoch))
+        order = torch.randperm(len(data.train), generator=generator(Stream.ORDER, settings.seed, epoch))
+        for where in order.split(settings.batch_size):
+            pixels = (data.train.images[where].double() / 255 - data.mean) / data.std
+            loss = nll_loss(net(pixels), data.train.labels[where])
+            if settings.penalty.method == "subgradient":
+                loss = loss + settings.l1 * sum(w.abs().sum() for w in covered)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if settings.penalty.method == "proximal":
+                threshold = schedule.get_last_lr()[0] * settings.l1
+                for w in covered:
+                    w.data = w.data.sign() * (w.data.abs() - threshold).clamp(min=0)
+            schedule.step()
+    return net
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["norm=gn"],
+        ["norm=bn", "l1=1e-3"],
+        ["norm=ln", "l1=1e-2", "penalty.method=proximal"],
+        ["norm=in", "placement=pre", "dropout=0.2"],
+    ],
+    ids=" ".join,
+)
+def test_training_is_what_a_plain_loop_computes(tmp_path: Path, overrides: list[str]) -> None:
+    """In float64, so that rounding can neither hide a difference nor make one."""
+    settings = load(
+        "data=digits", "epochs=2", "batch_size=200", "augment=false", "threads=1", "precision=64-true", *overrides
+    )
+    assert run(settings, tmp_path).status == "completed"
+    got = {name.removeprefix("net."): value for name, value in weights(tmp_path).items() if name.startswith("net.")}
+    expected = by_hand(settings).state_dict()
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            got[name], value, rtol=1e-7, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def test_the_same_question_gets_the_same_bits(tmp_path: Path, quick: Settings) -> None:
+    torch.manual_seed(7)  # whatever was drawn before must not matter
+    first = run(quick, tmp_path / "a")
+    torch.rand(5)
+    second = run(quick, tmp_path / "b")
+    assert first.metrics == second.metrics
+    assert (tmp_path / "a/predictions.npz").read_bytes() == (tmp_path / "b/predictions.npz").read_bytes()
+    a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    other = run(quick.model_copy(update={"seed": 1}), tmp_path / "c")
+    assert other.metrics["train_ce"] != first.metrics["train_ce"]
+
+
+def test_runs_of_one_seed_start_alike_whatever_the_norm(tmp_path: Path) -> None:
+    """A step so small that it changes nothing leaves the initial weights to be compared."""
+    starts = []
+    for norm in ("bn", "ln", "none"):
+        settings = load("data=digits", f"norm={norm}", "epochs=1", "batch_size=1000", "lr=1e-30", "threads=1")
+        run(settings, tmp_path / norm)
+        starts.append({name: value for name, value in weights(tmp_path / norm).items() if value.dim() == 4})
+    assert len(starts[0]) == 7
+    for other in starts[1:]:
+        assert all(torch.equal(value, other[name]) for name, value in starts[0].items())
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_a_run_leaves(finished: tuple[Path, Record]) -> None:
+    folder, record = finished
+    names = {file.name for file in folder.iterdir()}
+    assert {"result.json", "metrics.csv", "predictions.npz", "train.log", "best.ckpt", "last.ckpt"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert Record.load(folder) == record
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["schema"], result["status"], result["error"], result["seed"]) == (1, "completed", None, 0)
+    assert result["data"] == {"name": "digits", "train": 1168, "val": 129, "test": 500}
+    assert result["parameters"] == 7614
+    assert result["device"]["accelerator"] in ("cpu", "gpu")
+    assert result["device"]["threads"] == 1
+    assert result["time"]["epochs"] == 3
+    assert result["time"]["images_per_s"] > 0
+    assert {"train_acc", "train_acc_running", "val_acc", "test_acc", "test_ce", "zeros"} <= result["metrics"].keys()
+
+
+def test_the_log_holds_lightnings_lines_and_no_advert(finished: tuple[Path, Record]) -> None:
+    text = (finished[0] / "train.log").read_text()
+    assert "`Trainer.fit` stopped: `max_epochs=3` reached" in text
+    assert "Tip" not in text
+
+
+def test_metrics_csv_is_a_row_an_epoch_and_agrees_with_the_record(finished: tuple[Path, Record]) -> None:
+    folder, record = finished
+    table = rows(folder)
+    assert [row["epoch"] for row in table] == ["1", "2", "3"]
+    for row in table:
+        assert float(row["train_loss"]) == pytest.approx(float(row["train_ce"]) + float(row["train_penalty"]), rel=1e-6)
+        assert float(row["train_penalty"]) > 0
+    last = table[-1]
+    for column in ("train_acc_running", "val_acc", "val_ce"):
+        assert float(last[column]) == pytest.approx(record.metrics[column])
+    assert float(last["test_acc"]) == pytest.approx(record.metrics["test_acc"])
+    assert float(last["test_ce"]) == pytest.approx(record.metrics["test_ce"], rel=1e-5)
+
+
+def test_reported_numbers_are_those_of_the_checkpoint(finished: tuple[Path, Record]) -> None:
+    """Loaded with torch's defaults, scored in a plain loop: the training set in eval mode and without augmentation."""
+    folder, record = finished
+    model = Classifier.load_from_checkpoint(folder / "last.ckpt", map_location="cpu").eval()
+    assert model.hparams["norm"] == "bn"
+    assert model.hparams["l1"] == 1e-3
+    data = ImageData("digits")
+    data.setup()
+    for part in ("train", "val", "test"):
+        images, labels = getattr(data, part).images, getattr(data, part).labels
+        with torch.no_grad():
+            log_prob = model((images.float() / 255 - data.mean) / data.std)
+        assert (log_prob.argmax(1) == labels).double().mean().item() == pytest.approx(record.metrics[f"{part}_acc"])
+        assert nll_loss(log_prob, labels).item() == pytest.approx(record.metrics[f"{part}_ce"], rel=1e-4)
+    with np.load(folder / "predictions.npz", allow_pickle=False) as found:
+        assert (found["pred"] == log_prob.argmax(1).numpy()).all()
+        np.testing.assert_allclose(
+            found["prob_true"], log_prob.exp()[range(500), data.test.labels], rtol=1e-3, atol=1e-5
+        )
+    penalty = 1e-3 * sum(w.abs().sum().item() for w in penalised(model.net, "weights").values())
+    assert record.metrics["penalty"] == pytest.approx(penalty, rel=1e-5)
+
+
+def test_best_is_chosen_by_validation_alone(finished: tuple[Path, Record], tmp_path: Path, quick: Settings) -> None:
+    folder, _ = finished
+    table = rows(folder)
+    best = max(table, key=lambda row: float(row["val_acc"]))  # the first of equals, as the checkpoint takes it
+    assert torch.load(folder / "best.ckpt", weights_only=True)["epoch"] == int(best["epoch"]) - 1
+    run(quick.model_copy(update={"val_size": 0, "test_curve": True, "epochs": 1}), tmp_path)
+    assert (tmp_path / "last.ckpt").exists()
+    assert not (tmp_path / "best.ckpt").exists(), (
+        "without held-out images nothing may choose, the test set least of all"
+    )
+
+
+def test_a_finished_run_is_returned_as_it_stands(tmp_path: Path, quick: Settings) -> None:
+    first = run(quick, tmp_path)
+    written = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    assert run(quick, tmp_path) == first
+    assert {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == written
+    with pytest.raises(ConfigError, match="another configuration"):
+        run(quick.model_copy(update={"epochs": 1}), tmp_path)
+    forced = run(quick.model_copy(update={"epochs": 1, "force": True}), tmp_path)
+    assert forced.time["epochs"] == 1
+    assert len(rows(tmp_path)) == 1, "nothing of the earlier run is left"
+    assert len(list(tmp_path.glob("events.*"))) == 2, "one of training, one of what is measured after it"
+
+
+def test_a_loss_that_is_not_finite_is_recorded_as_diverged(tmp_path: Path, quick: Settings) -> None:
+    wild = quick.model_copy(update={"lr": 1e30, "epochs": 5, "norm": load("norm=none").norm})
+    record = run(wild, tmp_path)
+    assert record.status == "diverged"
+    assert "epoch 1" in (record.error or "")
+    assert record.metrics["test_acc"] is None
+    assert record.time["epochs"] == 1
+    assert Record.load(tmp_path) == record
+
+
+def test_a_failure_is_recorded_with_its_traceback(
+    tmp_path: Path, quick: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Classifier, batch: object, batch_idx: int) -> None:
+        raise RuntimeError("the sky fell\nand more")
+
+    monkeypatch.setattr(Classifier, "training_step", broken)
+    record = run(quick, tmp_path)
+    assert (record.status, record.error) == ("failed", "RuntimeError: the sky fell")
+    assert "Traceback" in (tmp_path / "train.log").read_text()
+    monkeypatch.undo()
+    assert run(quick, tmp_path).status == "completed", "a failed run is done again"
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_stop_from_outside_is_recorded_as_interrupted(
+    tmp_path: Path, quick: Settings, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
+    def stopped(self: Classifier, batch: object, batch_idx: int) -> None:
+        raise stop
+
+    monkeypatch.setattr(Classifier, "training_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(quick, tmp_path)
+    assert Record.load(tmp_path).status == "interrupted"
+    monkeypatch.undo()
+    assert run(quick, tmp_path).status == "completed", "an interrupted run is done again"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_makes_the_run_unavailable(tmp_path: Path, quick: Settings) -> None:
+    record = run(quick.model_copy(update={"accelerator": "gpu"}), tmp_path)
+    assert record.status == "unavailable"
+    assert "no GPU" in (record.error or "")
+    assert Record.load(tmp_path) == record
+
+
+def test_proximal_l1_leaves_exact_zeros_and_subgradient_does_not(tmp_path: Path, quick: Settings) -> None:
+    zeros = {}
+    for method in ("subgradient", "proximal"):
+        settings = load("data=digits", "norm=bn", "l1=0.02", "epochs=1", "threads=1", f"penalty.method={method}")
+        zeros[method] = run(settings, tmp_path / method).metrics["zeros"]
+    assert zeros["subgradient"] == 0
+    assert zeros["proximal"] > 0.01
+
+
+def test_read_makes_a_row_a_run(finished: tuple[Path, Record]) -> None:
+    folder, record = finished
+    table = read(folder.parent)
+    assert len(table) == 1
+    row = table.iloc[0]
+    assert (row.norm, row.l1, row.seed, row.status, row.data, row.epochs) == ("bn", 1e-3, 0, "completed", "digits", 3)
+    assert row.test_acc == record.metrics["test_acc"]
+
+
+@pytest.mark.mnist
+@pytest.mark.slow
+def test_one_epoch_on_mnist_is_far_above_chance(tmp_path: Path) -> None:
+    settings = load("data=mnist", "norm=ln", "epochs=1", "val_size=48000", "threads=1", "data.download=false")
+    record = run(settings, tmp_path)
+    assert record.data == {"name": "mnist", "train": 12000, "val": 48000, "test": 10000}
+    assert record.metrics["test_acc"] > 0.95
