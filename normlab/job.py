@@ -30,7 +30,7 @@ def job(config: DictConfig) -> None:
     except NormlabError as error:
         Record(
             status="failed",
-            error=str(error),
+            error=str(error).splitlines()[0],
             config=settings.model_dump(),
             config_hash=settings.config_hash(),
             setting=settings.setting(),

@@ -13,7 +13,7 @@ from normlab import summary
 from normlab.config import Job, plan
 from normlab.custom import check_custom
 from normlab.data.sources import resolve
-from normlab.errors import ConfigError, NormlabError
+from normlab.errors import ConfigError, DataError, NormlabError
 from normlab.job import job
 from normlab.places import choices, conf_dir
 from normlab.record import Record
@@ -68,17 +68,32 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
         chosen = f"data.name={found.name}"
         arguments, overrides = [*arguments, chosen], [*overrides, chosen]
         jobs = plan(overrides, multirun=multirun)
-    skipped = sum(_stands(job) for job in jobs)
-    if skipped < len(jobs):
+    waiting = [job for job in jobs if not _stands(job)]
+    if waiting:
+        _have_data(waiting)
         sys.argv[1:] = arguments
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
     runs = [(job.folder, Record.find(job.folder)) for job in jobs]
-    summary.show(runs, jobs[0].settings.log_dir, skipped)
+    summary.show(runs, jobs[0].settings.log_dir, len(jobs) - len(waiting))
     return 0 if all(record is not None and record.status == "completed" for _, record in runs) else 1
 
 
 def _stands(job: Job) -> bool:
     return not job.settings.force and Record.standing(job.folder, job.settings.config_hash()) is not None
+
+
+def _have_data(jobs: Sequence[Job]) -> None:
+    """Finds or fetches every data set once, before the first run. Raises `DataError` where no run could have its own;
+    where some can, the others are recorded as failed in their turn."""
+    wanted = {(job.settings.data.name, job.settings.data.root): job.settings.data for job in jobs}
+    missing = []
+    for data in wanted.values():
+        try:
+            resolve(data.name, data.root, download=data.download)
+        except DataError as error:
+            missing.append(error)
+    if len(missing) == len(wanted):
+        raise missing[0]
 
 
 def _check_together(jobs: Sequence[Job], multirun: bool) -> None:

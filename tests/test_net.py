@@ -1,0 +1,314 @@
+"""The network against its table, and against a forward pass written in numpy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from torch import nn
+
+from normlab.nets import PLACEMENTS, Net
+from normlab.settings import NORM_CHANNELS
+
+AFFINE = ["bn", "ln", "gn", "in"]
+BLOCKS = ["block1", "block2", "block3", "block4", "block5"]
+
+# stage: output shape of an image, numbers in its convolution, numbers in its norm
+STAGES = {
+    "block1": ((10, 26, 26), 90, 20),
+    "block2": ((20, 24, 24), 1800, 40),
+    "squeeze": ((10, 24, 24), 200, 0),
+    "pool": ((10, 12, 12), 0, 0),
+    "block3": ((20, 10, 10), 1800, 40),
+    "block4": ((12, 8, 8), 2160, 24),
+    "block5": ((12, 6, 6), 1296, 24),
+    "head": ((10,), 120, 0),
+}
+
+
+class Drawing(nn.Module):
+    """A user's layer that draws random numbers while it is built, and holds a module called norm."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.randn(num_channels, 1, 1))
+        self.norm = nn.Dropout(torch.rand(()).item())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.gain * x
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def convolutions(net: Net) -> dict[str, torch.Tensor]:
+    return {name: m.weight for name, m in net.named_modules() if isinstance(m, nn.Conv2d)}
+
+
+def stage_outputs(net: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What every direct part of the network gives, in the order in which they are called."""
+    outputs: dict[str, torch.Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda module, args, output: outputs.update({name: output.detach()})
+
+    hooks = [part.register_forward_hook(keep(name)) for name, part in net.named_children()]
+    with torch.no_grad():
+        net(x)
+    for hook in hooks:
+        hook.remove()
+    return outputs
+
+
+# The table
+
+
+@pytest.mark.parametrize("norm", AFFINE)
+def test_parameters_in_all(norm: str) -> None:
+    assert count(Net(norm)) == 7614
+    assert count(Net(norm, dropout=0.5, placement="pre")) == 7614
+
+
+def test_parameters_without_scales_and_shifts() -> None:
+    """7,614 - 2 · (10 + 20 + 20 + 12 + 12) = 7,466."""
+    assert count(Net("none")) == 7466
+    for norm in AFFINE:
+        assert count(Net(norm, norm_options={"affine": False})) == 7466
+
+
+def test_parameters_with_a_scale_and_a_shift_a_position() -> None:
+    """`nn.LayerNorm([C, H, W])` is another layer than ln: 7,466 + 2 · Σ C·H·W = 50,426 parameters."""
+    sides = iter([26, 24, 10, 8, 6])
+    net = Net(lambda channels: nn.LayerNorm([channels, (side := next(sides)), side]))
+    assert count(net) == 50_426
+    assert net(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("norm", ["none", *AFFINE])
+def test_stages(norm: str, placement: str) -> None:
+    """Every row of the table: order, output shape, numbers in the convolution and in the norm."""
+    net = Net(norm, dropout=0.1, placement=placement)
+    shapes = {name: tuple(y.shape) for name, y in stage_outputs(net, torch.rand(3, 1, 28, 28)).items()}
+    assert list(shapes) == list(STAGES)
+    assert shapes == {name: (3, *shape) for name, (shape, _, _) in STAGES.items()}
+
+    for name, (_, conv, scales_and_shifts) in STAGES.items():
+        stage = net.get_submodule(name)
+        in_convs = sum(m.weight.numel() for m in stage.modules() if isinstance(m, nn.Conv2d))
+        assert in_convs == conv, name
+        assert count(stage) - in_convs == (scales_and_shifts if norm != "none" else 0), name
+
+
+def test_no_convolution_has_a_bias() -> None:
+    convs = [m for m in Net("bn").modules() if isinstance(m, nn.Conv2d)]
+    assert len(convs) == 7
+    assert all(conv.bias is None for conv in convs)
+
+
+def test_widths_of_the_norms() -> None:
+    """`normlab.settings.NORM_CHANNELS`, which is known without torch, is what the norms are built with and given."""
+    built: list[int] = []
+
+    def build(channels: int) -> nn.Module:
+        built.append(channels)
+        return nn.BatchNorm2d(channels)
+
+    net = Net(build)
+    given: list[int] = []
+    for layer in net.norm_layers().values():
+        layer.register_forward_hook(lambda module, args, output: given.append(args[0].shape[1]))
+    net(torch.rand(2, 1, 28, 28))
+    assert tuple(built) == tuple(given) == NORM_CHANNELS
+
+
+def test_norm_layers_are_the_five_norms_and_nothing_else() -> None:
+    for norm in ("none", *AFFINE, Drawing):
+        net = Net(norm, dropout=0.5)
+        assert list(net.norm_layers()) == [f"{block}.norm" for block in BLOCKS]
+        assert list(net.norm_layers().values()) == [net.get_submodule(block).norm for block in BLOCKS]
+
+
+def test_output_is_log_probabilities() -> None:
+    """Σ exp(y) = 1 for every image, and no y is above 0."""
+    y = Net("ln").double()(torch.rand(5, 1, 28, 28, dtype=torch.float64))
+    assert y.shape == (5, 10)
+    assert y.max() < 0
+    torch.testing.assert_close(y.exp().sum(1), torch.ones(5, dtype=torch.float64))
+
+
+# The forward pass in numpy
+
+
+def conv(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """y[n, o, r, c] = Σ x[n, k, r + i, c + j] · w[o, k, i, j]."""
+    return np.einsum("nkrcij,okij->norc", sliding_window_view(x, weight.shape[2:], axis=(2, 3)), weight, optimize=True)
+
+
+def normalise(x: np.ndarray, norm: str, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    """γ · (x - μ) / sqrt(σ² + 1e-5) + β, statistics over the axes of this norm."""
+    n, c, h, w = x.shape
+    axes, grouped = {"bn": ((0, 2, 3), x), "ln": ((1, 2, 3), x), "in": ((2, 3), x)}.get(
+        norm, ((2, 3, 4), x.reshape(n, 2, c // 2, h, w))
+    )
+    quotient = (grouped - grouped.mean(axes, keepdims=True)) / np.sqrt(grouped.var(axes, keepdims=True) + 1e-5)
+    return gamma[:, None, None] * quotient.reshape(x.shape) + beta[:, None, None]
+
+
+def forward(net: Net, x: np.ndarray, norm: str, placement: str) -> dict[str, np.ndarray]:
+    """The output of every stage, from the network's numbers alone."""
+    state = {name: value.detach().numpy() for name, value in net.named_parameters()}
+
+    def block(name: str, x: np.ndarray) -> np.ndarray:
+        y = conv(x, state[f"{name}.conv.weight"])
+        y = np.maximum(y, 0) if placement == "post" else y
+        if norm != "none":
+            y = normalise(y, norm, state[f"{name}.norm.weight"], state[f"{name}.norm.bias"])
+        return np.maximum(y, 0) if placement == "pre" else y
+
+    y: dict[str, np.ndarray] = {}
+    y["block1"] = block("block1", x)
+    y["block2"] = block("block2", y["block1"])
+    y["squeeze"] = conv(y["block2"], state["squeeze.weight"])
+    y["pool"] = y["squeeze"].reshape(len(x), 10, 12, 2, 12, 2).max((3, 5))
+    y["block3"] = block("block3", y["pool"])
+    y["block4"] = block("block4", y["block3"])
+    y["block5"] = block("block5", y["block4"])
+    [classify] = [value for name, value in state.items() if name.startswith("head.")]
+    logits = y["block5"].mean((2, 3)) @ classify[:, :, 0, 0].T
+    y["head"] = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    return y
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("norm", ["none", *AFFINE])
+def test_every_stage_computes_what_the_numpy_pass_does(norm: str, placement: str) -> None:
+    torch.manual_seed(0)
+    net = Net(norm, placement=placement).double()
+    for name, parameter in net.named_parameters():
+        if ".norm." in name:
+            parameter.data = torch.rand_like(parameter) * 2 - 0.5
+    x = torch.rand(2, 1, 28, 28, dtype=torch.float64)
+
+    expected = forward(net, x.numpy(), norm, placement)
+
+    for name, y in stage_outputs(net, x).items():
+        np.testing.assert_allclose(y.numpy(), expected[name], rtol=1e-8, atol=1e-8, err_msg=name)
+
+
+# Dropout and placement
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("rate", [0.05, 0.5])
+def test_dropout_comes_after_blocks_one_three_and_five(rate: float, placement: str) -> None:
+    """While training, a share `rate` of the block's outputs is 0 and the others are y / (1 - rate); else it is y."""
+    torch.manual_seed(0)
+    net = Net("ln", dropout=rate, placement=placement).double()
+    x = torch.rand(40, 1, 28, 28, dtype=torch.float64)
+    inputs = dict(zip(list(STAGES), [x, *stage_outputs(net.eval(), x).values()], strict=False))
+    for name in BLOCKS:
+        block = net.get_submodule(name)
+        with torch.no_grad():
+            plain, trained = block.eval()(inputs[name]), block.train()(inputs[name])
+        ratio = (trained / plain)[plain != 0]
+        dropped = ratio == 0
+        torch.testing.assert_close(ratio[~dropped], torch.full_like(ratio[~dropped], ratio.max().item()))
+        if name in ("block1", "block3", "block5"):
+            assert ratio.max().item() == pytest.approx(1 / (1 - rate))
+            spread = 5 * (rate * (1 - rate) / len(ratio)) ** 0.5
+            assert dropped.double().mean().item() == pytest.approx(rate, abs=spread)
+        else:
+            assert torch.equal(trained, plain)
+
+
+def test_without_dropout_training_draws_nothing() -> None:
+    x = torch.rand(4, 1, 28, 28)
+    net = Net("ln")
+    assert torch.equal(net(x), net(x))
+    assert torch.equal(net(x), net.eval()(x))
+
+
+def test_dropout_is_off_in_use() -> None:
+    x = torch.rand(4, 1, 28, 28)
+    net = Net("gn", dropout=0.5)
+    assert not torch.equal(net(x), net(x))
+    net.eval()
+    assert torch.equal(net(x), net(x))
+
+
+@pytest.mark.parametrize("norm", AFFINE)
+def test_placement_shows_in_what_a_block_gives(norm: str) -> None:
+    """post: the norm is last, so outputs have mean 0 (and some are negative). pre: ReLU is last, so none is."""
+    torch.manual_seed(1)
+    x = torch.rand(6, 1, 28, 28, dtype=torch.float64)
+    post = stage_outputs(Net(norm, placement="post").double(), x)
+    pre = stage_outputs(Net(norm, placement="pre").double(), x)
+    for name in BLOCKS:
+        means = post[name].mean({"bn": (0, 2, 3), "ln": (1, 2, 3), "gn": (1, 2, 3), "in": (2, 3)}[norm])
+        assert means.abs().max() < 1e-10
+        assert post[name].min() < -0.1
+        assert pre[name].min() == 0
+        assert pre[name].mean() > 0.1
+
+
+@pytest.mark.parametrize("placement", ["Post", "before", ""])
+def test_bad_placement(placement: str) -> None:
+    with pytest.raises(ValueError, match=f"placement '{placement}' is unknown: choose one of post, pre"):
+        Net(placement=placement)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, 5, float("nan")])
+def test_bad_dropout(dropout: float) -> None:
+    with pytest.raises(ValueError, match=rf"dropout={dropout} is outside \[0, 1\)"):
+        Net(dropout=dropout)
+
+
+# Norms by name, by option, by function
+
+
+def test_options_reach_the_norm() -> None:
+    """gn with one group is ln: the same numbers out."""
+    x = torch.rand(2, 1, 28, 28)
+    torch.manual_seed(0)
+    one_group = Net("gn", norm_options={"num_groups": 1})
+    torch.manual_seed(0)
+    assert torch.equal(one_group(x), Net("ln")(x))
+    assert {layer.eps for layer in Net("bn", norm_options={"eps": 0.25}).norm_layers().values()} == {0.25}
+
+
+@pytest.mark.parametrize(
+    ("norm", "options", "says"),
+    [
+        ("batch", {}, "norm 'batch' is unknown: choose one of none, bn"),
+        ("ln", {"num_groups": 2}, "norm 'ln' has no option num_groups"),
+        ("gn", {"num_groups": 5}, "num_groups=5 does not divide 12 channels"),
+    ],
+)
+def test_bad_norms(norm: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Net(norm, norm_options=options)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("norm", [*AFFINE, "custom", Drawing])
+def test_a_seed_gives_every_norm_the_same_convolutions(norm: Any, placement: str) -> None:
+    """Runs pair by seed: what a norm draws while it is built comes after all convolutions were drawn."""
+    torch.manual_seed(7)
+    control = convolutions(Net("none"))
+    torch.manual_seed(7)
+    options = {"target": f"{__name__}:Drawing"} if norm == "custom" else {}
+    drawn = convolutions(Net(norm, dropout=0.3, placement=placement, norm_options=options))
+    assert drawn.keys() == control.keys()
+    assert all(torch.equal(drawn[name], control[name]) for name in control)
+
+
+def test_another_seed_gives_other_convolutions() -> None:
+    torch.manual_seed(7)
+    one = convolutions(Net("bn"))
+    torch.manual_seed(8)
+    other = convolutions(Net("bn"))
+    assert not any(torch.equal(one[name], other[name]) for name in one)

@@ -1,0 +1,285 @@
+"""The L1 penalty: what it covers, its gradient, its proximal step, and how sparsity is counted."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from normlab.nets import SCOPES, Net, add_subgradient_, l1_norm, penalised, soft_threshold_, sparsity
+
+AFFINE = ["bn", "ln", "gn", "in"]
+FAN_IN = {90: 9, 1800: 90, 200: 20, 2160: 180, 1296: 108, 120: 12}  # numbers of a convolution: inputs of one output
+
+singles = st.floats(-10, 10, width=32)
+
+
+def parameter(*values: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(values))
+
+
+def bits(x: torch.Tensor) -> torch.Tensor:
+    return x.detach().clone().view(torch.int32)
+
+
+class Mixed(nn.Module):
+    """A user's layer with a 1x1 convolution, a scale that has another name, and zeros of its own."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(num_channels, num_channels, 1, bias=False)
+        self.gain = nn.Parameter(torch.zeros(num_channels, 1, 1))
+        nn.init.zeros_(self.mix.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.gain * self.mix(x)
+
+
+# What a scope covers
+
+
+@pytest.mark.parametrize("norm", AFFINE)
+@pytest.mark.parametrize(("scope", "size"), [("weights", 7540), ("conv", 7466), ("norm", 74), ("all", 7614)])
+def test_sizes_of_the_scopes(scope: str, size: int, norm: str) -> None:
+    """weights = conv + norm = 7,466 + 74; all = weights + 74 shifts."""
+    for placement in ("post", "pre"):
+        net = Net(norm, dropout=0.1, placement=placement)
+        assert sum(p.numel() for p in penalised(net, scope).values()) == size
+
+
+def test_scopes_by_what_they_hold() -> None:
+    """conv: every convolution, nothing else. norm: every γ. weights: both. all: every parameter. None twice."""
+    net = Net("bn")
+    held = {scope: {id(p) for p in penalised(net, scope).values()} for scope in SCOPES}
+    assert held["conv"] == {id(m.weight) for m in net.modules() if isinstance(m, nn.Conv2d)}
+    assert held["norm"] == {id(m.weight) for m in net.modules() if isinstance(m, nn.BatchNorm2d)}
+    assert held["weights"] == held["conv"] | held["norm"]
+    assert held["all"] == {id(p) for p in net.parameters()}
+    assert len(penalised(net, "all")) == len(held["all"]) == 17
+
+
+def test_scopes_without_norm_parameters() -> None:
+    net = Net("none")
+    assert penalised(net, "norm") == {}
+    assert penalised(net, "weights").keys() == penalised(net, "all").keys() == penalised(net, "conv").keys()
+
+
+def test_scopes_with_a_users_layer() -> None:
+    """What a user's layer calls weight counts with the norms; what it calls otherwise only with all."""
+    net = Net(Mixed)
+    assert sum(p.numel() for p in penalised(net, "conv").values()) == 7466
+    assert list(penalised(net, "norm")) == [f"block{i}.norm.mix.weight" for i in range(1, 6)]
+    assert penalised(net, "all").keys() - penalised(net, "weights").keys() == {
+        f"block{i}.norm.gain" for i in range(1, 6)
+    }
+
+
+def test_unknown_scope_lists_the_choices() -> None:
+    with pytest.raises(ValueError, match=r"penalty.scope 'biases' is unknown: choose one of weights, conv, norm, all"):
+        penalised(Net(), "biases")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_share_of_the_norm_scales(seed: int) -> None:
+    """74 / 7,540 = 1 % of the penalised numbers, but about 16 % of Σ|w| at the start: every γ is 1, while a weight of
+    fan-in f is uniform in ±1/√f, of mean size 1 / (2√f). Expected: 74 / (74 + Σ n / (2√f)) = 16.0 %."""
+    torch.manual_seed(seed)
+    net = Net("gn")
+    scales, weights = (float(l1_norm(penalised(net, scope).values()).detach()) for scope in ("norm", "weights"))
+    sizes = [p.numel() for p in penalised(net, "conv").values()]
+    expected = 74 / (74 + sum(n / (2 * FAN_IN[n] ** 0.5) for n in sizes))
+
+    assert round(74 / 7540, 2) == 0.01
+    assert expected == pytest.approx(0.16, abs=0.001)
+    assert scales == 74
+    assert scales / weights == pytest.approx(expected, abs=0.005)
+    assert 0.13 < scales / weights < 0.19
+
+
+# λ·Σ|w| and its gradient
+
+
+def test_l1_norm_sums_sizes() -> None:
+    assert float(l1_norm([parameter(1.5, -2.0, 0.0), parameter(-0.25)]).detach()) == 3.75
+    assert float(l1_norm(p for p in [torch.tensor(-1.0)])) == 1.0
+    assert l1_norm([]).shape == ()
+    assert float(l1_norm([])) == 0.0
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("norm", ["none", "bn", "gn"])
+def test_gradient_is_that_of_the_penalised_loss(scope: str, norm: str) -> None:
+    """∂(ce)/∂w + λ·sign(w) = ∂(ce + λ·Σ|w|)/∂w, for covered parameters and others; 0 adds nothing at w = 0."""
+    l1 = 0.01
+    torch.manual_seed(0)
+    net = Net(norm).double()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+            p.view(-1)[0] = 0.0
+    x, labels = torch.rand(3, 1, 28, 28, dtype=torch.float64), torch.tensor([1, 5, 9])
+    reference = copy.deepcopy(net)
+    absolute = sum((p.abs().sum() for p in penalised(reference, scope).values()), torch.zeros(()).double())
+    (nn.functional.nll_loss(reference(x), labels) + l1 * absolute).backward()
+
+    nn.functional.nll_loss(net(x), labels).backward()
+    before = {name: p.grad.clone() for name, p in net.named_parameters()}
+    add_subgradient_(penalised(net, scope).values(), l1)
+
+    covered = penalised(net, scope)
+    for name, p in net.named_parameters():
+        torch.testing.assert_close(p.grad, reference.get_parameter(name).grad, rtol=1e-10, atol=1e-12)
+        added = (p.grad - before[name]).view(-1)
+        assert added[0] == 0
+        assert (added.abs().max() > 0.9 * l1) == (name in covered)
+
+
+def test_gradient_where_there_was_none() -> None:
+    p = parameter(3.0, -0.5, 0.0, -0.0)
+    add_subgradient_([p], 0.125)
+    assert p.grad is not None
+    assert p.grad.tolist() == [0.125, -0.125, 0.0, 0.0]
+    add_subgradient_([p], 0.125)
+    assert p.grad.tolist() == [0.25, -0.25, 0.0, 0.0]
+    assert p.tolist() == [3.0, -0.5, 0.0, 0.0]
+
+
+# The proximal step
+
+
+@given(values=st.lists(singles, min_size=1, max_size=20), threshold=st.floats(0, 4))
+@settings(deadline=None, max_examples=100)
+def test_soft_threshold_is_the_formula(values: list[float], threshold: float) -> None:
+    """w ← sign(w) · max(|w| - t, 0), in place, over every parameter given."""
+    p, other = parameter(*values), parameter(*values[::-1])
+    soft_threshold_([p, other], threshold)
+    w = np.array(values)
+    expected = np.sign(w) * np.maximum(np.abs(w) - threshold, 0)
+    np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-6, atol=2e-6)
+    np.testing.assert_allclose(other.detach().numpy(), expected[::-1], rtol=1e-6, atol=2e-6)
+
+
+@given(w=singles, threshold=st.floats(0, 4))
+@settings(deadline=None, max_examples=50)
+def test_soft_threshold_minimises_what_a_proximal_step_does(w: float, threshold: float) -> None:
+    """argmin over v of 1/2·(v - w)² + t·|v|, by trying 20,001 values of v."""
+    tried = np.linspace(-10, 10, 20_001)
+    best = tried[np.argmin(0.5 * (tried - w) ** 2 + threshold * np.abs(tried))]
+    p = parameter(w)
+    soft_threshold_([p], threshold)
+    assert p.item() == pytest.approx(best, abs=1.01e-3)
+
+
+def test_soft_threshold_leaves_exact_zeros() -> None:
+    """|w| ≤ t becomes exactly 0, the edge included."""
+    p = parameter(0.25, -0.25, 0.2, -1e-30, 0.0, 0.2500001, -1.0)
+    soft_threshold_([p], 0.25)
+    assert (p == 0).tolist() == [True] * 5 + [False] * 2
+    assert p[6].item() == -0.75
+
+
+@given(values=st.lists(st.floats(width=32), min_size=1, max_size=20))
+@settings(deadline=None, max_examples=100)
+def test_threshold_zero_changes_no_bit(values: list[float]) -> None:
+    """t = 0 gives w back, infinities and the smallest numbers included; only the sign of a zero may go."""
+    p = parameter(*values)
+    before = p.detach().clone()
+    soft_threshold_([p], 0.0)
+    numbers = (before != 0) & ~before.isnan()
+    assert torch.equal(bits(p)[numbers], bits(before)[numbers])
+    assert torch.equal(p == 0, before == 0)
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_what_is_not_a_number_stays_so(size: int) -> None:
+    """A run that diverged has to look diverged: no NaN becomes 0, in a scalar or in a vector register."""
+    p = parameter(*[float("nan")] * size)
+    soft_threshold_([p], 0.5)
+    assert p.isnan().all()
+
+
+def test_soft_threshold_stays_out_of_autograd() -> None:
+    p = parameter(1.0, 2.0)
+    (p * p).sum().backward()
+    soft_threshold_(iter([p]), 0.5)
+    assert p.requires_grad
+    assert p.is_leaf
+    assert p.grad is not None
+    assert p.grad.tolist() == [2.0, 4.0]
+
+
+# Sparsity
+
+
+def ones() -> Net:
+    """A network whose convolution weights are all 1 (7,466 numbers in 94 filters) and whose γ and β are 0."""
+    net = Net("bn")
+    for name, p in net.named_parameters():
+        nn.init.constant_(p, 0.0 if ".norm." in name else 1.0)
+    return net
+
+
+def test_sparsity_of_weights_made_by_hand() -> None:
+    """10 zeros, one filter whole among them; two more weights within 1 % of their own filter's largest."""
+    net = ones()
+    assert sparsity(net) == {"zeros": 0.0, "small": 0.0, "zero_filters": 0.0}
+    with torch.no_grad():
+        net.block1.conv.weight[0] = 0.0  # 9 numbers: a filter
+        net.squeeze.weight[3, 7] = -0.0  # 1 of 20
+        net.block2.conv.weight[4] *= 1000
+        net.block2.conv.weight[4, 0, 0] = torch.tensor([9.9, -9.9, 10.1])
+    assert sparsity(net) == {"zeros": 10 / 7466, "small": 12 / 7466, "zero_filters": 1 / 94}
+
+
+def test_sparsity_of_nothing_but_zeros() -> None:
+    net = ones()
+    nn.init.zeros_(net.block1.conv.weight)
+    assert sparsity(net) == {"zeros": 90 / 7466, "small": 90 / 7466, "zero_filters": 10 / 94}
+    for p in net.parameters():
+        nn.init.zeros_(p)
+    assert sparsity(net) == {"zeros": 1.0, "small": 1.0, "zero_filters": 1.0}
+
+
+def test_small_takes_no_notice_of_a_filters_scale() -> None:
+    """Every filter times a power of two of its own (so nothing rounds): the same share is small, at any `relative`."""
+    torch.manual_seed(0)
+    net = Net("ln")
+    before = {relative: sparsity(net, relative)["small"] for relative in (0.001, 0.01, 0.1, 0.5)}
+    with torch.no_grad():
+        for weight in penalised(net, "conv").values():
+            weight *= 2.0 ** torch.randint(-12, 12, (len(weight), 1, 1, 1))
+    assert {relative: sparsity(net, relative)["small"] for relative in before} == before
+    assert before[0.1] == pytest.approx(0.1, abs=0.02)  # uniform weights: a tenth lies within a tenth of the largest
+
+
+def test_relative_runs_from_exact_zeros_to_everything() -> None:
+    net = ones()
+    with torch.no_grad():
+        net.squeeze.weight[0, :5] = 0.0
+        net.squeeze.weight[1, :5] = 1e-6
+    assert sparsity(net, 0.0)["small"] == sparsity(net)["zeros"] == 5 / 7466
+    assert sparsity(net, 1.0)["small"] == 1.0
+
+
+def test_sparsity_counts_the_networks_own_convolutions_alone() -> None:
+    net = Net(Mixed)
+    assert sparsity(net)["zeros"] == 0.0
+    assert sparsity(net)["zero_filters"] == 0.0
+
+
+def test_proximal_steps_leave_zeros_and_subgradient_steps_none() -> None:
+    """The penalty alone, λ = 0.1 and lr = 0.01: |w| falls by lr·λ a step, and then stays at 0 or jumps about it."""
+    torch.manual_seed(0)
+    proximal, subgradient = Net("gn"), Net("gn")
+    for _ in range(100):
+        soft_threshold_(penalised(proximal, "conv").values(), 0.01 * 0.1)
+        subgradient.zero_grad()
+        add_subgradient_(penalised(subgradient, "conv").values(), 0.1)
+        with torch.no_grad():
+            for p in penalised(subgradient, "conv").values():
+                p -= 0.01 * p.grad
+    assert sparsity(proximal)["zeros"] > 0.3
+    assert sparsity(subgradient)["zeros"] < 0.001
