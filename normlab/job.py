@@ -1,10 +1,12 @@
 """One run of a command line: what Hydra calls, in this process or in a worker. Imports no torch before it has to."""
 
 import logging
+import multiprocessing
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from rich.console import Console
 
 from normlab.config import parse
 from normlab.errors import NormlabError
@@ -26,7 +28,9 @@ def job(config: DictConfig) -> None:
             return
         from normlab.training import run  # a second or two: torch and Lightning
 
-        run(settings, folder)
+        # Several workers share one terminal: each writes whole lines, none draws a bar over the others'.
+        alone = multiprocessing.parent_process() is None
+        run(settings, folder, console=None if alone else Console(stderr=True, force_terminal=False))
     except NormlabError as error:
         Record(
             status="failed",

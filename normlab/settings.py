@@ -147,7 +147,7 @@ class Settings(Model):
     placement: Literal["post", "pre"] = "post"
     epochs: Annotated[int, Field(ge=1)] = 12
     batch_size: Annotated[int, Field(ge=1)] = 128
-    lr: Annotated[Finite, Field(gt=0)] = 0.1
+    lr: Annotated[Finite, Field(gt=0)] = 0.05
     schedule: Literal["onecycle", "constant"] = "onecycle"
     momentum: Annotated[Finite, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[Finite, Field(ge=0)] = 0.0

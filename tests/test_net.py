@@ -276,7 +276,7 @@ def test_options_reach_the_norm() -> None:
     torch.manual_seed(0)
     one_group = Net("gn", norm_options={"num_groups": 1})
     torch.manual_seed(0)
-    assert torch.equal(one_group(x), Net("ln")(x))
+    torch.testing.assert_close(one_group(x), Net("ln")(x))
     assert {layer.eps for layer in Net("bn", norm_options={"eps": 0.25}).norm_layers().values()} == {0.25}
 
 

@@ -92,7 +92,7 @@ def test_output_is_the_formula(name: str, groups: int, sizes: tuple[int, ...], e
     np.testing.assert_allclose(apply(layer, x), expected, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", NORMS.keys() - {"custom"})
+@pytest.mark.parametrize("name", [name for name in NORMS if name != "custom"])
 def test_layers_start_as_the_plain_formula_in_single_precision(name: str) -> None:
     """γ = 1, β = 0 and ε = 1e-5 unless said otherwise; gn has two groups."""
     x = maps((3, 6, 4, 5))
@@ -124,7 +124,8 @@ def test_constant_maps_become_the_shift() -> None:
 
 def test_group_norm_with_one_group_is_layer_norm() -> None:
     x = maps((3, 6, 4, 4))
-    assert np.array_equal(apply(layer_of("gn", 6, seed=1, num_groups=1), x), apply(layer_of("ln", 6, seed=1), x))
+    one_group, layer_norm = layer_of("gn", 6, seed=1, num_groups=1), layer_of("ln", 6, seed=1)
+    np.testing.assert_allclose(apply(one_group, x), apply(layer_norm, x), rtol=1e-12, atol=1e-12)
 
 
 def test_group_norm_with_a_group_a_channel_is_instance_norm() -> None:

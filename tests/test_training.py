@@ -242,6 +242,12 @@ def test_a_gpu_that_is_not_there_makes_the_run_unavailable(tmp_path: Path, quick
     assert Record.load(tmp_path) == record
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_precision_that_the_cpu_lacks_is_refused(tmp_path: Path, quick: Settings) -> None:
+    with pytest.raises(ConfigError, match="16-mixed needs a GPU"):
+        run(quick.model_copy(update={"precision": "16-mixed"}), tmp_path)
+
+
 def test_proximal_l1_leaves_exact_zeros_and_subgradient_does_not(tmp_path: Path, quick: Settings) -> None:
     zeros = {}
     for method in ("subgradient", "proximal"):

@@ -68,7 +68,7 @@ class Classifier(LightningModule):
         l1: float = 0.0,
         scope: str = "weights",
         method: str = "subgradient",
-        lr: float = 0.1,
+        lr: float = 0.05,
         schedule: str = "onecycle",
         momentum: float = 0.9,
         weight_decay: float = 0.0,

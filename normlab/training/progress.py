@@ -1,27 +1,28 @@
 """One line that lives while a run trains; where there is no terminal, a line an epoch."""
 
-import sys
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.status import Status
 
-from normlab.training.callbacks import EpochTable, Speed
+from normlab.training.callbacks import Speed
 
 __all__ = ["ProgressLine"]
 
 
 class ProgressLine(Callback):
-    """Epoch, share done, running accuracy, held-out accuracy, images/s and time left, on stderr.
+    """Epoch, share done, running accuracy, held-out accuracy, images/s and time left.
 
     Reads a network's accuracy from the device twice a second at most, so that it does not hold up a GPU.
     """
 
-    def __init__(self, label: str, speed: Speed, table: EpochTable, console: Console | None = None) -> None:
-        self.label, self.speed, self.table = label, speed, table
-        self.console = console or Console(file=sys.stderr)
+    def __init__(self, label: str, speed: Speed, console: Console) -> None:
+        self.label, self.speed, self.console = label, speed, console
         self.progress: Progress | None = None
+        self.status: Status | None = None
+        self._told_at = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.console.is_terminal:
@@ -45,36 +46,34 @@ class ProgressLine(Callback):
     ) -> None:
         if self.progress is None:
             return
-        due = self.progress.get_time() - getattr(self, "_told_at", 0.0) > 0.5
+        due = self.progress.get_time() - self._told_at > 0.5
         if due:
             self._told_at = self.progress.get_time()
             self.progress.update(self.task, told=self._tell(trainer, pl_module))
-        description = f"{self.label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        self.progress.update(self.task, completed=trainer.global_step, description=description)
+        self.progress.update(self.task, completed=trainer.global_step, description=self._where(trainer))
 
     def _tell(self, trainer: Trainer, pl_module: LightningModule) -> str:
         running = pl_module.running.acc.compute()  # type: ignore[union-attr,operator]  # Classifier's
+        held_out = {part: trainer.callback_metrics.get(f"acc/{part}") for part in ("val", "test")}
         parts = [f"train {100 * float(running):.2f} %"]
-        parts += [
-            f"{part} {100 * value:.2f} %" for part in ("val", "test") if (value := self.table.last(f"{part}_acc"))
-        ]
+        parts += [f"{part} {100 * float(acc):.2f} %" for part, acc in held_out.items() if acc is not None]
         return "  ".join([*parts, f"{self.speed.now:,.0f} images/s"])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.progress is None:
-            held_out = [
-                f"{part} {100 * float(trainer.callback_metrics[f'acc/{part}']):.2f} %"
-                for part in ("val", "test")
-                if f"acc/{part}" in trainer.callback_metrics
-            ]
-            running = float(pl_module.running.acc.compute())  # type: ignore[union-attr,operator]  # Classifier's
-            line = [
-                f"{self.label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
-                f"train {100 * running:.2f} %",
-            ]
-            self.console.print(
-                "  ".join([*line, *held_out, f"{self.speed.now:,.0f} images/s"]), highlight=False, soft_wrap=True
-            )
+            line = f"{self._where(trainer)}  {self._tell(trainer, pl_module)}"
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _where(self, trainer: Trainer) -> str:
+        return f"{self.label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.console.is_terminal:
+            self.status = self.console.status(f"{self.label}  measuring on the training and the test images")
+            self.status.start()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
@@ -86,3 +85,6 @@ class ProgressLine(Callback):
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
+        if self.status is not None:
+            self.status.stop()
+            self.status = None

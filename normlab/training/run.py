@@ -200,7 +200,7 @@ def _trainer(
         speed,
         divergence,
         NormViews(logger.experiment),
-        ProgressLine(settings.slug(), speed, table, console),
+        ProgressLine(settings.slug(), speed, console),
         ModelCheckpoint(folder, filename="last", enable_version_counter=False),
     ]
     if "val" in data.curves:  # without held-out images there is nothing to choose by: the test set chooses nothing
@@ -208,6 +208,10 @@ def _trainer(
             ModelCheckpoint(folder, filename="best", monitor="acc/val", mode="max", enable_version_counter=False)
         )
     accelerator = "gpu" if settings.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    if (
+        accelerator == "cpu" and settings.precision == "16-mixed"
+    ):  # Lightning would take bf16 instead, and say so in a log
+        raise ConfigError("precision=16-mixed needs a GPU: use precision=bf16-mixed on CPU")
     if accelerator == "gpu" and settings.precision == "32-true":
         torch.backends.cudnn.allow_tf32 = False  # on by default in convolutions: 10 bits of mantissa, not 23
     trainer = Trainer(

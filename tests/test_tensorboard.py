@@ -1,0 +1,309 @@
+"""TensorBoard, started on a finished run and read over HTTP: each view holds what the run's own files hold."""
+
+import csv
+import html
+import json
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from normlab.config import load
+from normlab.nets import Net
+from normlab.record import Record
+from normlab.training.callbacks import COLUMNS
+from normlab.training.classifier import Classifier
+from normlab.training.views import FINAL, GALLERY, NormViews, show_hyperparameters, show_result, show_settings
+
+DEADLINE = 60  # seconds; about 6 are usual
+CHANNELS = {"norm.block1": 10, "norm.block2": 20, "norm.block3": 20, "norm.block4": 12, "norm.block5": 12}
+STATE = {"scale_gamma": "weight", "shift_beta": "bias", "running_mean": "running_mean", "running_var": "running_var"}
+PORT = re.compile(r"TensorBoard \S+ at http://127\.0\.0\.1:(\d+)/")
+Read = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def board(finished: tuple[Path, Record], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
+    """Reads a route of a TensorBoard that has loaded two runs: runs/bn, which is `finished`, and a mere row, runs/gn."""
+    logs = tmp_path_factory.mktemp("tensorboard")
+    shutil.copytree(finished[0], logs / "runs" / "bn")
+    other = load("data=digits", "norm=gn", "epochs=3", "batch_size=64")
+    logger = TensorBoardLogger(logs / "runs" / "gn", name="", version="", default_hp_metric=False)
+    show_hyperparameters(logger, other, {"test_acc": 0.5, "train_acc": 0.25, "val_acc": None, "zeros": 0.0})
+    logger.experiment.close()
+
+    log = logs / "tensorboard.log"
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--host", "127.0.0.1", "--port", "0"]
+    with log.open("wb") as out, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out) as process:
+        try:
+            until = time.monotonic() + DEADLINE
+            while not (found := PORT.search(log.read_text(errors="replace"))):
+                assert process.poll() is None, f"TensorBoard ended:\n{log.read_text()}"
+                assert time.monotonic() < until, f"TensorBoard did not start:\n{log.read_text()}"
+                time.sleep(0.1)
+            read = reader(int(found[1]))
+            while len(rows(read)) < 2:  # a run's row is the last thing that it writes
+                assert time.monotonic() < until, f"TensorBoard did not load both runs:\n{log.read_text()}"
+                time.sleep(0.3)
+            yield read
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def reader(port: int) -> Read:
+    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy the environment names
+
+    def read(route: str, **query: Any) -> Any:
+        url = f"http://127.0.0.1:{port}/data/plugin/{route}?{urlencode(query)}"
+        with straight.open(url, timeout=DEADLINE) as answer:
+            body = answer.read()
+            return json.loads(body) if "json" in answer.headers["Content-Type"] else body
+
+    return read
+
+
+def rows(read: Read) -> dict[str, Any]:
+    """The HPARAMS tab's rows of runs that have ended, by name."""
+    request = json.dumps({"allowedStatuses": ["STATUS_SUCCESS"], "sliceSize": 100})
+    answer = read("hparams/session_groups", request=request)
+    assert answer["totalSize"] == len(answer["sessionGroups"])
+    return {group["name"]: group for group in answer["sessionGroups"]}
+
+
+def epochs(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_every_curve_is_the_one_in_metrics_csv(board: Read, finished: tuple[Path, Record], column: str) -> None:
+    points = board("scalars/scalars", run="runs/bn", tag=COLUMNS[column])
+    assert [step for _, step, _ in points] == [1, 2, 3]
+    assert [value for *_, value in points] == pytest.approx([float(row[column]) for row in epochs(finished[0])], 1e-6)
+    assert column == "seconds" or min(value for *_, value in points) > 0  # no curve is empty, the penalty least of all
+
+
+def test_what_is_measured_once_stands_at_the_last_epoch(board: Read, finished: tuple[Path, Record]) -> None:
+    curves = {tag for column, tag in COLUMNS.items()}
+    tags = board("scalars/tags")
+    assert set(tags["runs/bn"]) == curves | set(FINAL.values())
+    assert set(tags["runs/gn"]) == {"acc/test", "final/train_acc", "final/zeros"}
+    for key, tag in FINAL.items():
+        _, step, value = board("scalars/scalars", run="runs/bn", tag=tag)[-1]
+        assert (step, value) == (3, pytest.approx(finished[1].metrics[key], 1e-5)), tag
+
+
+def test_the_page_of_curves_names_curves_that_are_there(board: Read) -> None:
+    charts = {
+        chart["title"]: chart["multiline"]["tag"]
+        for category in board("custom_scalars/layout")["category"]
+        for chart in category["chart"]
+    }
+    assert charts["accuracy"] == ["acc/train_running", "acc/val", "acc/test"]
+    assert charts["cross-entropy"] == ["ce/train", "ce/val", "ce/test"]
+    assert charts["loss = ce + penalty"] == ["loss/train", "ce/train", "penalty/train"]
+    for tag in sum(charts.values(), []):
+        assert list(board("custom_scalars/scalars", run="runs/bn", tag=tag)["tag_to_events"]) == [tag]
+
+
+@pytest.mark.parametrize("layer", CHANNELS)
+def test_histograms_of_every_norm_layer(board: Read, finished: tuple[Path, Record], layer: str) -> None:
+    start = {"scale_gamma": 1, "shift_beta": 0, "running_mean": 0, "running_var": 1}
+    weights = torch.load(finished[0] / "last.ckpt", weights_only=True)["state_dict"]
+    for name, key in STATE.items():
+        tag = f"{layer}/{name}"
+        assert tag in board("histograms/tags")["runs/bn"]
+        assert tag in board("distributions/tags")["runs/bn"]
+        series = {step: buckets for _, step, buckets in board("histograms/histograms", run="runs/bn", tag=tag)}
+        assert list(series) == [0, 1, 2, 3]
+        for buckets in series.values():
+            assert sum(count for *_, count in buckets) == CHANNELS[layer]
+        filled = np.array([bucket for bucket in series[0] if bucket[2]])
+        np.testing.assert_allclose(filled[:, :2], start[name], atol=1e-5)  # not a bin that is a tenth of γ wide
+        values = weights[f"net.{layer.removeprefix('norm.')}.norm.{key}"]
+        edges = [edge for *bucket, count in series[3] if count for edge in bucket]
+        assert [min(edges), max(edges)] == pytest.approx([values.min().item(), values.max().item()], rel=1e-4, abs=1e-6)
+        counts = np.array([count for *_, count in series[3]])
+        assert (counts > 0).sum() > 3, f"{tag}: the bins are too wide to tell channels apart"
+
+
+@pytest.mark.parametrize(
+    ("tag", "steps"), [("test/misclassified", [3]), ("test/confusion", [3]), ("filters/first_layer", [0, 3])]
+)
+def test_images_are_drawings_of_a_size_that_is_read_without_a_click(board: Read, tag: str, steps: list[int]) -> None:
+    assert board("images/tags")["runs/bn"][tag]["samples"] == 1
+    shown = board("images/images", run="runs/bn", tag=tag, sample=0)
+    assert [image["step"] for image in shown] == steps
+    drawings = []
+    for image in shown:
+        png = board(f"images/individualImage?{image['query']}&")
+        assert png.startswith(b"\x89PNG\r\n\x1a\n")
+        width, height = struct.unpack(">II", png[16:24])
+        assert 440 <= width <= 640  # of which TensorBoard makes 350
+        assert 200 <= height <= 800
+        drawings.append(imread(BytesIO(png))[..., :3])
+        assert drawings[-1][0, 0].tolist() == [1, 1, 1]
+        assert 0.03 < (drawings[-1] < 0.9).any(2).mean() < 0.6  # a drawing: neither blank nor black
+    assert len(drawings) == len({drawing.tobytes() for drawing in drawings})  # filters change in training
+
+
+def test_the_resolved_configuration_as_text(board: Read, finished: tuple[Path, Record]) -> None:
+    assert board("text/tags")["runs/bn"] == ["config/text_summary"]
+    (text,) = board("text/text", run="runs/bn", tag="config/text_summary")
+    block = re.search(r"<pre><code>(.*?)</code></pre>", text["text"], re.DOTALL)
+    assert block, "a code block keeps its lines"
+    lines = [line.partition(":") for line in html.unescape(block[1]).splitlines()]
+    config = {key: json.loads(value) for key, _, value in lines}
+    assert config == finished[1].config
+    assert config["l1"] == 1e-3
+
+
+def test_a_configuration_is_text_and_nothing_else(tmp_path: Path) -> None:
+    """A name with Markdown's and HTML's own signs stays in its code block, on its line."""
+    written = {}
+
+    class Writer:
+        def add_text(self, tag: str, text: str, step: int) -> None:
+            written[tag] = text
+
+        def add_custom_scalars(self, layout: object) -> None: ...
+
+    show_settings(Writer(), load("name='*a* <b>\n# c'"))
+    lines = written["config"].splitlines()
+    assert all(line.startswith("    ") for line in lines)
+    assert [line for line in lines if "<b>" in line] == [r'    name:         "*a* <b>\n# c"']
+
+
+def test_the_hparams_tab_has_a_row_a_run_with_what_was_measured(board: Read, finished: tuple[Path, Record]) -> None:
+    record, found = finished[1], rows(board)
+    assert set(found) == {"runs/bn", "runs/gn"}
+    metrics = {}
+    for name, row in found.items():
+        assert [session["name"] for session in row["sessions"]] == [name]
+        metrics[name] = {metric["name"]["tag"]: metric["value"] for metric in row["metricValues"]}
+        assert min(metrics[name].values()) >= 0, "-1 is what Lightning writes where nothing was measured"
+    for key, tag in FINAL.items():
+        assert metrics["runs/bn"][tag] == pytest.approx(record.metrics[key], 1e-5), tag
+    assert metrics["runs/bn"]["acc/val"] == pytest.approx(record.metrics["val_acc"], 1e-6)
+    assert metrics["runs/gn"] == {"acc/test": 0.5, "final/train_acc": 0.25, "final/zeros": 0.0}  # blank: not measured
+    bn, gn = (found[name]["hparams"] for name in ("runs/bn", "runs/gn"))
+    same = {"data": "digits", "seed": "0", "dropout": "0.0", "lr": "0.1", "batch_size": "64", "epochs": "3"}
+    same |= {"norm.eps": "1e-05", "norm.affine": "true"}
+    assert bn == same | {"norm": "bn", "l1": "0.001", "norm.momentum": "0.1", "test_curve": "true"}
+    assert gn == same | {"norm": "gn", "l1": "0.0", "norm.num_groups": "2"}
+
+
+def test_the_hparams_tab_shows_first_what_differs(board: Read) -> None:
+    experiment = board("hparams/experiment", request="{}")
+    columns = [info["name"] for info in experiment["hparamInfos"]]
+    assert [info["name"] for info in experiment["hparamInfos"] if info["differs"]] == columns[:2] == ["l1", "norm"]
+    assert {"norm.momentum", "norm.num_groups"} < set(columns)  # of all runs, not of the first alone
+    assert len(columns) < 15
+    metrics = [info["name"]["tag"] for info in experiment["metricInfos"]]
+    assert metrics[:5] == ["acc/test", "acc/train_running", "acc/val", "ce/test", "ce/train"]  # five are shown
+    assert "hp_metric" not in metrics
+
+
+# What is drawn ------------------------------------------------------------------------------------------------------
+
+
+class Drawings:
+    """Stands in for a SummaryWriter and keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, Figure] = {}
+        self.histograms: dict[str, torch.Tensor] = {}
+
+    def add_figure(self, tag: str, figure: Figure, step: int) -> None:
+        self.figures[tag] = figure
+
+    def add_histogram(self, tag: str, values: torch.Tensor, step: int, bins: np.ndarray) -> None:
+        self.histograms[tag] = values
+
+    def texts(self, tag: str) -> list[str]:
+        return [text.get_text() for text in self.figures[tag].axes[0].texts]
+
+
+def drawn(pred: torch.Tensor, labels: torch.Tensor, confidence: torch.Tensor) -> Drawings:
+    prob = ((1 - confidence) / 9)[:, None].repeat(1, 10)
+    prob[torch.arange(len(pred)), pred] = confidence
+    writer = Drawings()
+    show_result(
+        writer,  # type: ignore[arg-type]
+        title="bn on digits",
+        images=torch.arange(len(pred), dtype=torch.uint8)[:, None, None].repeat(1, 28, 28),
+        labels=labels,
+        log_prob=prob.log(),
+        classes=tuple("0123456789"),
+        epoch=3,
+    )
+    return writer
+
+
+def test_the_gallery_shows_the_surest_mistakes_and_the_matrix_counts_all() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(10, (60,), generator=generator)
+    pred = labels.clone()
+    wrong = torch.randperm(60, generator=generator)[:25]
+    pred[wrong] = (labels[wrong] + torch.randint(1, 10, (25,), generator=generator)) % 10
+    confidence = (torch.randperm(60, generator=generator) + 30) / 100.0  # from 30 to 89 %, each once
+    writer = drawn(pred, labels, confidence)
+
+    order = sorted(wrong.tolist(), key=lambda i: -confidence[i].item())[:GALLERY]
+    title, _, *captions = writer.texts("test/misclassified")
+    assert title.replace("\n", " ") == "bn on digits: the 20 surest of 25 misclassified test images"
+    assert captions[::2] == [f"{labels[i]} → {pred[i]}" for i in order]
+    assert captions[1::2] == [f"{100 * confidence[i]:.0f} %" for i in order]
+    shown = [int(image.get_array()[0, 0]) for image in writer.figures["test/misclassified"].axes[0].images]
+    assert shown == order
+
+    cells = {
+        (round(text.get_position()[1]), round(text.get_position()[0])): int(text.get_text())
+        for text in writer.figures["test/confusion"].axes[0].texts
+        if text.get_text().isdecimal()
+    }
+    want: dict[tuple[int, int], int] = {}
+    for pair in zip(labels.tolist(), pred.tolist(), strict=True):
+        want[pair] = want.get(pair, 0) + 1
+    assert cells == want
+
+
+def test_few_mistakes_and_none() -> None:
+    labels = torch.arange(10)
+    for pred, said in [(labels.clone(), "all 0"), (labels.roll(1) * (labels == 4) + labels * (labels != 4), "all 1")]:
+        writer = drawn(pred, labels, torch.full((10,), 0.9))
+        assert said in writer.texts("test/misclassified")[0]
+        captions = writer.texts("test/misclassified")[2:]
+        assert captions == (["4 → 3", "90 %"] if said == "all 1" else ["No misclassified images"])
+
+
+def test_what_is_not_finite_gets_no_histogram() -> None:
+    model = Classifier(norm="bn")
+    writer = Drawings()
+    views = NormViews(writer)  # type: ignore[arg-type]
+    with torch.no_grad():
+        model.net.norm_layers()["block2.norm"].weight[3] = torch.nan
+    views._write(model, 1)
+    assert set(writer.histograms) == {f"{layer}/{name}" for layer in CHANNELS for name in STATE} - {
+        "norm.block2/scale_gamma"
+    }
+    assert isinstance(model.net, Net)
