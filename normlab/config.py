@@ -103,6 +103,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
             return f"{override}: choose one of {', '.join(choices(key))}{hint}"
         if "," in value and not value.startswith(("[", "{", "'", '"')) and "Ambiguous value" in str(error):
             return f"{override}: several values need -m (python -m normlab.train -m …)"
+        if key == "hydra/launcher" and "hydra/launcher" in str(error):
+            return f"{override}: not installed; normlab[parallel] brings joblib, normlab[slurm] submitit"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not understood; write name=value"
     if found := re.search(r"Could not override '([^']+)'", str(error)):
@@ -126,26 +128,30 @@ def plan(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
     With `multirun`, comma-separated values, `choice(…)` and `range(…)` are crossed, as Hydra's basic sweeper crosses
     them. Raises `ConfigError` at the first run that does not fit, so that nothing starts before everything is valid.
     """
-    planned = []
+    planned: dict[Path, Job] = {}
     for job in _crossed(overrides) if multirun else [list(overrides)]:
         config = _compose(job, with_hydra=True)
         place = config.hydra.sweep if multirun else config.hydra.run
-        planned.append(Job(parse(config), Path(place.dir, *([place.subdir] if multirun else []))))
-    return planned
+        found = Job(parse(config), Path(place.dir, *([place.subdir] if multirun else [])))
+        if found.folder in planned:
+            raise ConfigError(
+                f"two runs of this sweep would share {found.folder}: leave out the values that repeat ({' '.join(job)})"
+            )
+        planned[found.folder] = found
+    return list(planned.values())
 
 
 def _crossed(overrides: Sequence[str]) -> Iterable[list[str]]:
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(_first_line(error)) from None
     axes: list[list[str]] = []
-    for override in parsed:
-        if override.is_sweep_override():
-            key = override.get_key_element()
-            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            axes.append([override.input_line or ""])
+    try:
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            if override.is_sweep_override():
+                key = override.get_key_element()
+                axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            else:
+                axes.append([override.input_line or ""])
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
+        raise ConfigError(_explain(error, overrides)) from None
     return (list(job) for job in itertools.product(*axes))
 
 

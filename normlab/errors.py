@@ -9,5 +9,9 @@ class ConfigError(NormlabError, ValueError):
     """A setting that is unknown, out of range or does not fit another one."""
 
 
+class BusyError(NormlabError):
+    """A folder in which another process trains."""
+
+
 class DataError(NormlabError):
     """A data set that is missing, damaged or out of reach."""

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from normlab.config import parse
-from normlab.errors import NormlabError
+from normlab.errors import BusyError, NormlabError
 from normlab.record import Record
 
 __all__ = ["job"]
@@ -31,7 +31,12 @@ def job(config: DictConfig) -> None:
         # Several workers share one terminal: each writes whole lines, none draws a bar over the others'.
         alone = multiprocessing.parent_process() is None
         run(settings, folder, console=None if alone else Console(stderr=True, force_terminal=False))
+    except BusyError as error:
+        log.warning("%s", error)  # its record belongs to the process that trains there
     except NormlabError as error:
+        standing = Record.find(folder)
+        if standing is not None and standing.config_hash != settings.config_hash():
+            raise  # never write over the result of another configuration
         Record(
             status="failed",
             error=str(error).splitlines()[0],

@@ -1,12 +1,14 @@
 """Where the configuration files are, in a clone as in an installed package, and what they offer."""
 
+import hashlib
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-__all__ = ["choices", "conf_dir", "group_values"]
+__all__ = ["choices", "conf_dir", "group_values", "source_digest"]
 
 
 def conf_dir() -> Path:
@@ -26,3 +28,12 @@ def group_values(group: str, name: str) -> dict[str, Any]:
     values = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{name}.yaml"))
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+def source_digest(target: str) -> str | None:
+    """sha256 over the file that defines a "package.module:Class"; None where there is no such file."""
+    try:
+        spec = find_spec(target.partition(":")[0])
+        return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest() if spec and spec.origin else None
+    except Exception:  # find_spec imports the parent packages, and those may raise anything
+        return None

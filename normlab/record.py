@@ -73,7 +73,7 @@ class Record:
             if values["status"] not in STATUSES:
                 raise RecordError(f"{file}: unknown status {values['status']!r}")
             return cls(**values)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OSError) as error:
             raise RecordError(f"{file} is damaged ({error}): delete it, and the run is done again") from error
 
     @classmethod

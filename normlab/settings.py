@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from normlab.places import choices, group_values
+from normlab.places import choices, group_values, source_digest
 
-__all__ = ["NORM_CHANNELS", "Augment", "Data", "Norm", "Penalty", "Settings"]
+__all__ = ["NORM_CHANNELS", "Augment", "Data", "Norm", "Penalty", "Settings", "flatten"]
 
 NORM_CHANNELS = (10, 20, 20, 12, 12)  # channels at the five norms of `normlab.nets.Net`; a test holds the two together
 
@@ -41,13 +41,18 @@ class Norm(Model):
         if not isinstance(value, Mapping):
             return value
         value = dict(value)
-        options = dict(value.pop("options", None) or {})
+        given = value.pop("options", None) or {}
+        if not isinstance(given, Mapping):
+            raise ValueError(f"norm.options={given}: write a mapping, such as {{eps: 1e-3}}")
+        options = dict(given)
         options |= {key: value.pop(key) for key in list(value) if key not in ("name", "target")}
         if value.get("name", "bn") in choices("norm"):
             usual = {
                 k: v for k, v in group_values("norm", value.get("name", "bn")).items() if k not in cls.model_fields
             }
             if unknown := sorted(set(options) - set(usual)) if value.get("name") != "custom" else []:
+                if set(options) <= {key for name in choices("norm") for key in group_values("norm", name)}:
+                    raise ValueError(f"norm.name={value['name']}: write norm={value['name']}, which brings its options")
                 takes = f"it takes {', '.join(usual)}" if usual else "it takes none"
                 raise ValueError(f"norm.{unknown[0]} is no option of norm={value['name']}; {takes}")
             options = usual | options
@@ -147,10 +152,11 @@ class Settings(Model):
     placement: Literal["post", "pre"] = "post"
     epochs: Annotated[int, Field(ge=1)] = 12
     batch_size: Annotated[int, Field(ge=1)] = 128
-    lr: Annotated[Finite, Field(gt=0)] = 0.05
+    lr: Annotated[Finite, Field(gt=0)] = 0.1
     schedule: Literal["onecycle", "constant"] = "onecycle"
     momentum: Annotated[Finite, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[Finite, Field(ge=0)] = 0.0
+    gradient_clip: Annotated[Finite, Field(gt=0)] | None = 1.0
     augment: Augment = Augment()
     val_size: Annotated[int, Field(ge=0)] | None = None
     test_curve: bool = False
@@ -158,14 +164,26 @@ class Settings(Model):
     devices: Annotated[int, Field(ge=1)] = 1
     precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
     threads: Annotated[int, Field(ge=1)] | None = None
-    log_dir: str = "lightning_logs"
-    name: Annotated[str, Field(pattern=r"^[^/\\=\x00]+$")] | None = None
+    log_dir: Annotated[str, Field(min_length=1)] = "lightning_logs"
+    name: Annotated[str, Field(pattern=r"^[^/\\=\x00]*[^/\\=\x00.]$")] | None = None  # not "." or ".."
     force: bool = False
 
     @field_validator("l1", "lr", mode="after")
     @classmethod
     def _canonical(cls, value: float) -> float:
         return abs(value)  # -0.0 is 0.0: one value, one name, one hash
+
+    @model_validator(mode="after")
+    def _together(self) -> "Settings":
+        """What no setting shows alone."""
+        if self.devices > 1:
+            raise ValueError(f"devices={self.devices}: a run trains on one device; sweep with -m to use more of them")
+        if self.accelerator == "cpu" and self.precision == "16-mixed":
+            raise ValueError("precision=16-mixed needs a GPU: use precision=bf16-mixed on CPU")
+        scaleless = self.norm.name == "none" or self.norm.options.get("affine") is False
+        if self.l1 and self.penalty.scope == "norm" and scaleless and self.norm.name != "custom":
+            raise ValueError(f"penalty.scope=norm: norm={self.norm.name} has no scales here to be penalised")
+        return self
 
     def identity(self) -> dict[str, Any]:
         """Every setting that can change the result, as plain nested values."""
@@ -176,13 +194,15 @@ class Settings(Model):
 
     def config_hash(self) -> str:
         """12 hexadecimal digits over `identity()`: equal exactly where two runs ask the same question."""
-        text = json.dumps(self.identity(), sort_keys=True, ensure_ascii=False)
+        identity = self.identity()
+        if self.norm.target is not None:  # a layer that was edited is another question
+            identity["source"] = source_digest(self.norm.target)
+        text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def flat(self) -> dict[str, Scalar]:
         """`identity()` by dotted names: {"norm": "gn", "norm.num_groups": 2, …}."""
-        values = _flat(self.identity())
-        return {"norm": values.pop("norm.name"), "data": values.pop("data.name")} | values
+        return flatten(self.identity())
 
     def setting(self) -> dict[str, Scalar]:
         """The setting (cell) that this run belongs to: norm, l1 and whatever else departs from the defaults, by dotted
@@ -198,14 +218,26 @@ class Settings(Model):
         setting = self.setting()
         norm, l1 = setting.pop("norm"), setting.pop("l1")
         target = setting.pop("norm.target", None)
-        parts = [str(norm) if target is None else f"custom_{str(target).partition(':')[2]}"]
+        parts = [str(norm) if target is None else f"custom_{str(target).replace(':', '.')}"]
         parts += [self.data.name] if self.data.name != "mnist" else []
-        parts += [f"l1_{l1:g}"] if l1 else []
-        parts += [f"{key.rpartition('.')[2]}_{_word(value)}" for key, value in setting.items()]
+        parts += [f"l1_{_word(l1)}"] if l1 else []
+        taken = [key.rpartition(".")[2] for key in Settings().flat() if not key.startswith("norm.")]
+        for key, value in setting.items():
+            leaf = key.rpartition(".")[2]
+            name = key.replace(".", "_") if key.startswith("norm.") and leaf in taken else leaf
+            parts.append(f"{name}_{_word(value)}")
         stem = re.sub(r"[^\w.+-]+", "_", "-".join(parts))
         if len(stem) > 150:  # file systems stop at 255 bytes
             stem = f"{stem[:130]}-{self.config_hash()}"
         return f"{stem}-seed_{self.seed}"
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration, as `identity()` gives it or result.json holds it, by dotted names; places left out."""
+    values = _flat(config)
+    for place in ("log_dir", "name", "force", "threads", "data.root", "data.download"):
+        values.pop(place, None)
+    return {"norm": values.pop("norm.name"), "data": values.pop("data.name")} | values
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -218,4 +250,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _word(value: Scalar) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+    """A value in a folder's name: 0.001, true, null; short where that says all of it."""
+    if isinstance(value, float):
+        return short if float(short := f"{value:g}") == value else repr(value)
+    return str(json.dumps(value)) if value is None or isinstance(value, bool) else str(value)

@@ -3,6 +3,7 @@
 Everything about a command line is checked before torch is imported and before anything is written.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from normlab.config import Job, plan
 from normlab.custom import check_custom
 from normlab.data.sources import resolve
 from normlab.errors import ConfigError, DataError, NormlabError
-from normlab.job import job
+from normlab.job import job as do
 from normlab.places import choices, conf_dir
 from normlab.record import Record
 
@@ -45,8 +46,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
         sys.argv[1:] = list(arguments)
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(do)()
         return 0
+    signal.signal(signal.SIGTERM, _stop)
     try:
         return _do(list(arguments), flags.overrides, flags.multirun)
     except NormlabError as error:
@@ -57,22 +59,25 @@ def main(arguments: Sequence[str]) -> int:
         return 130
 
 
+def _stop(*_: object) -> None:
+    """SIGTERM ends a command as Ctrl-C does: workers with it, and what was running is recorded as interrupted."""
+    raise KeyboardInterrupt
+
+
 def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
     jobs = plan(overrides, multirun=multirun)
-    _check_together(jobs, multirun)
-    if any(job.settings.data.name == "auto" for job in jobs):
-        # once for all runs, so that a download that ends halfway through a sweep cannot mix two data sets
-        found = resolve("auto", jobs[0].settings.data.root, download=jobs[0].settings.data.download)
-        if found.reason:
-            print(f"normlab: {found.reason}: training on scikit-learn's digits (data=digits)", file=sys.stderr)
-        chosen = f"data.name={found.name}"
-        arguments, overrides = [*arguments, chosen], [*overrides, chosen]
+    for norm in {job.settings.norm.model_dump_json(): job.settings.norm for job in jobs}.values():
+        if norm.target is not None:
+            check_custom(norm)
+    if found := _resolve_auto(jobs):
+        arguments, overrides = [*arguments, f"data.name={found}"], [*overrides, f"data.name={found}"]
         jobs = plan(overrides, multirun=multirun)
     waiting = [job for job in jobs if not _stands(job)]
     if waiting:
         _have_data(waiting)
+        _have_folders(waiting)
         sys.argv[1:] = arguments
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(do)()
     runs = [(job.folder, Record.find(job.folder)) for job in jobs]
     summary.show(runs, jobs[0].settings.log_dir, len(jobs) - len(waiting))
     return 0 if all(record is not None and record.status == "completed" for _, record in runs) else 1
@@ -80,6 +85,31 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
 
 def _stands(job: Job) -> bool:
     return not job.settings.force and Record.standing(job.folder, job.settings.config_hash()) is not None
+
+
+def _resolve_auto(jobs: Sequence[Job]) -> str | None:
+    """What `data=auto` is here; None where it is not asked for. Once for all runs, so that a download which ends
+    halfway through a sweep cannot mix two data sets."""
+    asked = {(job.settings.data.name, job.settings.data.root, job.settings.data.download) for job in jobs}
+    if not any(name == "auto" for name, _, _ in asked):
+        return None
+    if len(asked) > 1:
+        raise ConfigError("data=auto goes with no other data set in one sweep: name the sets, as in data=mnist,digits")
+    found = resolve(*asked.pop()[:2], download=jobs[0].settings.data.download)
+    if found.reason:
+        print(f"normlab: {found.reason}: training on scikit-learn's digits (data=digits)", file=sys.stderr)
+    return found.name
+
+
+def _have_folders(jobs: Sequence[Job]) -> None:
+    """Makes every run's folder, so that a place where nothing can be written is known before anything is trained."""
+    for job in jobs:
+        try:
+            job.folder.mkdir(parents=True, exist_ok=True)
+            (job.folder / ".lock").touch()
+        except OSError as error:
+            reason = f"nothing can be written there ({error.strerror})"
+            raise ConfigError(f"{job.folder}: {reason}: choose another log_dir=…") from error
 
 
 def _have_data(jobs: Sequence[Job]) -> None:
@@ -94,17 +124,6 @@ def _have_data(jobs: Sequence[Job]) -> None:
             missing.append(error)
     if len(missing) == len(wanted):
         raise missing[0]
-
-
-def _check_together(jobs: Sequence[Job], multirun: bool) -> None:
-    """What no single setting shows."""
-    if multirun and any(job.settings.devices > 1 for job in jobs):
-        raise ConfigError(
-            "devices>1 would start the whole sweep again in every process: use devices=1, or one run a command"
-        )
-    customs = {job.settings.norm.model_dump_json(): job.settings.norm for job in jobs if job.settings.norm.target}
-    for norm in customs.values():
-        check_custom(norm)
 
 
 def settings_page() -> str:

@@ -1,6 +1,7 @@
 """The command line as a user meets it: in a process of its own, from a folder of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -159,7 +160,9 @@ def test_a_strict_data_set_that_is_missing_names_files_and_the_way_out(train: Co
         (["batch_size=0"], ["batch_size=0"]),
         (["epoch=3"], ["did you mean epochs?"]),
         (["norm=bn,ln"], ["-m"]),
-        (["-m", "devices=1,2"], ["devices"]),
+        (["devices=2"], ["one device"]),
+        (["-m", "data=auto,digits"], ["data=auto", "name the sets"]),
+        (["log_dir=layers.py"], ["layers.py", "choose another log_dir"]),
         (["norm=custom", "norm.target=nowhere:Layer"], ["no module nowhere"]),
         (["norm=custom", "norm.target=layers:Layr"], ["has no Layr", "Doubled, Flat, Raises"]),
         (["norm=custom", "norm.target=broken:Layer"], ["broken.py", "cannot be read as Python"]),
@@ -171,7 +174,7 @@ def test_a_wrong_command_line_is_answered_at_once_in_one_line(
 ) -> None:
     (tmp_path / "layers.py").write_text(LAYERS)
     (tmp_path / "broken.py").write_text("class Layer(:")
-    result = train(*arguments, "data=digits")
+    result = train(*([] if "auto" in str(arguments) else ["data=digits"]), *arguments)
     line = refused(result)
     for word in words:
         assert word in line
@@ -207,7 +210,7 @@ def test_a_custom_norm_trains(train: Command, tmp_path: Path) -> None:
         "threads=1",
     )
     assert result.returncode == 0, result.stderr
-    record = Record.load(tmp_path / "lightning_logs/runs/custom_Doubled-digits-factor_1.5-epochs_1-seed_0")
+    record = Record.load(tmp_path / "lightning_logs/runs/custom_layers.Doubled-digits-factor_1.5-epochs_1-seed_0")
     assert record.parameters == 7466 + 74
     assert record.setting == {
         "norm": "custom",
@@ -226,6 +229,39 @@ def test_a_folder_with_another_configuration_is_refused_and_left_alone(train: Co
     written = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
     assert "another configuration" in refused(train("data=digits", "epochs=1", "threads=1"))
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == written
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]], ids=["one run", "a sweep"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_and_is_recorded(
+    train: Command, tmp_path: Path, number: int, sweep: list[str]
+) -> None:
+    command = [sys.executable, "-m", "normlab.train", "data=digits", "epochs=500", "threads=1", *sweep]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    for line in process.stderr:
+        if "epoch 1/" in line:
+            break
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert stderr.splitlines()[-1].startswith("normlab: stopped")
+    (file,) = tmp_path.rglob("result.json")
+    assert Record.load(file.parent).status == "interrupted"
+
+
+def test_workers_side_by_side_compute_the_same_bits(train: Command, tmp_path: Path) -> None:
+    ask = ["-m", "norm=bn,gn", "data=digits", "epochs=2", "threads=1"]
+    assert train(*ask, "name=one_by_one").returncode == 0
+    result = train(*ask, "name=together", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert result.returncode == 0, result.stderr
+    for norm in ("bn", "gn"):
+        one, other = (
+            tmp_path / f"lightning_logs/{name}/{norm}-digits-epochs_2-seed_0" for name in ("one_by_one", "together")
+        )
+        assert Record.load(one).metrics == Record.load(other).metrics
+        assert (one / "predictions.npz").read_bytes() == (other / "predictions.npz").read_bytes()
 
 
 def test_help_shows_every_setting_with_its_meaning(train: Command) -> None:

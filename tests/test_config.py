@@ -1,6 +1,7 @@
 """Settings: what is valid, what is refused and how, and when two runs are the same question."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +59,12 @@ def test_every_setting_says_what_it_means() -> None:
         ("precision=16", ["32-true"]),
         ("threads=0", ["threads=0"]),
         ("devices=0", ["devices=0"]),
+        ("devices=2", ["devices=2", "one device"]),
+        ("norm.options=5", ["norm.options"]),
+        ("norm.name=ln", ["write norm=ln"]),
+        ("log_dir=", ["log_dir"]),
+        ("name=..", ["name=.."]),
+        ("hydra/launcher=nowhere", ["not installed", "parallel"]),
         ("val_size=-1", ["val_size=-1"]),
         ("augment=3", ["true or false"]),
         ("augment.rotation=200", ["augment.rotation=200"]),
@@ -111,8 +118,8 @@ def test_the_hash_holds_all_that_changes_the_result_and_nothing_else() -> None:
         "l1=-0.0",
     ]
     other = ["seed=1", "norm.eps=1e-4", "norm=ln", "l1=1e-3", "penalty.scope=conv", "penalty.method=proximal", "lr=0.2",
-             "dropout=0.1", "placement=pre", "epochs=13", "batch_size=64", "schedule=constant", "momentum=0.8",
-             "weight_decay=1e-4", "augment.shift=1", "val_size=0", "test_curve=true", "accelerator=cpu", "devices=2",
+             "lr=0.10000001", "dropout=0.1", "placement=pre", "epochs=13", "batch_size=64", "schedule=constant",
+             "gradient_clip=null", "momentum=0.8", "weight_decay=1e-4", "augment.shift=1", "val_size=0", "test_curve=true", "accelerator=cpu",
              "precision=64-true", "data.name=digits"]  # fmt: skip
     for override in same:
         assert load("data=mnist", override).config_hash() == usual, override
@@ -130,7 +137,7 @@ def test_the_hash_holds_all_that_changes_the_result_and_nothing_else() -> None:
         (["data=mnist", "norm=gn", "norm.num_groups=1", "epochs=20"], "gn-num_groups_1-epochs_20-seed_0"),
         (
             ["data=mnist", "norm=custom", "norm.target=a.b:Layer", "norm.options={eps: 0.1}"],
-            "custom_Layer-eps_0.1-seed_0",
+            "custom_a.b.Layer-eps_0.1-seed_0",
         ),
         (["data=mnist", "l1=1e-3", "penalty.method=proximal"], "bn-l1_0.001-method_proximal-seed_0"),
     ],
@@ -156,9 +163,60 @@ def test_plan_crosses_the_values_in_hydras_order() -> None:
     assert str(plan(["norm=ln", "data=digits"], multirun=False)[0].folder) == "lightning_logs/runs/ln-digits-seed_0"
 
 
-def test_plan_refuses_before_anything_starts() -> None:
-    with pytest.raises(ConfigError, match="norm=xx"):
-        plan(["norm=bn,xx"], multirun=True)
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["norm=bn,xx"], "norm=xx"),
+        (["seed=0,0"], "two runs of this sweep would share"),
+        (["threads=1,2"], "two runs of this sweep would share"),
+        (["norm=glob(*)"], "norm=glob"),
+        (["seed=choice(0,1),2"], "seed=choice"),
+    ],
+)
+def test_plan_refuses_before_anything_starts(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        plan(overrides, multirun=True)
+    assert "\n" not in str(caught.value)
+
+
+CUSTOM = ["norm=custom", "norm.target=mine:Layer"]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (["momentum=0.5"], ["norm.momentum=0.5"]),
+        (["lr=0.1000001"], ["lr=0.1000002"]),
+        (["norm=custom", "norm.target=mine:RMS"], ["norm=custom", "norm.target=yours:RMS"]),
+        ([*CUSTOM, "norm.options={shift: 1}"], [*CUSTOM, "augment.shift=1"]),
+        ([*CUSTOM, "norm.options={mode: Fast}"], [*CUSTOM, "norm.options={mode: fast}"]),
+    ],
+    ids=str,
+)
+def test_two_configurations_have_two_folders(pair: tuple[list[str], list[str]]) -> None:
+    one, other = (load("data=mnist", *overrides) for overrides in pair)
+    assert one.config_hash() != other.config_hash()
+    assert one.slug() != other.slug()
+
+
+def test_a_layer_that_was_edited_is_another_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    hashes = []
+    for code in ("class Layer: ...", "class Layer: pass"):
+        (tmp_path / "edited.py").write_text(code)
+        hashes.append(load("norm=custom", "norm.target=edited:Layer").config_hash())
+    assert hashes[0] != hashes[1]
+
+
+@pytest.mark.parametrize("overrides", [["norm=none"], ["norm=ln", "norm.affine=false"]], ids=str)
+def test_a_penalty_needs_something_to_act_on(overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match="no scales"):
+        load("l1=1e-3", "penalty.scope=norm", *overrides)
+
+
+def test_a_precision_that_the_cpu_lacks_is_refused() -> None:
+    with pytest.raises(ConfigError, match="precision=16-mixed needs a GPU"):
+        load("accelerator=cpu", "precision=16-mixed")
 
 
 def as_override(key: str, value: Any) -> str:

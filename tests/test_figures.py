@@ -73,8 +73,12 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "100 %": lambda: confusion(np.diag([30] * 10), classes=DIGITS, title="ln, seed 0"),
     "2 classes": lambda: confusion(some_counts(0.9, 2), classes=["odd", "even"], title=LONG),
     "20 classes": lambda: confusion(some_counts(0.9, 20), classes=[f"class {i}" for i in range(20)], title="ln"),
+    "compact": lambda: confusion(12 * some_counts(0.97), classes=DIGITS, title=LONG, compact=True),
+    "compact with long names": lambda: confusion(some_counts(0.6), classes=FASHION, title="ln, seed 0", compact=True),
+    "compact, 2 classes": lambda: confusion(some_counts(0.9, 2), classes=["odd", "even"], title=LONG, compact=True),
     "1 filter": lambda: filters(np.ones((1, 1, 3, 3)), title=LONG),
     "10 filters": lambda: filters(np.random.default_rng(0).normal(size=(10, 1, 3, 3)), title="ln, seed 0"),
+    "10 filters, 5 a row": lambda: filters(np.ones((10, 1, 3, 3)), title="ln, seed 0", columns=5),
     "32 filters": lambda: filters(np.random.default_rng(0).normal(size=(32, 1, 3, 3)), title="ln, seed 0"),
     "6 runs": lambda: curves(SIX, title="Replication"),
     "1 epoch": lambda: curves({label: some_run(0.9 + 0.0001 * i, 1) for i, label in enumerate(SIX)}, title="Start"),
@@ -274,6 +278,14 @@ class TestConfusion:
         with pytest.raises(ValueError, match=r"counts must be int \(2, 2\)"):
             confusion(counts, classes=["a", "b"], title="t")
 
+    def test_compact_says_the_same_of_every_cell_in_less_room(self) -> None:
+        full, small = (confusion(some_counts(0.994), classes=DIGITS, title="t", compact=c) for c in (False, True))
+        assert self.cells(full) == self.cells(small)
+        assert len(full.axes[0].texts) - len(small.axes[0].texts) == 11  # the images of each class, and a word above
+        np.testing.assert_array_equal(self.colours(full), self.colours(small))
+        assert len(small.axes) == 1  # no colour scale
+        assert 350 / small.bbox.width > 0.6  # TensorBoard's thumbnail: 350 pixels wide
+
 
 class TestFilters:
     def test_one_symmetric_scale_for_all(self) -> None:
@@ -298,6 +310,14 @@ class TestFilters:
         fig = filters(weights, title="t")
         assert fig.axes[0].images[0].get_clim() == (-0.5, 0.5)
         pixels(fig)
+
+    def test_columns_are_filled_row_by_row(self) -> None:
+        numbers = texts(filters(np.ones((10, 1, 3, 3)), title="t", columns=5))[1:11]
+        xs, ys = np.array([text.get_position() for text in numbers]).T
+        assert len(set(xs)) == 5
+        assert (np.diff(ys.reshape(2, 5), axis=0) > 0).all()
+        with pytest.raises(ValueError, match="columns must be at least 1"):
+            filters(np.ones((1, 1, 3, 3)), title="t", columns=0)
 
     @pytest.mark.parametrize("shape", [(10, 3, 3), (10, 2, 3, 3), (0, 1, 3, 3)])
     def test_what_does_not_fit_is_refused(self, shape: tuple[int, ...]) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 
 import pytest
 import yaml
@@ -40,6 +41,11 @@ def test_a_command_is_understood(command: str) -> None:
     arguments = shlex.split(command)[3:]
     if "--help" not in arguments:
         assert plan([a for a in arguments if a != "-m"], multirun="-m" in arguments)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_shell_reads_a_command_as_it_stands(command: str) -> None:
+    subprocess.run(["bash", "-n", "-c", command], check=True)
 
 
 def test_there_are_commands_to_check() -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from torch.nn.functional import nll_loss
 
 from normlab.analysis import read
 from normlab.config import load
+from normlab.data.augment import rotate_and_shift
 from normlab.data.datamodule import ImageData
-from normlab.errors import ConfigError
+from normlab.errors import BusyError, ConfigError
 from normlab.nets import Net, penalised
 from normlab.randomness import Stream, generator, stream_seed
 from normlab.record import Record
@@ -32,20 +34,36 @@ def by_hand(settings: Settings) -> Net:
     torch.manual_seed(stream_seed(Stream.WEIGHTS, settings.seed))
     net = Net(settings.norm.name, settings.dropout, settings.placement, settings.norm.options)
     net = net.double().to(memory_format=torch.channels_last)  # dropout draws its masks in the order of memory
-    optimizer = torch.optim.SGD(net.parameters(), settings.lr, momentum=settings.momentum, nesterov=True)
+    nesterov, decay = settings.momentum > 0, settings.weight_decay
+    optimizer = torch.optim.SGD(net.parameters(), settings.lr, settings.momentum, weight_decay=decay, nesterov=nesterov)
     steps = math.ceil(len(data.train) / settings.batch_size) * settings.epochs
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps, cycle_momentum=False)
+    if settings.schedule == "onecycle":
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps, cycle_momentum=False)
+    else:
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     covered = list(penalised(net, settings.penalty.scope).values())
     for epoch in range(settings.epochs):
         torch.manual_seed(stream_seed(Stream.DROPOUT, settings.seed, epoch))
         order = torch.randperm(len(data.train), generator=generator(Stream.ORDER, settings.seed, epoch))
+        draws = torch.rand(len(data.train), 3, generator=generator(Stream.AUGMENT, settings.seed, epoch)) * 2 - 1
+        draws = draws.double()
         for where in order.split(settings.batch_size):
-            pixels = (data.train.images[where].double() / 255 - data.mean) / data.std
+            pixels = data.train.images[where].double() / 255
+            if settings.augment.rotation:
+                rows, draws = draws[: len(where)], draws[len(where) :]
+                pixels = rotate_and_shift(
+                    pixels, rows, rotation=settings.augment.rotation, shift=settings.augment.shift
+                )
+            pixels = (pixels - data.mean) / data.std
             loss = nll_loss(net(pixels), data.train.labels[where])
             if settings.penalty.method == "subgradient":
                 loss = loss + settings.l1 * sum(w.abs().sum() for w in covered)
             optimizer.zero_grad()
             loss.backward()
+            if settings.gradient_clip is not None:
+                norm = torch.stack([w.grad.square().sum() for w in net.parameters() if w.grad is not None]).sum().sqrt()
+                for w in net.parameters():
+                    w.grad *= min(1.0, settings.gradient_clip / (norm.item() + 1e-6))
             optimizer.step()
             if settings.penalty.method == "proximal":
                 threshold = schedule.get_last_lr()[0] * settings.l1
@@ -61,7 +79,10 @@ def by_hand(settings: Settings) -> Net:
         ["norm=gn"],
         ["norm=bn", "l1=1e-3"],
         ["norm=ln", "l1=1e-2", "penalty.method=proximal"],
-        ["norm=in", "placement=pre", "dropout=0.2"],
+        ["norm=in", "placement=pre", "dropout=0.2", "gradient_clip=null"],
+        ["norm=bn", "l1=1e-2", "gradient_clip=0.1"],
+        ["norm=ln", "schedule=constant", "lr=0.01", "momentum=0", "weight_decay=1e-2"],
+        ["norm=gn", "augment=true", "seed=5"],
     ],
     ids=" ".join,
 )
@@ -213,7 +234,7 @@ def test_a_failure_is_recorded_with_its_traceback(
 
     monkeypatch.setattr(Classifier, "training_step", broken)
     record = run(quick, tmp_path)
-    assert (record.status, record.error) == ("failed", "RuntimeError: the sky fell")
+    assert (record.status, record.error) == ("failed", "RuntimeError: the sky fell (the traceback is in train.log)")
     assert "Traceback" in (tmp_path / "train.log").read_text()
     monkeypatch.undo()
     assert run(quick, tmp_path).status == "completed", "a failed run is done again"
@@ -255,6 +276,51 @@ def test_proximal_l1_leaves_exact_zeros_and_subgradient_does_not(tmp_path: Path,
         zeros[method] = run(settings, tmp_path / method).metrics["zeros"]
     assert zeros["subgradient"] == 0
     assert zeros["proximal"] > 0.01
+
+
+def test_outputs_that_are_not_finite_are_no_result(
+    tmp_path: Path, quick: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss may be finite to the last step and the weights after it may not."""
+    monkeypatch.setattr(
+        Classifier,
+        "predict_step",
+        lambda self, batch, batch_idx, dataloader_idx=0: torch.full((len(batch[1]), 10), torch.nan),
+    )
+    record = run(quick, tmp_path)
+    assert (record.status, record.metrics["test_acc"]) == ("diverged", None)
+    assert not (tmp_path / "predictions.npz").exists()
+
+
+def test_what_cannot_start_leaves_a_finished_run_alone(tmp_path: Path, quick: Settings) -> None:
+    run(quick, tmp_path)
+    written = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    with pytest.raises(ConfigError):
+        run(quick.model_copy(update={"force": True, "val_size": 5000}), tmp_path)
+    assert {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == written
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path: Path, quick: Settings) -> None:
+    (tmp_path / "last.ckpt").write_text("somebody's own")
+    with pytest.raises(ConfigError, match="folder of its own"):
+        run(quick, tmp_path)
+    assert (tmp_path / "last.ckpt").read_text() == "somebody's own"
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path, quick: Settings) -> None:
+    with FileLock(tmp_path / ".lock"), pytest.raises(BusyError, match="another process"):
+        run(quick, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
+
+def test_read_says_what_every_run_had(tmp_path: Path, quick: Settings) -> None:
+    """A setting in which one run departs from the default is a column for all of them, NaN for none."""
+    for dropout in (0.0, 0.1):
+        run(quick.model_copy(update={"dropout": dropout, "epochs": 1, "batch_size": 500}), tmp_path / str(dropout))
+    table = read(tmp_path)
+    assert table.dropout.tolist() == [0.0, 0.1]
+    assert table.batch_size.tolist() == [500, 500]
+    assert len(table.groupby(["norm", "l1", "dropout"])) == 2
 
 
 def test_read_makes_a_row_a_run(finished: tuple[Path, Record]) -> None:

@@ -79,12 +79,13 @@ def gallery(
     return fig
 
 
-def confusion(counts: Array, *, classes: Sequence[str], title: str) -> Figure:
+def confusion(counts: Array, *, classes: Sequence[str], title: str, compact: bool = False) -> Figure:
     """Draw a confusion matrix: counts, and below each its share of the true class in per cent. Colour is for errors.
 
     counts: int (K, K), row = true class, column = predicted class; a row may be empty. The diagonal is grey whatever
-    its value; the colour scale of the rest ends at the largest share off the diagonal. Raises ValueError if counts is
-    not int (K, K) for the K ``classes``.
+    its value; the colour scale of the rest ends at the largest share off the diagonal. ``compact`` draws smaller cells
+    and leaves out the colour scale and the images of each class: to be read when it is shown small. Raises ValueError
+    if counts is not int (K, K) for the K ``classes``.
     """
     k = len(classes)
     fits = counts.shape == (k, k) and k > 0 and counts.dtype.kind in "iu"
@@ -94,10 +95,11 @@ def confusion(counts: Array, *, classes: Sequence[str], title: str) -> Figure:
     errors = np.ma.masked_array(share, np.eye(k, dtype=bool))
     largest = float(errors.max()) if k > 1 else 0.0
 
-    cell = min(90, max(48, 640 / k))
+    cell = min(90, max(48, 640 / k)) if not compact else 46
     names = _widest(classes, TEXT)
     slant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if names > cell - 6 else {}
-    fig = _figure(max(cell * k + names + 240, 480), cell * k + 130 + (0.75 * names if slant else 0), title)
+    beside = 100 if compact else 240
+    fig = _figure(max(cell * k + names + beside, 480), cell * k + 130 + (0.75 * names if slant else 0), title)
     ax = fig.add_subplot(facecolor=PAPER)
     cmap = LinearSegmentedColormap.from_list("errors", ERRORS).with_extremes(bad=MUTED)
     image = ax.imshow(errors, cmap, vmin=0, vmax=largest or 1.0)
@@ -105,9 +107,10 @@ def confusion(counts: Array, *, classes: Sequence[str], title: str) -> Figure:
         colour = QUIET if i == j else _readable(cmap(image.norm(share[i, j])))
         ax.text(j, i + 0.06, f"{counts[i, j]:,}", size=TEXT, color=colour, ha="center", va="bottom")
         ax.text(j, i + 0.12, _share(share[i, j]), size=0.72 * TEXT, color=colour, ha="center", va="top")
-    for i, images in enumerate(total):
+    for i, images in enumerate(total if not compact else []):
         ax.text(k - 0.35, i, f"{images:,}", size=SMALL, color=QUIET, va="center")
-    ax.text(k - 0.35, -0.6, "images", size=SMALL, color=QUIET, va="bottom")
+    if not compact:
+        ax.text(k - 0.35, -0.6, "images", size=SMALL, color=QUIET, va="bottom")
     for edge in np.arange(k + 1) - 0.5:
         ax.plot([edge, edge], [-0.5, k - 0.5], color=FAINT, linewidth=0.7, clip_on=False)
         ax.plot([-0.5, k - 0.5], [edge, edge], color=FAINT, linewidth=0.7, clip_on=False)
@@ -117,21 +120,22 @@ def confusion(counts: Array, *, classes: Sequence[str], title: str) -> Figure:
     ax.set_xticks(range(k), classes, **slant)
     ax.set_xlabel("predicted", size=TEXT, color=QUIET)
     ax.set_ylabel("true", size=TEXT, color=QUIET)
-    if largest:
+    if largest and not compact:
         shape = {"shrink": 0.5, "aspect": 22} if k > 5 else {"aspect": 12}
         bar = fig.colorbar(image, ax=ax, pad=0.02, anchor=(0, 1), **shape)
         _quiet_bar(bar.ax, "errors, % of the true class")
     return fig
 
 
-def filters(weights: Array, *, title: str) -> Figure:
+def filters(weights: Array, *, title: str, columns: int = 10) -> Figure:
     """Draw the filters of a first convolution, numbered from 1, on one diverging scale that is symmetric about 0.
 
     weights: float (C, 1, H, W). A weight that is not finite is drawn grey. Raises ValueError for any other shape.
     """
     fits = weights.ndim == 4 and weights.shape[1] == 1 and weights.size > 0
     _check(fits, f"weights must be float (C, 1, H, W), not {_shape(weights)}")
-    rows = -(-len(weights) // 10)
+    _check(columns > 0, f"columns must be at least 1, not {columns}")
+    rows = -(-len(weights) // columns)
     across = -(-len(weights) // rows)
     pitch, step = TILE + 20, TILE + 36
     limit = float(np.abs(weights[np.isfinite(weights)]).max(initial=0)) or 1.0

@@ -102,5 +102,5 @@ def _expect(path: Path, expected: str, found: str, good: bool) -> None:
     if not good:
         raise DataError(
             f"{path} is damaged or belongs to another data set: expected {expected}, found {found}. "
-            "Delete it (or move it away) and run again."
+            "Delete it (or move it away) and run again; `data=digits` works without it."
         )

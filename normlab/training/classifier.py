@@ -68,7 +68,7 @@ class Classifier(LightningModule):
         l1: float = 0.0,
         scope: str = "weights",
         method: str = "subgradient",
-        lr: float = 0.05,
+        lr: float = 0.1,
         schedule: str = "onecycle",
         momentum: float = 0.9,
         weight_decay: float = 0.0,
@@ -78,6 +78,7 @@ class Classifier(LightningModule):
             raise ValueError(f"penalty.method {method!r} is unknown: choose one of {', '.join(METHODS)}")
         self.save_hyperparameters()
         self.l1, self.method = l1, method
+        self.lr_used = 0.0
         # channels_last: convolutions of so few channels run about a third faster in it on CPU
         self.net = Net(norm, dropout, placement, norm_options).to(memory_format=torch.channels_last)
         self.penalised = list(penalised(self.net, scope).values())
@@ -104,9 +105,10 @@ class Classifier(LightningModule):
             add_subgradient_(self.penalised, self.l1)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        self.lr_used = optimizer.param_groups[0]["lr"]  # the schedule moves on before the epoch ends
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.l1 and self.method == "proximal":
-            soft_threshold_(self.penalised, optimizer.param_groups[0]["lr"] * self.l1)
+            soft_threshold_(self.penalised, self.lr_used * self.l1)
 
     def on_train_epoch_end(self) -> None:
         results = self.running.results()
@@ -118,7 +120,7 @@ class Classifier(LightningModule):
                 "ce/train": results["ce"],
                 "penalty/train": penalty,
                 "acc/train_running": results["acc"],
-                "optim/lr": torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"]),
+                "optim/lr": torch.tensor(self.lr_used),
             }
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["describe_device", "missing_device", "versions"]
+__all__ = ["choose_accelerator", "describe_device", "missing_device", "versions"]
 
 
 def missing_device(accelerator: str, devices: int) -> str | None:
@@ -19,6 +19,11 @@ def missing_device(accelerator: str, devices: int) -> str | None:
     if torch.cuda.device_count() < devices:
         return f"devices={devices}, but this machine has {torch.cuda.device_count()}"
     return None
+
+
+def choose_accelerator(asked: str) -> str:
+    """ "gpu" or "cpu": what auto means on this machine."""
+    return "gpu" if asked != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:

@@ -14,7 +14,6 @@ SOURCES = ("normlab", "lightning.pytorch", "lightning.fabric", "py.warnings")
 SILENCED = (
     ".*does not have many workers.*",  # a batch is one indexing call: workers would only copy it
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own call into torch
-    ".*The `predict_dataloader`.*many workers.*",
     ".*Checkpoint directory .* exists and is not empty.*",  # a run's folder holds its other files too
 )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -13,14 +14,14 @@ from rich.console import Console
 
 from normlab.data.datamodule import ImageData
 from normlab.data.sources import resolve
-from normlab.errors import ConfigError, NormlabError
+from normlab.errors import BusyError, ConfigError
 from normlab.nets import l1_norm, sparsity
 from normlab.randomness import Stream, stream_seed
 from normlab.record import Record, write_predictions
 from normlab.settings import Settings
 from normlab.training.callbacks import DivergenceStop, EpochTable, Reseed, Speed
 from normlab.training.classifier import Classifier
-from normlab.training.device import describe_device, missing_device, versions
+from normlab.training.device import choose_accelerator, describe_device, missing_device, versions
 from normlab.training.logs import log_to
 from normlab.training.progress import ProgressLine
 from normlab.training.views import NormViews, show_filters, show_hyperparameters, show_result, show_settings
@@ -28,15 +29,9 @@ from normlab.training.views import NormViews, show_filters, show_hyperparameters
 __all__ = ["run"]
 
 ALL_THREADS = torch.get_num_threads()  # what torch takes by itself, before a run asks for fewer
-OUTPUTS = (
-    "result.json",
-    "metrics.csv",
-    "predictions.npz",
-    "train.log",
-    "*.ckpt",
-    "events.out.tfevents.*",
-    "hparams.yaml",
-)
+OUTPUTS = ("result.json", "metrics.csv", "predictions.npz", "train.log", "hparams.yaml", "last.ckpt", "best.ckpt")
+SCRATCH = ("events.out.tfevents.*", ".result.json.*", ".metrics.csv.*", ".predictions.npz.*")
+OURS = (".lock", ".hydra", "result.json")  # one of them stands in every folder in which a run has begun
 
 
 def run(settings: Settings, folder: str | Path, *, console: Console | None = None) -> Record:
@@ -47,16 +42,35 @@ def run(settings: Settings, folder: str | Path, *, console: Console | None = Non
     a GPU that is not there makes it `unavailable`; Ctrl-C and SIGTERM leave it `interrupted` and raise
     `KeyboardInterrupt`. `console` is where progress is shown: stderr by default.
 
-    Raises `ConfigError` and `DataError`, before training, for what the user can mend.
+    Raises, before a file in the folder is touched: `ConfigError` and `DataError` for what the user can mend,
+    `BusyError` where another process trains in the folder.
     """
-    folder = Path(folder)
-    settings = with_data(settings)
+    folder, console = Path(folder), console or Console(stderr=True)
+    settings = with_data(settings, console)
     if not settings.force and (record := Record.standing(folder, settings.config_hash())):
         return record
+    if folder.exists() and any(folder.iterdir()) and not any((folder / name).exists() for name in OURS):
+        raise ConfigError(f"{folder} holds files that no run has left there: choose a folder of its own for each run")
     folder.mkdir(parents=True, exist_ok=True)
-    for pattern in OUTPUTS:  # of an earlier attempt: two event files would draw a zig-zag
-        for file in folder.glob(pattern):
-            file.unlink()
+    try:
+        with FileLock(folder / ".lock", blocking=False):
+            return _recorded(settings, folder, console)
+    except Timeout:
+        raise BusyError(f"another process trains in {folder}: wait for it, or choose another name=…") from None
+
+
+def with_data(settings: Settings, console: Console) -> Settings:
+    """The settings with `data=auto` resolved to the data set that this machine can have; a fall-back is told."""
+    if settings.data.name != "auto":
+        return settings
+    found = resolve("auto", settings.data.root, download=settings.data.download)
+    if found.reason:
+        console.print(f"normlab: {found.reason}: training on scikit-learn's digits", highlight=False, soft_wrap=True)
+    return settings.model_copy(update={"data": settings.data.model_copy(update={"name": found.name})})
+
+
+def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
+    """Does the run, and records it however it ends."""
     asked: dict[str, Any] = {
         "config": settings.model_dump(),
         "config_hash": settings.config_hash(),
@@ -66,60 +80,57 @@ def run(settings: Settings, folder: str | Path, *, console: Console | None = Non
     }
     if missing := missing_device(settings.accelerator, settings.devices):
         record = Record(status="unavailable", error=missing, **asked)
-        record.save(folder)
+        if not ((standing := Record.find(folder)) and standing.done):  # force=true, and the GPU has gone since
+            record.save(folder)
         return record
-    with log_to(folder / "train.log") as log:
-        try:
-            record = _train(settings, folder, asked, console or Console(stderr=True))
-        except NormlabError:
-            raise
-        except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C and SIGTERM into SystemExit
-            Record(status="interrupted", error="stopped from outside", **asked).save(folder)
-            raise KeyboardInterrupt from None
-        except Exception as error:
-            log.exception("the run failed")
-            record = Record(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0], **asked)
-        record.save(folder)
-    return record
-
-
-def with_data(settings: Settings) -> Settings:
-    """The settings with `data=auto` resolved to the data set that this machine can have."""
-    if settings.data.name != "auto":
-        return settings
-    found = resolve("auto", settings.data.root, download=settings.data.download).name
-    return settings.model_copy(update={"data": settings.data.model_copy(update={"name": found})})
-
-
-def _train(settings: Settings, folder: Path, asked: dict[str, Any], console: Console) -> Record:
-    began = time.perf_counter()
+    if settings.precision == "16-mixed" and choose_accelerator(settings.accelerator) == "cpu":
+        # Lightning would take bf16 in its stead, and say so in a log
+        raise ConfigError("precision=16-mixed needs a GPU: use precision=bf16-mixed on CPU")
     torch.set_num_threads(settings.threads or ALL_THREADS)
     data = _data(settings)
     data.setup()
     torch.manual_seed(stream_seed(Stream.WEIGHTS, settings.seed))
     model = _model(settings)
+    # Nothing that the user can mend is left to go wrong: what an earlier attempt left makes room. Its event files above
+    # all: two attempts in one folder would be drawn as one zig-zag.
+    for file in [folder / name for name in OUTPUTS] + [file for name in SCRATCH for file in folder.glob(name)]:
+        file.unlink(missing_ok=True)
+    with log_to(folder / "train.log") as log:
+        try:
+            record = _train(settings, folder, asked, data, model, console)
+        except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C and SIGTERM into SystemExit
+            Record(status="interrupted", error="stopped from outside", **asked).save(folder)
+            raise KeyboardInterrupt from None
+        except Exception as error:
+            log.exception("the run failed")
+            told = f"{type(error).__name__}: {error}".splitlines()[0]
+            record = Record(status="failed", error=f"{told} (the traceback is in train.log)", **asked)
+        record.save(folder)
+    return record
+
+
+def _train(
+    settings: Settings, folder: Path, asked: dict[str, Any], data: ImageData, model: Classifier, console: Console
+) -> Record:
     trainer, logger, table, speed, divergence = _trainer(settings, folder, data, console)
     writer = logger.experiment
     show_settings(writer, settings)
     show_filters(writer, model.net, 0)
+    began = time.perf_counter()
     trainer.fit(model, datamodule=data)
-    fit_s = time.perf_counter() - began
-
-    metrics: dict[str, float | None] = {
-        "train_acc": None,
-        "train_ce": None,
-        "train_acc_running": table.last("train_acc_running"),
-        "train_ce_running": table.last("train_ce"),
-        "val_acc": table.last("val_acc"),
-        "val_ce": table.last("val_ce"),
-        "test_acc": None,
-        "test_ce": None,
-    }
-    if divergence.epoch is None:
-        log_prob = {
-            part: torch.cat(batches)
-            for part, batches in zip(data.predicted, trainer.predict(model, datamodule=data) or [], strict=True)
-        }
+    fitted = time.perf_counter()
+    metrics: dict[str, float | None] = {"train_acc": None, "train_ce": None}
+    metrics |= {"train_acc_running": table.last("train_acc_running"), "train_ce_running": table.last("train_ce")}
+    metrics |= {"val_acc": table.last("val_acc"), "val_ce": table.last("val_ce"), "test_acc": None, "test_ce": None}
+    status, error = "completed", None
+    if divergence.epoch is not None:
+        status, error = "diverged", f"the training loss was not finite in epoch {divergence.epoch}"
+    else:
+        batches = trainer.predict(model, datamodule=data) or []
+        log_prob = {part: torch.cat(found) for part, found in zip(data.predicted, batches, strict=True)}
+        if not all(values.isfinite().all() for values in log_prob.values()):
+            status, error = "diverged", "the trained network's outputs are not finite"
+    if status == "completed":
         for part, values in log_prob.items():
             metrics |= _score(part, values, getattr(data, part).labels)
         metrics |= {"penalty": settings.l1 * float(l1_norm(model.penalised).detach()), **sparsity(model.net)}
@@ -138,15 +149,15 @@ def _train(settings: Settings, folder: Path, asked: dict[str, Any], console: Con
     show_hyperparameters(logger, settings, metrics)
     writer.close()
     return Record(
-        status="completed" if divergence.epoch is None else "diverged",
-        error=None if divergence.epoch is None else f"the training loss was not finite in epoch {divergence.epoch}",
+        status=status,
+        error=error,
         data={"name": data.dataset, "train": len(data.train), "val": len(data.val), "test": len(data.test)},
         parameters=sum(p.numel() for p in model.net.parameters()),
         device=describe_device(trainer.strategy.root_device),
         metrics={key: _finite(value) for key, value in metrics.items()},
         time={
-            "fit_s": fit_s,
-            "total_s": time.perf_counter() - began,
+            "fit_s": fitted - began,
+            "measure_s": time.perf_counter() - fitted,
             "images_per_s": speed.images_per_s,
             "epochs": len(table.rows),
         },
@@ -173,7 +184,7 @@ def _model(settings: Settings) -> Classifier:
     if settings.norm.target is not None:
         options["target"] = settings.norm.target
     try:
-        return Classifier(
+        model = Classifier(
             norm=settings.norm.name,
             norm_options=options,
             dropout=settings.dropout,
@@ -188,6 +199,9 @@ def _model(settings: Settings) -> Classifier:
         )
     except ValueError as error:  # a user's own norm that cannot be built
         raise ConfigError(str(error)) from error
+    if settings.l1 and not model.penalised:
+        raise ConfigError(f"l1={settings.l1:g} with penalty.scope={settings.penalty.scope} covers no parameter here")
+    return model
 
 
 def _trainer(
@@ -207,11 +221,7 @@ def _trainer(
         callbacks.append(
             ModelCheckpoint(folder, filename="best", monitor="acc/val", mode="max", enable_version_counter=False)
         )
-    accelerator = "gpu" if settings.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-    if (
-        accelerator == "cpu" and settings.precision == "16-mixed"
-    ):  # Lightning would take bf16 instead, and say so in a log
-        raise ConfigError("precision=16-mixed needs a GPU: use precision=bf16-mixed on CPU")
+    accelerator = choose_accelerator(settings.accelerator)
     if accelerator == "gpu" and settings.precision == "32-true":
         torch.backends.cudnn.allow_tf32 = False  # on by default in convolutions: 10 bits of mantissa, not 23
     trainer = Trainer(
@@ -219,6 +229,7 @@ def _trainer(
         devices=settings.devices,
         precision=settings.precision,
         max_epochs=settings.epochs,
+        gradient_clip_val=settings.gradient_clip,
         deterministic=accelerator == "gpu",  # the same bits twice; on CPU they are anyway
         logger=[logger, table],
         callbacks=callbacks,

@@ -3,11 +3,14 @@
 import json
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from normlab.analysis import figures
 from normlab.nets import Net
@@ -15,7 +18,8 @@ from normlab.settings import Settings
 
 __all__ = ["GALLERY", "NormViews", "show_filters", "show_hyperparameters", "show_result", "show_settings"]
 
-GALLERY = 30  # misclassified images shown: three rows of ten
+GALLERY, COLUMNS = 20, 5  # misclassified images shown, and how many a row: TensorBoard draws a figure 350 pixels wide
+BINS = 60  # of a histogram; TensorBoard draws 30
 
 TERMS = {"weight": "scale_gamma", "bias": "shift_beta"}  # what torch calls them -> what papers call them
 
@@ -24,16 +28,31 @@ LAYOUT = {
         "accuracy": ["Multiline", ["acc/train_running", "acc/val", "acc/test"]],
         "cross-entropy": ["Multiline", ["ce/train", "ce/val", "ce/test"]],
         "loss = ce + penalty": ["Multiline", ["loss/train", "ce/train", "penalty/train"]],
+        "learning rate at the end of the epoch": ["Multiline", ["optim/lr"]],
+        "images a second": ["Multiline", ["speed/images_per_s"]],
     }
+}
+
+COMPARED = ("norm", "data", "seed", "l1", "dropout", "lr", "batch_size", "epochs")  # others: where they depart
+
+FINAL = {  # measured once, at the end -> its tag
+    "test_acc": "acc/test",
+    "test_ce": "ce/test",
+    "train_acc": "final/train_acc",
+    "train_ce": "final/train_ce",
+    "zeros": "final/zeros",
+    "small": "final/small",
+    "zero_filters": "final/zero_filters",
 }
 
 
 def norm_state(net: Net) -> Iterator[tuple[str, torch.Tensor]]:
     """(tag, values) for γ, β and the running statistics of every norm layer, and whatever a user's own layer holds."""
     for layer, module in net.norm_layers().items():
+        section = f"norm.{layer.removesuffix('.norm')}"  # sorts behind acc and ce: TensorBoard opens two sections
         for name, values in module.state_dict().items():
             if values.is_floating_point() and values.numel():
-                yield f"{layer}/{TERMS.get(name, name)}", values.detach().float().cpu()
+                yield f"{section}/{TERMS.get(name, name)}", values.detach().float().cpu()
 
 
 class NormViews(Callback):
@@ -51,23 +70,27 @@ class NormViews(Callback):
     def _write(self, module: LightningModule, epoch: int) -> None:
         for tag, values in norm_state(module.net):  # type: ignore[arg-type]  # Classifier's
             if torch.isfinite(values).all():  # a histogram of nan is refused by TensorBoard, with a traceback
-                self.writer.add_histogram(tag, values, epoch)
+                low, high = values.min().item(), values.max().item()
+                edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)  # the usual bins are 10 % wide: all γ in one
+                self.writer.add_histogram(tag, values, epoch, bins=edges)
 
 
 def show_settings(writer: SummaryWriter, settings: Settings) -> None:
     """The resolved configuration as text, and a page of curves that belong together."""
-    config = json.dumps(settings.model_dump(), indent=2, ensure_ascii=False)
-    writer.add_text("config", "    " + config.replace("\n", "\n    "), 0)  # indented: Markdown's code block
+    values = settings.model_dump()
+    width = max(map(len, values)) + 2
+    lines = [f"    {key + ':':{width}}{json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    writer.add_text("config", "\n".join(lines), 0)  # indented by four: Markdown's code block
     writer.add_custom_scalars(LAYOUT)
 
 
 def show_filters(writer: SummaryWriter, net: Net, epoch: int) -> None:
     """The first layer's filters."""
     first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
-    title = f"First-layer filters after {epoch} epochs" if epoch else "First-layer filters at the start"
-    writer.add_figure(
-        "filters/first_layer", figures.filters(first.weight.detach().float().cpu().numpy(), title=title), epoch
-    )
+    when = f"after {epoch} epoch{'s' if epoch > 1 else ''}" if epoch else "at the start"
+    title = f"First-layer filters {when}"
+    figure = figures.filters(first.weight.detach().float().cpu().numpy(), title=title, columns=COLUMNS)
+    writer.add_figure("filters/first_layer", figure, epoch)
 
 
 def show_result(
@@ -87,26 +110,38 @@ def show_result(
     confidence, pred = log_prob.exp().max(1)
     wrong = torch.nonzero(pred != labels).flatten()
     surest = wrong[confidence[wrong].argsort(descending=True, stable=True)][:GALLERY]
-    shown = f"the {len(surest)} surest of {len(wrong)}" if len(surest) < len(wrong) else f"all {len(wrong)}"
+    shown = f"the {GALLERY} surest of {len(wrong):,}" if len(wrong) > GALLERY else f"all {len(wrong)}"
     gallery = figures.gallery(
         images[surest].numpy(),
         labels[surest].numpy(),
         pred[surest].numpy(),
         confidence[surest].numpy(),
         classes=classes,
-        title=f"{title}: misclassified test images, {shown} (true → predicted)",
+        title=f"{title}: misclassified test images, {shown if len(wrong) else 'none'}",
+        columns=COLUMNS,
     )
     counts = torch.bincount(labels * len(classes) + pred, minlength=len(classes) ** 2).view(len(classes), -1)
-    matrix = figures.confusion(counts.numpy(), classes=classes, title=f"{title}: test set of {len(labels):,} images")
+    name = f"{title}: {len(labels):,} test images, counts and shares of the true class"
+    matrix = figures.confusion(counts.numpy(), classes=classes, title=name, compact=True)
     writer.add_figure("test/misclassified", gallery, epoch)
     writer.add_figure("test/confusion", matrix, epoch)
 
 
+@rank_zero_only
 def show_hyperparameters(logger: TensorBoardLogger, settings: Settings, metrics: Mapping[str, float | None]) -> None:
-    """The run's row in the HPARAMS tab, with what was measured at the end."""
-    plain = {
-        key: value if isinstance(value, (bool, int, float, str)) else str(value)
-        for key, value in settings.flat().items()
-    }
-    found = {f"hp/{key}": value for key, value in metrics.items() if value is not None}
-    logger.log_hyperparams(plain, found)
+    """The run's row in the HPARAMS tab, with what was measured at the end.
+
+    Told of no "experiment", TensorBoard gathers the columns from all runs, those that differ first, and takes the last
+    value of every curve as a metric. Settings are text: it writes the number 128 as 128.00, and offers text to tick.
+    """
+    writer = logger.experiment
+    for key, tag in FINAL.items():
+        value = metrics.get(key)
+        if value is not None and not (settings.test_curve and key.startswith("test")):  # there the curve ends in it
+            writer.add_scalar(tag, value, settings.epochs)
+    departs = settings.setting()
+    shown = {k: v for k, v in settings.flat().items() if k in COMPARED or k in departs or k.startswith("norm.")}
+    plain = {k: v if isinstance(v, str) else json.dumps(v) for k, v in shown.items() if v is not None}
+    _, start, end = hparams(plain, {})  # type: ignore[no-untyped-call]
+    for summary in (start, end):
+        writer._get_file_writer().add_summary(summary)
