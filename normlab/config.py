@@ -142,16 +142,18 @@ def plan(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
 
 
 def _crossed(overrides: Sequence[str]) -> Iterable[list[str]]:
+    parser = OverridesParser.create()
     axes: list[list[str]] = []
-    try:
-        for override in OverridesParser.create().parse_overrides(list(overrides)):
-            if override.is_sweep_override():
-                key = override.get_key_element()
-                axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-            else:
-                axes.append([override.input_line or ""])
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
-        raise ConfigError(_explain(error, overrides)) from None
+    for text in overrides:
+        try:
+            (override,) = parser.parse_overrides([text])
+            sweeps = override.is_sweep_override()
+            key = override.get_key_element()
+            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()] if sweeps else [text])
+        except OverrideParseException as error:
+            raise ConfigError(_explain(error, overrides)) from None
+        except Exception as error:  # what Hydra's parser cannot sweep, it drops with errors of any kind
+            raise ConfigError(f"{text}: cannot be swept ({_first_line(error)})") from None
     return (list(job) for job in itertools.product(*axes))
 
 

@@ -6,6 +6,7 @@ Everything about a command line is checked before torch is imported and before a
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser  # private, but the only way to read Hydra's flags as Hydra does
@@ -40,23 +41,36 @@ Hydra's own flags: python -m normlab.train --hydra-help
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code: 0 when every run completed, 1 when one did not, 2 when the command line
     was wrong, 130 when it was stopped."""
-    flags = get_args_parser().parse_args(list(arguments))
+    # Hydra's own parser takes -m before the settings only; here it may stand anywhere.
+    sweep = [flag for flag in arguments if flag in ("-m", "--multirun")]
+    arguments = sweep[:1] + [word for word in arguments if word not in sweep]
+    parser = get_args_parser()
+    parser.error = _wrong_flag  # type: ignore[method-assign]  # one line instead of a page of usage
+    try:
+        flags = parser.parse_args(arguments)
+    except NormlabError as error:
+        print(f"normlab: {error}", file=sys.stderr)
+        return 2
     if flags.help:
         print(HELP.format(settings=settings_page()))
         return 0
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
-        sys.argv[1:] = list(arguments)
+        sys.argv[1:] = arguments
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(do)()
         return 0
     signal.signal(signal.SIGTERM, _stop)
     try:
-        return _do(list(arguments), flags.overrides, flags.multirun)
+        return _do(arguments, flags.overrides, flags.multirun)
     except NormlabError as error:
         print(f"normlab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("normlab: stopped; finished runs are kept, the same command does the rest", file=sys.stderr)
         return 130
+
+
+def _wrong_flag(message: str) -> NoReturn:
+    raise ConfigError(f"{message}: settings are written name=value, and --help shows them")
 
 
 def _stop(*_: object) -> None:

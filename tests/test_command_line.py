@@ -160,6 +160,7 @@ def test_a_strict_data_set_that_is_missing_names_files_and_the_way_out(train: Co
         (["batch_size=0"], ["batch_size=0"]),
         (["epoch=3"], ["did you mean epochs?"]),
         (["norm=bn,ln"], ["-m"]),
+        (["--epochs", "3"], ["--epochs", "name=value"]),
         (["devices=2"], ["one device"]),
         (["-m", "data=auto,digits"], ["data=auto", "name the sets"]),
         (["log_dir=layers.py"], ["layers.py", "choose another log_dir"]),

@@ -117,10 +117,10 @@ def test_the_hash_holds_all_that_changes_the_result_and_nothing_else() -> None:
         "threads=3",
         "l1=-0.0",
     ]
-    other = ["seed=1", "norm.eps=1e-4", "norm=ln", "l1=1e-3", "penalty.scope=conv", "penalty.method=proximal", "lr=0.2",
+    other = ["seed=1", "norm.eps=1e-4", "norm=ln", "l1=1e-3", "penalty.scope=conv", "lr=0.2", "penalty.method=proximal",
              "lr=0.10000001", "dropout=0.1", "placement=pre", "epochs=13", "batch_size=64", "schedule=constant",
-             "gradient_clip=null", "momentum=0.8", "weight_decay=1e-4", "augment.shift=1", "val_size=0", "test_curve=true", "accelerator=cpu",
-             "precision=64-true", "data.name=digits"]  # fmt: skip
+             "gradient_clip=null", "momentum=0.8", "weight_decay=1e-4", "augment.shift=1", "val_size=0",
+             "test_curve=true", "accelerator=cpu", "precision=64-true", "data.name=digits"]  # fmt: skip
     for override in same:
         assert load("data=mnist", override).config_hash() == usual, override
     hashes = [load("data=mnist", override).config_hash() for override in other]
