@@ -54,7 +54,9 @@ def run(settings: Settings, folder: str | Path, *, console: Console | None = Non
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", blocking=False):
-            return _recorded(settings, folder, console)
+            # looked at again: another process may have finished it just now
+            standing = None if settings.force else Record.standing(folder, settings.config_hash())
+            return standing or _recorded(settings, folder, console)
     except Timeout:
         raise BusyError(f"another process trains in {folder}: wait for it, or choose another name=…") from None
 
