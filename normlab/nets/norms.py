@@ -19,6 +19,8 @@ from typing import Any
 
 from torch import nn
 
+from normlab.nets.batch_norm import BatchNorm2d
+
 __all__ = ["NORMS", "load_class", "make_norm"]
 
 
@@ -33,7 +35,7 @@ def batch_norm(num_channels: int, *, eps: float = 1e-5, momentum: float = 0.1, a
     In eval mode the running averages take their place: running = (1 - momentum) · running + momentum · batch, with the
     unbiased variance of the batch. Source: Ioffe & Szegedy 2015, "Batch Normalization", section 3.
     """
-    return nn.BatchNorm2d(num_channels, eps=eps, momentum=momentum, affine=affine)
+    return BatchNorm2d(num_channels, eps=eps, momentum=momentum, affine=affine)
 
 
 def layer_norm(num_channels: int, *, eps: float = 1e-5, affine: bool = True) -> nn.Module:
