@@ -204,7 +204,11 @@ def _folder(name: str, root: str | Path | None, download: bool) -> Path:
     for place in places:
         for folder in (place / data.folder / "raw", place / "raw", place):
             found = [(file, path) for file in data.files if (path := file.path(folder)) is not None]
-            if found and not _belong(found, by_name=folder.parent.name == data.folder):
+            try:
+                ours = _belong(found, by_name=folder.parent.name == data.folder)
+            except DataError as error:
+                raise DataError(f"{error}\nThe four files and their checksums:{_table(data)}") from error
+            if found and not ours:
                 passed.append(f"{folder} has files of the right names, none with the right checksum")
             elif len(found) == len(data.files):
                 return folder
@@ -222,13 +226,17 @@ def _folder(name: str, root: str | Path | None, download: bool) -> Path:
             return target
     here = f" ({'; '.join(passed)})" if passed else ""
     summary = f"{data.title} is not on this machine{here} and {reason}"
-    table = "".join(f"\n  {file.name}.gz  md5 {file.md5}" for file in data.files)
     raise MissingError(
         summary,
         "`data=digits` works without it.\n"
-        f"Put these four files into {target}, packed or not:{table}\n"
+        f"Put these four files into {target}, packed or not:{_table(data)}\n"
         f"Looked in: {', '.join(map(str, places))} (data.root, $NORMLAB_DATA, the user's cache).",
     )
+
+
+def _table(data: Published) -> str:
+    """The four files, a line each, with their md5 sums."""
+    return "".join(f"\n  {file.name}.gz  md5 {file.md5}" for file in data.files)
 
 
 def _belong(found: Sequence[tuple[IdxFile, Path]], *, by_name: bool) -> bool:
