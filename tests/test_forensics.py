@@ -1,0 +1,248 @@
+"""Errors on the test set: which persist, which two runs share, and where the variance of an accuracy comes from."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from normlab.analysis.forensics import (
+    Bools,
+    VarianceShares,
+    jaccard,
+    majority,
+    mcnemar,
+    persistent,
+    times_wrong,
+    variance_shares,
+)
+
+# 4 runs x 6 images, wrong 0, 4, 2, 3, 4 and 1 times.
+WRONG = np.array([[0, 1, 1, 1, 1, 0], [0, 1, 0, 1, 1, 0], [0, 1, 1, 0, 1, 1], [0, 1, 0, 1, 1, 0]], dtype=bool)
+
+tables = arrays(bool, st.tuples(st.integers(2, 6), st.integers(2, 9)))
+
+
+def errors(*sizes: int) -> tuple[Bools, Bools]:
+    """Two runs with so many images that both, only A, only B and neither get wrong, in this order."""
+    a, b = np.array([1, 1, 0, 0], dtype=bool), np.array([1, 0, 1, 0], dtype=bool)
+    return np.repeat(a, sizes), np.repeat(b, sizes)
+
+
+# times_wrong, persistent
+
+
+def test_persistent_errors_by_hand() -> None:
+    """More than half of four runs is three: images 1 and 4 (four times, in file order), then 3."""
+    assert times_wrong(WRONG).tolist() == [0, 4, 2, 3, 4, 1]
+    assert persistent(WRONG).tolist() == [1, 4, 3]
+    assert persistent(WRONG, share=0.49).tolist() == [1, 4, 3, 2]
+    assert persistent(WRONG, share=0).tolist() == [1, 4, 3, 2, 5]
+    assert persistent(WRONG, share=0.75).tolist() == [1, 4]
+    assert persistent(WRONG, share=1).tolist() == []
+    assert persistent(WRONG[:1]).tolist() == [1, 2, 3, 4]
+
+
+def test_ties_stand_in_file_order_however_many() -> None:
+    wrong = np.random.default_rng(0).random((5, 300)) < 0.6
+    found, counts = persistent(wrong).tolist(), wrong.sum(axis=0)
+    assert found == sorted(np.flatnonzero(counts >= 3).tolist(), key=lambda i: (-counts[i], i))
+
+
+@pytest.mark.parametrize("runs", [3, 7, 49, 100])
+def test_a_share_that_rounds(runs: int) -> None:
+    """Wrong in exactly k of S runs is not more than k/S, although S·(k/S) may be less than k."""
+    for k in range(runs + 1):
+        wrong = np.zeros((runs, 1), dtype=bool)
+        wrong[:k] = True
+        assert persistent(wrong, share=k / runs).size == 0
+        assert persistent(wrong, share=max(0, k - 1) / runs).size == (k > 0)
+
+
+def test_more_than_255_runs_are_counted() -> None:
+    assert times_wrong(np.ones((300, 2), dtype=bool)).tolist() == [300, 300]
+
+
+@pytest.mark.parametrize("bad", [WRONG[0], WRONG.astype(int), np.zeros((0, 6), dtype=bool)], ids=["1-D", "int", "none"])
+def test_runs_by_images(bad: Bools) -> None:
+    for call in (times_wrong, persistent, variance_shares):
+        with pytest.raises(ValueError, match=r"must be bool \(S, N\)"):
+            call(bad)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
+def test_a_share_is_a_share(share: float) -> None:
+    with pytest.raises(ValueError, match=r"share must lie in \[0, 1\]"):
+        persistent(WRONG, share)
+
+
+# jaccard, mcnemar
+
+
+def test_overlap_by_hand() -> None:
+    assert jaccard(*errors(2, 1, 5, 9)) == 2 / 8
+    assert jaccard(*errors(0, 1, 5, 9)) == 0
+    assert jaccard(*errors(3, 0, 0, 9)) == 1
+    assert jaccard(*errors(0, 0, 0, 9)) == 1  # no errors at all: they agree
+
+
+@pytest.mark.parametrize(
+    ("sizes", "p"),
+    [
+        ((1, 1, 7, 12), 18 / 256),  # Bentur et al. 2009, in Fagerland et al. 2013: exact p = 0.0703
+        ((59, 6, 16, 80), 0.0525),  # Cavo et al. 2012, ibid.: p = 0.0525
+        ((3, 0, 5, 92), 2 / 2**5),
+        ((3, 5, 5, 92), 1.0),
+        ((3, 0, 0, 97), 1.0),
+        ((0, 1, 0, 99), 1.0),
+    ],
+)
+def test_exact_mcnemar(sizes: tuple[int, ...], p: float) -> None:
+    a, b = errors(*sizes)
+    found = mcnemar(a, b)
+    assert (found.only_a, found.only_b) == sizes[1:3]
+    assert found.p == pytest.approx(p, abs=5e-5)
+    back = mcnemar(b, a)
+    assert (back.only_a, back.only_b, back.p) == (found.only_b, found.only_a, found.p)
+
+
+@given(only_a=st.integers(0, 40), only_b=st.integers(0, 40))
+@settings(deadline=None, max_examples=50)
+def test_mcnemar_is_twice_a_binomial_tail(only_a: int, only_b: int) -> None:
+    n = only_a + only_b
+    tail = sum(math.comb(n, k) for k in range(min(only_a, only_b) + 1)) / 2**n
+    assert mcnemar(*errors(1, only_a, only_b, 2)).p == pytest.approx(min(1, 2 * tail))
+
+
+def test_two_runs_on_the_same_images() -> None:
+    for call in (jaccard, mcnemar):
+        for a, b in ((WRONG[0], WRONG[0, :5]), (WRONG, WRONG), (WRONG[0], WRONG[0].astype(int))):
+            with pytest.raises(ValueError, match=r"errors must be bool \(N,\) twice"):
+                call(a, b)
+
+
+# majority
+
+
+def test_majority_by_hand() -> None:
+    pred = np.array([[3, 9, 0, 7], [3, 1, 2, 7], [5, 9, 1, 2], [3, 1, 2, 2]], dtype=np.uint8)
+    found = majority(pred)
+    assert found.tolist() == [3, 1, 2, 2]  # images 1 and 3 are ties: the smaller class
+    assert found.dtype == np.uint8
+
+
+def test_majority_counts_past_255() -> None:
+    pred = np.concatenate([np.full((257, 1), 4), np.full((100, 1), 2)]).astype(np.uint8)
+    assert majority(pred).tolist() == [4]
+
+
+@given(pred=arrays(np.uint8, st.tuples(st.integers(1, 7), st.integers(0, 6)), elements=st.integers(0, 3)))
+@settings(deadline=None, max_examples=50)
+def test_majority_is_the_commonest(pred: np.ndarray) -> None:
+    expected = [min(range(4), key=lambda k: (-votes.count(k), k)) for votes in pred.T.tolist()]
+    assert majority(pred, classes=4).tolist() == expected
+
+
+def test_what_cannot_vote() -> None:
+    for pred in (np.array([1, 2]), np.array([[0.5]]), np.zeros((0, 3), dtype=np.uint8)):
+        with pytest.raises(ValueError, match=r"pred must be int \(S, N\)"):
+            majority(pred)
+    for pred, classes in ((np.array([[10]]), 10), (np.array([[-1]]), 10), (np.array([[1]]), 300)):
+        with pytest.raises(ValueError, match="pred must hold classes 0 to"):
+            majority(pred, classes)
+
+
+# variance_shares
+
+
+def anova(x: Bools) -> tuple[float, float, float]:
+    """The three parts by textbook: residuals as floats, mean squares, expected mean squares solved."""
+    s, n = x.shape
+    y = x.astype(float)
+    rows, columns = y.mean(axis=1, keepdims=True), y.mean(axis=0, keepdims=True)
+    ms_seed = n * ((rows - y.mean()) ** 2).sum() / (s - 1)
+    ms_image = s * ((columns - y.mean()) ** 2).sum() / (n - 1)
+    ms_r = ((y - rows - columns + y.mean()) ** 2).sum() / ((s - 1) * (n - 1))
+    return max(0, ms_seed - ms_r) / n, max(0, ms_image - ms_r) / s / n, ms_r / n
+
+
+@given(correct=tables)
+@settings(deadline=None, max_examples=100)
+def test_variance_shares_are_the_textbooks(correct: Bools) -> None:
+    found = variance_shares(correct)
+    assert (found.seed, found.test_set, found.interaction) == pytest.approx(anova(correct), abs=1e-12)
+    assert found.total == pytest.approx(found.seed + found.test_set + found.interaction)
+    assert (found.sd**2, *np.square(found.sds)) == pytest.approx(
+        (found.total, found.seed, found.test_set, found.interaction)
+    )
+    if found.total:
+        assert found.shares == pytest.approx([part**2 / found.total for part in found.sds])
+        assert sum(found.shares) == pytest.approx(1)
+
+
+def test_variance_shares_by_hand() -> None:
+    """Rows 110 and 100: SS_seed = 1/6, SS_image = 1, SS_r = 1/3 of a total of 3/2; MS = 1/6, 1/2, 1/6."""
+    found = variance_shares(np.array([[1, 1, 0], [1, 0, 0]], dtype=bool))
+    assert found.seed == 0  # (1/6 - 1/6) / 3
+    assert found.test_set == pytest.approx((1 / 2 - 1 / 6) / 2 / 3)
+    assert found.interaction == pytest.approx(1 / 6 / 3)
+    assert found.shares == pytest.approx((0, 0.5, 0.5))
+
+
+def test_one_source_alone() -> None:
+    """Every run the same: the test set. Every image the same within a run: the seed."""
+    images = np.array([1, 1, 1, 0], dtype=bool)
+    found = variance_shares(np.tile(images, (5, 1)))
+    assert found.shares == (0, 1, 0)
+    assert found.test_set == pytest.approx(images.var(ddof=1) / 4)  # the binomial standard error, squared
+    found = variance_shares(np.tile(images[:, None], 7))
+    assert found.shares == (1, 0, 0)
+    assert found.seed == pytest.approx(images.var(ddof=1))
+
+
+def test_accuracy_of_a_test_set_is_binomial_without_a_seed_effect() -> None:
+    """400 runs that err at random on 500 images, 5 % each: total = p(1 - p)/N, all of it interaction."""
+    correct = np.random.default_rng(0).random((400, 500)) > 0.05
+    found = variance_shares(correct)
+    assert found.sd == pytest.approx(math.sqrt(0.05 * 0.95 / 500), rel=0.05)
+    assert found.shares[2] > 0.85
+
+
+def simulated(rng: np.random.Generator, s: int, n: int) -> Bools:
+    """P(correct) = 0.7 + seed + image, uniform in ±0.1 and ±0.2."""
+    seed, image = rng.uniform(-0.1, 0.1, (s, 1)), rng.uniform(-0.2, 0.2, (1, n))
+    return rng.random((s, n)) < 0.7 + seed + image
+
+
+def test_known_components_come_back() -> None:
+    """σ² of a uniform ±h is h²/3; what is left of p(1 - p) is the interaction. Means of 1,000 estimates, then the
+    variance of the accuracy of fresh runs on fresh images, which is what the parts are to add up to."""
+    rng, n = np.random.default_rng(1), 100
+    seed, image = 0.01 / 3, 0.04 / 3
+    expected = seed, image / n, (0.7 * 0.3 - seed - image) / n
+    found = [variance_shares(simulated(rng, 10, n)) for _ in range(1000)]
+    mean = np.mean([[part.seed, part.test_set, part.interaction] for part in found], axis=0)
+    assert mean == pytest.approx(expected, rel=0.05)
+
+    fresh = np.array([simulated(rng, 1, n).mean() for _ in range(10_000)])
+    assert fresh.var() == pytest.approx(sum(expected), rel=0.05)
+
+
+def test_no_variance_and_too_few_runs() -> None:
+    for value in (True, False):
+        found = variance_shares(np.full((3, 5), value))
+        assert (found.seed, found.test_set, found.interaction, found.sd) == (0, 0, 0, 0)
+        assert np.isnan(found.shares).all()
+    for shape in ((1, 5), (5, 1)):
+        found = variance_shares(np.random.default_rng(0).random(shape) < 0.5)
+        assert isinstance(found, VarianceShares)
+        assert np.isnan([found.seed, found.test_set, found.interaction, found.total, found.sd, *found.shares]).all()
+
+
+def test_a_large_test_set_does_not_overflow() -> None:
+    """60 runs x 10,000 images, 99.5 % right: products reach 10^11 and more."""
+    correct = np.random.default_rng(2).random((60, 10_000)) < 0.995
+    found = variance_shares(correct)
+    assert (found.seed, found.test_set, found.interaction) == pytest.approx(anova(correct), rel=1e-9, abs=1e-15)
