@@ -18,16 +18,17 @@ from pydantic import ValidationError
 
 from normlab.errors import ConfigError
 from normlab.places import choices, conf_dir, group_values
-from normlab.settings import Settings
+from normlab.settings import Settings, dotted
+from normlab.study import protocol, sweep_of
 
-__all__ = ["Job", "Settings", "conf_dir", "load", "parse", "plan"]
+__all__ = ["Job", "Settings", "conf_dir", "load", "parse", "plan", "study_of"]
 
 
 def parse(config: DictConfig) -> Settings:
     """Typed settings from Hydra's configuration; `ConfigError`, in one line, where a value does not fit."""
     try:
         values = OmegaConf.to_container(
-            OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), resolve=True
+            OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "study")]), resolve=True
         )
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -104,7 +105,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         if "," in value and not value.startswith(("[", "{", "'", '"')) and "Ambiguous value" in str(error):
             return f"{override}: several values need -m (python -m normlab.train -m …)"
         if key == "hydra/launcher" and "hydra/launcher" in str(error):
-            return f"{override}: not installed; normlab[parallel] brings joblib, normlab[slurm] submitit"
+            return f"{override}: not installed; normlab[slurm] brings submitit"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not understood; write name=value"
     if found := re.search(r"Could not override '([^']+)'", str(error)):
@@ -126,10 +127,14 @@ def plan(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
     """Every run that a command line asks for, in Hydra's order.
 
     With `multirun`, comma-separated values, `choice(…)` and `range(…)` are crossed, as Hydra's basic sweeper crosses
-    them. Raises `ConfigError` at the first run that does not fit, so that nothing starts before everything is valid.
+    them. A study brings a sweep of its own, in which values of the command line replace the study's. Raises
+    `ConfigError` at the first run that does not fit, so that nothing starts before everything is valid.
     """
+    study = study_of(overrides)
+    multirun = multirun or study is not None
+    swept = [f"{key}={value}" for key, value in sweep_of(study).items()] if study else []
     planned: dict[Path, Job] = {}
-    for job in _crossed(overrides) if multirun else [list(overrides)]:
+    for job in _crossed([*swept, *overrides]) if multirun else [list(overrides)]:
         config = _compose(job, with_hydra=True)
         place = config.hydra.sweep if multirun else config.hydra.run
         found = Job(parse(config), Path(place.dir, *([place.subdir] if multirun else [])))
@@ -141,26 +146,40 @@ def plan(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
     return list(planned.values())
 
 
+def study_of(overrides: Sequence[str]) -> str | None:
+    """The study that a command line names; `ConfigError` where there is no such study."""
+    named = [override.partition("=")[2] for override in overrides if override.startswith(("study=", "+study="))]
+    if not named or named[-1] in ("null", ""):
+        return None
+    if named[-1] not in choices("study"):
+        one = "one study at a time: " if "," in named[-1] else ""
+        raise ConfigError(f"study={named[-1]}: {one}choose one of {', '.join(choices('study'))}")
+    return named[-1]
+
+
 def _crossed(overrides: Sequence[str]) -> Iterable[list[str]]:
+    """Every combination, the last override varying fastest; a value given twice counts where it stands last, at the
+    place where the first stands: Hydra's basic sweeper does the same."""
     parser = OverridesParser.create()
-    axes: list[list[str]] = []
+    axes: dict[str, list[str]] = {}
     for text in overrides:
         try:
             (override,) = parser.parse_overrides([text])
             sweeps = override.is_sweep_override()
             key = override.get_key_element()
-            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()] if sweeps else [text])
+            axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()] if sweeps else [text]
         except OverrideParseException as error:
             raise ConfigError(_explain(error, overrides)) from None
         except Exception as error:  # what Hydra's parser cannot sweep, it drops with errors of any kind
             raise ConfigError(f"{text}: cannot be swept ({_first_line(error)})") from None
-    return (list(job) for job in itertools.product(*axes))
+    return (list(job) for job in itertools.product(*axes.values()))
 
 
 def _run_folder(kind: str, *, _root_: DictConfig) -> str:
     """For conf/config.yaml: `runs/ln-seed_0`, a run's folder below log_dir. `kind` stands in where name is null."""
     settings = parse(_root_)
-    return f"{settings.name or kind}/{settings.slug()}"
+    study = OmegaConf.select(_root_, "hydra.runtime.choices.study")
+    return f"{settings.name or kind}/{settings.slug(dotted(protocol(study)) if study else {})}"
 
 
 OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)

@@ -2,17 +2,25 @@
 
 import logging
 import multiprocessing
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from normlab.config import parse
+from normlab.config import Job, parse
 from normlab.errors import BusyError, NormlabError
+from normlab.progress import settled
 from normlab.record import Record
 
-__all__ = ["job"]
+__all__ = ["BEGAN", "job"]
+
+BEGAN = "NORMLAB_BEGAN"  # environment of a sweep's workers: when it began, ns; what ended since is not tried again
 
 log = logging.getLogger("normlab")
 
@@ -22,17 +30,22 @@ def job(config: DictConfig) -> None:
     a run that fails does not stop the sweep that it belongs to."""
     settings = parse(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
+    sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
+    if multiprocessing.parent_process() is not None:
+        _end_with(os.getppid())
     try:
+        if sweeps and settled(Job(settings, folder), int(os.environ.get(BEGAN, time.time_ns()))):
+            return
         if not settings.force and Record.standing(folder, settings.config_hash()):
             log.info("%s is finished: skipped", folder)
             return
         from normlab.training import run  # a second or two: torch and Lightning
 
-        # Several workers share one terminal: each writes whole lines, none draws a bar over the others'.
-        alone = multiprocessing.parent_process() is None
-        run(settings, folder, console=None if alone else Console(stderr=True, force_terminal=False))
+        # A sweep has one display of its own, which reads what the runs write.
+        run(settings, folder, console=Console(quiet=True) if sweeps else None)
     except BusyError as error:
-        log.warning("%s", error)  # its record belongs to the process that trains there
+        if not sweeps:  # whose sweep it is comes back for it
+            log.warning("%s", error)  # its record belongs to the process that trains there
     except NormlabError as error:
         standing = Record.find(folder)
         if standing is not None and standing.config_hash != settings.config_hash():
@@ -45,3 +58,21 @@ def job(config: DictConfig) -> None:
             setting=settings.setting(),
             seed=settings.seed,
         ).save(folder)
+
+
+_watching: set[int] = set()
+
+
+def _end_with(parent: int) -> None:
+    """Ends this worker when its parent is gone: killed, a parent cannot end its workers, and they would train on
+    unseen."""
+    if parent in _watching:
+        return
+    _watching.add(parent)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -122,9 +122,12 @@ def write_metrics(folder: Path, rows: Iterable[Mapping[str, float]], columns: Se
     write_atomically(folder / "metrics.csv", text.getvalue().encode())
 
 
-def write_predictions(folder: Path, pred: np.ndarray, prob_true: np.ndarray) -> None:
-    """predictions.npz: `pred` uint8 (N,), the predicted class, and `prob_true` float32 (N,), the probability of the
-    true class, over the test set in file order."""
+def write_predictions(folder: Path, pred: np.ndarray, prob_true: np.ndarray, true: np.ndarray) -> None:
+    """predictions.npz, over the test set in file order: `pred` uint8 (N,), the predicted class; `prob_true` float32
+    (N,), the probability of the true class; `true` uint8 (N,), that class, so that errors are known where the images
+    are not."""
     content = io.BytesIO()
-    np.savez_compressed(content, pred=pred.astype(np.uint8), prob_true=prob_true.astype(np.float32))
+    np.savez_compressed(
+        content, pred=pred.astype(np.uint8), prob_true=prob_true.astype(np.float32), true=true.astype(np.uint8)
+    )
     write_atomically(folder / "predictions.npz", content.getvalue())

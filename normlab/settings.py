@@ -7,13 +7,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from normlab.places import choices, group_values, source_digest
 
-__all__ = ["NORM_CHANNELS", "Augment", "Data", "Norm", "Penalty", "Settings", "flatten"]
+__all__ = ["NORM_CHANNELS", "Augment", "Data", "Norm", "Penalty", "Settings", "dotted", "flatten"]
 
 NORM_CHANNELS = (10, 20, 20, 12, 12)  # channels at the five norms of `normlab.nets.Net`; a test holds the two together
 
@@ -213,9 +214,14 @@ class Settings(Model):
             departs = {"norm.target": self.norm.target, **departs}
         return {"norm": self.norm.name, "l1": departs.pop("l1", 0.0)} | departs
 
-    def slug(self) -> str:
-        """The name of the run's folder: `ln-l1_0.001-seed_3`, with what departs from the defaults and no "="."""
+    def slug(self, fixed: Mapping[str, Any] = MappingProxyType({})) -> str:
+        """The name of the run's folder: `ln-l1_0.001-seed_3`, with what departs from the defaults and no "=".
+
+        `fixed` are settings by dotted name that all runs of a study share: they need no mention where they hold.
+        """
         setting = self.setting()
+        departs = {key: value for key, value in setting.items() if key not in fixed or value != fixed[key]}
+        setting = {key: setting[key] for key in ("norm", "l1")} | departs
         norm, l1 = setting.pop("norm"), setting.pop("l1")
         target = setting.pop("norm.target", None)
         parts = [str(norm) if target is None else f"custom_{str(target).replace(':', '.')}"]
@@ -234,18 +240,18 @@ class Settings(Model):
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration, as `identity()` gives it or result.json holds it, by dotted names; places left out."""
-    values = _flat(config)
+    values = dotted(config)
     for place in ("log_dir", "name", "force", "threads", "data.root", "data.download"):
         values.pop(place, None)
     return {"norm": values.pop("norm.name"), "data": values.pop("data.name")} | values
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"norm": {"options": {"eps": 1}}} -> {"norm.eps": 1}"""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         path = prefix if key == "options" else f"{prefix}{key}."
-        flat |= _flat(value, path) if isinstance(value, Mapping) else {path.removesuffix("."): value}
+        flat |= dotted(value, path) if isinstance(value, Mapping) else {path.removesuffix("."): value}
     return flat
 
 

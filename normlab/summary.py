@@ -16,13 +16,14 @@ __all__ = ["show"]
 STYLES = {"completed": "green", "diverged": "yellow", "failed": "red", "unavailable": "yellow", "interrupted": "yellow"}
 
 
-def show(runs: Sequence[tuple[Path, Record | None]], log_dir: str, skipped: int) -> None:
+def show(runs: Sequence[tuple[Path, Record | None]], log_dir: str, skipped: int, *, study: bool = False) -> None:
     """Prints a row a run, what did not complete and why, where the files are and how TensorBoard opens them.
 
     Args:
         runs: folder and record of each run; None where a run left none.
         log_dir: what TensorBoard is pointed to.
         skipped: how many runs stood there finished.
+        study: whether they are a study's, which a report can sum up.
     """
     console = Console()
     if not console.is_terminal:
@@ -69,6 +70,9 @@ def show(runs: Sequence[tuple[Path, Record | None]], log_dir: str, skipped: int)
     console.print(
         f"TensorBoard: tensorboard --logdir {shlex.quote(log_dir)}", highlight=False, markup=False, soft_wrap=True
     )
+    if study:
+        line = f"Report:      python -m normlab.report {shlex.quote(str(places[0]))}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _number(value: float | None, form: str, times: float = 1) -> str:

@@ -12,18 +12,22 @@ import hydra
 from hydra._internal.utils import get_args_parser  # private, but the only way to read Hydra's flags as Hydra does
 
 from normlab import summary
-from normlab.config import Job, plan
+from normlab.config import Job, plan, study_of
 from normlab.custom import check_custom
 from normlab.data.sources import resolve
 from normlab.errors import ConfigError, DataError, NormlabError
 from normlab.job import job as do
 from normlab.places import choices, conf_dir
 from normlab.record import Record
+from normlab.settings import dotted
+from normlab.study import Study, protocol, sweep_of
+from normlab.sweep import parallel, sweep
 
 __all__ = ["main"]
 
 HELP = """usage: python -m normlab.train [name=value ...]       one run
        python -m normlab.train -m [name=a,b ...]      a sweep: every combination of the values
+       python -m normlab.train study=NAME [name=...]  a named study: its own sweep, narrowed or extended by values given
 
 Every setting with its default:
 
@@ -31,6 +35,7 @@ Every setting with its default:
 Examples:
   python -m normlab.train norm=ln l1=1e-3 seed=3 epochs=20 accelerator=gpu
   python -m normlab.train -m norm=bn,ln,gn l1=0,1e-3 seed=0,1,2
+  python -m normlab.train study=replication_quick
   python -m normlab.train norm=custom norm.target=package.module:Class norm.options='{{eps: 1e-3}}'
   tensorboard --logdir lightning_logs
 
@@ -79,6 +84,9 @@ def _stop(*_: object) -> None:
 
 
 def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
+    study = study_of(overrides)
+    if study and not multirun:
+        arguments, multirun = ["-m", *arguments], True
     jobs = plan(overrides, multirun=multirun)
     for norm in {job.settings.norm.model_dump_json(): job.settings.norm for job in jobs}.values():
         if norm.target is not None:
@@ -89,11 +97,18 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
     waiting = [job for job in jobs if not _stands(job)]
     if waiting:
         _have_data(waiting)
-        _have_folders(waiting)
+        began = _have_folders(waiting)
+        if study:
+            Study.named(study).save(jobs[0].folder.parent)
+            arguments += parallel(overrides, waiting)
         sys.argv[1:] = arguments
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(do)()
+        launch = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(do)
+        if multirun:
+            sweep(jobs, launch, began)
+        else:
+            launch()
     runs = [(job.folder, Record.find(job.folder)) for job in jobs]
-    summary.show(runs, jobs[0].settings.log_dir, len(jobs) - len(waiting))
+    summary.show(runs, jobs[0].settings.log_dir, len(jobs) - len(waiting), study=study is not None)
     return 0 if all(record is not None and record.status == "completed" for _, record in runs) else 1
 
 
@@ -115,15 +130,19 @@ def _resolve_auto(jobs: Sequence[Job]) -> str | None:
     return found.name
 
 
-def _have_folders(jobs: Sequence[Job]) -> None:
-    """Makes every run's folder, so that a place where nothing can be written is known before anything is trained."""
+def _have_folders(jobs: Sequence[Job]) -> int:
+    """Makes every run's folder, so that a place where nothing can be written is known before anything is trained.
+    Returns when that was, in nanoseconds of the file system's own clock."""
+    began = 0
     for job in jobs:
         try:
             job.folder.mkdir(parents=True, exist_ok=True)
             (job.folder / ".lock").touch()
+            began = (job.folder / ".lock").stat().st_mtime_ns
         except OSError as error:
             reason = f"nothing can be written there ({error.strerror})"
             raise ConfigError(f"{job.folder}: {reason}: choose another log_dir=…") from error
+    return began
 
 
 def _have_data(jobs: Sequence[Job]) -> None:
@@ -152,6 +171,10 @@ def settings_page() -> str:
                 page += ["", f"# {group}={name}: {first.partition('# ')[2]}", *(f"{group}.{line}" for line in options)]
             else:
                 page += [f"# {group}={name}: {first.partition('# ')[2]}"]
+    for name in choices("study"):
+        lines = (conf_dir() / "study" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+        page += ["", f"# study={name}: {lines[1].partition('# ')[2]}"]
+        page += [f"{key}={value}" for key, value in [*sweep_of(name).items(), *dotted(protocol(name)).items()]]
     return "\n".join(f"  {line}".rstrip() for line in page) + "\n"
 
 

@@ -15,12 +15,15 @@ PACKAGE = Path(normlab.__file__).parent
 FLOORS = [
     {"errors", "places"},
     {"settings"},
-    {"config", "record"},
-    {"custom", "randomness", "nets", "analysis"},
+    {"record"},
+    {"study"},
+    {"config"},
+    {"custom", "randomness", "nets", "analysis", "progress"},
     {"data"},
     {"training"},
     {"summary", "job"},
-    {"train"},
+    {"sweep"},
+    {"train", "report"},
 ]
 ALLOWED_LATE = {("custom", "nets")}  # inside a function: torch is imported only for a layer that is there
 
@@ -65,6 +68,7 @@ def loaded_by(statement: str) -> set[str]:
     ("statement", "heavy"),
     [
         ("import normlab.train", {"torch", "lightning", "torchvision", "sklearn", "matplotlib", "pandas"}),
+        ("import normlab.report", {"torch", "lightning", "torchvision", "sklearn", "matplotlib"}),
         ("import normlab.record", {"torch", "lightning", "matplotlib"}),
         ("from normlab.analysis import read", {"torch", "lightning", "matplotlib"}),
         ("import normlab.nets", {"lightning", "torchvision", "hydra"}),

@@ -137,7 +137,8 @@ def _train(
             metrics |= _score(part, values, getattr(data, part).labels)
         metrics |= {"penalty": settings.l1 * float(l1_norm(model.penalised).detach()), **sparsity(model.net)}
         test = log_prob["test"]
-        write_predictions(folder, test.argmax(1).numpy(), test.exp().gather(1, data.test.labels[:, None])[:, 0].numpy())
+        prob_true = test.exp().gather(1, data.test.labels[:, None])[:, 0]
+        write_predictions(folder, test.argmax(1).numpy(), prob_true.numpy(), data.test.labels.numpy())
         show_filters(writer, model.net, settings.epochs)
         show_result(
             writer,

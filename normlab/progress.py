@@ -1,0 +1,191 @@
+"""One display for a whole sweep: read from the runs' files, so that it shows the same whoever trains them."""
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+from normlab.config import Job
+from normlab.errors import NormlabError
+from normlab.record import Record
+
+__all__ = ["SweepProgress", "settled"]
+
+EVERY = 1.0  # seconds between two looks at the files
+STILL_ALIVE = 300.0  # seconds after which a log gets a line though no run has ended
+
+
+def settled(job: Job, began: int) -> Record | None:
+    """The record that makes a run need no more work: finished, or ended in whatever way since `began` (ns, file
+    time)."""
+    file = job.folder / "result.json"
+    try:
+        fresh = file.stat().st_mtime_ns >= began
+        record = Record.find(job.folder)
+    except (OSError, NormlabError):
+        return None
+    if record is None or record.config_hash != job.settings.config_hash():
+        return None
+    return record if fresh or (record.done and not job.settings.force) else None
+
+
+class SweepProgress:
+    """While it is open: runs done and running, share of all epochs, time left, the last result.
+
+    On a terminal a live display; elsewhere, and in `log`, a line for each run that ends. Looks at the files of the
+    runs from a thread of its own, so it holds up nothing.
+
+    Args:
+        jobs: all runs of the sweep, those that stood finished included.
+        began: when the sweep began, in nanoseconds of the file system's clock.
+        log: a file that every line is added to.
+    """
+
+    def __init__(self, jobs: Sequence[Job], began: int, log: Path, console: Console | None = None) -> None:
+        self.jobs, self.began, self.log = jobs, began, log
+        self.console = console or Console(stderr=True)
+        self.ended: dict[Path, Record] = {job.folder: record for job in jobs if (record := settled(job, began))}
+        self.running: dict[Path, int] = {}
+        self.last = ""
+        self.total = sum(job.settings.epochs for job in jobs)
+        self.at_start = sum(job.settings.epochs for job in jobs if job.folder in self.ended)
+        self.clock = self.told = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self.console,
+            expand=True,
+        )
+        self._task = self._bar.add_task("", total=self.total, left="")
+        self._live = Live(console=self.console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> "SweepProgress":
+        # A process that joins another's sweep adds lines of its own: whose they are, the number says.
+        self._tell(f"{len(self.jobs)} runs, {len(self.ended)} of them finished before; process {os.getpid()}")
+        if self.console.is_terminal:
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._live.is_started:
+            self._live.stop()
+        if kind is None:
+            self._look()
+            took = time.monotonic() - self.clock
+            self._tell(f"{len(self.ended)}/{len(self.jobs)} runs have ended, after {duration(took)}")
+        else:
+            self._tell(f"stopped with {len(self.ended)}/{len(self.jobs)} runs done")
+
+    def _watch(self) -> None:
+        while not self._stop.wait(EVERY):
+            self._look()
+            if self._live.is_started:
+                self._live.update(self._display(), refresh=True)
+            elif time.monotonic() - self.told > STILL_ALIVE:
+                self._tell(self._state())
+
+    def _look(self) -> None:
+        """Reads what has changed: results once, and of the other runs the number of epochs in metrics.csv."""
+        self.running = {}
+        for job in self.jobs:
+            if job.folder in self.ended:
+                continue
+            record = settled(job, self.began)
+            if record is not None:
+                self.ended[job.folder] = record
+                self.last = ended(job, record)
+                self._tell(f"{self._state()}; {self.last}")
+            elif _modified(job.folder / "train.log", job.folder / "metrics.csv") >= self.began:
+                self.running[job.folder] = _epochs(job.folder / "metrics.csv")
+
+    def _done(self) -> int:
+        """Epochs trained, those of ended runs counted in full."""
+        whole = sum(job.settings.epochs for job in self.jobs if job.folder in self.ended)
+        return whole + sum(self.running.values())
+
+    def _left(self) -> str:
+        """Time left at the pace since the start, with the epochs that this sweep has trained since then."""
+        trained = self._done() - self.at_start
+        if self.total == self._done():
+            return ""
+        if trained <= 0:
+            return "time left: not known yet"
+        return f"about {duration((time.monotonic() - self.clock) * (self.total - self._done()) / trained)} left"
+
+    def _state(self) -> str:
+        parts = [
+            f"{len(self.ended)}/{len(self.jobs)} runs done",
+            *[f"{len(self.running)} running"] * bool(self.running),
+        ]
+        return ", ".join([*parts, *[self._left()] * bool(self._left())])
+
+    def _display(self) -> Group:
+        told = f"{len(self.ended)}/{len(self.jobs)} runs done, {len(self.running)} running"
+        self._bar.update(self._task, completed=self._done(), description=told, left=self._left())
+        epochs = {job.folder: job.settings.epochs for job in self.jobs}
+        lines = [
+            f"  {folder.name}  epoch {min(n + 1, epochs[folder])}/{epochs[folder]}"
+            for folder, n in self.running.items()
+        ]
+        most = 8  # more would push the bar off a small screen
+        lines = lines[:most] + [f"  and {len(lines) - most} more"] * (len(lines) > most)
+        return Group(self._bar, *map(Text, lines), Text(f"  last: {self.last}" if self.last else "", style="dim"))
+
+    def _tell(self, line: str) -> None:
+        self.told = time.monotonic()
+        if not self.console.is_terminal:
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {line}\n")
+
+
+def ended(job: Job, record: Record) -> str:
+    """What came of a run, in a line."""
+    parts = [
+        f"{part} {100 * acc:.2f} %"
+        for part in ("val", "test")
+        if (acc := record.metrics.get(f"{part}_acc")) is not None
+    ]
+    took = [f"in {duration(record.time['fit_s'])}"] if "fit_s" in record.time else []
+    return " ".join([f"{job.folder.name} {record.status}{':' if parts else ''}", ", ".join(parts), *took]).strip()
+
+
+def duration(seconds: float) -> str:
+    """42 s, 7 min, 3 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _modified(*files: Path) -> int:
+    """When one of the files was last written, ns; 0 where there is none."""
+    times = [0]
+    for file in files:
+        try:
+            times.append(file.stat().st_mtime_ns)
+        except OSError:
+            continue
+    return max(times)
+
+
+def _epochs(metrics: Path) -> int:
+    try:
+        return max(metrics.read_bytes().count(b"\n") - 1, 0)
+    except OSError:
+        return 0

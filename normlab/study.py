@@ -1,0 +1,135 @@
+"""A named study: the question, the claims it tests and the published numbers beside which its results stand.
+
+Its file in conf/study/ is a Hydra experiment: the factors and seeds are `hydra.sweeper.params`, the protocol is every
+other setting in it. What this module reads is its `study` section; a copy of it, `study.yaml`, lies with the runs for
+the report.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from normlab.errors import ConfigError, NormlabError
+from normlab.places import choices, group_values
+from normlab.record import write_atomically
+
+__all__ = ["STUDY_FILE", "Claim", "Published", "Study", "protocol", "sweep_of"]
+
+STUDY_FILE = "study.yaml"
+MEASURES = Literal[
+    "test_acc", "train_acc", "train_acc_running", "test_ce", "train_ce", "val_acc", "val_ce", "unevenness"
+]
+
+Scalar = bool | int | float | str | None
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Claim(Model):
+    """What somebody said about two settings, in a form that runs can test: `of` is `expect`-ed to be higher or lower
+    than `against` in `measure`, or similar to it.
+
+    Attributes:
+        of, against: what a setting has to hold, such as {norm: bn, l1: 0.001}; all settings that hold it are tested.
+        by: the size of the difference that was claimed, percentage points (nats for ce), within `give` either way.
+        margin: how far apart "similar" may be; the study's margin unless given.
+    """
+
+    claim: str
+    source: str
+    measure: MEASURES = "test_acc"
+    of: dict[str, Scalar]
+    against: dict[str, Scalar]
+    expect: Literal["lower", "higher", "similar"]
+    by: Positive | None = None
+    give: Positive | None = None
+    margin: Positive | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> "Claim":
+        if (self.by is None) != (self.give is None):
+            raise ValueError("by (how large the difference is) and give (how far off it may be) go together")
+        if self.expect == "similar" and self.by is not None:
+            raise ValueError("expect: similar has a margin, not a size (by)")
+        if self.expect != "similar" and self.margin is not None:
+            raise ValueError(f"expect: {self.expect} has no margin")
+        return self
+
+
+class Published(Model):
+    """Accuracies in per cent that somebody printed for a setting."""
+
+    setting: dict[str, Scalar]
+    source: str
+    train_acc_running: float | None = None
+    test_acc: float | None = None
+
+
+class Study(Model):
+    """The `study` section of a study's file.
+
+    Attributes:
+        margin: differences smaller than this, in percentage points of accuracy, do not matter: the margin of
+        equivalence. factors: the settings that it varies; filled in when the study is started.
+    """
+
+    question: str
+    margin: Positive = 0.05
+    factors: list[str] = []
+    claims: list[Claim] = []
+    published: list[Published] = []
+
+    @classmethod
+    def named(cls, name: str) -> "Study":
+        """A study of conf/study/."""
+        values = group_values("study", name)
+        try:
+            return cls.model_validate({"factors": [key for key in sweep_of(name) if key != "seed"]} | values["study"])
+        except ValidationError as error:
+            raise ConfigError(f"conf/study/{name}.yaml: {_told(error)}") from None
+
+    @classmethod
+    def find(cls, folder: Path) -> "Study | None":
+        """The study that the runs in a folder belong to; None where they belong to none."""
+        file = folder / STUDY_FILE
+        if not file.exists():
+            return None
+        try:
+            return cls.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+            told = _told(error) if isinstance(error, ValidationError) else "no YAML"
+            raise NormlabError(
+                f"{file} is damaged ({told}): delete it, and the study's command writes it anew"
+            ) from None
+
+    def save(self, folder: Path) -> None:
+        """Lays the study beside its runs, so that the folder explains itself wherever it is moved."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True, width=120)
+        write_atomically(folder / STUDY_FILE, text.encode())
+
+
+def sweep_of(name: str) -> dict[str, str]:
+    """What a study sweeps, as on a command line: {"seed": "range(5)", "norm": "bn,ln,gn"}; the last one varies
+    fastest."""
+    params = group_values("study", name).get("hydra", {}).get("sweeper", {}).get("params", {})
+    return {str(key): str(value) for key, value in params.items()}
+
+
+def protocol(name: str) -> dict[str, Any]:
+    """The settings that a study fixes for all its runs, as its file writes them."""
+    return {k: v for k, v in group_values("study", name).items() if k not in ("defaults", "hydra", "study")}
+
+
+def known(name: str) -> bool:
+    return name in choices("study")
+
+
+def _told(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,93 @@
+"""A sweep by Hydra, seen through to its end: whatever happens to a worker or a run, the others are done."""
+
+import importlib.util
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from normlab.config import Job
+from normlab.job import BEGAN
+from normlab.progress import SweepProgress, settled
+from normlab.record import Record
+
+__all__ = ["parallel", "sweep"]
+
+TRIES = 2  # a run whose process dies without a record is given one more chance
+
+
+def parallel(overrides: Sequence[str], jobs: Sequence[Job]) -> list[str]:
+    """What a study adds to its command line to use the whole machine: on CPU a process a core with one thread each,
+    on a GPU one process. Nothing where the command line says how to launch."""
+    if any(override.startswith("hydra/launcher=") for override in overrides):
+        return []
+    if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None or len(jobs) < 2:
+        return []
+    from normlab.training.device import choose_accelerator  # torch: a second or two
+
+    if any(choose_accelerator(job.settings.accelerator) != "cpu" for job in jobs):
+        return []
+    from joblib import cpu_count  # type: ignore[import-untyped, unused-ignore]  # respects affinity and the limits of containers
+
+    processes = min(cpu_count(), len(jobs))
+    # A batch of one run: nobody waits behind a queue of runs that another process could have begun.
+    words = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={processes}", "hydra.launcher.batch_size=1"]
+    given = {override.partition("=")[0] for override in overrides}
+    return [*words, *["threads=1"] * ("threads" not in given)]
+
+
+def sweep(jobs: Sequence[Job], launch: Callable[[], None], began: int) -> None:
+    """Launches the sweep until every run has ended, here or in another process that works on the same folders.
+
+    Args:
+        jobs: all runs, those that stand finished included.
+        launch: does every run that is not settled and not trained elsewhere; may itself die on the way.
+        began: when this command began, in nanoseconds of the file system's clock: what has ended since then, in
+            whatever way, is not tried again.
+    """
+    tried: Counter[Path] = Counter()
+    os.environ[BEGAN] = str(began)
+    with SweepProgress(jobs, began, jobs[0].folder.parent / "progress.log"):
+        while left := [job for job in jobs if not settled(job, began)]:
+            free = [job for job in left if not _busy(job.folder)]
+            for job in (hopeless := [job for job in free if tried[job.folder] == TRIES]):
+                _give_up(job)
+            if hopeless:
+                continue
+            if not free:  # the rest is trained by other processes: done when they are, or taken over when they die
+                time.sleep(1)
+                continue
+            tried.update(job.folder for job in free)
+            try:
+                launch()
+            except SystemExit as error:  # Hydra's way to say that a worker died or a run raised; its own lines say why
+                if error.code == 130:
+                    raise KeyboardInterrupt from None
+                print(
+                    f"normlab: the launcher stopped (exit code {error.code}); going on with the rest", file=sys.stderr
+                )
+
+
+def _busy(folder: Path) -> bool:
+    """Whether a process trains in the folder."""
+    try:
+        with FileLock(folder / ".lock", blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+def _give_up(job: Job) -> None:
+    settings = job.settings
+    Record(
+        status="failed",
+        error="the process that trained it died twice without a word: is there enough memory?",
+        config=settings.model_dump(),
+        config_hash=settings.config_hash(),
+        setting=settings.setting(),
+        seed=settings.seed,
+    ).save(job.folder)

@@ -1,0 +1,118 @@
+"""Studies: their files, what they sweep, what a command line makes of them."""
+
+from pathlib import Path
+
+import pytest
+
+from normlab.config import load, plan, study_of
+from normlab.errors import ConfigError, NormlabError
+from normlab.places import choices
+from normlab.study import STUDY_FILE, Claim, Study, protocol, sweep_of
+
+STUDIES = choices("study")
+
+
+def folders(*overrides: str) -> list[str]:
+    return [job.folder.name for job in plan(list(overrides), multirun=False)]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_file_is_complete(name: str) -> None:
+    study = Study.named(name)
+    assert study.question.endswith((".", "?"))
+    assert "seed" in sweep_of(name)
+    assert set(study.factors) == set(sweep_of(name)) - {"seed"}
+    assert protocol(name)["name"] == name, "its runs lie in a folder of its name"
+    jobs = plan([f"study={name}"], multirun=False)
+    assert len({job.folder for job in jobs}) == len(jobs)
+    assert {job.folder.parent.name for job in jobs} == {name}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_first_runs_cover_every_setting(name: str) -> None:
+    """Seeds are the slowest: an interrupted study has about as many seeds of each setting."""
+    jobs = plan([f"study={name}"], multirun=False)
+    settings = {str(job.settings.setting()) for job in jobs}
+    assert {str(job.settings.setting()) for job in jobs[: len(settings)]} == settings
+
+
+def test_the_replication_crosses_norm_and_l1() -> None:
+    jobs = plan(["study=replication"], multirun=False)
+    cells = {(job.settings.norm.name, job.settings.l1) for job in jobs}
+    assert cells == {(norm, l1) for norm in ("bn", "ln", "gn") for l1 in (0.0, 1e-3)}
+    for job in jobs:
+        assert job.settings.val_size == 0
+        assert job.settings.test_curve
+        assert job.settings.epochs <= 20
+        assert job.settings.data.name == "mnist"
+    assert {job.settings.seed for job in jobs} == set(range(5))
+
+
+def test_a_study_needs_no_m_and_folders_tell_the_factors_only() -> None:
+    assert folders("study=replication", "seed=3", "norm=ln") == ["ln-seed_3", "ln-l1_0.001-seed_3"]
+
+
+def test_values_given_narrow_or_extend_it() -> None:
+    assert folders("study=replication", "norm=bn", "l1=0", "seed=0,7") == ["bn-seed_0", "bn-seed_7"]
+    assert len(folders("study=replication", "seed=range(10)")) == 60
+    assert "none-seed_0" in folders("study=replication", "norm=none,bn", "seed=0")
+    extended = folders("study=replication", "norm=bn", "l1=0", "seed=0", "lr=0.05,0.1")
+    assert extended == ["bn-lr_0.05-seed_0", "bn-seed_0"]
+
+
+def test_another_protocol_is_another_folder() -> None:
+    """What departs from the study is named, so that it can never be taken for the study's own run."""
+    assert folders("study=replication", "norm=bn", "l1=0", "seed=0", "epochs=2") == ["bn-epochs_2-seed_0"]
+
+
+def test_a_studys_run_asks_what_a_single_run_asks() -> None:
+    (job,) = plan(["study=replication", "norm=bn", "l1=0", "seed=0"], multirun=False)
+    assert job.settings.config_hash() == load("data=mnist", "epochs=20", "val_size=0", "test_curve=true").config_hash()
+
+
+def test_the_order_of_words_does_not_matter() -> None:
+    assert folders("seed=0", "norm=bn", "study=replication") == folders("study=replication", "norm=bn", "seed=0")
+
+
+@pytest.mark.parametrize("given", ["study=replicatoin", "study=replication,replication_quick", "study=../replication"])
+def test_an_unknown_study_is_told_with_the_choices(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"choose one of .*replication_quick") as told:
+        study_of([given])
+    assert "\n" not in str(told.value)
+
+
+def test_no_study_is_no_study() -> None:
+    assert study_of(["norm=ln"]) is None
+    assert study_of(["study=null"]) is None
+
+
+def test_it_lies_beside_its_runs(tmp_path: Path) -> None:
+    study = Study.named("replication")
+    assert Study.find(tmp_path) is None
+    study.save(tmp_path)
+    assert Study.find(tmp_path) == study
+
+
+@pytest.mark.parametrize(
+    "text", ["question: [", "question: 1\nmargin: -3", "- a", "\0", "!!python/object:os.system {}"]
+)
+def test_a_damaged_study_is_told_in_a_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / STUDY_FILE).write_text(text)
+    with pytest.raises(NormlabError, match="is damaged") as told:
+        Study.find(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"expect": "lower", "by": 1.5}, "go together"),
+        ({"expect": "similar", "by": 1.5, "give": 0.5}, "margin, not a size"),
+        ({"expect": "lower", "margin": 0.5}, "no margin"),
+        ({"expect": "differs"}, "expect"),
+        ({"expect": "lower", "measure": "speed"}, "measure"),
+    ],
+)
+def test_a_claim_says_what_can_be_tested(values: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Claim.model_validate({"claim": "c", "source": "s", "of": {"norm": "bn"}, "against": {"norm": "ln"}} | values)
