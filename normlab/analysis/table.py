@@ -1,15 +1,86 @@
-"""A folder of runs as a table."""
+"""A folder of runs, as records and as a table."""
 
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from normlab.errors import NormlabError
 from normlab.record import Record
 from normlab.settings import flatten
 
-__all__ = ["read"]
+__all__ = ["Run", "read", "runs"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that left a record: its folder, result.json, the settings by dotted name, and its files when asked for."""
+
+    folder: Path
+    record: Record
+    config: dict[str, Any]
+
+    @cached_property
+    def curves(self) -> dict[str, npt.NDArray[np.float64]]:
+        """metrics.csv: float (E,) a column, NaN where nothing was measured. Empty where the file is missing.
+
+        Raises `NormlabError` where the file holds something else.
+        """
+        file = self.folder / "metrics.csv"
+        try:
+            with file.open(encoding="utf-8", newline="") as stream:
+                rows = list(csv.DictReader(stream))
+            return {key: np.array([float(row[key] or "nan") for row in rows]) for key in (rows[0] if rows else [])}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, KeyError, csv.Error) as error:
+            raise NormlabError(f"{file} is damaged ({error}): train its run again with force=true") from None
+
+    @cached_property
+    def predictions(self) -> dict[str, npt.NDArray[Any]] | None:
+        """predictions.npz: `pred` and `true` uint8 (N,), `prob_true` float32 (N,). None where the file is missing.
+
+        Raises `NormlabError` where the file holds something else; nothing in it is ever executed.
+        """
+        file = self.folder / "predictions.npz"
+        try:
+            with np.load(file, allow_pickle=False) as found:
+                arrays = {key: found[key] for key in ("pred", "prob_true", "true") if key in found}
+            if len({array.shape for array in arrays.values()}) != 1 or "pred" not in arrays:
+                raise ValueError("its arrays do not fit together")
+            return arrays
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
+            raise NormlabError(f"{file} is damaged ({error}): train its run again with force=true") from None
+
+
+def runs(folder: str | Path) -> list[Run]:
+    """Every run below a folder that left a result.json, sorted by folder, failed runs included.
+
+    Raises `NormlabError`, in one line, where the folder holds no run or a result.json cannot be read.
+    """
+    folder = Path(folder)
+    files = sorted(folder.rglob("result.json"))
+    if not files:
+        raise NormlabError(f"{folder} holds no run (no result.json in it): python -m normlab.train makes one")
+    found = []
+    for file in files:
+        record = Record.load(file.parent)
+        try:
+            found.append(Run(file.parent, record, flatten(record.config)))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise NormlabError(
+                f"{file} is damaged (its config: {error}): delete it, and the run is done again"
+            ) from None
+    return found
 
 
 def read(folder: str | Path) -> pd.DataFrame:
@@ -21,25 +92,26 @@ def read(folder: str | Path) -> pd.DataFrame:
 
     Raises `NormlabError`, in one line, where the folder holds no run or a result.json cannot be read.
     """
-    folder = Path(folder)
-    files = sorted(folder.rglob("result.json"))
-    if not files:
-        raise NormlabError(f"{folder} holds no run (no result.json in it): python -m normlab.train makes one")
-    records = [(file.parent, Record.load(file.parent)) for file in files]
-    configs = [flatten(record.config) for _, record in records]
+    found = runs(folder)
     # A setting is a column where any run departs from the default in it: every run then says what it had.
-    shown = dict.fromkeys(key for _, record in records for key in record.setting)
-    varying = [key for key in dict.fromkeys(key for config in configs for key in config) if _varies(key, configs)]
+    shown = dict.fromkeys([key for run in found for key in run.record.setting] + varying(found))
     rows = []
-    for (place, record), config in zip(records, configs, strict=True):
-        row = {"folder": str(place), "status": record.status, "error": record.error, "seed": record.seed}
+    for run in found:
+        record, config = run.record, run.config
+        row = {"folder": str(run.folder), "status": record.status, "error": record.error, "seed": record.seed}
         row |= {"data": config["data"], "parameters": record.parameters, "epochs": config.get("epochs")}
-        row |= {key: config.get(key) for key in [*shown, *varying]}
+        row |= {key: config.get(key) for key in shown}
         device = {"device": record.device.get("accelerator"), "threads": record.device.get("threads")}
         time = {"epochs_done" if key == "epochs" else key: value for key, value in record.time.items()}
         rows.append(row | dict(record.metrics) | device | time)
     return pd.DataFrame(rows)
 
 
-def _varies(key: str, configs: list[dict[str, Any]]) -> bool:
-    return any(config.get(key) != configs[0].get(key) for config in configs)
+def varying(found: Sequence[Run]) -> list[str]:
+    """The settings that are not the same in all runs, by dotted name."""
+    first = found[0].config
+    return [
+        key
+        for key in dict.fromkeys(key for run in found for key in run.config)
+        if any(run.config.get(key) != first.get(key) for run in found)
+    ]

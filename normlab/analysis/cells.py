@@ -1,0 +1,280 @@
+"""Runs sorted into settings (cells), and what may and may not be compared."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from normlab.analysis.table import Run, varying
+from normlab.errors import NormlabError
+
+__all__ = ["Cell", "Sorted", "chosen", "holds", "numeric", "sort", "word"]
+
+PROTOCOL = ("data", "epochs", "val_size")  # how much was learned from, and what was measured: the yardstick itself
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one setting: they differ in the seed alone.
+
+    Attributes:
+        label: short and unique in its report, starting with the norm: "bn", "bn l1=0.001".
+        levels: the value of each factor.
+        ended: every run that left a record, in the order of seeds; completed: those whose numbers count.
+    """
+
+    label: str
+    norm: str
+    levels: Mapping[str, Any]
+    ended: tuple[Run, ...]
+
+    @cached_property
+    def completed(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.ended if run.record.status == "completed")
+
+    def values(self, metric: str) -> dict[int, float]:
+        """seed → value of a metric of result.json, or of `unevenness`; runs without it left out."""
+        found = {run.record.seed: value(run, metric) for run in self.completed}
+        return {seed: number for seed, number in found.items() if number is not None}
+
+    def series(self, name: str) -> npt.NDArray[np.float64]:
+        """A column of metrics.csv: float (S, E), a row a seed, NaN where nothing was measured."""
+        rows = [run.curves[name] for run in self.completed if name in run.curves]
+        out = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
+        for i, row in enumerate(rows):
+            out[i, : len(row)] = row
+        return out
+
+    def stacked(self, name: str) -> npt.NDArray[Any] | None:
+        """An array of predictions.npz over the seeds, (S, N); None where a run lacks it or test sets differ."""
+        rows = [(run.predictions or {}).get(name) for run in self.completed]
+        whole = [row for row in rows if row is not None]
+        if not rows or len(whole) < len(rows) or len({row.shape for row in whole}) > 1:
+            return None
+        return np.stack(whole)
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """All runs of a report by setting. factors: what differs between settings; notes: what a reader has to know."""
+
+    cells: tuple[Cell, ...]
+    factors: tuple[str, ...]
+    data: str
+    notes: tuple[str, ...]
+
+    @property
+    def lost(self) -> list[Run]:
+        """Runs that did not complete."""
+        return [run for cell in self.cells for run in cell.ended if run.record.status != "completed"]
+
+
+def chosen(found: Sequence[Run], wanted: Mapping[str, Sequence[str]]) -> list[Run]:
+    """The runs whose settings are among those wanted: {"norm": ["bn", "ln"], "l1": ["0"]}.
+
+    Raises `NormlabError` where a name is no setting of these runs, or nothing is left.
+    """
+    for key, words in wanted.items():
+        have = {word(run.config.get(key)) for run in found} if any(key in run.config for run in found) else set()
+        if not have:
+            raise NormlabError(
+                f"{key} is no setting of these runs; they differ in {', '.join(varying(found)) or 'nothing'}"
+            )
+        if not any(_same(text, other) for text in words for other in have):
+            raise NormlabError(f"{key}={','.join(words)}: no such run here; there are {', '.join(sorted(have))}")
+    left = [
+        run
+        for run in found
+        if all(any(_same(text, word(run.config.get(key))) for text in words) for key, words in wanted.items())
+    ]
+    if not left:
+        raise NormlabError("no run has all of these settings at once: leave one out")
+    return left
+
+
+def sort(found: Sequence[Run], factors: Sequence[str] = ()) -> Sorted:
+    """Sorts runs into settings.
+
+    Args:
+        factors: what the study varies on purpose, the protocol included.
+
+    Raises `NormlabError` where runs of several data sets or protocols lie together.
+    """
+    for key in PROTOCOL:
+        have = sorted({word(run.config.get(key)) for run in found})
+        if len(have) > 1 and (key == "data" or key not in factors):
+            raise NormlabError(
+                f"these runs differ in {key} ({', '.join(have)}), so they cannot be compared: choose some, "
+                f"as in {key}={have[0]}"
+            )
+    differ = [key for key in varying(found) if key not in ("seed", "data") and not _of_the_norm(key, found)]
+    named = [key for key in ("norm", *factors, *differ) if any(key in run.config for run in found)]
+    keys = tuple(dict.fromkeys(key for key in named if key != "seed" and (key == "norm" or key in differ)))
+    notes: list[str] = []
+    groups: dict[str, list[Run]] = {}
+    for run in found:
+        groups.setdefault(json.dumps([run.config.get(key) for key in keys]), []).append(run)
+    cells = []
+    for group in groups.values():
+        kept: dict[int, Run] = {}
+        for run in sorted(group, key=lambda run: (not run.record.done, str(run.folder))):
+            if run.record.seed in kept:
+                notes.append(
+                    f"{run.folder.name} stands in two folders: the one in {kept[run.record.seed].folder.parent} counts"
+                )
+            else:
+                kept[run.record.seed] = run
+        first = group[0].config
+        levels = {key: first.get(key) for key in keys}
+        cells.append(Cell(_label(levels), str(first["norm"]), levels, tuple(kept[seed] for seed in sorted(kept))))
+    order = {key: _levels(key, cells) for key in keys}
+    cells.sort(key=lambda cell: [order[key].index(cell.levels[key]) for key in keys])
+    return Sorted(tuple(cells), keys, str(found[0].config["data"]), (*notes, *_warnings(cells, keys)))
+
+
+def value(run: Run, metric: str) -> float | None:
+    """A number of one run: a metric of result.json, or
+
+    `unevenness`: Σ over epochs of max(0, acc(e-1) - acc(e)), in accuracy: how much ground the held-out accuracy lost on
+    its way, 0 where it only rose. Test accuracy where it was drawn, else validation; None where neither was.
+    """
+    if metric != "unevenness":
+        return run.record.metrics.get(metric)
+    for name in ("test_acc", "val_acc"):
+        curve = run.curves.get(name, np.array([]))
+        curve = curve[np.isfinite(curve)]
+        if len(curve) > 1:
+            return float(np.maximum(0, -np.diff(curve)).sum())
+    return None
+
+
+def holds(cell: Cell, wanted: Mapping[str, Any]) -> bool:
+    """Whether the runs of a setting have these values."""
+    return all(cell.ended[0].config.get(key) == level for key, level in wanted.items())
+
+
+def word(value: Any) -> str:
+    """A value as on a command line."""
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _same(text: str, other: str) -> bool:
+    try:
+        return float(text) == float(other)
+    except ValueError:
+        return text == other
+
+
+def _label(levels: Mapping[str, Any]) -> str:
+    """ "bn l1=0.001": the norm, then every other factor; an L1 of 0 goes without saying."""
+    told = [
+        f"{key}={word(level)}" for key, level in levels.items() if key != "norm" and not (key == "l1" and not level)
+    ]
+    return " ".join([str(levels["norm"]), *told])
+
+
+def _levels(key: str, cells: Sequence[Cell]) -> list[Any]:
+    """A factor's levels: numbers upwards, words in the order in which the package lists them, or of their
+    appearance."""
+    have = list({word(cell.levels[key]): cell.levels[key] for cell in cells}.values())
+    if numeric(have):
+        return sorted(have)
+    if key == "norm":
+        from normlab.analysis.colours import NORM_COLOURS
+
+        listed = list(NORM_COLOURS)
+        return sorted(have, key=lambda name: (listed.index(name) if name in listed else len(listed), str(name)))
+    return sorted(have, key=word)
+
+
+def numeric(levels: Sequence[Any]) -> bool:
+    return all(isinstance(level, (int, float)) and not isinstance(level, bool) for level in levels)
+
+
+def _of_the_norm(key: str, found: Sequence[Run]) -> bool:
+    """Whether an option of the norm comes with the norm's name: it then needs no mention of its own."""
+    if not key.startswith("norm."):
+        return False
+    by_norm: dict[str, set[str]] = {}
+    for run in found:
+        by_norm.setdefault(word(run.config["norm"]), set()).add(word(run.config.get(key)))
+    return all(len(have) == 1 for have in by_norm.values())
+
+
+def _warnings(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
+    """What could mislead a reader of the tables."""
+    notes = []
+    sizes: dict[int, list[str]] = {}
+    for cell in cells:
+        for size in sorted({run.record.parameters for run in cell.completed if run.record.parameters is not None}):
+            sizes.setdefault(size, []).append(cell.label)
+    if len(sizes) > 1:
+        told = "; ".join(f"{size:,}: {', '.join(labels)}" for size, labels in sorted(sizes.items()))
+        notes.append(f"The settings differ in the number of parameters ({told}).")
+    for i, one in enumerate(keys):
+        for other in keys[i + 1 :]:
+            if both := _confounded(one, other, cells):
+                notes.append(both)
+    for cell in cells:
+        lost = len(cell.ended) - len(cell.completed)
+        diverged = sum(run.record.status == "diverged" for run in cell.ended)
+        if diverged and cell.completed:
+            notes.append(
+                f"{cell.label}: {diverged} of {len(cell.ended)} runs diverged. Its mean is over those that did not, "
+                "and flatters it."
+            )
+        elif lost and cell.completed:
+            notes.append(f"{cell.label}: {lost} of {len(cell.ended)} runs did not complete.")
+        if not cell.completed:
+            notes.append(f"{cell.label}: no run completed; there is nothing to compare.")
+        if stuck := [run.record.seed for run in cell.completed if _at_chance(run)]:
+            seeds = ", ".join(map(str, stuck))
+            notes.append(f"{cell.label}: the network never left chance with seed{'s' * (len(stuck) > 1)} {seeds}.")
+    if len({tuple(sorted(cell.values("test_acc"))) for cell in cells}) > 1:
+        notes.append(
+            "The settings were not trained with the same seeds: pairs are compared over the seeds that they share, "
+            "or as independent samples (Welch) where these are fewer than two."
+        )
+    if (fewest := min((len(cell.completed) for cell in cells if cell.completed), default=0)) < 5 and fewest:
+        notes.append(
+            f"{fewest} seed{'s' * (fewest > 1)} a setting at least: too few to show small differences; five are a "
+            "start."
+        )
+    for what, key in (("device", "device"), ("torch", "versions")):
+        have = {str(_made_by(run, key)) for cell in cells for run in cell.completed}
+        if len(have) > 1:
+            notes.append(f"The runs were made with more than one {what} ({', '.join(sorted(have))}).")
+    return notes
+
+
+def _made_by(run: Run, key: str) -> Any:
+    return run.record.device.get("name") if key == "device" else run.record.versions.get("torch")
+
+
+def _confounded(one: str, other: str, cells: Sequence[Cell]) -> str | None:
+    """Two factors that change together: then nothing here tells what each of them does."""
+    pairs = {(word(cell.levels[one]), word(cell.levels[other])) for cell in cells}
+    ones, others = {a for a, _ in pairs}, {b for _, b in pairs}
+    if len(ones) < 2 or len(others) < 2:
+        return None
+    if len(pairs) == len(ones) or len(pairs) == len(others):  # one of them follows from the other
+        follows, leads = (other, one) if len(pairs) == len(ones) else (one, other)
+        return (
+            f"{follows} changes only together with {leads}: their effects cannot be told apart. Cross them, each value "
+            "of the one with each of the other."
+        )
+    return None
+
+
+def _at_chance(run: Run) -> bool:
+    """Whether an accuracy is no better than always naming the commonest class (within three standard errors)."""
+    acc, images = run.record.metrics.get("test_acc"), run.record.data.get("test") or 0
+    true = (run.predictions or {}).get("true")
+    chance = float(np.bincount(true).max() / true.size) if true is not None and true.size else 0.1
+    return acc is not None and acc <= chance + 3 * (chance * (1 - chance) / max(images, 1)) ** 0.5

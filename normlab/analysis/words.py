@@ -1,0 +1,330 @@
+"""Numbers in words and cells of tables, for terminal and page alike. Accuracies come in [0, 1] and leave in per
+cent."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from normlab.analysis.cells import Cell, Sorted
+from normlab.analysis.claims import Judged, unit
+from normlab.analysis.stats import Comparison
+from normlab.study import Study
+
+__all__ = [
+    "Table",
+    "claims_words",
+    "errors_words",
+    "findings",
+    "overlap_words",
+    "pairs_words",
+    "published_words",
+    "settings_words",
+]
+
+NONE = "–"
+
+
+class Table:
+    """A table as it is read: headings, rows of text, which columns are numbers, a note on how to read it."""
+
+    def __init__(
+        self, headings: Sequence[str], rows: Sequence[Sequence[str]], *, text: int = 1, note: str = ""
+    ) -> None:
+        self.headings, self.rows, self.text, self.note = list(headings), [list(row) for row in rows], text, note
+
+
+def settings_words(table: pd.DataFrame, seconds: Mapping[Any, float]) -> Table:
+    """The summary: a row a setting."""
+    headings = [
+        "setting",
+        "n",
+        "test acc. %",
+        "95 % interval",
+        "train acc. %",
+        "running train acc. %",
+        "test ce",
+        "train ce",
+        "s a run",
+    ]
+    rows = []
+    for row in table.to_dict("records"):
+        rows.append(
+            [
+                str(row["setting"]),
+                _n(row),
+                _mean_sd(row, "test_acc"),
+                _span(row, "test_acc"),
+                _mean_sd(row, "train_acc"),
+                _mean_sd(row, "train_acc_running"),
+                _mean_sd(row, "test_ce", 1, 4),
+                _mean_sd(row, "train_ce", 1, 4),
+                f"{seconds[row['setting']]:,.0f}" if row["setting"] in seconds else NONE,
+            ]
+        )
+    if not table["train_acc_running_mean"].notna().any():
+        headings, rows = _without(5, headings, rows)
+    note = (
+        "Mean ± standard deviation over n seeds; the interval is for the mean (t). Train accuracy is measured after "
+        "training, in eval mode without augmentation; the running one while training, as it is usually published. ce: "
+        "cross-entropy."
+    )
+    return Table(headings, rows, note=note)
+
+
+def _n(row: Mapping[Any, Any]) -> str:
+    lost = [f"{row[status]} {status}" for status in ("diverged", "failed", "unavailable", "interrupted") if row[status]]
+    return f"{row['n']}" + (f" ({', '.join(lost)})" if lost else "")
+
+
+def pairs_words(pairs: Sequence[tuple[Cell, Cell, Comparison]], margin: float) -> Table:
+    """The verdicts: a row a pair."""
+    rows = []
+    for a, b, c in pairs:
+        d = c.difference
+        needed = verdict_words(c)
+        flips = number(c.sign_flip.p, 3) + ("" if c.sign_flip.exact else " (sampled)") if c.sign_flip else NONE
+        span = f"{signed(d.low)} to {signed(d.high)}" if math.isfinite(d.low) else NONE
+        rows.append(
+            [
+                f"{a.label} against {b.label}",
+                needed,
+                signed(d.mean),
+                span,
+                p_word(c.p_holm),
+                p_word(c.p_equivalence_holm),
+                flips,
+                f"{100 * c.improvement:.0f} %",
+            ]
+        )
+    headings = [
+        "pair",
+        "verdict on the first",
+        "difference, pp",
+        "95 % interval",
+        "p",
+        "p of equivalence",
+        "p, sign flips",
+    ]
+    methods = {c.difference.method for *_, c in pairs}
+    how = " and ".join(
+        {"paired": "paired by seed", "welch": "Welch's t for seeds that do not pair"}[m] for m in sorted(methods)
+    )
+    note = (
+        f"Test accuracy, {how}. p and p of equivalence (TOST, margin {margin:g} pp) are adjusted over the "
+        f"{len(pairs)} pairs (Holm). “Equivalent”: the difference is inside the margin. Seeds needed: for a decision "
+        "at 80 % power, if what was seen is the truth; a rough figure. p of the sign flips assumes no normal "
+        "distribution, is not adjusted, and with n seeds cannot fall below 2/2ⁿ. Better in: share of all pairs of "
+        "runs in which the first is ahead."
+    )
+    return Table([*headings, "better in"], rows, text=2, note=note)
+
+
+def verdict_words(c: Comparison) -> str:
+    """The verdict, and where it is open how many seeds would close it."""
+    if c.verdict != "undecided":
+        return c.verdict
+    return f"undecided (about {c.seeds_needed:,} seeds)" if c.seeds_needed else "undecided"
+
+
+def claims_words(tested: Sequence[Judged]) -> Table:
+    """The claims: a row for each pair of settings that one speaks of."""
+    rows = []
+    for t in tested:
+        what, d = unit(t.claim.measure), t.difference
+        digits = 4 if what == "nats" else 2
+        span = NONE
+        if d:
+            span = f"{signed(d.mean, digits)} {what}"
+            if math.isfinite(d.low):
+                span += f" ({signed(d.low, digits)} to {signed(d.high, digits)})"
+        pair = (
+            f"{MEASURE[t.claim.measure]}, {t.of} against {t.against}"
+            if t.of and t.against
+            else MEASURE[t.claim.measure]
+        )
+        rows.append([t.claim.claim, t.claim.source, t.ruling, t.why, pair, span, p_word(t.p)])
+    note = (
+        "Differences: first minus second, with the 95 % interval, paired by seed where seeds match. Directions are "
+        "tested by t with Holm's adjustment over the claims; “about” and “similar” by TOST. Unevenness: the sum "
+        "over epochs of the falls in test accuracy from one epoch to the next; a curve that only rises has 0."
+    )
+    headings = ["claim", "by", "ruling", "because", "what was compared", "difference", "p"]
+    return Table(headings, rows, text=5, note=note)
+
+
+MEASURE = {
+    "test_acc": "test accuracy",
+    "train_acc": "training accuracy",
+    "train_acc_running": "running training accuracy",
+    "val_acc": "validation accuracy",
+    "test_ce": "test cross-entropy",
+    "train_ce": "training cross-entropy",
+    "val_ce": "validation cross-entropy",
+    "unevenness": "unevenness",
+}
+
+
+def published_words(table: pd.DataFrame) -> Table:
+    """Published accuracies beside ours."""
+    rows = []
+    for row in table.to_dict("records"):
+        best = row["best_epoch_test_acc_mean"]
+        rows.append(
+            [
+                str(row["source"]),
+                str(row["setting"]),
+                number(row["published_train_acc_running"], 2),
+                _mean_sd(row, "train_acc_running", 1),
+                number(row["published_test_acc"], 2),
+                _mean_sd(row, "test_acc", 1),
+                number(best, 2),
+            ]
+        )
+    headings = [
+        "source",
+        "setting",
+        "its train acc. %",
+        "ours",
+        "its test acc. %",
+        "ours, last epoch",
+        "ours, best test epoch",
+    ]
+    note = (
+        "The published numbers come from one network each, at its best test epoch; training accuracy is the running "
+        "one. Ours are means ± standard deviations over seeds; the best test epoch is shown for comparison only, it "
+        "is chosen by the test set."
+    )
+    return Table(headings, rows, text=2, note=note)
+
+
+def errors_words(table: pd.DataFrame) -> Table:
+    """Errors a setting, and what an accuracy's variance is made of."""
+    rows = [
+        [str(row["setting"]), f"{row['errors_mean']:.1f}", f"{row['persistent']}", f"{row['always']}"]
+        + [_percent(row[key]) for key in ("share_seed", "share_test_set", "share_interaction")]
+        + [number(row["sd_pp"], 3)]
+        for row in table.to_dict("records")
+    ]
+    headings = [
+        "setting",
+        "errors a run",
+        "wrong in most seeds",
+        "wrong in all",
+        "seed",
+        "test set",
+        "both together",
+        "sd, pp",
+    ]
+    images = f"{int(table['images'].iloc[0]):,}" if len(table) else "0"
+    note = (
+        f"Of {images} test images. The last four columns: where the variance of one run's accuracy would come from, "
+        "on a fresh seed and a fresh test set of this size, and its standard deviation (two-way random effects, "
+        "seeds by images)."
+    )
+    return Table(headings, rows, note=note)
+
+
+def overlap_words(table: pd.DataFrame) -> Table:
+    """Whether two settings err on the same images."""
+    rows = [
+        [
+            f"{row['a']} and {row['b']}",
+            f"{row['only_a']}",
+            f"{row['only_b']}",
+            f"{row['both']}",
+            number(row["jaccard"], 2),
+            p_word(row["p_mcnemar"]),
+        ]
+        for row in table.to_dict("records")
+    ]
+    note = (
+        "Errors of the majority vote of each setting's seeds. Jaccard index: errors of both over errors of either. "
+        "McNemar's exact p, not adjusted: whether the two votes err equally often."
+    )
+    return Table(["pair", "first alone", "second alone", "both", "Jaccard", "p (McNemar)"], rows, note=note)
+
+
+def findings(
+    found: Sorted,
+    table: pd.DataFrame,
+    pairs: Sequence[tuple[Cell, Cell, Comparison]],
+    margin: float,
+    study: Study | None,
+    tested: Sequence[Judged],
+) -> list[str]:
+    """What came out, in sentences."""
+    told = []
+    ranked = table[table["test_acc_mean"].notna()].sort_values("test_acc_mean", ascending=False).to_dict("records")
+    if len(ranked) > 1:
+        first, last = ranked[0], ranked[-1]
+        told.append(
+            f"Test accuracy runs from {100 * first['test_acc_mean']:.2f} % ({first['setting']}) down to "
+            f"{100 * last['test_acc_mean']:.2f} % ({last['setting']})."
+        )
+    elif ranked:
+        told.append(f"{ranked[0]['setting']}: {_mean_sd(ranked[0], 'test_acc')} % test accuracy.")
+    if pairs:
+        counts = Counter(c.verdict for *_, c in pairs)
+        differ = counts["better"] + counts["worse"]
+        told.append(
+            f"Of {len(pairs)} pair{'s' * (len(pairs) > 1)}, {differ} differ{'s' * (differ == 1)}, "
+            f"{counts['equivalent']} {'is' if counts['equivalent'] == 1 else 'are'} equivalent within {margin:g} pp, "
+            f"and {counts['undecided']} {'is' if counts['undecided'] == 1 else 'are'} undecided with these seeds."
+        )
+    if study and tested:
+        counts_ = Counter(t.ruling for t in tested)
+        parts = [
+            f"{counts_[ruling]} {ruling}"
+            for ruling in ("supported", "refuted", "undecided", "untested")
+            if counts_[ruling]
+        ]
+        told.append(f"Of {len(tested)} claims tested: {', '.join(parts)}.")
+    if found.lost:
+        told.append(f"{len(found.lost)} run{'s' * (len(found.lost) > 1)} did not complete: see below.")
+    return told
+
+
+def number(value: object, digits: int) -> str:
+    if value is None or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return NONE
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """+0.12, −1.50, and 0.00 without a sign."""
+    if not math.isfinite(value):
+        return NONE
+    text = f"{value:+.{digits}f}"
+    return (text[1:] if float(text) == 0 else text).replace("-", "−")
+
+
+def p_word(p: float) -> str:
+    if not math.isfinite(p):
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %" if math.isfinite(value) else NONE
+
+
+def _mean_sd(row: Mapping[Any, Any], metric: str, factor: float = 100, digits: int = 2) -> str:
+    mean, sd = row[f"{metric}_mean"], row[f"{metric}_sd"]
+    if not isinstance(mean, float) or not math.isfinite(mean):
+        return NONE
+    spread = f" ± {factor * sd:.{digits}f}" if isinstance(sd, float) and math.isfinite(sd) else ""
+    return f"{factor * mean:.{digits}f}{spread}"
+
+
+def _span(row: Mapping[Any, Any], metric: str) -> str:
+    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+    if not isinstance(low, float) or not isinstance(high, float) or not math.isfinite(low):
+        return NONE
+    return f"{100 * low:.2f} to {100 * high:.2f}"
+
+
+def _without(i: int, headings: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    return headings[:i] + headings[i + 1 :], [row[:i] + row[i + 1 :] for row in rows]

@@ -1,0 +1,241 @@
+"""Report: `python -m normlab.report lightning_logs/replication` makes tables, verdicts, figures and one page of it.
+
+Reads files only: no torch, and no network.
+"""
+
+import argparse
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from normlab.analysis import tables, words
+from normlab.analysis.cells import Sorted, chosen, sort
+from normlab.analysis.claims import judge
+from normlab.analysis.page import Section, Shown, render
+from normlab.analysis.table import runs
+from normlab.errors import DataError, NormlabError
+from normlab.record import write_atomically
+from normlab.study import Study
+
+__all__ = ["main", "report"]
+
+COLOURS = {"better": "green", "supported": "green", "worse": "red", "refuted": "red", "equivalent": "blue"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; returns the exit code: 0, or 2 where the folder cannot be reported."""
+    parser = argparse.ArgumentParser(
+        prog="python -m normlab.report",
+        description="Tables, verdicts, figures and report.html of a folder of runs.",
+        epilog="Example: python -m normlab.report lightning_logs/sweep norm=bn,ln l1=0",
+    )
+    parser.add_argument("folder", type=Path, help="a folder with runs in it, at any depth")
+    parser.add_argument(
+        "choose", nargs="*", metavar="setting=value", help="only these runs, as in norm=bn,ln epochs=20"
+    )
+    parser.add_argument("--out", type=Path, help="where the report goes; the folder itself unless given")
+    parser.add_argument("--margin", type=float, help="margin of equivalence, percentage points; the study's or 0.05")
+    parser.add_argument("--no-figures", action="store_true", help="tables and page only: a matter of a second or two")
+    given = parser.parse_args(arguments)
+    try:
+        report(given.folder, given.choose, given.out, margin=given.margin, figures=not given.no_figures)
+    except NormlabError as error:
+        print(f"normlab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("normlab: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def report(
+    folder: Path,
+    choose: Sequence[str] = (),
+    out: Path | None = None,
+    *,
+    margin: float | None = None,
+    figures: bool = True,
+) -> None:
+    """Writes summary.csv, comparisons.csv, claims.csv, errors.csv, overlap.csv, times.csv, figures/ and report.html,
+    and prints the tables.
+
+    Args:
+        choose: "setting=value" or "setting=a,b": only runs that have one of these values.
+        out: where to; the folder itself by default.
+        margin: of equivalence, in percentage points; that of the study by default, else 0.05.
+
+    Raises `NormlabError`, in one line, where there is nothing to report or runs cannot be compared.
+    """
+    if not folder.is_dir():
+        raise NormlabError(f"{folder} is no folder: name one with runs in it, such as lightning_logs/replication_quick")
+    study = Study.find(folder)
+    margin = margin if margin is not None else study.margin if study else 0.05
+    if not (math.isfinite(margin) and margin > 0):
+        raise NormlabError(f"--margin {margin:g}: must be above 0 percentage points")
+    found = sort(chosen(runs(folder), _wanted(choose)), study.factors if study else ())
+    pairs = tables.compared(found, margin)
+    tested = judge(study, found) if study else []
+    summary, timed = tables.summary(found), tables.times(found)
+    errors, overlap = tables.errors_table(found), tables.overlap_table(found)
+    published = tables.published_table(study, found) if study else None
+
+    out = out or folder
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        written = {"summary": summary, "comparisons": tables.comparisons_table(pairs, margin), "times": timed}
+        written |= {"claims": tables.claims_table(tested), "errors": errors, "overlap": overlap}
+        for name, table in written.items():
+            text = table.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+            write_atomically(out / f"{name}.csv", text.encode())
+    except OSError as error:
+        raise NormlabError(f"{out}: nothing can be written there ({error.strerror}): choose another --out") from None
+
+    seconds = timed.groupby("setting")["fit_s"].mean().dropna().to_dict()
+    told = words.findings(found, summary, pairs, margin, study, tested)
+    sections = [Section("settings", "Settings", tables=[words.settings_words(summary, seconds)])]
+    if tested:
+        sections.append(Section("claims", "Claims", CLAIMS, [words.claims_words(tested)], verdict=2))
+    if published is not None and len(published):
+        sections.append(Section("published", "Published numbers", tables=[words.published_words(published)]))
+    if pairs:
+        sections.append(Section("pairs", "Pairs", PAIRS, [words.pairs_words(pairs, margin)], verdict=1))
+    sections += [Section("curves", "Learning curves"), Section("factors", "Factors that are numbers")]
+    made_of = [words.errors_words(errors)] * bool(len(errors)) + [words.overlap_words(overlap)] * bool(len(overlap))
+    sections.append(Section("errors", "Errors", tables=made_of))
+    sections += [Section("galleries", "Misclassified images"), Section("confusion", "Confusion")]
+    if found.lost:
+        sections.append(Section("lost", "Runs that did not complete", tables=[_lost(found)]))
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # rich takes 80 columns where there is no terminal, and would fold tables in logs
+    _print(console, told, found.notes, sections)
+    if figures:
+        _draw(found, pairs, margin, study, out / "figures", {section.id: section for section in sections})
+    values: dict[str, Any] = {
+        "title": f"{folder.resolve().name}: {_count(len(found.cells), 'setting')} on {found.data}",
+        "question": study.question if study else "",
+        "about": _about(found),
+        "findings": told,
+        "notes": found.notes,
+        "sections": [section for section in sections if section.tables or section.pictures],
+        "made": _made(found),
+        "command": shlex.join(
+            ["python", "-m", "normlab.report", folder.name if folder.is_absolute() else str(folder), *choose]
+        ),
+    }
+    write_atomically(out / "report.html", render(values).encode())
+    places = f"{out / 'report.html'}, *.csv" + (f", {out / 'figures'}" if figures else "")
+    console.print(f"Written: {places}", highlight=False, markup=False, soft_wrap=True)
+
+
+CLAIMS = "What was said, and what these runs say to it."
+PAIRS = "Each pair of settings, as one family of tests: what differs, what is equivalent, and what is still undecided."
+
+
+def _wanted(choose: Sequence[str]) -> dict[str, list[str]]:
+    wanted = {}
+    for text in choose:
+        key, equals, values = text.partition("=")
+        if not (key and equals and values):
+            raise NormlabError(f"{text}: write setting=value, as in norm=bn,ln")
+        wanted[key] = values.split(",")
+    return wanted
+
+
+def _draw(
+    found: Sorted, pairs: Any, margin: float, study: Study | None, folder: Path, sections: dict[str, Section]
+) -> None:
+    """Draws every figure, writes it, and puts it into its section."""
+    from normlab.analysis.pictures import pictures, save  # matplotlib: half a second that --no-figures saves
+    from normlab.data.sources import DIGITS, load
+
+    images, classes, missing = None, DIGITS, ""
+    try:
+        loaded = load(found.data, download=False)
+        images, classes = loaded.test_images, loaded.classes
+    except DataError as error:
+        missing = str(error).splitlines()[0]
+    undrawn = []
+    console = Console(stderr=True)
+    with console.status("drawing") as status:
+        for picture in pictures(found, pairs, margin, study, images, classes):
+            status.update(f"drawing {picture.name}")
+            svg = save(picture, folder)
+            if svg is None:
+                undrawn.append(picture.name)
+            elif picture.section in sections:
+                sections[picture.section].pictures.append(Shown.of(svg, picture.caption))
+    if undrawn:
+        print(
+            f"normlab: {missing or 'the images do not fit the predictions'}: {len(undrawn)} galleries not drawn",
+            file=sys.stderr,
+        )
+
+
+def _lost(found: Sorted) -> words.Table:
+    rows = [[run.folder.name, run.record.status, run.record.error or ""] for run in found.lost]
+    return words.Table(["run", "status", "why"], rows, text=3)
+
+
+def _print(console: Console, told: Sequence[str], notes: Sequence[str], sections: Sequence[Section]) -> None:
+    for section in sections:
+        for table in section.tables:
+            if not table.rows:
+                continue
+            shown = RichTable(title=section.heading, title_justify="left", title_style="bold", box=None, pad_edge=False)
+            for i, heading in enumerate(table.headings):
+                shown.add_column(heading, justify="left" if i < table.text else "right", overflow="fold")
+            for row in table.rows:
+                cells = [escape(cell) for cell in row]
+                if section.verdict is not None:
+                    colour = COLOURS.get(row[section.verdict].split(" ")[0])
+                    cells[section.verdict] = (
+                        f"[{colour}]{cells[section.verdict]}[/]" if colour else cells[section.verdict]
+                    )
+                shown.add_row(*cells)
+            console.print(shown)
+            console.print()
+    for line in told:
+        console.print(line, highlight=False, markup=False)
+    for line in notes:
+        console.print(f"Mind: {line}", style="yellow", highlight=False, markup=False)
+    console.print()
+
+
+def _about(found: Sorted) -> str:
+    """The protocol in a line."""
+    run = next((run for cell in found.cells for run in cell.completed), found.cells[0].ended[0])
+    data, config = run.record.data, run.config
+    total = sum(len(cell.ended) for cell in found.cells)
+    parts = [f"{_count(total, 'run')} of {_count(len(found.cells), 'setting')}"]
+    if data:
+        held = f", {data['val']:,} held out" if data.get("val") else ""
+        parts.append(
+            f"{found.data}: {data.get('train', 0):,} training images{held}, {data.get('test', 0):,} test images"
+        )
+    parts.append(f"{_count(config['epochs'], 'epoch')}; the last epoch counts")
+    return ". ".join(parts) + "."
+
+
+def _made(found: Sorted) -> str:
+    """Devices and versions of the runs."""
+    records = [run.record for cell in found.cells for run in cell.completed]
+    devices = sorted({f"{r.device.get('name', r.device.get('accelerator'))}" for r in records})
+    versions = sorted({", ".join(f"{k} {v}" for k, v in r.versions.items()) for r in records})
+    return f"Trained on {', '.join(devices)}. {'; '.join(versions)}." if records else ""
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,84 @@
+"""Folders of runs made up for tests of the report: right in form, quick to make, with known numbers in them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from normlab.record import Record, write_metrics, write_predictions
+from normlab.settings import Data, Norm, Settings
+
+COLUMNS = ("epoch", "train_ce", "train_acc_running", "test_ce", "test_acc")
+
+
+def made_up(
+    folder: Path,
+    norm: str = "bn",
+    seed: int = 0,
+    *,
+    test_acc: float = 0.9,
+    curve: Sequence[float] | None = None,
+    status: str = "completed",
+    error: str | None = None,
+    data: str = "digits",
+    images: int = 100,
+    parameters: int = 7614,
+    files: bool = True,
+    wrong: Sequence[int] | None = None,
+    **settings: Any,
+) -> Record:
+    """Leaves one run in `folder`, below the name that its settings have.
+
+    curve: test accuracy after every epoch, the last one `test_acc` unless given. wrong: the test images that it gets
+    wrong; the first ones, as many as `test_acc` says, unless given.
+    """
+    asked = Settings(norm=Norm(name=norm), data=Data(name=data), seed=seed, test_curve=True, **settings)
+    place = folder / asked.slug()
+    place.mkdir(parents=True)
+    done = status == "completed"
+    metrics: dict[str, float | None] = {
+        "train_acc": test_acc + 0.01,
+        "train_acc_running": test_acc - 0.01,
+        "test_acc": test_acc,
+    }
+    metrics |= {"test_ce": 1 - test_acc, "train_ce": 0.9 - test_acc, "val_acc": None, "zeros": 0.0}
+    record = Record(
+        status=status,
+        error=error,
+        config=asked.model_dump(),
+        config_hash=asked.config_hash(),
+        setting=asked.setting(),
+        seed=seed,
+        data={"name": data, "train": 1297, "val": 0, "test": images},
+        parameters=parameters,
+        device={"accelerator": "cpu", "name": "a processor", "threads": 1},
+        versions={"torch": "2.15.0", "lightning": "2.6.6"},
+        metrics=metrics if done else {},
+        time={"fit_s": 12.5, "images_per_s": 1000.0, "epochs": 3} if done else {},
+    )
+    record.save(place)
+    if done and files:
+        accs = list(curve) if curve is not None else [test_acc - 0.2, test_acc - 0.1, test_acc]
+        rows = [
+            {"epoch": e + 1, "train_ce": 1 - a, "train_acc_running": a, "test_ce": 1 - a, "test_acc": a}
+            for e, a in enumerate(accs)
+        ]
+        write_metrics(place, rows, COLUMNS)
+        true = (np.arange(images) * 7 + np.arange(images) // 10) % 10
+        pred = true.copy()
+        bad = list(range(round(images * (1 - test_acc)))) if wrong is None else list(wrong)
+        pred[bad] = (true[bad] + 1) % 10
+        write_predictions(place, pred, np.where(pred == true, 0.9, 0.1), true)
+    return record
+
+
+def crossed(
+    folder: Path, cells: dict[tuple[str, float], float], seeds: int = 5, spread: float = 0.004, **settings: Any
+) -> None:
+    """Runs of several settings, (norm, l1) → mean test accuracy, whose accuracies scatter by `spread` in the same
+    way."""
+    for (norm, l1), mean in cells.items():
+        for seed in range(seeds):
+            wobble = spread * np.cos(3 * seed + len(norm) + 700 * l1)
+            made_up(folder, norm, seed, l1=l1, test_acc=float(mean + wobble), **settings)

@@ -1,0 +1,204 @@
+"""Runs into settings: what is refused, what is warned of."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up_runs import crossed, made_up
+
+from normlab.analysis.cells import Sorted, chosen, sort
+from normlab.analysis.table import runs
+from normlab.errors import NormlabError
+from normlab.settings import Settings
+
+
+def sorted_(folder: Path) -> Sorted:
+    return sort(runs(folder))
+
+
+def labels(folder: Path) -> list[str]:
+    return [cell.label for cell in sorted_(folder).cells]
+
+
+def test_settings_are_named_by_what_differs(tmp_path: Path) -> None:
+    crossed(tmp_path, {("gn", 0.0): 0.9, ("bn", 1e-3): 0.8, ("bn", 0.0): 0.9, ("gn", 1e-3): 0.8}, seeds=2)
+    assert labels(tmp_path) == ["bn", "bn l1=0.001", "gn", "gn l1=0.001"]
+    assert sorted_(tmp_path).factors == ("norm", "l1")
+
+
+def test_a_norms_own_options_go_without_saying(tmp_path: Path) -> None:
+    for norm in ("none", "bn", "gn"):  # num_groups, momentum and eps differ with the norm, and only with it
+        made_up(tmp_path, norm)
+    assert labels(tmp_path) == ["none", "bn", "gn"]
+
+
+def test_numbers_sort_as_numbers(tmp_path: Path) -> None:
+    for size in (2, 16, 128):
+        made_up(tmp_path, "bn", batch_size=size)
+    assert labels(tmp_path) == ["bn batch_size=2", "bn batch_size=16", "bn batch_size=128"]
+
+
+def test_runs_of_a_setting_are_its_seeds(tmp_path: Path) -> None:
+    crossed(tmp_path, {("bn", 0.0): 0.9}, seeds=3, spread=0.01)
+    (cell,) = sorted_(tmp_path).cells
+    assert list(cell.values("test_acc")) == [0, 1, 2]
+    assert cell.series("test_acc").shape == (3, 3)
+    pred = cell.stacked("pred")
+    assert pred is not None
+    assert pred.shape == (3, 100)
+
+
+def test_curves_of_unequal_length_are_padded(tmp_path: Path) -> None:
+    made_up(tmp_path, "bn", 0, curve=[0.1, 0.5])
+    made_up(tmp_path, "bn", 1, curve=[0.2, 0.3, 0.4])
+    (cell,) = sorted_(tmp_path).cells
+    np.testing.assert_allclose(cell.series("test_acc"), [[0.1, 0.5, np.nan], [0.2, 0.3, 0.4]])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ({"data": "digits"}, {"data": "mnist"}, "differ in data"),
+        ({"epochs": 3}, {"epochs": 5}, "differ in epochs"),
+        ({"val_size": 0}, {"val_size": 100}, "differ in val_size"),
+    ],
+)
+def test_data_sets_and_protocols_are_never_mixed(tmp_path: Path, one: dict, other: dict, told: str) -> None:
+    made_up(tmp_path, "bn", **one)
+    made_up(tmp_path, "ln", **other)
+    with pytest.raises(NormlabError, match=told) as error:
+        sorted_(tmp_path)
+    assert "\n" not in str(error.value)
+    key = told.removeprefix("differ in ")
+    assert f"{key}=" in str(error.value), "the line says how to choose"
+
+
+def test_a_study_may_vary_its_protocol_but_never_its_data(tmp_path: Path) -> None:
+    made_up(tmp_path, "bn", epochs=3)
+    made_up(tmp_path, "bn", epochs=5)
+    assert [cell.label for cell in sort(runs(tmp_path), ["epochs"]).cells] == ["bn epochs=3", "bn epochs=5"]
+    made_up(tmp_path, "bn", epochs=3, data="mnist")
+    with pytest.raises(NormlabError, match="differ in data"):
+        sort(runs(tmp_path), ["epochs", "data"])
+
+
+def test_choosing(tmp_path: Path) -> None:
+    crossed(tmp_path, {("bn", 0.0): 0.9, ("ln", 0.0): 0.9, ("bn", 1e-3): 0.9}, seeds=1)
+    found = runs(tmp_path)
+    assert len(chosen(found, {"norm": ["bn"]})) == 2
+    assert len(chosen(found, {"norm": ["bn", "ln"], "l1": ["0"]})) == 2
+    assert len(chosen(found, {"l1": ["1e-3"]})) == 1, "numbers are compared as numbers"
+    for wanted, told in [
+        ({"nrm": ["bn"]}, "nrm is no setting"),
+        ({"norm": ["gn"]}, "there are bn, ln"),
+        ({"norm": ["ln"], "l1": ["1e-3"]}, "at once"),
+    ]:
+        with pytest.raises(NormlabError, match=told):
+            chosen(found, wanted)
+
+
+def notes(folder: Path) -> str:
+    return " ".join(sorted_(folder).notes)
+
+
+def test_a_clean_study_has_no_warning(tmp_path: Path) -> None:
+    crossed(tmp_path, {("bn", 0.0): 0.9, ("ln", 0.0): 0.9, ("bn", 1e-3): 0.9, ("ln", 1e-3): 0.9})
+    assert sorted_(tmp_path).notes == ()
+
+
+def test_unequal_parameters_are_told(tmp_path: Path) -> None:
+    for seed in range(5):
+        made_up(tmp_path, "none", seed, parameters=7466)
+        made_up(tmp_path, "bn", seed)
+    assert "7,466: none; 7,614: bn" in notes(tmp_path)
+
+
+def test_the_seed_studys_own_design_is_told_to_be_confounded(tmp_path: Path) -> None:
+    crossed(tmp_path, {("bn", 1e-3): 0.9, ("ln", 0.0): 0.9, ("gn", 0.0): 0.9})
+    assert "l1 changes only together with norm" in notes(tmp_path)
+
+
+def test_chance_is_told(tmp_path: Path) -> None:
+    crossed(tmp_path, {("bn", 0.0): 0.9})
+    made_up(tmp_path, "none", 0, test_acc=0.1)
+    made_up(tmp_path, "none", 1, test_acc=0.9)
+    assert "none: the network never left chance with seed 0." in notes(tmp_path)
+    assert "bn: the network" not in notes(tmp_path)
+
+
+def test_lost_runs_are_kept_and_told(tmp_path: Path) -> None:
+    crossed(tmp_path, {("bn", 0.0): 0.9})
+    made_up(tmp_path, "ln", 0)
+    made_up(tmp_path, "ln", 1, status="diverged", error="the loss was not finite")
+    made_up(tmp_path, "gn", 0, status="failed", error="no memory")
+    found = sorted_(tmp_path)
+    assert [(run.record.setting["norm"], run.record.status) for run in found.lost] == [
+        ("ln", "diverged"),
+        ("gn", "failed"),
+    ]
+    assert "ln: 1 of 2 runs diverged" in notes(tmp_path)
+    assert "gn: no run completed" in notes(tmp_path)
+    assert "not trained with the same seeds" in notes(tmp_path)
+
+
+def test_few_seeds_are_told(tmp_path: Path) -> None:
+    crossed(tmp_path, {("bn", 0.0): 0.9, ("ln", 0.0): 0.9}, seeds=3)
+    assert "3 seeds a setting" in notes(tmp_path)
+
+
+def test_a_run_that_stands_twice_counts_once(tmp_path: Path) -> None:
+    crossed(tmp_path / "a", {("bn", 0.0): 0.9}, seeds=2)
+    crossed(tmp_path / "b", {("bn", 0.0): 0.9}, seeds=1)
+    (cell,) = sorted_(tmp_path).cells
+    assert len(cell.ended) == 2
+    assert "stands in two folders" in notes(tmp_path)
+
+
+def test_a_finished_run_counts_before_a_failed_one_of_the_same_name(tmp_path: Path) -> None:
+    made_up(tmp_path / "a", "bn", 0, status="interrupted", error="stopped from outside")
+    made_up(tmp_path / "b", "bn", 0)
+    (cell,) = sorted_(tmp_path).cells
+    assert len(cell.completed) == 1
+    assert not sorted_(tmp_path).lost
+
+
+def test_unevenness_is_the_ground_that_was_lost(tmp_path: Path) -> None:
+    made_up(tmp_path, "bn", 0, curve=[0.5, 0.4, 0.9, 0.7, 0.95])
+    made_up(tmp_path, "bn", 1, curve=[0.5, 0.6, 0.9])
+    (cell,) = sorted_(tmp_path).cells
+    values = cell.values("unevenness")
+    assert values[0] == pytest.approx(0.1 + 0.2)
+    assert values[1] == 0
+
+
+def test_every_default_is_a_setting_that_can_be_chosen() -> None:
+    assert {"norm", "l1", "lr", "batch_size", "penalty.scope"} <= set(Settings().flat())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.csv", b"epoch,test_acc\n1,high\n"),
+        ("metrics.csv", b"\xff\xfe\x00"),
+        ("predictions.npz", b"PK\x03\x04 and no more"),
+        ("predictions.npz", b""),
+    ],
+)
+def test_a_damaged_file_is_told_in_a_line(tmp_path: Path, name: str, content: bytes) -> None:
+    made_up(tmp_path, "bn")
+    (file,) = tmp_path.rglob(name)
+    file.write_bytes(content)
+    (run,) = runs(tmp_path)
+    with pytest.raises(NormlabError, match="is damaged") as error:
+        _ = run.curves if name == "metrics.csv" else run.predictions
+    assert "\n" not in str(error.value)
+
+
+def test_predictions_never_run_code(tmp_path: Path) -> None:
+    """A pickled object in predictions.npz is refused, not loaded."""
+    made_up(tmp_path, "bn")
+    (file,) = tmp_path.rglob("predictions.npz")
+    np.savez(file, pred=np.array([{"a": 1}], dtype=object))
+    (run,) = runs(tmp_path)
+    with pytest.raises(NormlabError, match="is damaged"):
+        _ = run.predictions

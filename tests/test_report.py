@@ -1,0 +1,279 @@
+"""The report: its files, its page, its table, and what it refuses."""
+
+import csv
+import re
+import shutil
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up_runs import crossed, made_up
+
+from normlab.data.sources import load
+from normlab.report import main
+from normlab.study import Study
+
+CELLS = {("bn", 0.0): 0.95, ("bn", 1e-3): 0.90, ("ln", 0.0): 0.951, ("ln", 1e-3): 0.92}
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study's folder, reported with figures."""
+    folder = tmp_path_factory.mktemp("logs") / "replication"
+    crossed(folder, CELLS, images=500)
+    Study.named("replication").save(folder)
+    assert main([str(folder)]) == 0
+    return folder
+
+
+def test_the_summary_is_right(made: Path) -> None:
+    table = {row["setting"]: row for row in rows(made / "summary.csv")}
+    assert list(table) == ["bn", "bn l1=0.001", "ln", "ln l1=0.001"]
+    accs = 0.95 + 0.004 * np.cos(3 * np.arange(5) + 2)
+    assert float(table["bn"]["test_acc_mean"]) == pytest.approx(accs.mean())
+    assert float(table["bn"]["test_acc_sd"]) == pytest.approx(accs.std(ddof=1))
+    assert table["bn"]["n"] == "5"
+    assert table["bn"]["parameters"] == "7614"
+
+
+def test_every_pair_has_a_verdict(made: Path) -> None:
+    table = rows(made / "comparisons.csv")
+    assert len(table) == 6
+    by_pair = {(row["a"], row["b"]): row for row in table}
+    assert by_pair["bn", "bn l1=0.001"]["verdict"] == "better"
+    assert float(by_pair["bn", "bn l1=0.001"]["difference_pp"]) == pytest.approx(5, abs=0.5)
+    assert {row["verdict"] for row in table} <= {"better", "worse", "equivalent", "undecided"}
+
+
+def test_claims_are_ruled_on(made: Path) -> None:
+    table = {(row["claim"], row["source"]): row["ruling"] for row in rows(made / "claims.csv")}
+    assert table["L1 lowers the accuracy of batch norm", "seed study"] == "supported"
+    assert table["Layer norm is more accurate than group norm", "seed study, its numbers"] == "untested"
+    assert len(table) == len(Study.named("replication").claims)
+
+
+class Page(HTMLParser):
+    """What a page fetches, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetched += [str(value) for key, value in attrs if key in ("src", "href", "data")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_holds_everything_itself(made: Path) -> None:
+    page = Page((made / "report.html").read_text(encoding="utf-8"))
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    assert all(place.startswith(("data:image/svg+xml;base64,", "#")) for place in page.fetched)
+    assert page.tags.count("img") == len(list((made / "figures").glob("*.svg")))
+    assert "bn l1=0.001" in page.text
+    assert "What do the norms and the L1 penalty do" in page.text
+
+
+def test_figures_come_as_png_and_svg(made: Path) -> None:
+    svg, png = ({file.stem for file in (made / "figures").glob(f"*.{form}")} for form in ("svg", "png"))
+    assert svg == png
+    assert {"accuracy", "differences", "curves", "variance", "overlap", "confusion-bn", "misclassified-bn"} <= svg
+    for file in (made / "figures").glob("*.png"):
+        assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_runs_give_the_same_bytes(made: Path, tmp_path: Path) -> None:
+    assert main([str(made), "--out", str(tmp_path)]) == 0
+    for file in tmp_path.rglob("*"):
+        if file.is_file():
+            assert file.read_bytes() == (made / file.relative_to(tmp_path)).read_bytes(), file.name
+
+
+def test_a_moved_folder_keeps_its_verdicts(made: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere, with spaces and ü"
+    shutil.copytree(made, moved, ignore=shutil.ignore_patterns("report.html", "figures", "[ceost]*.csv"))
+    assert main([str(moved), "--no-figures"]) == 0
+    for name in ("summary", "comparisons", "claims", "errors", "overlap"):
+        assert (moved / f"{name}.csv").read_bytes() == (made / f"{name}.csv").read_bytes()
+
+
+def test_a_name_with_markup_is_shown_and_not_obeyed(tmp_path: Path) -> None:
+    folder = tmp_path / "<script>alert(1)</script>"
+    crossed(folder, {("bn", 0.0): 0.9}, seeds=2)
+    made_up(folder, "bn", 7, status="failed", error="<img src=x onerror=alert(1)> [bold]")
+    assert main([str(folder), "--no-figures"]) == 0
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert "<img src=x onerror=alert(1)> [bold]" in page.text
+
+
+def test_failures_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    crossed(tmp_path, {("bn", 0.0): 0.9})
+    made_up(tmp_path, "gn", 0, status="failed", error="no memory for [this]")
+    made_up(tmp_path, "gn", 1, status="unavailable", error="there is no GPU")
+    assert main([str(tmp_path), "--no-figures"]) == 0
+    told = capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for text in ("no memory for [this]", "there is no GPU"):
+        assert text in told
+        assert text in page
+    assert rows(tmp_path / "summary.csv")[1]["failed"] == "1"
+    assert rows(tmp_path / "summary.csv")[1]["unavailable"] == "1"
+
+
+def test_nothing_but_failures_is_still_a_report(tmp_path: Path) -> None:
+    made_up(tmp_path, "gn", 0, status="failed", error="no memory")
+    made_up(tmp_path, "bn", 0, status="diverged", error="the loss was not finite")
+    assert main([str(tmp_path)]) == 0
+    assert "no memory" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_one_run_is_a_report(tmp_path: Path) -> None:
+    made_up(tmp_path, "gn", 0)
+    assert main([str(tmp_path)]) == 0
+    assert rows(tmp_path / "comparisons.csv") == []
+
+
+def test_runs_without_their_files_still_have_a_table(tmp_path: Path) -> None:
+    for seed in range(3):
+        made_up(tmp_path, "gn", seed, files=False)
+        made_up(tmp_path, "bn", seed, files=False, test_acc=0.8)
+    assert main([str(tmp_path)]) == 0
+    assert len(rows(tmp_path / "comparisons.csv")) == 1
+
+
+@pytest.mark.parametrize(
+    ("factor", "levels"), [("batch_size", (8, 32, 128)), ("l1", (0.0, 1e-4, 1e-3)), ("lr", (0.01, 0.03, 0.1))]
+)
+def test_numeric_factors_become_curves_by_themselves(tmp_path: Path, factor: str, levels: tuple[float, ...]) -> None:
+    for norm in ("bn", "gn"):
+        for level in levels:
+            for seed in range(2):
+                made_up(tmp_path, norm, seed, test_acc=0.9 + seed / 100, **{factor: level})
+    assert main([str(tmp_path)]) == 0
+    assert (tmp_path / "figures" / f"by-{factor}.svg").exists()
+
+
+def test_two_levels_make_no_curve(made: Path) -> None:
+    assert not (made / "figures" / "by-l1.svg").exists()
+
+
+def test_of_many_settings_only_neighbours_are_compared(tmp_path: Path) -> None:
+    for norm in ("bn", "gn"):
+        for size in (2, 4, 8, 16, 32, 64, 128):
+            for seed in range(2):
+                made_up(tmp_path, norm, seed, batch_size=size, test_acc=0.9 + seed / 100, files=False)
+    assert main([str(tmp_path), "--no-figures"]) == 0
+    assert len(rows(tmp_path / "comparisons.csv")) == 2 * 21 + 7
+
+
+def wrong(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of a refusal."""
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert "Traceback" not in told.err
+    return told.err
+
+
+def test_refusals_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is no folder" in wrong([str(tmp_path / "nothing")], capsys)
+    assert "holds no run" in wrong([str(tmp_path)], capsys)
+    made_up(tmp_path, "bn", data="digits")
+    assert "must be above 0" in wrong([str(tmp_path), "--margin", "0"], capsys)
+    assert "write setting=value" in wrong([str(tmp_path), "bn"], capsys)
+    assert "nrm is no setting" in wrong([str(tmp_path), "nrm=bn"], capsys)
+    made_up(tmp_path, "bn", data="mnist")
+    assert "differ in data" in wrong([str(tmp_path)], capsys)
+    assert not (tmp_path / "report.html").exists(), "a refusal writes nothing"
+    assert main([str(tmp_path), "data=digits", "--no-figures"]) == 0
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "result.json").write_text('{"schema": 1}')
+    assert "is damaged" in wrong([str(tmp_path), "data=digits"], capsys)
+
+
+def test_a_place_where_nothing_can_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_up(tmp_path, "bn")
+    (tmp_path / "file").touch()
+    assert "choose another --out" in wrong([str(tmp_path), "--out", str(tmp_path / "file")], capsys)
+
+
+def test_galleries_show_what_most_seeds_get_wrong(tmp_path: Path) -> None:
+    true = load("digits").test_labels
+    for seed in range(3):
+        made_up(tmp_path, "bn", seed, images=len(true), wrong=[5, 100 + seed], test_acc=0.99)
+    assert main([str(tmp_path)]) == 0
+    (row,) = rows(tmp_path / "errors.csv")
+    assert row["persistent"] == "1"
+    assert row["always"] == "1"
+    assert (tmp_path / "figures" / "misclassified-bn.png").exists()
+
+
+def test_galleries_that_cannot_be_drawn_here_are_kept_if_they_show_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of results goes where its images are not."""
+    folder = tmp_path / "logs"
+    crossed(folder, {("bn", 0.0): 0.9}, seeds=2, images=500)
+    assert main([str(folder)]) == 0
+    page = (folder / "report.html").read_bytes()
+
+    import normlab.data.sources
+    from normlab.errors import DataError
+
+    def none(*_: object, **__: object) -> None:
+        raise DataError("the images are not here")
+
+    monkeypatch.setattr(normlab.data.sources, "load", none)
+    capsys.readouterr()
+    assert main([str(folder)]) == 0
+    assert "not drawn" not in capsys.readouterr().err
+    assert (folder / "report.html").read_bytes() == page
+
+    made_up(folder, "bn", 5, test_acc=0.5, images=500)  # now the standing gallery shows something else
+    assert main([str(folder)]) == 0
+    assert "the images are not here: 1 galleries not drawn" in capsys.readouterr().err
+    assert "misclassified test images" not in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_no_torch_and_a_hundred_runs(tmp_path: Path) -> None:
+    """Torch stays out; the time (under three seconds on a quiet machine) must not run away."""
+    for norm in ("bn", "gn"):
+        for lr in (0.01, 0.02, 0.05, 0.1, 0.2):
+            for seed in range(10):
+                made_up(tmp_path, norm, seed, lr=lr, test_acc=0.9 + seed / 1000, images=10_000)
+    code = (
+        "import sys; from normlab.report import main; "
+        f"assert main([{str(tmp_path)!r}, '--no-figures']) == 0; "
+        "print(sorted({'torch', 'lightning', 'matplotlib', 'torchvision'} & set(sys.modules)), file=sys.stderr)"
+    )
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert time.perf_counter() - began < 60
+    assert len(pd.read_csv(tmp_path / "times.csv")) == 100
+
+
+def test_help_names_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    assert re.search(r"normlab\.report lightning_logs/\w+", capsys.readouterr().out)
