@@ -17,7 +17,7 @@ from normlab.config import Job
 from normlab.errors import NormlabError
 from normlab.record import Record
 
-__all__ = ["SweepProgress", "settled"]
+__all__ = ["SweepProgress", "modified", "settled"]
 
 EVERY = 1.0  # seconds between two looks at the files
 STILL_ALIVE = 300.0  # seconds after which a log gets a line though no run has ended
@@ -110,7 +110,7 @@ class SweepProgress:
                 self.ended[job.folder] = record
                 self.last = ended(job, record)
                 self._tell(f"{self._state()}; {self.last}")
-            elif _modified(job.folder / "train.log", job.folder / "metrics.csv") >= self.began:
+            elif modified(job.folder / "train.log", job.folder / "metrics.csv") >= self.began:
                 self.running[job.folder] = _epochs(job.folder / "metrics.csv")
 
     def _done(self) -> int:
@@ -173,7 +173,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _modified(*files: Path) -> int:
+def modified(*files: Path) -> int:
     """When one of the files was last written, ns; 0 where there is none."""
     times = [0]
     for file in files:

@@ -172,7 +172,8 @@ def _draw(
             if svg is None:
                 undrawn.append(picture.name)
             elif picture.section in sections:
-                sections[picture.section].pictures.append(Shown.of(svg, picture.caption))
+                widest = 540 if picture.section == "confusion" else 1140  # two side by side; the page
+                sections[picture.section].pictures.append(Shown.of(svg, picture.caption, widest))
     if undrawn:
         print(
             f"normlab: {missing or 'the images do not fit the predictions'}: {len(undrawn)} galleries not drawn",

@@ -12,12 +12,13 @@ from filelock import FileLock, Timeout
 
 from normlab.config import Job
 from normlab.job import BEGAN
-from normlab.progress import SweepProgress, settled
+from normlab.progress import SweepProgress, modified, settled
 from normlab.record import Record
 
 __all__ = ["parallel", "sweep"]
 
 TRIES = 2  # a run whose process dies without a record is given one more chance
+IDLE = 3  # launches that begin nothing before it is no use to launch again
 
 
 def parallel(overrides: Sequence[str], jobs: Sequence[Job]) -> list[str]:
@@ -49,27 +50,32 @@ def sweep(jobs: Sequence[Job], launch: Callable[[], None], began: int) -> None:
         began: when this command began, in nanoseconds of the file system's clock: what has ended since then, in
             whatever way, is not tried again.
     """
-    tried: Counter[Path] = Counter()
+    lost: Counter[Path] = Counter()  # how often a run was begun and left without a record
+    idle = 0
     os.environ[BEGAN] = str(began)
     with SweepProgress(jobs, began, jobs[0].folder.parent / "progress.log"):
         while left := [job for job in jobs if not settled(job, began)]:
             free = [job for job in left if not _busy(job.folder)]
-            for job in (hopeless := [job for job in free if tried[job.folder] == TRIES]):
-                _give_up(job)
-            if hopeless:
-                continue
             if not free:  # the rest is trained by other processes: done when they are, or taken over when they die
                 time.sleep(1)
                 continue
-            tried.update(job.folder for job in free)
+            logs = {job.folder: modified(job.folder / "train.log") for job in free}
             try:
                 launch()
-            except SystemExit as error:  # Hydra's way to say that a worker died or a run raised; its own lines say why
+            except SystemExit as error:  # Hydra's way to say that a worker died; its own lines say more
                 if error.code == 130:
                     raise KeyboardInterrupt from None
-                print(
-                    f"normlab: the launcher stopped (exit code {error.code}); going on with the rest", file=sys.stderr
-                )
+                print("normlab: a process that trained has died; going on with the rest", file=sys.stderr)
+            open_ = [job for job in free if not settled(job, began) and not _busy(job.folder)]
+            begun = [job for job in open_ if modified(job.folder / "train.log") != logs[job.folder]]
+            lost.update(job.folder for job in begun)
+            # One at a time: who dies takes along whatever trains beside it, and that may do better alone.
+            for job in [job for job in begun if lost[job.folder] >= TRIES][:1]:
+                _give_up(job)
+            idle = idle + 1 if len(open_) == len(free) and not begun else 0
+            if idle == IDLE:
+                print(f"normlab: {len(open_)} runs could not be begun: the lines above say why", file=sys.stderr)
+                return
 
 
 def _busy(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 Everything about a command line is checked before torch is imported and before anything is written.
 """
 
+import json
 import signal
 import sys
 from collections.abc import Sequence
@@ -174,7 +175,11 @@ def settings_page() -> str:
     for name in choices("study"):
         lines = (conf_dir() / "study" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
         page += ["", f"# study={name}: {lines[1].partition('# ')[2]}"]
-        page += [f"{key}={value}" for key, value in [*sweep_of(name).items(), *dotted(protocol(name)).items()]]
+        page += [f"{key}={value}" for key, value in sweep_of(name).items()]
+        page += [
+            f"{key}: {value if isinstance(value, str) else json.dumps(value)}"
+            for key, value in dotted(protocol(name)).items()
+        ]
     return "\n".join(f"  {line}".rstrip() for line in page) + "\n"
 
 

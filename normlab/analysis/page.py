@@ -22,10 +22,11 @@ class Shown:
     caption: str
 
     @classmethod
-    def of(cls, svg: bytes, caption: str) -> "Shown":
-        """Takes the width from the SVG itself, which matplotlib writes in points (72 an inch)."""
+    def of(cls, svg: bytes, caption: str, widest: int) -> "Shown":
+        """Takes the width, up to the widest that it may have, from the SVG: matplotlib writes points, 72 an inch."""
         found = re.search(rb'<svg[^>]* width="([\d.]+)pt"', svg)
-        return cls(base64.b64encode(svg).decode(), round(float(found[1]) * 100 / 72) if found else 1000, caption)
+        width = round(float(found[1]) * 100 / 72) if found else widest
+        return cls(base64.b64encode(svg).decode(), min(width, widest), caption)
 
 
 @dataclass(frozen=True)

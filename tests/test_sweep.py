@@ -1,0 +1,335 @@
+"""A sweep is seen through to its end, whatever happens to a worker; and one display shows how far it is."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from rich.console import Console
+
+from normlab import sweep as module
+from normlab.config import Job, plan
+from normlab.progress import SweepProgress, duration, settled
+from normlab.record import Record
+from normlab.report import main as report
+from normlab.sweep import parallel, sweep
+
+
+def jobs_in(folder: Path, *overrides: str) -> list[Job]:
+    jobs = plan(["data=digits", "epochs=2", f"log_dir={folder}", *(overrides or ["seed=0,1"])], multirun=True)
+    for job in jobs:
+        job.folder.mkdir(parents=True, exist_ok=True)
+    return jobs
+
+
+def leave(job: Job, status: str = "completed", error: str | None = None) -> None:
+    """What a run leaves when it ends."""
+    settings = job.settings
+    Record(
+        status=status,
+        error=error,
+        config=settings.model_dump(),
+        config_hash=settings.config_hash(),
+        setting=settings.setting(),
+        seed=settings.seed,
+        metrics={"test_acc": 0.975} if status == "completed" else {},
+        time={"fit_s": 100.0} if status == "completed" else {},
+    ).save(job.folder)
+
+
+def statuses(jobs: Sequence[Job]) -> list[str]:
+    return [Record.load(job.folder).status for job in jobs]
+
+
+def launches(do: Callable[[int], None]) -> tuple[Callable[[], None], list[int]]:
+    """A launcher that calls `do` with the number of the launch, and a list that counts the launches."""
+    count: list[int] = []
+
+    def launch() -> None:
+        count.append(len(count))
+        do(count[-1])
+
+    return launch, count
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(module.BEGAN, "0")  # so that what sweep() sets is taken back after the test
+
+
+def test_one_launch_does_it_all(tmp_path: Path) -> None:
+    jobs = jobs_in(tmp_path)
+    launch, count = launches(lambda _: [leave(job) for job in jobs] and None)
+    sweep(jobs, launch, began=0)
+    assert len(count) == 1
+
+
+def test_what_failed_now_is_not_tried_again(tmp_path: Path) -> None:
+    jobs = jobs_in(tmp_path)
+    launch, count = launches(lambda _: [leave(job, "failed", "no memory") for job in jobs] and None)
+    sweep(jobs, launch, began=time.time_ns() - 10**9)
+    assert len(count) == 1
+    assert statuses(jobs) == ["failed", "failed"]
+
+
+def test_what_failed_earlier_is(tmp_path: Path) -> None:
+    jobs = jobs_in(tmp_path)
+    for job in jobs:
+        leave(job, "failed", "no memory")
+        os.utime(job.folder / "result.json", (1, 1))
+    launch, count = launches(lambda _: [leave(job) for job in jobs] and None)
+    sweep(jobs, launch, began=time.time_ns() - 10**9)
+    assert len(count) == 1
+    assert statuses(jobs) == ["completed", "completed"]
+
+
+def test_a_dead_worker_hides_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A worker that is killed takes the whole launch with it; later launches do the rest, however many it takes."""
+    jobs = jobs_in(tmp_path, "seed=range(5)")
+
+    def die_after(number: int) -> None:
+        leave(jobs[number])
+        raise SystemExit(1)
+
+    launch, count = launches(die_after)
+    sweep(jobs, launch, began=0)
+    assert statuses(jobs) == ["completed"] * 5
+    assert len(count) == 5
+    assert "going on with the rest" in capsys.readouterr().err
+
+
+def test_a_run_that_kills_its_process_is_given_up_and_told(tmp_path: Path) -> None:
+    """Two runs train side by side; one of them is too much for the machine and takes the other along."""
+    jobs = jobs_in(tmp_path, "seed=0,1,2")
+
+    def kill(number: int) -> None:
+        if number < 2:
+            for job in jobs[:2]:
+                (job.folder / "train.log").write_text(str(number))
+                os.utime(job.folder / "train.log", (10**9, 10**9 + number))
+            raise SystemExit(1)
+        for job in jobs:
+            if not settled(job, 0):
+                leave(job)
+
+    launch, count = launches(kill)
+    sweep(jobs, launch, began=0)
+    assert statuses(jobs) == ["failed", "completed", "completed"]
+    assert "died twice" in str(Record.load(jobs[0].folder).error)
+    assert len(count) == 3
+
+
+def test_a_launcher_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def nothing(_: int) -> None:
+        raise SystemExit(1)
+
+    launch, count = launches(nothing)
+    sweep(jobs_in(tmp_path), launch, began=0)
+    assert len(count) == module.IDLE
+    assert "2 runs could not be begun" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_it(tmp_path: Path) -> None:
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    launch, count = launches(stop)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(jobs_in(tmp_path), launch, began=0)
+    assert len(count) == 1
+    assert "stopped with 0/2" in (tmp_path / "sweep" / "progress.log").read_text(encoding="utf-8")
+
+
+def test_runs_of_another_process_are_waited_for(tmp_path: Path) -> None:
+    jobs = jobs_in(tmp_path)
+    lock = FileLock(jobs[1].folder / ".lock", thread_local=False)  # another thread lets it go
+    lock.acquire()
+
+    def finish() -> None:
+        leave(jobs[1])
+        lock.release()
+
+    launch, count = launches(lambda _: leave(jobs[0]))
+    other = threading.Timer(2.5, finish)
+    other.start()
+    sweep(jobs, launch, began=0)
+    other.join()
+    assert statuses(jobs) == ["completed", "completed"]
+    assert len(count) == 1
+
+
+def test_runs_of_a_process_that_dies_are_taken_over(tmp_path: Path) -> None:
+    jobs = jobs_in(tmp_path)
+    lock = FileLock(jobs[1].folder / ".lock", thread_local=False)  # another thread lets it go
+    lock.acquire()
+    launch, count = launches(lambda number: leave(jobs[number]))
+    other = threading.Timer(1.5, lock.release)
+    other.start()
+    sweep(jobs, launch, began=0)
+    other.join()
+    assert statuses(jobs) == ["completed", "completed"]
+    assert len(count) == 2
+
+
+def test_a_study_takes_every_core_with_a_thread_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import joblib
+
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 16)
+    jobs = jobs_in(tmp_path, "seed=0,1,2", "accelerator=cpu")
+    words = parallel([], jobs)
+    assert words[:2] == ["hydra/launcher=joblib", "hydra.launcher.n_jobs=3"]
+    assert "threads=1" in words
+    assert "threads=1" not in parallel(["threads=2"], jobs)
+    assert parallel(["hydra/launcher=basic"], jobs) == []
+    assert parallel([], jobs[:1]) == []
+
+
+def test_on_a_gpu_it_is_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import normlab.training.device
+
+    monkeypatch.setattr(normlab.training.device, "choose_accelerator", lambda _: "gpu")
+    assert parallel([], jobs_in(tmp_path, "seed=0,1,2")) == []
+
+
+def test_settled(tmp_path: Path) -> None:
+    (job,) = jobs_in(tmp_path, "seed=0")
+    now = time.time_ns()
+    assert settled(job, 0) is None
+    leave(job, "interrupted", "stopped")
+    assert settled(job, 0) is not None, "it has ended since"
+    assert settled(job, now + 10**10) is None, "it had ended before, and is done again"
+    leave(job)
+    assert settled(job, now + 10**10) is not None, "finished is finished"
+    (forced,) = jobs_in(tmp_path, "seed=0", "force=true")
+    assert settled(forced, now + 10**10) is None
+    (job.folder / "result.json").write_text("{")
+    assert settled(job, 0) is None
+
+
+def test_the_log_can_be_read(tmp_path: Path) -> None:
+    jobs = jobs_in(tmp_path)
+    console = Console(force_terminal=False, file=open(os.devnull, "w"))  # noqa: SIM115
+    log = tmp_path / "progress.log"
+    with SweepProgress(jobs, 0, log, console):
+        leave(jobs[0])
+        (jobs[1].folder / "train.log").touch()
+        deadline = time.monotonic() + 20
+        while "1/2" not in log.read_text(encoding="utf-8") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        leave(jobs[1], "failed", "no memory")
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+    assert "2 runs, 0 of them finished before" in lines[0]
+    assert "1/2 runs done" in lines[1]
+    assert f"{jobs[0].folder.name} completed: test 97.50 % in 2 min" in lines[1]
+    assert f"{jobs[1].folder.name} failed" in lines[2]
+    assert "2/2 runs have ended" in lines[-1]
+
+
+def test_the_live_display(tmp_path: Path) -> None:
+    jobs = jobs_in(tmp_path, "seed=range(12)")
+    console = Console(force_terminal=True, width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    with SweepProgress(jobs, 0, tmp_path / "progress.log", console) as shown:
+        leave(jobs[0])
+        for job in jobs[1:]:
+            (job.folder / "metrics.csv").write_text("epoch\n1\n")
+        shown._look()
+        console.print(shown._display())
+    text = console.export_text()
+    assert "1/12 runs done, 11 running" in text
+    assert f"{jobs[1].folder.name}  epoch 2/2" in text
+    assert "and 3 more" in text
+    assert f"last: {jobs[0].folder.name} completed: test 97.50 %" in text
+    assert "54%" in text  # 2 + 11 of 24 epochs
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(42, "42 s"), (300, "5 min"), (5990, "1 h 40 min"), (11100, "3 h 5 min")]
+)
+def test_durations(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+STUDY = ["study=replication_quick", "norm=bn,gn", "seed=0,1", "epochs=2", "accelerator=cpu"]
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "normlab.train", *STUDY, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    command += ["threads=1", f"log_dir={folder}", *more]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def results(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("result.json"))
+
+
+TABLES = ("summary", "comparisons", "claims", "errors", "overlap")
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_ends_with_the_same_tables(tmp_path: Path) -> None:
+    undisturbed = start(tmp_path / "a")
+    told, _ = undisturbed.communicate(timeout=400)
+    assert undisturbed.returncode == 0, told
+
+    killed = start(tmp_path / "b")
+    deadline = time.monotonic() + 200
+    while not results(tmp_path / "b") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    before = {file: file.read_bytes() for file in results(tmp_path / "b") if '"completed"' in file.read_text()}
+    assert 0 < len(before) < 8, "it was killed on its way"
+
+    again = start(tmp_path / "b")
+    told, _ = again.communicate(timeout=400)
+    assert again.returncode == 0, told
+    assert len(results(tmp_path / "b")) == 8
+    for file, content in before.items():
+        assert file.read_bytes() == content, "what stood finished was left alone"
+    for place in ("a", "b"):
+        assert report([str(tmp_path / place / "replication_quick"), "--no-figures"]) == 0
+    for table in TABLES:
+        one, other = (tmp_path / place / "replication_quick" / f"{table}.csv" for place in ("a", "b"))
+        assert one.read_bytes() == other.read_bytes(), table
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_study(tmp_path: Path) -> None:
+    """Both end well with all runs done, and both have trained: each has two workers, and more were at work."""
+    both = [start(tmp_path) for _ in range(2)]
+    told = [process.communicate(timeout=400)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert len(results(tmp_path)) == 8
+    for process_told in told:
+        assert "8 runs: 8 completed" in process_told
+    workers = {file.name.split(".")[-2] for file in tmp_path.rglob("events.out.tfevents.*")}  # their process ids
+    assert len(workers) > 2
+
+
+@pytest.mark.slow
+def test_a_failing_run_neither_stops_nor_hides_the_others(tmp_path: Path) -> None:
+    """lr=1e30 diverges, gpu is not there or trains; the rest completes, and the end lists what became of each."""
+    command = [
+        sys.executable,
+        "-m",
+        "normlab.train",
+        "study=replication_quick",
+        "norm=bn",
+        "seed=0",
+        "l1=0",
+        "epochs=1",
+    ]
+    command += ["lr=0.1,1e30", "accelerator=cpu", "gradient_clip=null", "schedule=constant", f"log_dir={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    assert "2 runs: 1 completed, 1 diverged" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "diverged: the" in done.stdout
