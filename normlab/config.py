@@ -132,6 +132,12 @@ def plan(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
     """
     study = study_of(overrides)
     multirun = multirun or study is not None
+    launching = [override for override in overrides if override.lstrip("+").startswith("hydra.launcher.")]
+    if launching and study is None and not any(override.startswith("hydra/launcher=") for override in overrides):
+        raise ConfigError(f"{launching[0]} goes with a launcher: hydra/launcher=joblib")
+    overrides = [
+        override for override in overrides if override not in launching
+    ]  # changes no run; the launcher may come
     swept = [f"{key}={value}" for key, value in sweep_of(study).items()] if study else []
     planned: dict[Path, Job] = {}
     for job in _crossed([*swept, *overrides]) if multirun else [list(overrides)]:
@@ -148,8 +154,10 @@ def plan(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
 
 def study_of(overrides: Sequence[str]) -> str | None:
     """The study that a command line names; `ConfigError` where there is no such study."""
+    if inside := [override for override in overrides if override.lstrip("+").startswith("study.")]:
+        raise ConfigError(f"{inside[0]}: a study's question and claims stand in its file in conf/study/, not here")
     named = [override.partition("=")[2] for override in overrides if override.startswith(("study=", "+study="))]
-    if not named or named[-1] in ("null", ""):
+    if not named or named[-1] == "null":
         return None
     if named[-1] not in choices("study"):
         one = "one study at a time: " if "," in named[-1] else ""

@@ -18,9 +18,11 @@ from normlab.errors import BusyError, NormlabError
 from normlab.progress import settled
 from normlab.record import Record
 
-__all__ = ["BEGAN", "job"]
+__all__ = ["BEGAN", "ONLY", "job"]
 
-BEGAN = "NORMLAB_BEGAN"  # environment of a sweep's workers: when it began, ns; what ended since is not tried again
+# The environment of a sweep's workers.
+BEGAN = "NORMLAB_BEGAN"  # when it began, ns: what has ended since is not tried again
+ONLY = "NORMLAB_ONLY"  # folders of the runs that this launch is for; empty: all
 
 log = logging.getLogger("normlab")
 
@@ -36,6 +38,8 @@ def job(config: DictConfig) -> None:
     try:
         if sweeps and settled(Job(settings, folder), int(os.environ.get(BEGAN, time.time_ns()))):
             return
+        if sweeps and (only := os.environ.get(ONLY)) and str(folder) not in only.split(os.pathsep):
+            return
         if not settings.force and Record.standing(folder, settings.config_hash()):
             log.info("%s is finished: skipped", folder)
             return
@@ -50,14 +54,7 @@ def job(config: DictConfig) -> None:
         standing = Record.find(folder)
         if standing is not None and standing.config_hash != settings.config_hash():
             raise  # never write over the result of another configuration
-        Record(
-            status="failed",
-            error=str(error).splitlines()[0],
-            config=settings.model_dump(),
-            config_hash=settings.config_hash(),
-            setting=settings.setting(),
-            seed=settings.seed,
-        ).save(folder)
+        Record.failed(settings, str(error).splitlines()[0]).save(folder)
 
 
 _watching: set[int] = set()

@@ -24,8 +24,7 @@ STILL_ALIVE = 300.0  # seconds after which a log gets a line though no run has e
 
 
 def settled(job: Job, began: int) -> Record | None:
-    """The record that makes a run need no more work: finished, or ended in whatever way since `began` (ns, file
-    time)."""
+    """The record that makes a run need no more work: finished, or failed since `began` (ns, file time)."""
     file = job.folder / "result.json"
     try:
         fresh = file.stat().st_mtime_ns >= began
@@ -33,6 +32,8 @@ def settled(job: Job, began: int) -> Record | None:
     except (OSError, NormlabError):
         return None
     if record is None or record.config_hash != job.settings.config_hash():
+        return None
+    if record.status == "interrupted":  # by whoever: it is done again
         return None
     return record if fresh or (record.done and not job.settings.force) else None
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from normlab.errors import ConfigError, NormlabError
+from normlab.settings import Settings
 
 __all__ = ["DONE", "SCHEMA", "STATUSES", "Record", "RecordError", "write_metrics", "write_predictions"]
 
@@ -52,6 +54,18 @@ class Record:
     time: Mapping[str, float | int] = field(default_factory=dict)
     schema: int = SCHEMA
 
+    @classmethod
+    def failed(cls, settings: Settings, error: str) -> "Record":
+        """The record of a run that could not be done."""
+        return cls(
+            status="failed",
+            error=error,
+            config=settings.model_dump(),
+            config_hash=settings.config_hash(),
+            setting=settings.setting(),
+            seed=settings.seed,
+        )
+
     @property
     def done(self) -> bool:
         return self.status in DONE
@@ -72,7 +86,7 @@ class Record:
                 raise RecordError(f"{file}: schema {values['schema']}, but this version reads schema {SCHEMA}")
             if values["status"] not in STATUSES:
                 raise RecordError(f"{file}: unknown status {values['status']!r}")
-            return cls(**values)
+            return _checked(cls(**values))
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise RecordError(f"{file} is damaged ({error}): delete it, and the run is done again") from error
 
@@ -96,6 +110,23 @@ class Record:
                 "choose another name=…, or force=true to replace it"
             )
         return record if record.done else None
+
+
+def _checked(record: Record) -> Record:
+    """The record, if every field is what it should be; ValueError otherwise. Readers then need not look again."""
+    for name in ("config", "setting", "data", "device", "versions", "metrics", "time"):
+        if not isinstance(getattr(record, name), Mapping):
+            raise ValueError(f"{name} is no mapping")
+    if record.status not in STATUSES:
+        raise ValueError(f"status is none of {', '.join(STATUSES)}")
+    if not isinstance(record.seed, int) or isinstance(record.seed, bool):
+        raise ValueError("seed is no whole number")
+    for name in ("metrics", "time"):
+        for key, value in getattr(record, name).items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if value is not None and not (number and math.isfinite(value)):
+                raise ValueError(f"{name}.{key} is no number")
+    return record
 
 
 def write_atomically(file: Path, content: bytes) -> None:

@@ -26,6 +26,7 @@ from normlab.study import Study
 
 __all__ = ["main", "report"]
 
+MARGIN = 0.05  # of equivalence, percentage points, where no study says another
 COLOURS = {"better": "green", "supported": "green", "worse": "red", "refuted": "red", "equivalent": "blue"}
 
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="where the report goes; the folder itself unless given")
     parser.add_argument("--margin", type=float, help="margin of equivalence, percentage points; the study's or 0.05")
     parser.add_argument("--no-figures", action="store_true", help="tables and page only: a matter of a second or two")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     try:
         report(given.folder, given.choose, given.out, margin=given.margin, figures=not given.no_figures)
     except NormlabError as error:
@@ -76,36 +77,34 @@ def report(
     if not folder.is_dir():
         raise NormlabError(f"{folder} is no folder: name one with runs in it, such as lightning_logs/replication_quick")
     study = Study.find(folder)
-    margin = margin if margin is not None else study.margin if study else 0.05
+    margin = margin if margin is not None else study.margin if study else MARGIN
     if not (math.isfinite(margin) and margin > 0):
         raise NormlabError(f"--margin {margin:g}: must be above 0 percentage points")
     found = sort(chosen(runs(folder), _wanted(choose)), study.factors if study else ())
     pairs = tables.compared(found, margin)
-    tested = judge(study, found) if study else []
+    judged = judge(study, found) if study else []
     summary, timed = tables.summary(found), tables.times(found)
     errors, overlap = tables.errors_table(found), tables.overlap_table(found)
     published = tables.published_table(study, found) if study else None
 
     out = out or folder
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        written = {"summary": summary, "comparisons": tables.comparisons_table(pairs, margin), "times": timed}
-        written |= {"claims": tables.claims_table(tested), "errors": errors, "overlap": overlap}
-        for name, table in written.items():
-            text = table.to_csv(index=False, float_format="%.10g", lineterminator="\n")
-            write_atomically(out / f"{name}.csv", text.encode())
-    except OSError as error:
-        raise NormlabError(f"{out}: nothing can be written there ({error.strerror}): choose another --out") from None
-
     seconds = timed.groupby("setting")["fit_s"].mean().dropna().to_dict()
-    told = words.findings(found, summary, pairs, margin, study, tested)
+    told = words.findings(found, summary, pairs, margin, study, judged)
     sections = [Section("settings", "Settings", tables=[words.settings_words(summary, seconds)])]
-    if tested:
-        sections.append(Section("claims", "Claims", CLAIMS, [words.claims_words(tested)], verdict=2))
+    if judged:
+        sections.append(Section("claims", "Claims", CLAIMS, [words.claims_words(judged)], verdict=2))
     if published is not None and len(published):
         sections.append(Section("published", "Published numbers", tables=[words.published_words(published)]))
     if pairs:
-        sections.append(Section("pairs", "Pairs", PAIRS, [words.pairs_words(pairs, margin)], verdict=1))
+        sections.append(
+            Section(
+                "pairs",
+                "Pairs",
+                PAIRS,
+                [words.pairs_words(pairs, margin, neighbours=len(found.cells) > tables.MANY)],
+                verdict=1,
+            )
+        )
     sections += [Section("curves", "Learning curves"), Section("factors", "Factors that are numbers")]
     made_of = [words.errors_words(errors)] * bool(len(errors)) + [words.overlap_words(overlap)] * bool(len(overlap))
     sections.append(Section("errors", "Errors", tables=made_of))
@@ -113,31 +112,48 @@ def report(
     if found.lost:
         sections.append(Section("lost", "Runs that did not complete", tables=[_lost(found)]))
 
+    written = {"summary": summary, "comparisons": tables.comparisons_table(pairs, margin), "times": timed}
+    written |= {"claims": tables.claims_table(judged), "errors": errors, "overlap": overlap}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, table in written.items():
+            text = table.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+            write_atomically(out / f"{name}.csv", text.encode())
+        if figures:
+            _draw(found, pairs, margin, study, out / "figures", {section.id: section for section in sections})
+        values: dict[str, Any] = {
+            "title": f"{folder.resolve().name}: {_count(len(found.cells), 'setting')} on {found.data}",
+            "question": study.question if study else "",
+            "about": _about(found),
+            "findings": told,
+            "notes": found.notes,
+            "sections": [section for section in sections if section.tables or section.pictures],
+            "made": _made(found),
+            "command": shlex.join(_command(folder, choose, margin, study)),
+        }
+        write_atomically(out / "report.html", render(values).encode())
+    except OSError as error:
+        told_where = error.filename or out
+        raise NormlabError(f"{told_where}: cannot be written ({error.strerror}): choose another --out") from None
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # ± and − where a terminal has no such sign
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)  # rich takes 80 columns where there is no terminal, and would fold tables in logs
     _print(console, told, found.notes, sections)
-    if figures:
-        _draw(found, pairs, margin, study, out / "figures", {section.id: section for section in sections})
-    values: dict[str, Any] = {
-        "title": f"{folder.resolve().name}: {_count(len(found.cells), 'setting')} on {found.data}",
-        "question": study.question if study else "",
-        "about": _about(found),
-        "findings": told,
-        "notes": found.notes,
-        "sections": [section for section in sections if section.tables or section.pictures],
-        "made": _made(found),
-        "command": shlex.join(
-            ["python", "-m", "normlab.report", folder.name if folder.is_absolute() else str(folder), *choose]
-        ),
-    }
-    write_atomically(out / "report.html", render(values).encode())
     places = f"{out / 'report.html'}, *.csv" + (f", {out / 'figures'}" if figures else "")
     console.print(f"Written: {places}", highlight=False, markup=False, soft_wrap=True)
 
 
+def _command(folder: Path, choose: Sequence[str], margin: float, study: Study | None) -> list[str]:
+    """The command that makes this report, without the folders of this machine."""
+    place = folder.name if folder.is_absolute() else str(folder)
+    usual = study.margin if study else MARGIN
+    return ["python", "-m", "normlab.report", place, *choose, *["--margin", f"{margin:g}"] * (margin != usual)]
+
+
 CLAIMS = "What was said, and what these runs say to it."
-PAIRS = "Each pair of settings, as one family of tests: what differs, what is equivalent, and what is still undecided."
+PAIRS = "Settings two by two, as one family of tests: what differs, what is equivalent, what is still undecided."
 
 
 def _wanted(choose: Sequence[str]) -> dict[str, list[str]]:
@@ -158,8 +174,9 @@ def _draw(
     from normlab.data.sources import DIGITS, load
 
     images, classes, missing = None, DIGITS, ""
+    roots = (run.record.config.get("data", {}).get("root") for cell in found.cells for run in cell.completed)
     try:
-        loaded = load(found.data, download=False)
+        loaded = load(found.data, next((root for root in roots if isinstance(root, str)), None), download=False)
         images, classes = loaded.test_images, loaded.classes
     except DataError as error:
         missing = str(error).splitlines()[0]
@@ -214,7 +231,7 @@ def _print(console: Console, told: Sequence[str], notes: Sequence[str], sections
 def _about(found: Sorted) -> str:
     """The protocol in a line."""
     run = next((run for cell in found.cells for run in cell.completed), found.cells[0].ended[0])
-    data, config = run.record.data, run.config
+    data = run.record.data
     total = sum(len(cell.ended) for cell in found.cells)
     parts = [f"{_count(total, 'run')} of {_count(len(found.cells), 'setting')}"]
     if data:
@@ -222,7 +239,8 @@ def _about(found: Sorted) -> str:
         parts.append(
             f"{found.data}: {data.get('train', 0):,} training images{held}, {data.get('test', 0):,} test images"
         )
-    parts.append(f"{_count(config['epochs'], 'epoch')}; the last epoch counts")
+    epochs = sorted({run.config.get("epochs") or 0 for cell in found.cells for run in cell.ended})
+    parts.append(f"{' or '.join(map(str, epochs))} epoch{'s' * (epochs != [1])}; the last one counts")
     return ". ".join(parts) + "."
 
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from normlab.errors import ConfigError, NormlabError
-from normlab.places import choices, group_values
+from normlab.places import group_values
 from normlab.record import write_atomically
 
 __all__ = ["STUDY_FILE", "Claim", "Published", "Study", "protocol", "sweep_of"]
@@ -97,11 +97,11 @@ class Study(Model):
     def find(cls, folder: Path) -> "Study | None":
         """The study that the runs in a folder belong to; None where they belong to none."""
         file = folder / STUDY_FILE
-        if not file.exists():
+        if not file.is_file():
             return None
         try:
             return cls.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-        except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        except (ValidationError, yaml.YAMLError, UnicodeDecodeError, OSError) as error:
             told = _told(error) if isinstance(error, ValidationError) else "no YAML"
             raise NormlabError(
                 f"{file} is damaged ({told}): delete it, and the study's command writes it anew"
@@ -124,10 +124,6 @@ def sweep_of(name: str) -> dict[str, str]:
 def protocol(name: str) -> dict[str, Any]:
     """The settings that a study fixes for all its runs, as its file writes them."""
     return {k: v for k, v in group_values("study", name).items() if k not in ("defaults", "hydra", "study")}
-
-
-def known(name: str) -> bool:
-    return name in choices("study")
 
 
 def _told(error: ValidationError) -> str:

@@ -4,26 +4,24 @@ import importlib.util
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from normlab.config import Job
-from normlab.job import BEGAN
+from normlab.job import BEGAN, ONLY
 from normlab.progress import SweepProgress, modified, settled
 from normlab.record import Record
 
 __all__ = ["parallel", "sweep"]
 
-TRIES = 2  # a run whose process dies without a record is given one more chance
-IDLE = 3  # launches that begin nothing before it is no use to launch again
+IDLE = 2  # launches that begin nothing before it is no use to launch again
 
 
 def parallel(overrides: Sequence[str], jobs: Sequence[Job]) -> list[str]:
-    """What a study adds to its command line to use the whole machine: on CPU a process a core with one thread each,
-    on a GPU one process. Nothing where the command line says how to launch."""
+    """What a study adds to its command line to use the whole machine: on CPU a process a core, on a GPU one process.
+    Nothing where the command line says how to launch."""
     if any(override.startswith("hydra/launcher=") for override in overrides):
         return []
     if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None or len(jobs) < 2:
@@ -37,20 +35,23 @@ def parallel(overrides: Sequence[str], jobs: Sequence[Job]) -> list[str]:
     processes = min(cpu_count(), len(jobs))
     # A batch of one run: nobody waits behind a queue of runs that another process could have begun.
     words = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={processes}", "hydra.launcher.batch_size=1"]
-    given = {override.partition("=")[0] for override in overrides}
-    return [*words, *["threads=1"] * ("threads" not in given)]
+    given = {override.lstrip("+").partition("=")[0] for override in overrides}
+    return [word for word in words if word.partition("=")[0] not in given]
 
 
-def sweep(jobs: Sequence[Job], launch: Callable[[], None], began: int) -> None:
+def sweep(jobs: Sequence[Job], launch: Callable[[bool], None], began: int) -> None:
     """Launches the sweep until every run has ended, here or in another process that works on the same folders.
 
     Args:
         jobs: all runs, those that stand finished included.
-        launch: does every run that is not settled and not trained elsewhere; may itself die on the way.
-        began: when this command began, in nanoseconds of the file system's clock: what has ended since then, in
-            whatever way, is not tried again.
+        launch: does every run that is not settled and not trained elsewhere; may itself die on the way. With True it
+        does
+            them one at a time: a process that dies then takes no other run along.
+        began: when this command began, in nanoseconds of the file system's clock: what has ended since then is not
+        tried
+            again, unless it was interrupted.
     """
-    lost: Counter[Path] = Counter()  # how often a run was begun and left without a record
+    suspects: set[Path] = set()  # begun when a process died, and left without a record: one of them may be the cause
     idle = 0
     os.environ[BEGAN] = str(began)
     with SweepProgress(jobs, began, jobs[0].folder.parent / "progress.log"):
@@ -59,19 +60,22 @@ def sweep(jobs: Sequence[Job], launch: Callable[[], None], began: int) -> None:
             if not free:  # the rest is trained by other processes: done when they are, or taken over when they die
                 time.sleep(1)
                 continue
+            doubtful = [job for job in free if job.folder in suspects]
             logs = {job.folder: modified(job.folder / "train.log") for job in free}
+            os.environ[ONLY] = os.pathsep.join(str(job.folder) for job in doubtful)
             try:
-                launch()
+                launch(bool(doubtful))
             except SystemExit as error:  # Hydra's way to say that a worker died; its own lines say more
                 if error.code == 130:
                     raise KeyboardInterrupt from None
-                print("normlab: a process that trained has died; going on with the rest", file=sys.stderr)
+                print("normlab: the launch ended early; going on with the rest", file=sys.stderr)
             open_ = [job for job in free if not settled(job, began) and not _busy(job.folder)]
             begun = [job for job in open_ if modified(job.folder / "train.log") != logs[job.folder]]
-            lost.update(job.folder for job in begun)
-            # One at a time: who dies takes along whatever trains beside it, and that may do better alone.
-            for job in [job for job in begun if lost[job.folder] >= TRIES][:1]:
-                _give_up(job)
+            if doubtful:
+                for job in begun:  # it was alone
+                    _give_up(job)
+            else:
+                suspects |= {job.folder for job in begun}
             idle = idle + 1 if len(open_) == len(free) and not begun else 0
             if idle == IDLE:
                 print(f"normlab: {len(open_)} runs could not be begun: the lines above say why", file=sys.stderr)
@@ -88,12 +92,4 @@ def _busy(folder: Path) -> bool:
 
 
 def _give_up(job: Job) -> None:
-    settings = job.settings
-    Record(
-        status="failed",
-        error="the process that trained it died twice without a word: is there enough memory?",
-        config=settings.model_dump(),
-        config_hash=settings.config_hash(),
-        setting=settings.setting(),
-        seed=settings.seed,
-    ).save(job.folder)
+    Record.failed(job.settings, "the process that trained it died twice: is there enough memory?").save(job.folder)

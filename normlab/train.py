@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import hydra
@@ -95,22 +96,44 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
     if found := _resolve_auto(jobs):
         arguments, overrides = [*arguments, f"data.name={found}"], [*overrides, f"data.name={found}"]
         jobs = plan(overrides, multirun=multirun)
+    if study:
+        for folder in {job.folder.parent for job in jobs}:
+            _lay_beside(Study.named(study), folder)
     waiting = [job for job in jobs if not _stands(job)]
     if waiting:
         _have_data(waiting)
         began = _have_folders(waiting)
         if study:
-            Study.named(study).save(jobs[0].folder.parent)
             arguments += parallel(overrides, waiting)
-        sys.argv[1:] = arguments
-        launch = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(do)
         if multirun:
-            sweep(jobs, launch, began)
+            sweep(jobs, lambda one_by_one: _launch(arguments, one_by_one), began)
         else:
-            launch()
+            _launch(arguments)
     runs = [(job.folder, Record.find(job.folder)) for job in jobs]
     summary.show(runs, jobs[0].settings.log_dir, len(jobs) - len(waiting), study=study is not None)
     return 0 if all(record is not None and record.status == "completed" for _, record in runs) else 1
+
+
+def _launch(arguments: list[str], one_by_one: bool = False) -> None:
+    """Hydra does the runs. One by one: joblib hands out a run when the one before has ended, still to a worker."""
+    joblib = "hydra/launcher=joblib" in arguments
+    sys.argv[1:] = [*arguments, *["hydra.launcher.pre_dispatch=1"] * (one_by_one and joblib)]
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(do)()
+
+
+def _lay_beside(study: Study, folder: Path) -> None:
+    """Leaves a copy of the study with its runs, also where they all stand: its claims may be new."""
+    try:
+        standing = Study.find(folder)
+    except NormlabError:
+        standing = None  # damaged: written anew
+    if standing != study:
+        try:
+            study.save(folder)
+        except OSError as error:
+            raise ConfigError(
+                f"{folder}: nothing can be written there ({error.strerror}): choose another log_dir=…"
+            ) from error
 
 
 def _stands(job: Job) -> bool:

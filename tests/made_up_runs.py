@@ -26,6 +26,7 @@ def made_up(
     parameters: int = 7614,
     files: bool = True,
     wrong: Sequence[int] | None = None,
+    options: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Record:
     """Leaves one run in `folder`, below the name that its settings have.
@@ -33,7 +34,9 @@ def made_up(
     curve: test accuracy after every epoch, the last one `test_acc` unless given. wrong: the test images that it gets
     wrong; the first ones, as many as `test_acc` says, unless given.
     """
-    asked = Settings(norm=Norm(name=norm), data=Data(name=data), seed=seed, test_curve=True, **settings)
+    asked = Settings(
+        norm=Norm(name=norm, options=options or {}), data=Data(name=data), seed=seed, test_curve=True, **settings
+    )
     place = folder / asked.slug()
     place.mkdir(parents=True)
     done = status == "completed"

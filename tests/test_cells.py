@@ -1,5 +1,6 @@
 """Runs into settings: what is refused, what is warned of."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,24 @@ def test_a_norms_own_options_go_without_saying(tmp_path: Path) -> None:
     assert labels(tmp_path) == ["none", "bn", "gn"]
 
 
+def test_an_option_that_others_lack_is_told_only_where_it_is(tmp_path: Path) -> None:
+    for seed in range(5):
+        made_up(tmp_path, "bn", seed)
+        made_up(tmp_path, "gn", seed)
+        made_up(tmp_path / "one", "gn", seed, options={"num_groups": 1})
+    assert labels(tmp_path) == ["bn", "gn norm.num_groups=1", "gn norm.num_groups=2"]
+    assert sorted_(tmp_path).notes == (), "no other norm could have been crossed with it"
+
+
+def test_a_run_without_predictions_is_told_and_the_others_count(tmp_path: Path) -> None:
+    crossed(tmp_path, {("bn", 0.0): 0.9}, seeds=5)
+    next(tmp_path.rglob("predictions.npz")).unlink()
+    (cell,) = sorted_(tmp_path).cells
+    assert cell.predicted is not None
+    assert cell.predicted[0].shape == (4, 100)
+    assert "1 of 5 runs left no predictions" in notes(tmp_path)
+
+
 def test_numbers_sort_as_numbers(tmp_path: Path) -> None:
     for size in (2, 16, 128):
         made_up(tmp_path, "bn", batch_size=size)
@@ -43,9 +62,9 @@ def test_runs_of_a_setting_are_its_seeds(tmp_path: Path) -> None:
     (cell,) = sorted_(tmp_path).cells
     assert list(cell.values("test_acc")) == [0, 1, 2]
     assert cell.series("test_acc").shape == (3, 3)
-    pred = cell.stacked("pred")
-    assert pred is not None
-    assert pred.shape == (3, 100)
+    assert cell.predicted is not None
+    assert cell.predicted[0].shape == (3, 100)
+    assert cell.best_epoch == pytest.approx(np.mean(list(cell.values("test_acc").values())))
 
 
 def test_curves_of_unequal_length_are_padded(tmp_path: Path) -> None:
@@ -138,7 +157,7 @@ def test_lost_runs_are_kept_and_told(tmp_path: Path) -> None:
     ]
     assert "ln: 1 of 2 runs diverged" in notes(tmp_path)
     assert "gn: no run completed" in notes(tmp_path)
-    assert "not trained with the same seeds" in notes(tmp_path)
+    assert "do not all have results for the same seeds" in notes(tmp_path)
 
 
 def test_few_seeds_are_told(tmp_path: Path) -> None:
@@ -192,6 +211,39 @@ def test_a_damaged_file_is_told_in_a_line(tmp_path: Path, name: str, content: by
     with pytest.raises(NormlabError, match="is damaged") as error:
         _ = run.curves if name == "metrics.csv" else run.predictions
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("metrics", {"test_acc": float("nan")}),
+        ("metrics", {"test_acc": "high"}),
+        ("metrics", None),
+        ("device", None),
+        ("data", 3),
+        ("seed", "0"),
+        ("seed", True),
+        ("status", "fine"),
+        ("time", {"fit_s": [1]}),
+        ("config", []),
+    ],
+)
+def test_a_record_that_is_none_is_refused_in_a_line(tmp_path: Path, field: str, value: object) -> None:
+    made_up(tmp_path, "bn")
+    (file,) = tmp_path.rglob("result.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+    with pytest.raises(NormlabError) as error:
+        runs(tmp_path)
+    assert str(file) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_classes_that_there_are_not_are_refused(tmp_path: Path) -> None:
+    made_up(tmp_path, "bn")
+    (file,) = tmp_path.rglob("predictions.npz")
+    np.savez(file, pred=np.array([3, 12], dtype=np.uint8))
+    with pytest.raises(NormlabError, match="is damaged"):
+        _ = runs(tmp_path)[0].predictions
 
 
 def test_predictions_never_run_code(tmp_path: Path) -> None:

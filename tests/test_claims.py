@@ -84,6 +84,15 @@ def test_what_has_no_runs_is_untested(apart: Path) -> None:
     assert "not measured" in found.why
 
 
+def test_what_only_holms_adjustment_leaves_open_says_so(apart: Path) -> None:
+    borderline = {"of": {"norm": "ln"}, "against": {"norm": "bn", "l1": 0.0}, "expect": "higher"}
+    (alone,) = judged(apart, borderline, margin=0.001)
+    assert alone.ruling == "supported"
+    among = judged(apart, *[borderline] * 100_000, margin=0.001)[0]
+    assert among.ruling == "undecided"
+    assert "Holm" in among.why
+
+
 def test_one_seed_decides_nothing(tmp_path: Path) -> None:
     crossed(tmp_path, {("bn", 0.0): 0.99, ("bn", 1e-3): 0.5}, seeds=1)
     (found,) = judged(tmp_path, {"expect": "lower"})

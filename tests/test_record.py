@@ -104,12 +104,14 @@ def test_metrics_are_a_row_an_epoch(tmp_path: Path) -> None:
 
 
 def test_predictions_keep_type_and_order(tmp_path: Path) -> None:
-    write_predictions(tmp_path, np.array([3, 1], dtype=np.int64), np.array([0.25, 1.0]))
+    write_predictions(tmp_path, np.array([3, 1], dtype=np.int64), np.array([0.25, 1.0]), np.array([3, 2]))
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as found:
         assert found["pred"].dtype == np.uint8
         assert found["prob_true"].dtype == np.float32
         assert found["pred"].tolist() == [3, 1]
         assert found["prob_true"].tolist() == [0.25, 1.0]
+        assert found["true"].dtype == np.uint8
+        assert found["true"].tolist() == [3, 2]
 
 
 def test_a_record_is_plain(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The report: its files, its page, its table, and what it refuses."""
 
 import csv
+import os
 import re
 import shutil
 import subprocess
@@ -214,6 +215,9 @@ def test_a_place_where_nothing_can_be_written(tmp_path: Path, capsys: pytest.Cap
     made_up(tmp_path, "bn")
     (tmp_path / "file").touch()
     assert "choose another --out" in wrong([str(tmp_path), "--out", str(tmp_path / "file")], capsys)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "figures").touch()
+    assert "choose another --out" in wrong([str(tmp_path), "--out", str(tmp_path / "out")], capsys)
 
 
 def test_galleries_show_what_most_seeds_get_wrong(tmp_path: Path) -> None:
@@ -270,6 +274,21 @@ def test_no_torch_and_a_hundred_runs(tmp_path: Path) -> None:
     assert done.stderr.strip() == "[]"
     assert time.perf_counter() - began < 60
     assert len(pd.read_csv(tmp_path / "times.csv")) == 100
+
+
+def test_options_may_stand_before_choices(tmp_path: Path) -> None:
+    crossed(tmp_path, {("bn", 0.0): 0.9, ("ln", 0.0): 0.9}, seeds=2)
+    assert main([str(tmp_path), "--margin", "0.1", "--no-figures", "norm=bn"]) == 0
+    assert [row["setting"] for row in rows(tmp_path / "summary.csv")] == ["bn"]
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "norm=bn --margin 0.1" in page.text, "the command on the page makes the page"
+
+
+def test_a_terminal_without_the_signs(tmp_path: Path) -> None:
+    crossed(tmp_path, {("bn", 0.0): 0.9}, seeds=2)
+    command = [sys.executable, "-m", "normlab.report", str(tmp_path), "--no-figures"]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
 
 
 def test_help_names_an_example(capsys: pytest.CaptureFixture[str]) -> None:

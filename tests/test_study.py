@@ -74,11 +74,29 @@ def test_the_order_of_words_does_not_matter() -> None:
     assert folders("seed=0", "norm=bn", "study=replication") == folders("study=replication", "norm=bn", "seed=0")
 
 
-@pytest.mark.parametrize("given", ["study=replicatoin", "study=replication,replication_quick", "study=../replication"])
+@pytest.mark.parametrize(
+    "given", ["study=replicatoin", "study=replication,replication_quick", "study=../replication", "study="]
+)
 def test_an_unknown_study_is_told_with_the_choices(given: str) -> None:
     with pytest.raises(ConfigError, match=r"choose one of .*replication_quick") as told:
         study_of([given])
     assert "\n" not in str(told.value)
+
+
+def test_claims_are_not_for_the_command_line() -> None:
+    with pytest.raises(ConfigError, match="stand in its file"):
+        plan(["study=replication", "study.margin=0.5"], multirun=False)
+
+
+def test_launcher_words_do_not_disturb_the_plan() -> None:
+    assert len(plan(["study=replication", "seed=0", "hydra.launcher.n_jobs=1"], multirun=False)) == 6
+    with pytest.raises(ConfigError, match="goes with a launcher"):
+        plan(["seed=0,1", "hydra.launcher.n_jobs=1"], multirun=True)
+
+
+def test_a_run_trains_on_one_thread_however_many_are_left() -> None:
+    for name in STUDIES:
+        assert {job.settings.threads for job in plan([f"study={name}", "seed=0"], multirun=False)} == {1}
 
 
 def test_no_study_is_no_study() -> None:

@@ -49,13 +49,19 @@ class Cell:
             out[i, : len(row)] = row
         return out
 
-    def stacked(self, name: str) -> npt.NDArray[Any] | None:
-        """An array of predictions.npz over the seeds, (S, N); None where a run lacks it or test sets differ."""
-        rows = [(run.predictions or {}).get(name) for run in self.completed]
-        whole = [row for row in rows if row is not None]
-        if not rows or len(whole) < len(rows) or len({row.shape for row in whole}) > 1:
-            return None
-        return np.stack(whole)
+    @cached_property
+    def predicted(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None:
+        """pred uint8 (S, N) and true uint8 (N,), of the runs that left predictions; None where none did."""
+        found = [run.predictions for run in self.completed if run.predictions and "true" in run.predictions]
+        same = [arrays for arrays in found if np.array_equal(arrays["true"], found[0]["true"])]
+        return (np.stack([arrays["pred"] for arrays in same]), found[0]["true"]) if same else None
+
+    @cached_property
+    def best_epoch(self) -> float:
+        """Mean over seeds of the best test accuracy of any epoch, as it is often published; NaN where none was
+        drawn."""
+        best = [float(np.nanmax(curve)) for curve in self.series("test_acc") if np.isfinite(curve).any()]
+        return float(np.mean(best)) if best else float("nan")
 
 
 @dataclass(frozen=True)
@@ -172,9 +178,11 @@ def _same(text: str, other: str) -> bool:
 
 
 def _label(levels: Mapping[str, Any]) -> str:
-    """ "bn l1=0.001": the norm, then every other factor; an L1 of 0 goes without saying."""
+    """ "bn l1=0.001": the norm, then every other factor; an L1 of 0 and an option that a norm lacks are left out."""
     told = [
-        f"{key}={word(level)}" for key, level in levels.items() if key != "norm" and not (key == "l1" and not level)
+        f"{key}={word(level)}"
+        for key, level in levels.items()
+        if key != "norm" and not (key == "l1" and not level) and not (level is None and key.startswith("norm."))
     ]
     return " ".join([str(levels["norm"]), *told])
 
@@ -219,6 +227,8 @@ def _warnings(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
         notes.append(f"The settings differ in the number of parameters ({told}).")
     for i, one in enumerate(keys):
         for other in keys[i + 1 :]:
+            if one == "norm" and other.startswith("norm."):  # an option is its norm's: no other can be crossed with it
+                continue
             if both := _confounded(one, other, cells):
                 notes.append(both)
     for cell in cells:
@@ -238,23 +248,30 @@ def _warnings(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
             notes.append(f"{cell.label}: the network never left chance with seed{'s' * (len(stuck) > 1)} {seeds}.")
     if len({tuple(sorted(cell.values("test_acc"))) for cell in cells}) > 1:
         notes.append(
-            "The settings were not trained with the same seeds: pairs are compared over the seeds that they share, "
-            "or as independent samples (Welch) where these are fewer than two."
+            "The settings do not all have results for the same seeds: pairs are compared over the seeds that they "
+            "share, or as independent samples (Welch) where these are fewer than two."
         )
     if (fewest := min((len(cell.completed) for cell in cells if cell.completed), default=0)) < 5 and fewest:
         notes.append(
             f"{fewest} seed{'s' * (fewest > 1)} a setting at least: too few to show small differences; five are a "
             "start."
         )
-    for what, key in (("device", "device"), ("torch", "versions")):
-        have = {str(_made_by(run, key)) for cell in cells for run in cell.completed}
+    for cell in cells:
+        lacking = len(cell.completed) - (len(cell.predicted[0]) if cell.predicted else 0)
+        if lacking:
+            notes.append(
+                f"{cell.label}: {lacking} of {len(cell.completed)} runs left no predictions that fit; its errors are "
+                "those of the others."
+            )
+    records = [run.record for cell in cells for run in cell.completed]
+    for what, have in {
+        "device": {str(record.device.get("name")) for record in records},
+        "number of threads": {str(record.device.get("threads")) for record in records},
+        "version of torch": {str(record.versions.get("torch")) for record in records},
+    }.items():
         if len(have) > 1:
             notes.append(f"The runs were made with more than one {what} ({', '.join(sorted(have))}).")
     return notes
-
-
-def _made_by(run: Run, key: str) -> Any:
-    return run.record.device.get("name") if key == "device" else run.record.versions.get("torch")
 
 
 def _confounded(one: str, other: str, cells: Sequence[Cell]) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from normlab.analysis.cells import Cell, Sorted, holds
-from normlab.analysis.stats import Difference, holm, paired, tost, welch
+from normlab.analysis.stats import Difference, difference_of, holm, tost
 from normlab.study import Claim, Study
 
 __all__ = ["Judged", "judge", "unit"]
@@ -87,13 +87,15 @@ def _rule(claim: Claim, d: Difference, p: float, margin: float, alpha: float) ->
             return p, "supported", f"the difference lies within {span}"
         if high < middle - half or low > middle + half:
             return p, "refuted", f"the interval lies outside {span}"
+        if d.se == 0:
+            return p, "undecided", "too few seeds to rule out chance"
         return p, "undecided", f"the interval reaches both into and out of {span}"
     if p < alpha:
         seen = "higher" if d.mean > 0 else "lower"
         return p, "supported" if seen == claim.expect else "refuted", f"it is {seen}"
     if what == "pp" and claim.measure != "unevenness" and tost(d, margin) < alpha:
         return p, "refuted", f"they are equivalent within {margin:g} pp"
-    return p, "undecided", "the interval covers 0"
+    return p, "undecided", "the interval covers 0" if low <= 0 <= high else "not after Holm's adjustment"
 
 
 def _difference(claim: Claim, of: Cell, against: Cell) -> Difference | None:
@@ -101,10 +103,7 @@ def _difference(claim: Claim, of: Cell, against: Cell) -> Difference | None:
     a, b = ({seed: factor * x for seed, x in cell.values(claim.measure).items()} for cell in (of, against))
     if not a or not b:
         return None
-    shared = sorted(a.keys() & b.keys())
-    if len(shared) >= 2:
-        return paired([a[seed] - b[seed] for seed in shared])
-    return welch(list(a.values()), list(b.values()))
+    return difference_of(a, b)
 
 
 def _moved(d: Difference, by: float) -> Difference:

@@ -133,9 +133,10 @@ def pictures(
 
 
 def _of_cell(cell: Cell, data: str, images: Array | None, classes: tuple[str, ...]) -> Iterator[Picture]:
-    bad, pred, true = wrong(cell), cell.stacked("pred"), cell.stacked("true")
-    if bad is None or pred is None or true is None:
+    bad = wrong(cell)
+    if bad is None or cell.predicted is None:
         return
+    pred, true = cell.predicted
     count = times_wrong(bad)
     ranked = np.argsort(-count, kind="stable")[: min(SHOWN, int((count > 0).sum()))]
     voted = np.array([np.bincount(pred[bad[:, i], i], minlength=len(classes)).argmax() for i in ranked], dtype=int)
@@ -146,7 +147,7 @@ def _of_cell(cell: Cell, data: str, images: Array | None, classes: tuple[str, ..
     if images is not None and len(images) == bad.shape[1]:
         figure = draw.persistent_gallery(
             images[ranked],
-            true[0, ranked].astype(int),
+            true[ranked].astype(int),
             voted,
             count[ranked],
             len(bad),
@@ -156,7 +157,7 @@ def _of_cell(cell: Cell, data: str, images: Array | None, classes: tuple[str, ..
     caption = f"{cell.label}: misclassified test images, those first that most of the {len(bad)} seeds get wrong."
     yield Picture(f"misclassified-{slug(cell.label)}", "galleries", caption, figure, digest)
     counts = np.zeros((len(classes), len(classes)), dtype=int)
-    np.add.at(counts, (true.ravel(), pred.ravel()), 1)
+    np.add.at(counts, (np.broadcast_to(true, pred.shape).ravel(), pred.ravel()), 1)
     yield _picture(
         f"confusion-{slug(cell.label)}",
         "confusion",

@@ -24,6 +24,7 @@ __all__ = [
     "SignFlip",
     "Summary",
     "compare",
+    "difference_of",
     "holm",
     "paired",
     "probability_of_improvement",
@@ -143,6 +144,13 @@ def welch(a: npt.ArrayLike, b: npt.ArrayLike, confidence: float = 0.95) -> Diffe
         return _mean_only("welch", (x.size, y.size), x.mean() - y.mean())
     sds = float(_sd(x)), float(_sd(y))
     return _difference("welch", (x.size, y.size), sds, _two_samples(x, y), confidence)
+
+
+def difference_of(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0.95) -> Difference:
+    """The difference A - B of two settings, seed → value each: ``paired`` over the seeds that both have if these are at
+    least 2, ``welch`` over all seeds otherwise. Raises ValueError if a side is empty or a value not finite."""
+    x, y = _matched(a, b)
+    return paired(x - y, confidence) if len(a.keys() & b.keys()) >= 2 else welch(x, y, confidence)
 
 
 def sign_flip(
@@ -269,13 +277,9 @@ def compare(
         raise ValueError(f"alpha must lie between 0 and 1, not {alpha}")
     found: list[tuple[Difference, SignFlip | None, float]] = []
     for a, b in pairs:
-        shared = sorted(a.keys() & b.keys())
-        if len(shared) >= 2:
-            x, y = (_vector("values", [side[seed] for seed in shared]) for side in (a, b))
-            difference, flips = paired(x - y, 1 - alpha), sign_flip(x - y, rng)
-        else:
-            x, y = (_vector("values", [side[seed] for seed in sorted(side)]) for side in (a, b))
-            difference, flips = welch(x, y, 1 - alpha), None
+        difference = difference_of(a, b, 1 - alpha)
+        x, y = _matched(a, b)
+        flips = sign_flip(x - y, rng) if difference.method == "paired" else None
         better, other = (x, y) if higher_is_better else (y, x)
         found.append((difference, flips, probability_of_improvement(better, other)))
 
@@ -290,6 +294,14 @@ def compare(
         needed = seeds_needed(difference, margin, alpha / len(found)) if verdict == "undecided" else None
         comparisons.append(Comparison(difference, flips, p, p_eq, p_eq_holm, improvement, verdict, needed))
     return comparisons
+
+
+def _matched(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[Floats, Floats]:
+    """The values that a comparison rests on: of shared seeds, in one order, if there are at least 2; else of all."""
+    shared = sorted(a.keys() & b.keys())
+    sides = (shared, shared) if len(shared) >= 2 else (sorted(a), sorted(b))
+    x, y = (_vector("values", [side[seed] for seed in seeds]) for side, seeds in zip((a, b), sides, strict=True))
+    return x, y
 
 
 # Formulas, along the last axis

@@ -19,6 +19,9 @@ from normlab.settings import flatten
 __all__ = ["Run", "read", "runs"]
 
 
+CLASSES = 10  # of every data set here
+
+
 @dataclass(frozen=True)
 class Run:
     """A run that left a record: its folder, result.json, the settings by dotted name, and its files when asked for."""
@@ -53,8 +56,11 @@ class Run:
         try:
             with np.load(file, allow_pickle=False) as found:
                 arrays = {key: found[key] for key in ("pred", "prob_true", "true") if key in found}
-            if len({array.shape for array in arrays.values()}) != 1 or "pred" not in arrays:
+            if len({array.shape for array in arrays.values()}) != 1 or arrays.get("pred", np.empty(())).ndim != 1:
                 raise ValueError("its arrays do not fit together")
+            for key in {"pred", "true"} & arrays.keys():
+                if arrays[key].dtype != np.uint8 or arrays[key].max(initial=0) >= CLASSES:
+                    raise ValueError(f"{key} holds something other than the classes 0 to {CLASSES - 1}")
             return arrays
         except FileNotFoundError:
             return None

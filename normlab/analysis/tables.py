@@ -44,8 +44,7 @@ def summary(found: Sorted) -> pd.DataFrame:
             row |= {f"{metric}_low": s.low if s else math.nan, f"{metric}_high": s.high if s else math.nan}
             if metric == "test_acc":
                 row["test_acc_iqm"] = s.iqm if s else math.nan
-        best = [float(np.nanmax(curve)) for curve in cell.series("test_acc") if np.isfinite(curve).any()]
-        row["best_epoch_test_acc_mean"] = float(np.mean(best)) if best else math.nan
+        row["best_epoch_test_acc_mean"] = cell.best_epoch
         row["zeros_mean"] = _mean(cell.values("zeros"))
         row["parameters"] = next((run.record.parameters for run in cell.completed), None)
         rows.append(row)
@@ -72,14 +71,21 @@ def compared(found: Sorted, margin: float) -> list[tuple[Cell, Cell, Comparison]
     """Test accuracy, per cent, of each pair of settings as one family; of more than 12 settings only the pairs that
     differ in one factor."""
     able = [cell for cell in found.cells if cell.values("test_acc")]
-    pairs = [
-        (a, b)
-        for a, b in itertools.combinations(able, 2)
-        if len(able) <= MANY or sum(a.levels[key] != b.levels[key] for key in found.factors) == 1
-    ]
+    pairs = [(a, b) for a, b in itertools.combinations(able, 2) if len(able) <= MANY or _apart(a, b) == 1]
     sides = [tuple({s: 100 * x for s, x in cell.values("test_acc").items()} for cell in pair) for pair in pairs]
     results = compare([(a, b) for a, b in sides], margin=margin, rng=np.random.default_rng(SEED)) if pairs else []
     return [(a, b, result) for (a, b), result in zip(pairs, results, strict=True)]
+
+
+def _apart(a: Cell, b: Cell) -> int:
+    """In how many factors two settings differ; a norm and its options are one."""
+    return len(
+        {
+            key.partition(".")[0] if key.startswith("norm.") else key
+            for key in a.levels
+            if a.levels[key] != b.levels[key]
+        }
+    )
 
 
 def comparisons_table(pairs: Sequence[tuple[Cell, Cell, Comparison]], margin: float) -> pd.DataFrame:
@@ -158,7 +164,6 @@ def published_table(study: Study, found: Sorted) -> pd.DataFrame:
     for item in study.published:
         for cell in (cell for cell in found.cells if holds(cell, item.setting)):
             row: dict[str, Any] = {"source": item.source, "setting": cell.label, "n": len(cell.completed)}
-            best = [float(np.nanmax(curve)) for curve in cell.series("test_acc") if np.isfinite(curve).any()]
             for metric in ("train_acc_running", "test_acc"):
                 s = summarise(values) if (values := list(cell.values(metric).values())) else None
                 row |= {f"published_{metric}": getattr(item, metric)}
@@ -166,15 +171,14 @@ def published_table(study: Study, found: Sorted) -> pd.DataFrame:
                     f"{metric}_mean": 100 * s.mean if s else math.nan,
                     f"{metric}_sd": 100 * s.sd if s else math.nan,
                 }
-            row["best_epoch_test_acc_mean"] = 100 * float(np.mean(best)) if best else math.nan
+            row["best_epoch_test_acc_mean"] = 100 * cell.best_epoch
             rows.append(row)
     return pd.DataFrame(rows)
 
 
 def wrong(cell: Cell) -> np.ndarray | None:
     """bool (S, N): which test images each seed's network got wrong; None where predictions are missing."""
-    pred, true = cell.stacked("pred"), cell.stacked("true")
-    return pred != true if pred is not None and true is not None else None
+    return cell.predicted[0] != cell.predicted[1] if cell.predicted else None
 
 
 def errors_table(found: Sorted) -> pd.DataFrame:
@@ -206,9 +210,9 @@ def overlap_table(found: Sorted) -> pd.DataFrame:
     of the errors, McNemar's exact p."""
     votes: Mapping[str, np.ndarray] = {}
     for cell in found.cells:
-        pred, true = cell.stacked("pred"), cell.stacked("true")
-        if pred is not None and true is not None:
-            votes = {**votes, cell.label: majority(pred) != true[0]}
+        if cell.predicted:
+            pred, true = cell.predicted
+            votes = {**votes, cell.label: majority(pred) != true}
     rows = []
     for a, b in itertools.combinations(votes, 2):
         if votes[a].shape == votes[b].shape:

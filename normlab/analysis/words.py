@@ -11,6 +11,7 @@ import pandas as pd
 from normlab.analysis.cells import Cell, Sorted
 from normlab.analysis.claims import Judged, unit
 from normlab.analysis.stats import Comparison
+from normlab.analysis.tables import MANY
 from normlab.study import Study
 
 __all__ = [
@@ -79,8 +80,8 @@ def _n(row: Mapping[Any, Any]) -> str:
     return f"{row['n']}" + (f" ({', '.join(lost)})" if lost else "")
 
 
-def pairs_words(pairs: Sequence[tuple[Cell, Cell, Comparison]], margin: float) -> Table:
-    """The verdicts: a row a pair."""
+def pairs_words(pairs: Sequence[tuple[Cell, Cell, Comparison]], margin: float, *, neighbours: bool = False) -> Table:
+    """The verdicts: a row a pair. neighbours: whether only settings that differ in one factor were paired."""
     rows = []
     for a, b, c in pairs:
         d = c.difference
@@ -112,12 +113,13 @@ def pairs_words(pairs: Sequence[tuple[Cell, Cell, Comparison]], margin: float) -
     how = " and ".join(
         {"paired": "paired by seed", "welch": "Welch's t for seeds that do not pair"}[m] for m in sorted(methods)
     )
+    some = f" Of more than {MANY} settings, only those that differ in one factor are compared." * neighbours
     note = (
         f"Test accuracy, {how}. p and p of equivalence (TOST, margin {margin:g} pp) are adjusted over the "
-        f"{len(pairs)} pairs (Holm). “Equivalent”: the difference is inside the margin. Seeds needed: for a decision "
-        "at 80 % power, if what was seen is the truth; a rough figure. p of the sign flips assumes no normal "
-        "distribution, is not adjusted, and with n seeds cannot fall below 2/2ⁿ. Better in: share of all pairs of "
-        "runs in which the first is ahead."
+        f"{len(pairs)} pairs (Holm); the intervals are not. “Equivalent”: TOST puts the difference inside the margin. "
+        "Seeds needed: for a decision at 80 % power, if what was seen is the truth; a rough figure. p of the sign "
+        "flips assumes no normal distribution, is not adjusted, and with n seeds cannot fall below 2/2ⁿ. Better in: "
+        "share of all pairs of runs in which the first is ahead, ties counted half." + some
     )
     return Table([*headings, "better in"], rows, text=2, note=note)
 
@@ -148,8 +150,9 @@ def claims_words(tested: Sequence[Judged]) -> Table:
         rows.append([t.claim.claim, t.claim.source, t.ruling, t.why, pair, span, p_word(t.p)])
     note = (
         "Differences: first minus second, with the 95 % interval, paired by seed where seeds match. Directions are "
-        "tested by t with Holm's adjustment over the claims; “about” and “similar” by TOST. Unevenness: the sum "
-        "over epochs of the falls in test accuracy from one epoch to the next; a curve that only rises has 0."
+        "tested by t with Holm's adjustment over the claims; “about” and “similar” by TOST, not adjusted. "
+        "Unevenness: the sum over epochs of the falls in test accuracy from one epoch to the next (in validation "
+        "accuracy where no test curve was drawn); a curve that only rises has 0."
     )
     headings = ["claim", "by", "ruling", "because", "what was compared", "difference", "p"]
     return Table(headings, rows, text=5, note=note)
@@ -281,7 +284,7 @@ def findings(
             for ruling in ("supported", "refuted", "undecided", "untested")
             if counts_[ruling]
         ]
-        told.append(f"Of {len(tested)} claims tested: {', '.join(parts)}.")
+        told.append(f"Claims: {', '.join(parts)}.")
     if found.lost:
         told.append(f"{len(found.lost)} run{'s' * (len(found.lost) > 1)} did not complete: see below.")
     return told
