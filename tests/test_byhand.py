@@ -2,7 +2,6 @@
 
 from decimal import Decimal
 from fractions import Fraction
-from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +187,8 @@ def test_groups_unless_given() -> None:
 
 
 def test_the_fixed_batch_has_readable_answers() -> None:
-    """Means: whole or half. Deviations of batch, layer and group norm: whole or half. Instance norm: whole means and
-    variances. And what shares no statistic with another has statistics of its own, mostly."""
+    """Means: whole or half. Deviations of batch and group norm: whole or half, and of two images of layer norm.
+    Instance norm: whole means and variances. Images, channels and groups of an image: no two have the same mean."""
     batch = default_batch()
     assert batch.shape == (4, 4, 3, 3)
     assert all(v.denominator == 1 and 0 <= v <= 9 for v in batch.values)
@@ -197,32 +196,34 @@ def test_the_fixed_batch_has_readable_answers() -> None:
         statistics = calculate(norm, batch).statistics
         assert len(statistics) == many
         assert all((2 * s.mean).denominator == 1 for s in statistics)
-        if norm == "in":
-            assert all(s.mean.denominator == s.variance.denominator == 1 for s in statistics)
-            assert sum(isqrt(s.variance.numerator) ** 2 == s.variance for s in statistics) == 6
-        else:
-            roots = [square_root(s.variance) for s in statistics]
-            assert all(root**2 == s.variance for root, s in zip(roots, statistics, strict=True))
-            assert all((2 * root).denominator == 1 and root > 1 for root in roots)
+        roots = [square_root(s.variance) for s in statistics]
+        plain = [root**2 == s.variance for root, s in zip(roots, statistics, strict=True)]
+        assert sum(plain) == {"bn": 4, "ln": 2, "gn": 8, "in": 3}[norm]
+        assert all((2 * root).denominator == 1 for root, fits in zip(roots, plain, strict=True) if fits)
+        assert all((4 * s.variance).denominator == 1 for s in statistics)
         if norm in ("bn", "ln"):
             assert len({s.mean for s in statistics}) == 4
+        elif norm == "gn":
+            assert all(a.mean != b.mean for a, b in zip(statistics[::2], statistics[1::2], strict=True))
+        else:
+            assert all(s.mean.denominator == s.variance.denominator == 1 for s in statistics)
 
 
 def test_the_fixed_batch_by_hand() -> None:
     """Worked out apart from the package, from the sums of its maps."""
     batch = default_batch()
     bn, ln = calculate("bn", batch), calculate("ln", batch)
-    assert [s.total for s in bn.statistics] == [108, 162, 198, 72]
-    assert [s.mean for s in bn.statistics] == [3, Fraction(9, 2), Fraction(11, 2), 2]
-    assert [s.variance for s in bn.statistics] == [9, Fraction(25, 4), Fraction(25, 4), 4]
-    assert [s.unbiased for s in bn.statistics] == [
-        v * Fraction(36, 35) for v in (9, Fraction(25, 4), Fraction(25, 4), 4)
-    ]
-    assert [s.mean for s in ln.statistics] == [4, Fraction(7, 2), Fraction(9, 2), 3]
-    assert bn.running[0].mean == Fraction(3, 10)
-    assert bn.running[0].variance == Fraction(9, 10) + Fraction(1, 10) * Fraction(324, 35)
+    variances = [Fraction(25, 4), Fraction(4), Fraction(9), Fraction(49, 4)]
+    assert [s.total for s in bn.statistics] == [198, 216, 180, 162]
+    assert [s.mean for s in bn.statistics] == [Fraction(11, 2), 6, 5, Fraction(9, 2)]
+    assert [s.variance for s in bn.statistics] == variances
+    assert [s.unbiased for s in bn.statistics] == [v * 36 / 35 for v in variances]
+    assert [s.mean for s in ln.statistics] == [Fraction(9, 2), Fraction(11, 2), 5, 6]
+    assert [s.variance for s in ln.statistics] == [Fraction(25, 4), Fraction(25, 4), Fraction(23, 2), Fraction(15, 2)]
+    assert bn.running[1].mean == Fraction(6, 10)
+    assert bn.running[1].variance == Fraction(9, 10) + Fraction(1, 10) * Fraction(144, 35)
     without = calculate("bn", batch, Rules(eps=Fraction(0)))
-    assert without.output[:3] == (Fraction(-2, 3), Fraction(-2, 3), 2)
+    assert without.output[:3] == (Fraction(7, 5), -1, Fraction(3, 5))
 
 
 def test_no_two_maps_of_the_fixed_batch_look_alike() -> None:

@@ -46,9 +46,9 @@ def test_everything_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     for heading in ("Batch norm: 4", "Layer norm: 4", "Group norm, 2 groups: 8", "Instance norm: 16"):
         assert f"{heading} statistics" in text
     assert re.search(
-        r"^B +channel 2 +36 +162 +9/2 = 4.5 +25/4 = 6.25 +45/7 ≈ 6.428571 +2.500002 +0.3999997$", text, re.M
+        r"^ ?A +channel 1 +36 +198 +11/2 = 5.5 +25/4 = 6.25 +45/7 ≈ 6.428571 +2.500002 +0.3999997$", text, re.M
     )
-    assert re.search(r"^A +channel 1 +3/10 = 0.3 +639/350 ≈ 1.825714 +1.351194$", text, re.M)
+    assert re.search(r"^ ?C +channel 3 +1/2 = 0.5 +639/350 ≈ 1.825714 +1.351194$", text, re.M)
     for norm in NORMS:
         result = calculate(norm, default_batch())
         for value in {*result.normalised, *result.evaluated}:
@@ -78,6 +78,7 @@ def test_one_ground_a_set_and_a_letter_without_colour() -> None:
     for colour in SET_COLOURS:
         red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
         assert f"48;2;{red};{green};{blue}" in captured.get()
+    assert "\x1b[2;38;2;34;34;34" not in captured.get(), "numbers are dimmed"
     plain = Console(file=io.StringIO(), width=132, color_system=None)
     with plain.capture() as captured:
         show(plain, [calculate("gn", default_batch())])
@@ -144,15 +145,15 @@ def test_step_waits_for_nobody_where_nobody_is(
     assert len(re.findall(r"statistic \d+ of \d+", text)) == 32
     assert "Enter" not in text
     for line in (
-        r"mean μ +162 / 36 = 9/2 = 4.5",
-        r"\(3 - 4.5\)² \+ \(6 - 4.5\)²",
+        r"mean μ +198 / 36 = 11/2 = 5.5",
+        r"\(9 - 5.5\)² \+ \(3 - 5.5\)²",
         r"variance σ² +225 / 36 = 25/4 = 6.25",
         r"unbiased +225 / 35 = 45/7 ≈ 6.428571",
         r"√\(σ² \+ ε\) = √\(6.25 \+ 0.00001\) = 2.500002",
-        r"normalised +\(3 - 4.5\) / 2.500002 = -0.6000",
-        r"running mean +0.9 · 0 \+ 0.1 · 4.5 = 9/20 = 0.45",
+        r"normalised +\(9 - 5.5\) / 2.500002 = 1.4000",
+        r"running mean +0.9 · 0 \+ 0.1 · 5.5 = 11/20 = 0.55",
         r"running variance +0.9 · 1 \+ 0.1 · 6.428571 = 54/35 ≈ 1.542857",
-        r"eval mode +\(3 - 0.45\) / √\(1.542857 \+ 0.00001\) = 2.0529",
+        r"eval mode +\(9 - 0.55\) / √\(1.542857 \+ 0.00001\) = 6.8029",
     ):
         assert re.search(line, text), line
 

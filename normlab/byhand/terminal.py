@@ -1,5 +1,6 @@
 """A calculation in a terminal: the batch with one colour a set, tables, blocks of values, one statistic at a time."""
 
+import re
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
@@ -27,7 +28,7 @@ def show(console: Console, results: Sequence[Result]) -> None:
         _line(console, f"Mind: {part.line}", "yellow")
     for result in results:
         console.print()
-        console.rule(Text(words.heading(result), "bold"), align="left", characters="─")
+        console.rule(Text(words.heading(result), "bold"), align="left", characters="─", style="dim")
         _line(console, words.facts(result))
         console.print()
         grid(console, result, blocks(batch.values, batch, part, places=None), part)
@@ -83,7 +84,8 @@ def grid(console: Console, result: Result, texts: list[list[list[list[str]]]], p
         console.print(Text(" " * beside + head.rstrip(), "dim"), soft_wrap=True)
         for i, image in enumerate(texts):
             for r in range(-1, part.rows):
-                line = Text((f"image {i + 1}" if r == 0 else "").ljust(beside), "dim")
+                line = Text()  # without a style of its own, which the numbers would take
+                line.append((f"image {i + 1}" if r == 0 else "").ljust(beside), "dim")
                 for j in some:
                     k = result.owner[i * channels + j]
                     if r < 0:
@@ -91,18 +93,27 @@ def grid(console: Console, result: Result, texts: list[list[list[list[str]]]], p
                     else:
                         text = ("".join(number.rjust(wide) for number in image[j][r]) + " ").rjust(block)
                     line.append(text, f"{'bold ' if r < 0 else ''}{INK} on {set_colour(k)}")
-                    line.append(" ")
-                line.rstrip()
+                    line.append(" " if j < some[-1] else "")
+                if console.color_system is None:
+                    line.rstrip()
                 console.print(line, soft_wrap=True)
 
 
 def _table(console: Console, table: words.Table) -> None:
-    shown = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for i, heading in enumerate(table.headings):
-        shown.add_column(heading, justify="left" if i < table.text else "right", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*(Text(cell) for cell in row))
-    console.print(shown)
+    def shown(narrow: bool) -> RichTable:
+        made = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for i, heading in enumerate(table.headings):
+            made.add_column(heading, justify="left" if i < table.text else "right", overflow="fold")
+        for k, row in enumerate(table.rows):
+            cells = [Text(re.sub(r" (?=[=≈])", "\n", cell) if narrow else cell) for cell in row]
+            cells[0] = Text(f" {row[0]} ", f"{INK} on {set_colour(k)}")
+            made.add_row(*cells)
+        return made
+
+    wide = shown(False)
+    # Where there is no room, the decimal goes below its fraction.
+    needed = console.measure(wide, options=console.options.update(max_width=1000)).maximum
+    console.print(wide if needed <= console.width else shown(True))
 
 
 def _more(console: Console, text: str) -> None:
