@@ -24,9 +24,9 @@ from normlab.errors import ConfigError, NormlabError
 __all__ = ["main"]
 
 EXAMPLES = """examples:
-  python -m normlab.calculate                                  the fixed batch, all four norms
-  python -m normlab.calculate --norm gn --groups 4 --step      one statistic at a time
-  python -m normlab.calculate --seed 3 --shape 2,6,2,2 --eps 0 random digits; without ε roots are plain
+  python -m normlab.calculate                                     the fixed batch, all four norms
+  python -m normlab.calculate --norm gn --groups 4 --step         one statistic at a time
+  python -m normlab.calculate --seed 3 --shape 2,6,2,2 --eps 0    random digits; without ε roots are plain
   python -m normlab.calculate --input mine.csv --shape 4,4,3,3 --gamma 1,2,1,1 --beta 0,0,1,0 --out sheet
 """
 

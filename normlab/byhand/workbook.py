@@ -18,6 +18,7 @@ from fractions import Fraction
 from openpyxl import Workbook
 from openpyxl.styles import Alignment, Border, Font, PatternFill, Side
 from openpyxl.utils import get_column_letter
+from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
 from normlab.byhand import words
@@ -115,6 +116,10 @@ def workbook(results: Sequence[Result]) -> bytes:
     for result in results:
         sheets.append(Sheet(book.create_sheet(result.norm)))
         _norm(sheets[-1], result)
+    for sheet in sheets:  # on paper: on its side, as wide as a page
+        sheet.of.page_setup.orientation = "landscape"
+        sheet.of.page_setup.fitToHeight = 0
+        sheet.of.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
     stream = io.BytesIO()
     book.save(stream)
     return _finished(stream.getvalue(), sheets)
