@@ -46,21 +46,15 @@ def main(arguments: Sequence[str]) -> int:
     try:
         given = _parser().parse_args(_signed(arguments))
         results = _results(given)
-        if given.out is not None:
-            _writable(given.out)
+        written = _written(results, given.out) if given.out is not None else ""
         # Away from a terminal there is no width to keep to, and no colour.
         console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=132)
         if given.step:
             walk(console, results, _wait if sys.stdin is not None and sys.stdin.isatty() else lambda: True)
         else:
             show(console, results)
-        if given.out is not None:
-            from normlab.byhand.files import write  # matplotlib and openpyxl: a second that the terminal need not wait
-
-            written, missing = write(results, given.out)
-            if missing:
-                print(f"normlab: {missing}", file=sys.stderr)
-            console.print(f"\nWritten to {given.out}: {', '.join(written)}", markup=False, soft_wrap=True)
+        if written:
+            console.print(written, markup=False, soft_wrap=True)
     except NormlabError as error:
         print(f"normlab: {error}", file=sys.stderr)
         return 2
@@ -167,12 +161,14 @@ def _numbers(option: str, text: str | None) -> tuple[Fraction, ...] | None:
     return None if text is None else tuple(_number(option, word) for word in text.split(","))
 
 
-def _writable(out: Path) -> None:
-    """Before anything is printed: whether a folder can be there."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {out}: cannot be a folder ({error.strerror}): choose another one") from None
+def _written(results: Sequence[Result], out: Path) -> str:
+    """Writes the files, before anything is printed: a reader may leave early. Returns the line that names them."""
+    from normlab.byhand.files import write  # matplotlib and openpyxl: a second that the terminal alone need not wait
+
+    names, missing = write(results, out)
+    if missing:
+        print(f"normlab: {missing}", file=sys.stderr)
+    return f"\nWritten to {out}: {', '.join(names)}"
 
 
 def _wait() -> bool:

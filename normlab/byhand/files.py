@@ -19,6 +19,10 @@ def write(results: Sequence[Result], out: Path) -> tuple[list[str], str]:
 
     The same results give the same bytes. Raises `ConfigError` where nothing can be written there.
     """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be a folder ({error.strerror}): choose another one") from None
     figures = {"norms": overview(results)} if len(results) > 1 else {}
     figures |= {result.norm: picture(result) for result in results}
     drawn = {name: drawing.svg(figure, f"normlab {name}") for name, figure in figures.items()}
@@ -32,7 +36,6 @@ def write(results: Sequence[Result], out: Path) -> tuple[list[str], str]:
     except ConfigError as error:
         missing = str(error)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             write_atomically(out / name, content)
     except OSError as error:

@@ -22,7 +22,7 @@ __all__ = ["html", "markdown"]
 INTRO = (
     "y = γ · (x - μ) / √(σ² + ε) + β. Numbers that share a mean μ and a variance σ² have one colour and one letter. "
     "σ² is the biased variance, Σ(x - μ)² / m; the unbiased one, Σ(x - μ)² / (m - 1), goes into batch norm's "
-    "running variance only."
+    "running variance only. " + words.ROUNDED
 )
 
 

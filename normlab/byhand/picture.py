@@ -30,12 +30,10 @@ def picture(result: Result) -> Figure:
     wide, high = _size(part, cell)
     left = MARGIN + _beside(part, SMALL)
     shown = min(len(result.statistics), KEYS)
-    keys = [
-        f"{s.where}: μ = {words.amount(s.mean)}, σ² = {words.amount(s.variance)}" for s in result.statistics[:shown]
-    ]
+    keys = [f"{s.where}: μ {words.equals(s.mean)}, σ² {words.equals(s.variance)}" for s in result.statistics[:shown]]
     more = words.more_rows(result, KEYS)
     note = f"{words.facts(result)} {part.line}".strip()
-    beside = 60 + max(widest(keys, SMALL), widest([more], SMALL) if more else 0)
+    beside = 34 + MARGIN + 1.05 * max(widest(keys, SMALL), widest([more], SMALL))  # drawn letters are a little wider
     width = max(left + wide + 30 + beside, widest([note], SMALL) + 2 * MARGIN + 8, 520)
     height = max(high, 20 * (shown + bool(more)) + HEAD + LETTER)
     fig, ax, top = sheet(width, height, words.heading(result), note)

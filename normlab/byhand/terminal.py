@@ -24,6 +24,7 @@ def show(console: Console, results: Sequence[Result]) -> None:
     shape = " x ".join(map(str, batch.shape))
     _line(console, f"Normalization by hand: {batch.source}, {shape} (N x C x H x W)", "bold")
     _line(console, f"y = γ · (x - μ) / √(σ² + ε) + β, ε = {words.number_text(rules.eps)}; {words.affine(results[0])}")
+    _line(console, words.ROUNDED)
     if part.line:
         _line(console, f"Mind: {part.line}", "yellow")
     for result in results:

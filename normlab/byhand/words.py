@@ -8,24 +8,31 @@ from normlab.byhand.exact import NORMS, Batch, Result, Statistic, Values
 
 __all__ = [
     "PLACES",
+    "ROUNDED",
     "Table",
     "Window",
     "affine",
     "amount",
     "blocks",
+    "equals",
+    "eval_rule",
     "facts",
     "fixed",
     "fraction",
     "heading",
+    "more_rows",
     "notes",
     "number_text",
+    "running_rule",
     "running_table",
+    "statistic_title",
     "statistics_table",
     "steps",
     "values_of",
     "window",
 ]
 
+ROUNDED = "Sums, means and variances are exact; where it says ≈, and after a root, decimals are rounded."
 PLACES = 4  # of a normalised value
 UNDEFINED = "undefined"
 LONGEST = 13  # signs of a fraction that is still read
@@ -107,6 +114,12 @@ def amount(value: Fraction | None) -> str:
         return exact
     sign = "=" if Fraction(rounded) == value else "≈"
     return f"{exact} {sign} {rounded}" if exact else f"{'' if sign == '=' else '≈ '}{rounded}"
+
+
+def equals(value: Fraction | None) -> str:
+    """The same as the end of an equation: "= 25/4 = 6.25", "≈ 187810.5"."""
+    text = amount(value)
+    return text if text.startswith("≈") else f"= {text}"
 
 
 def fixed(value: Fraction | None, places: int = PLACES) -> str:
@@ -260,42 +273,50 @@ def steps(result: Result, k: int) -> Iterator[tuple[str, str]]:
         yield f"image {m // c + 1}, channel {m % c + 1}", listed([number_text(x) for x in values], "  ", 25)
     if len(numbers) > 8:
         yield "", f"… and {_count(len(numbers) - 8, 'more map')}"
-    yield "sum", f"{listed([_signed(x) for x in flat])} = {amount(s.total)}"
-    yield "mean μ", f"{number_text(s.total)} / {s.count} = {amount(s.mean)}"
+    yield "sum", f"{listed([_signed(x) for x in flat])} {equals(s.total)}"
+    yield "mean μ", f"{number_text(s.total)} / {s.count} {equals(s.mean)}"
     squared = [f"({number_text(x)} - {_signed(s.mean)})²" for x in flat]
     yield "squared deviations", f"{listed(squared, most=6)}"
-    yield "", f"= {listed([number_text((x - s.mean) ** 2) for x in flat])} = {amount(s.squares)}"
-    yield "variance σ²", f"{number_text(s.squares)} / {s.count} = {amount(s.variance)}"
-    unbiased = f"{number_text(s.squares)} / {s.count - 1} = {amount(s.unbiased)}"
+    yield "", f"= {listed([number_text((x - s.mean) ** 2) for x in flat])} {equals(s.squares)}"
+    yield "variance σ²", f"{number_text(s.squares)} / {s.count} {equals(s.variance)}"
+    unbiased = f"{number_text(s.squares)} / {s.count - 1} {equals(s.unbiased)}"
     yield "unbiased", unbiased + ("" if result.norm == "bn" else " (not used here)")
     yield "root", f"√(σ² + ε) = √({number_text(s.variance)} + {number_text(rules.eps)}) = {number_text(s.root)}"
     if not s.root:
         yield "normalised", "undefined: 0 / 0"
     else:
-        for m, values in numbers[:2]:
-            start = m * area
-            gamma = rules.gamma[m % c] if rules.gamma else Fraction(1)
-            beta = rules.beta[m % c] if rules.beta else Fraction(0)
-            for i, x in enumerate(values[:2]):
-                plain, y = result.normalised[start + i], result.output[start + i]
-                line = f"({number_text(x)} - {_signed(s.mean)}) / {number_text(s.root)} = {fixed(plain)}"
-                if not result.plain:
-                    line += f"; y = {number_text(gamma)} · {fixed(plain)} + {_signed(beta)} = {fixed(y)}"
-                yield "normalised" if m == numbers[0][0] and i == 0 else "", line
-        if s.count > 4 or len(numbers) > 2:
-            yield "", "… and so on for all of them"
+        yield from _worked(result, k)
+        for m, values in numbers[:8]:
+            shown = result.output[m * area : m * area + len(values)]
+            yield f"y, image {m // c + 1}, channel {m % c + 1}", listed([fixed(y) for y in shown], "  ", 25)
     if result.norm == "bn":
         yield from _running_steps(result, k, flat[0])
+
+
+def _worked(result: Result, k: int) -> Iterator[tuple[str, str]]:
+    """The first two values of a set, with the numbers put into the formula."""
+    s, rules, batch = result.statistics[k], result.rules, result.batch
+    places = [m * batch.area + i for m in s.maps[:2] for i in range(batch.area)][:2]
+    for place in places:
+        j = place // batch.area % batch.shape[1]
+        gamma = rules.gamma[j] if rules.gamma else Fraction(1)
+        beta = rules.beta[j] if rules.beta else Fraction(0)
+        plain, y = fixed(result.normalised[place]), fixed(result.output[place])
+        line = f"({number_text(batch.values[place])} - {_signed(s.mean)}) / {number_text(s.root)} = {plain}"
+        if not result.plain:
+            factor = f"({plain})" if plain.startswith("-") else plain
+            line += f"; y = {number_text(gamma)} · {factor} + {_signed(beta)} = {y}"
+        yield "normalised" if place == places[0] else "", line
 
 
 def _running_steps(result: Result, k: int, first: Fraction) -> Iterator[tuple[str, str]]:
     s, r, rules = result.statistics[k], result.running[k], result.rules
     keep, take = number_text(1 - rules.momentum), number_text(rules.momentum)
-    yield "running mean", f"{keep} · 0 + {take} · {_signed(s.mean)} = {amount(r.mean)}"
+    yield "running mean", f"{keep} · 0 + {take} · {_signed(s.mean)} {equals(r.mean)}"
     if r.variance is None or r.root is None or s.unbiased is None:
         yield "running variance", UNDEFINED
         return
-    yield "running variance", f"{keep} · 1 + {take} · {number_text(s.unbiased)} = {amount(r.variance)}"
+    yield "running variance", f"{keep} · 1 + {take} · {number_text(s.unbiased)} {equals(r.variance)}"
     y = result.evaluated[s.maps[0] * result.batch.area]
     c = result.batch.shape[1]
     gamma = rules.gamma[s.maps[0] % c] if rules.gamma else Fraction(1)
