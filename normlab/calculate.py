@@ -31,6 +31,13 @@ EXAMPLES = """examples:
 """
 
 
+class Output(Console):
+    """A console that leaves a closed pipe to `main`; rich's own would end the process with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line."""
 
@@ -48,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         results = _results(given)
         written = _written(results, given.out) if given.out is not None else ""
         # Away from a terminal there is no width to keep to, and no colour.
-        console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=132)
+        console = Output(highlight=False, width=None if sys.stdout.isatty() else 132)
         if given.step:
             walk(console, results, _wait if sys.stdin is not None and sys.stdin.isatty() else lambda: True)
         else:
