@@ -19,11 +19,11 @@ FLOORS = [
     {"study"},
     {"config"},
     {"custom", "randomness", "nets", "analysis", "progress"},
-    {"data"},
+    {"data", "byhand"},
     {"training"},
     {"summary", "job"},
     {"sweep"},
-    {"train", "report"},
+    {"train", "report", "calculate"},
 ]
 ALLOWED_LATE = {("custom", "nets")}  # inside a function: torch is imported only for a layer that is there
 
@@ -69,6 +69,10 @@ def loaded_by(statement: str) -> set[str]:
     [
         ("import normlab.train", {"torch", "lightning", "torchvision", "sklearn", "matplotlib", "pandas"}),
         ("import normlab.report", {"torch", "lightning", "torchvision", "sklearn", "matplotlib"}),
+        (
+            "import normlab.calculate",
+            {"torch", "lightning", "torchvision", "hydra", "sklearn", "matplotlib", "pandas", "scipy", "openpyxl"},
+        ),
         ("import normlab.record", {"torch", "lightning", "matplotlib"}),
         ("from normlab.analysis import read", {"torch", "lightning", "matplotlib"}),
         ("import normlab.nets", {"lightning", "torchvision", "hydra"}),

@@ -1,6 +1,7 @@
 """What the figures share: an empty figure, a sheet of pixels, tiles, the look of a panel, labels that keep apart."""
 
 import functools
+import io
 import itertools
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import Colormap
@@ -203,6 +205,23 @@ def readable(ground: npt.ArrayLike) -> str:
     """Ink or paper, whichever has the more contrast on an RGB(A) ground."""
     luminance = float(np.dot([0.2126, 0.7152, 0.0722], np.asarray(ground)[:3] ** 2.2))
     return INK if (luminance + 0.05) ** 2 > 1.05 * 0.062 else PAPER  # 0.062: the luminance of INK, plus 0.05
+
+
+def svg(fig: Figure, description: str | None = None) -> bytes:
+    """The figure as SVG, letters as outlines. A fixed salt and no date: the same figure gives the same bytes."""
+    with rc_context({"svg.hashsalt": "normlab", "svg.fonttype": "path"}):
+        return _saved(fig, "svg", {"Date": None, "Description": description})
+
+
+def png(fig: Figure) -> bytes:
+    """The figure as PNG; the same figure gives the same bytes."""
+    return _saved(fig, "png", {"Software": None})
+
+
+def _saved(fig: Figure, form: str, metadata: dict[str, str | None]) -> bytes:
+    stream = io.BytesIO()
+    fig.savefig(stream, format=form, metadata=metadata)
+    return stream.getvalue()
 
 
 def shape_of(array: Array) -> str:

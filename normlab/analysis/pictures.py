@@ -1,7 +1,6 @@
 """The figures of a report: which there are, what they are called and what they show."""
 
 import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from normlab.analysis import drawing
 from normlab.analysis import study_figures as draw
 from normlab.analysis.cells import Cell, Sorted, holds, numeric, word
 from normlab.analysis.figures import confusion
@@ -205,18 +204,10 @@ def save(picture: Picture, folder: Path) -> bytes | None:
         content = svg.read_bytes() if svg.exists() else b""
         return content if mark in content else None
     folder.mkdir(parents=True, exist_ok=True)
-    # A fixed salt and no date: the same runs draw the same bytes.
-    with rc_context({"svg.hashsalt": "normlab", "svg.fonttype": "path"}):
-        content = _bytes(picture.figure, "svg", {"Date": None, "Description": mark.decode()})
+    content = drawing.svg(picture.figure, mark.decode())
     write_atomically(svg, content)
-    write_atomically(png, _bytes(picture.figure, "png", {"Software": None}))
+    write_atomically(png, drawing.png(picture.figure))
     return content
-
-
-def _bytes(figure: Figure, form: str, metadata: dict[str, str | None]) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format=form, metadata=metadata)
-    return stream.getvalue()
 
 
 def _picture(name: str, section: str, caption: str, figure: Figure) -> Picture:

@@ -1,0 +1,190 @@
+"""Normalization by hand: `python -m normlab.calculate` shows every number of batch, layer, group and instance norm.
+
+Exact arithmetic on a small batch, without torch: which numbers share a statistic, means and variances as fractions,
+every normalised value, running averages and eval mode; in the terminal, as pictures, as a page and as a workbook.
+"""
+
+import argparse
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from normlab.byhand.exact import NORMS, Batch, Result, Rules, Shape, calculate
+from normlab.byhand.inputs import default_batch, number, random_batch, read_batch
+from normlab.byhand.terminal import show, walk
+from normlab.errors import ConfigError, NormlabError
+
+__all__ = ["main"]
+
+EXAMPLES = """examples:
+  python -m normlab.calculate                                     the fixed batch, all four norms
+  python -m normlab.calculate --norm gn --groups 4 --step         one statistic at a time
+  python -m normlab.calculate --seed 3 --shape 2,6,2,2 --eps 0    random digits; without ε roots are plain
+  python -m normlab.calculate --input mine.csv --shape 4,4,3,3 --gamma 1,2,1,1 --beta 0,0,1,0 --out sheet
+"""
+
+
+class Output(Console):
+    """A console that leaves a closed pipe to `main`; rich's own would end the process with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}: --help shows what there is")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; returns the exit code: 0, 2 where something given is wrong, 130 where it was stopped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without √ or γ gets a question mark, not a traceback
+    try:
+        given = _parser().parse_args(_signed(arguments))
+        results = _results(given)
+        written = _written(results, given.out) if given.out is not None else ""
+        # Away from a terminal there is no width to keep to, and no colour.
+        console = Output(highlight=False, width=None if sys.stdout.isatty() else 132)
+        if given.step:
+            walk(console, results, _wait if sys.stdin is not None and sys.stdin.isatty() else lambda: True)
+        else:
+            show(console, results)
+        if written:
+            console.print(written, markup=False, soft_wrap=True)
+    except NormlabError as error:
+        print(f"normlab: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `| head` has seen enough; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("normlab: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m normlab.calculate",
+        description="Batch, layer, group and instance norm of a small batch, every number shown.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--norm", default="all", help=f"{', '.join(NORMS)}, several of them as in bn,gn, or all (default)")
+    add("--input", type=Path, metavar="FILE", help="a batch: .npy, or text with numbers in the order N, C, H, W")
+    add("--shape", metavar="N,C,H,W", help="of --input, unless it is a .npy of four dimensions; or of random digits")
+    add("--seed", metavar="S", help="random digits instead of the fixed batch; --shape is 4,4,3,3 unless given")
+    add(
+        "--groups",
+        metavar="G",
+        help="of group norm: a divisor of the channels; 2 unless given, where that divides them",
+    )
+    add("--eps", default="1e-5", metavar="E", help="ε, inside the root (1e-5); 0 makes most answers plain fractions")
+    add("--gamma", metavar="A,B,…", help="scale γ, a number a channel (1)")
+    add("--beta", metavar="A,B,…", help="shift β, a number a channel (0)")
+    add("--momentum", default="0.1", metavar="M", help="running = (1 - M) · running + M · batch (0.1)")
+    add("--out", type=Path, metavar="DIR", help="also write pictures, sheet.md, sheet.html and sheet.xlsx there")
+    add("--step", action="store_true", help="one statistic at a time: Enter for the next, q to end")
+    return parser
+
+
+def _signed(arguments: Sequence[str]) -> list[str]:
+    """Joins a value that begins with a minus to its option: argparse would take "-1,2" in "--beta -1,2" for one."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and re.match(r"-[\d.,]", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _results(given: argparse.Namespace) -> list[Result]:
+    """Every calculation that was asked for; `NormlabError` where something given is wrong."""
+    norms = list(NORMS) if given.norm == "all" else given.norm.split(",")
+    for norm in norms:
+        if norm not in NORMS:
+            raise ConfigError(f"--norm {norm!r} is unknown: choose one of {', '.join(NORMS)}, all")
+    rules = Rules(
+        groups=_integer("--groups", given.groups) if given.groups is not None else None,
+        eps=_number("--eps", given.eps),
+        gamma=_numbers("--gamma", given.gamma),
+        beta=_numbers("--beta", given.beta),
+        momentum=_number("--momentum", given.momentum),
+    )
+    batch = _batch(given)
+    return [calculate(norm, batch, rules) for norm in dict.fromkeys(norms)]
+
+
+def _batch(given: argparse.Namespace) -> Batch:
+    shape = _shape(given.shape) if given.shape is not None else None
+    if given.input is not None:
+        if given.seed is not None:
+            raise ConfigError("--input and --seed are two batches: give one of them")
+        return read_batch(given.input, shape)
+    if shape is None and given.seed is None:
+        return default_batch()
+    seed = _integer("--seed", given.seed) if given.seed is not None else 0
+    return random_batch(shape or (4, 4, 3, 3), seed)
+
+
+def _shape(text: str) -> Shape:
+    words = re.split(r"[,x]", text)
+    if len(words) != 4 or not all(re.fullmatch(r" *[0-9]{1,9} *", word) for word in words):
+        raise ConfigError(f"--shape {text[:30]}: write N,C,H,W, four whole numbers as in 4,4,3,3")
+    n, c, h, w = map(int, words)
+    if not min(n, c, h, w):
+        raise ConfigError(f"--shape {text}: every one of N, C, H and W must be at least 1")
+    return n, c, h, w
+
+
+def _integer(option: str, text: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
+        raise ConfigError(f"{option} {text[:30]}: write a whole number, as in {option} 2")
+    return int(text)
+
+
+def _number(option: str, text: str) -> Fraction:
+    try:
+        return number(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from None
+
+
+def _numbers(option: str, text: str | None) -> tuple[Fraction, ...] | None:
+    return None if text is None else tuple(_number(option, word) for word in text.split(","))
+
+
+def _written(results: Sequence[Result], out: Path) -> str:
+    """Writes the files, before anything is printed: a reader may leave early. Returns the line that names them."""
+    from normlab.byhand.files import write  # matplotlib and openpyxl: a second that the terminal alone need not wait
+
+    names, missing = write(results, out)
+    if missing:
+        print(f"normlab: {missing}", file=sys.stderr)
+    return f"\nWritten to {out}: {', '.join(names)}"
+
+
+def _wait() -> bool:
+    """Whether the reader wants the next statistic: Enter does, q and the end of the input do not."""
+    sys.stdout.write("\nEnter: next, q: end > ")
+    sys.stdout.flush()
+    answer = sys.stdin.readline()
+    return answer.endswith("\n") and answer.strip().lower() not in ("q", "quit")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,371 @@
+"""Exact arithmetic against torch's modules, the niceness of the fixed batch, and where a batch comes from."""
+
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from normlab.byhand import NORMS, Batch, Rules, calculate, default_batch, random_batch, read_batch, sets
+from normlab.byhand.exact import Values, default_groups, square_root
+from normlab.byhand.inputs import LARGEST, number
+from normlab.errors import ConfigError, DataError
+
+
+def layer(norm: str, batch: Batch, rules: Rules, groups: int) -> Any:
+    """torch's module in float64, with the rules' ε, γ, β and momentum."""
+    c, eps = batch.shape[1], float(rules.eps) or 1e-300  # newer releases refuse an ε of 0; this one changes no sum
+    build = {
+        "bn": lambda: nn.BatchNorm2d(c, eps=eps, momentum=float(rules.momentum)),
+        "ln": lambda: nn.GroupNorm(1, c, eps=eps),
+        "gn": lambda: nn.GroupNorm(groups, c, eps=eps),
+        "in": lambda: nn.InstanceNorm2d(c, eps=eps, affine=True),
+    }
+    made: Any = build[norm]().double()
+    if rules.gamma is not None:
+        made.weight.data = torch.tensor([float(v) for v in rules.gamma], dtype=torch.float64)
+    if rules.beta is not None:
+        made.bias.data = torch.tensor([float(v) for v in rules.beta], dtype=torch.float64)
+    return made
+
+
+def floats(values: Values, shape: tuple[int, ...] = (-1,)) -> np.ndarray:
+    return np.array([np.nan if v is None else float(v) for v in values]).reshape(shape)
+
+
+def tensor(batch: Batch) -> torch.Tensor:
+    return torch.from_numpy(floats(batch.values, batch.shape))
+
+
+def agrees(norm: str, batch: Batch, rules: Rules) -> None:
+    """Every value of a calculation is torch's to 1e-6: output, running averages, eval mode."""
+    result = calculate(norm, batch, rules)
+    made, x = layer(norm, batch, rules, result.groups), tensor(batch)
+    output, evaluated = floats(result.output, batch.shape), floats(result.evaluated, batch.shape)
+    defined = np.isfinite(output)
+    with torch.no_grad():
+        try:
+            y = made(x).numpy()
+            np.testing.assert_allclose(output[defined], y[defined], rtol=1e-6, atol=1e-6)
+        except ValueError:  # "Expected more than 1 value per channel", or spatial element: in eval mode too
+            assert result.statistics[0].count == 1
+            y = None
+        if norm != "bn":
+            assert result.evaluated == result.output
+            assert not result.running
+            if y is not None:
+                np.testing.assert_allclose(evaluated[defined], made.eval()(x).numpy()[defined], rtol=1e-6, atol=1e-6)
+        elif y is None:
+            assert [r.variance for r in result.running] == [None] * batch.shape[1]
+            assert np.isnan(evaluated).all()
+        else:
+            mean, variance = (floats([getattr(r, name) for r in result.running]) for name in ("mean", "variance"))
+            np.testing.assert_allclose(mean, made.running_mean.numpy(), rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(variance, made.running_var.numpy(), rtol=1e-6, atol=1e-6)
+            defined = np.isfinite(evaluated)
+            np.testing.assert_allclose(evaluated[defined], made.eval()(x).numpy()[defined], rtol=1e-6, atol=1e-6)
+
+
+# Against torch
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_fixed_batch_is_as_torch_computes_it(norm: str) -> None:
+    agrees(norm, default_batch(), Rules())
+    gamma, beta = tuple(map(Fraction, ("1", "-2.5", "1/3", "0"))), tuple(map(Fraction, (0, 3, -1, 2)))
+    agrees(norm, default_batch(), Rules(4, Fraction("0.5"), gamma, beta, Fraction("0.3")))
+
+
+@st.composite
+def calculations(draw: st.DrawFn) -> tuple[Batch, Rules]:
+    """Any shape, any group count that divides, any ε, γ, β, momentum; numbers in quarters: exact in binary."""
+    n, c, h, w = (draw(st.integers(1, most)) for most in (4, 6, 4, 4))
+    quarters = st.integers(-40, 40).map(lambda q: Fraction(q, 4))
+    many = n * c * h * w
+    values = draw(st.one_of(st.lists(quarters, min_size=many, max_size=many), quarters.map(lambda v: [v] * many)))
+    groups = draw(st.sampled_from([g for g in range(1, c + 1) if c % g == 0]))
+    eps = draw(st.sampled_from([Fraction(0), Fraction(1, 10**5), Fraction(1, 10**8), Fraction(1, 3), Fraction(7)]))
+    affine = st.one_of(st.none(), st.lists(quarters, min_size=c, max_size=c).map(tuple))
+    momentum = draw(st.integers(0, 10)) * Fraction(1, 10)
+    return Batch((n, c, h, w), tuple(values)), Rules(groups, eps, draw(affine), draw(affine), momentum)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@given(given_=calculations())
+@settings(deadline=None, max_examples=60)
+def test_any_batch_is_as_torch_computes_it(norm: str, given_: tuple[Batch, Rules]) -> None:
+    agrees(norm, *given_)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_equal_numbers_without_eps_are_undefined(norm: str) -> None:
+    batch = Batch((2, 2, 2, 2), (Fraction(3),) * 16)
+    result = calculate(norm, batch, Rules(eps=Fraction(0), beta=(Fraction(1), Fraction(2))))
+    assert result.normalised == result.output == (None,) * 16
+    assert all(s.root == 0 for s in result.statistics)
+    with_eps = calculate(norm, batch, Rules(eps=Fraction(1, 10), beta=(Fraction(1), Fraction(2))))
+    assert with_eps.output == ((Fraction(1),) * 4 + (Fraction(2),) * 4) * 2
+
+
+def test_one_number_a_channel_has_no_running_variance() -> None:
+    result = calculate("bn", Batch((1, 2, 1, 1), (Fraction(4), Fraction(-2))))
+    assert result.output == (0, 0)
+    assert [(r.mean, r.variance) for r in result.running] == [(Fraction(2, 5), None), (Fraction(-1, 5), None)]
+    assert result.evaluated == (None, None)
+
+
+def test_a_running_variance_of_zero_without_eps_is_undefined() -> None:
+    batch = Batch((1, 1, 1, 2), (Fraction(4), Fraction(4)))
+    result = calculate("bn", batch, Rules(eps=Fraction(0), momentum=Fraction(1)))
+    assert result.running[0].variance == 0
+    assert result.evaluated == (None, None)
+
+
+# By construction
+
+
+@given(given_=calculations(), norm=st.sampled_from(list(NORMS)))
+@settings(deadline=None, max_examples=50)
+def test_normalised_numbers_have_mean_zero_and_the_variance_that_eps_leaves(
+    given_: tuple[Batch, Rules], norm: str
+) -> None:
+    """Σx̂ / m = 0 and Σx̂² / m = σ² / (σ² + ε): exactly where the root is rational, else to 45 places."""
+    batch, rules = given_
+    result = calculate(norm, batch, rules)
+    for s in result.statistics:
+        assume(s.root)
+        values = [v for m in s.maps for v in result.normalised[m * batch.area : (m + 1) * batch.area] if v is not None]
+        assert sum(values) == 0
+        error = sum(v * v for v in values) / s.count - s.variance / (s.variance + rules.eps)
+        assert error == 0 if s.root**2 == s.variance + rules.eps else abs(error) < Fraction(1, 10**45)
+
+
+@given(value=st.fractions(min_value=0, max_value=10**20))
+def test_a_square_root_is_exact_or_good_to_fifty_digits(value: Fraction) -> None:
+    assert square_root(value * value) == value
+    root = square_root(value)
+    assert root * root <= value
+    assert value == 0 or (value - root * root) / value < Fraction(1, 10**48)
+
+
+@given(shape=st.tuples(*[st.integers(1, 6)] * 4), norm=st.sampled_from(list(NORMS)), data=st.data())
+@settings(deadline=None)
+def test_every_map_is_in_one_set(shape: tuple[int, ...], norm: str, data: st.DataObject) -> None:
+    n, c = shape[:2]
+    groups = data.draw(st.sampled_from([g for g in range(1, c + 1) if c % g == 0]))
+    found = sets(norm, shape, groups)
+    assert len(found) == {"bn": c, "ln": n, "gn": n * groups, "in": n * c}[norm]
+    assert sorted(m for _, maps in found for m in maps) == list(range(n * c))
+    assert len({len(maps) for _, maps in found}) == 1
+    assert len({where for where, _ in found}) == len(found)
+
+
+def test_sets_say_where_they_are() -> None:
+    assert sets("bn", (2, 4)) == [(f"channel {j + 1}", (j, j + 4)) for j in range(4)]
+    assert sets("ln", (2, 4)) == [("image 1", (0, 1, 2, 3)), ("image 2", (4, 5, 6, 7))]
+    assert sets("gn", (2, 4))[1:3] == [("image 1, group 2", (2, 3)), ("image 2, group 1", (4, 5))]
+    assert sets("in", (2, 4))[5] == ("image 2, channel 2", (5,))
+
+
+def test_letters_go_on_as_in_a_spreadsheet() -> None:
+    letters = [s.letter for s in calculate("in", random_batch((9, 80, 1, 1), 0)).statistics]
+    assert letters[:2] + letters[25:28] + letters[701:703] == ["A", "B", "Z", "AA", "AB", "ZZ", "AAA"]
+    assert len(set(letters)) == 720
+
+
+def test_groups_unless_given() -> None:
+    assert [default_groups(c) for c in (1, 2, 3, 4, 9, 7)] == [1, 2, 3, 2, 3, 7]
+
+
+# The fixed batch
+
+
+def test_the_fixed_batch_has_readable_answers() -> None:
+    """Means: whole or half. Deviations of batch and group norm: whole or half, and of two images of layer norm.
+    Instance norm: whole means and variances. Images, channels and groups of an image: no two have the same mean."""
+    batch = default_batch()
+    assert batch.shape == (4, 4, 3, 3)
+    assert all(v.denominator == 1 and 0 <= v <= 9 for v in batch.values)
+    for norm, many in {"bn": 4, "ln": 4, "gn": 8, "in": 16}.items():
+        statistics = calculate(norm, batch).statistics
+        assert len(statistics) == many
+        assert all((2 * s.mean).denominator == 1 for s in statistics)
+        roots = [square_root(s.variance) for s in statistics]
+        plain = [root**2 == s.variance for root, s in zip(roots, statistics, strict=True)]
+        assert sum(plain) == {"bn": 4, "ln": 2, "gn": 8, "in": 3}[norm]
+        assert all((2 * root).denominator == 1 for root, fits in zip(roots, plain, strict=True) if fits)
+        assert all((4 * s.variance).denominator == 1 for s in statistics)
+        if norm in ("bn", "ln"):
+            assert len({s.mean for s in statistics}) == 4
+        elif norm == "gn":
+            assert all(a.mean != b.mean for a, b in zip(statistics[::2], statistics[1::2], strict=True))
+        else:
+            assert all(s.mean.denominator == s.variance.denominator == 1 for s in statistics)
+
+
+def test_the_fixed_batch_by_hand() -> None:
+    """Worked out apart from the package, from the sums of its maps."""
+    batch = default_batch()
+    bn, ln = calculate("bn", batch), calculate("ln", batch)
+    variances = [Fraction(25, 4), Fraction(4), Fraction(9), Fraction(49, 4)]
+    assert [s.total for s in bn.statistics] == [198, 216, 180, 162]
+    assert [s.mean for s in bn.statistics] == [Fraction(11, 2), 6, 5, Fraction(9, 2)]
+    assert [s.variance for s in bn.statistics] == variances
+    assert [s.unbiased for s in bn.statistics] == [v * 36 / 35 for v in variances]
+    assert [s.mean for s in ln.statistics] == [Fraction(9, 2), Fraction(11, 2), 5, 6]
+    assert [s.variance for s in ln.statistics] == [Fraction(25, 4), Fraction(25, 4), Fraction(23, 2), Fraction(15, 2)]
+    assert bn.running[1].mean == Fraction(6, 10)
+    assert bn.running[1].variance == Fraction(9, 10) + Fraction(1, 10) * Fraction(144, 35)
+    without = calculate("bn", batch, Rules(eps=Fraction(0)))
+    assert without.output[:3] == (Fraction(7, 5), -1, Fraction(3, 5))
+
+
+def test_no_two_maps_of_the_fixed_batch_look_alike() -> None:
+    maps = floats(default_batch().values, (16, 3, 3))
+    seen = set()
+    for m in maps:
+        looks = {np.rot90(view, k).tobytes() for view in (m, m.T) for k in range(4)}
+        assert len(looks) == 8, "a map is symmetric"
+        assert not looks & seen
+        seen |= looks
+
+
+# Where a batch comes from
+
+
+def test_random_digits_come_again() -> None:
+    batch = random_batch((2, 3, 4, 5), 7)
+    assert batch == random_batch((2, 3, 4, 5), 7) != random_batch((2, 3, 4, 5), 8)
+    assert set(batch.values) == set(map(Fraction, range(10)))
+    assert [int(v) for v in random_batch((1, 1, 1, 8), 0).values] == [6, 6, 0, 4, 8, 7, 6, 4]  # on every machine
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1,2,3,4\n5,6,7,8\n",
+        "1;2;3;4\r\n5; 6; 7; 8",
+        "# a batch\n\n1 2\t3 4  # the first map\n  5 6 7 8  ",
+        "\ufeff1\n2\n3\n4\n5\n6\n7\n8",
+        "1.0, 2e0, 30e-1, 4, 10/2, +6, 7.000, 8",
+    ],
+)
+def test_text_in_any_layout(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+    assert read_batch(tmp_path / "x.csv", (1, 2, 2, 2)) == Batch(
+        (1, 2, 2, 2), tuple(map(Fraction, range(1, 9))), "x.csv"
+    )
+
+
+def test_numbers_are_taken_as_they_are_written() -> None:
+    assert number("0.1") == Fraction(1, 10)
+    assert number(" 1e-5 ") == number("1/100000") == Fraction(1, 100_000)
+    assert number("-0") == 0
+
+
+@given(value=st.decimals(-(10**12), 10**12, places=20))
+def test_any_decimal_is_exact(value: Decimal) -> None:
+    assert number(str(value)) == Fraction(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "nan", "inf", "-Infinity", "1e13", "1e-41", "1e999999999", "1/0", "0x1", "1,5"]
+)
+def test_what_is_no_number(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a|out of range|divides by 0"):
+        number(text)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64", "float16", ">f8"])
+def test_arrays(dtype: str, tmp_path: Path) -> None:
+    array = np.arange(16, dtype=dtype).reshape(2, 2, 2, 2).transpose(1, 0, 2, 3)
+    np.save(tmp_path / "x.npy", array)
+    assert read_batch(tmp_path / "x.npy").shape == (2, 2, 2, 2)
+    assert floats(read_batch(tmp_path / "x.npy", (2, 2, 2, 2)).values).tolist() == array.ravel().tolist()
+
+
+def test_floats_of_an_array_are_the_decimals_that_were_meant(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([0.1, -2.5], np.float32))
+    assert read_batch(tmp_path / "x.npy", (1, 1, 1, 2)).values == (Fraction(1, 10), Fraction(-5, 2))
+
+
+REFUSED: dict[str, tuple[bytes | np.ndarray, tuple[int, int, int, int] | None, str]] = {
+    "empty.csv": (b"", (1, 1, 1, 1), "holds no numbers: give it at least one"),
+    "comment.csv": (b"# nothing\n", (1, 1, 1, 1), "holds no numbers"),
+    "word.csv": (b"1,2\n3,four\n", (1, 1, 2, 2), r"line 2: 'four' is not a number: correct it"),
+    "header.csv": (b"a,b\n1,2\n", (1, 1, 1, 2), r"line 1: 'a' is not a number: .* put # before the line"),
+    "nan.csv": (b"1,nan", (1, 1, 1, 2), "line 1: 'nan' is not a finite number"),
+    "gap.csv": (b"1,,2", (1, 1, 1, 3), "line 1: a number is missing between two commas"),
+    "huge.csv": (b"1,1e999999999", (1, 1, 1, 2), "out of range: up to 10"),
+    "short.csv": (b"1,2,3", (1, 1, 2, 2), "1,1,2,2 has 4 places and --input short.csv holds 3 numbers"),
+    "noshape.csv": (b"1,2,3", None, "holds 3 numbers: say what they are with --shape N,C,H,W"),
+    "picture.csv": (b"\x89PNG\r\n\x1a\n", (1, 1, 1, 1), "is no text in UTF-8"),
+    "packed.npz": (b"PK\x03\x04abc", (1, 1, 1, 1), "is a packed file"),
+    "many.csv": (b"1 " * (LARGEST + 1), (1, 1, 1, LARGEST + 1), "more than 50,000 numbers"),
+    "damaged.npy": (b"\x93NUMPY\x01\x00\x10", None, "is damaged: save it again"),
+    "flat.npy": (np.arange(3), None, "holds an array of shape 3: say what they are with --shape"),
+    "other.npy": (np.zeros((2, 1, 1, 3)), (1, 2, 1, 3), "1,2,1,3 is not that of --input other.npy, 2,1,1,3"),
+    "none.npy": (np.zeros((0, 1, 1, 1)), None, "holds no numbers"),
+    "nan.npy": (np.full((1, 1, 1, 1), np.nan), None, "'nan' is not a finite number: correct the array"),
+    "complex.npy": (np.zeros((1, 1, 1, 1), complex), None, "holds complex128, not numbers"),
+    "text.npy": (np.array([["a"]]), None, "holds <U1, not numbers"),
+    "large.npy": (np.zeros((1, 1, 1, LARGEST + 1), np.uint8), None, "more than 50,000 numbers"),
+    "objects.npy": (np.array([{"a": 1}], object), None, "holds Python objects, which are never loaded"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_batch_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    content, shape, says = REFUSED[name]
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        np.save(tmp_path / name, content)
+    with pytest.raises(DataError, match=says) as caught:
+        read_batch(tmp_path / name, shape)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"absent.csv: cannot be read \(No such file or directory\): name a .csv or .npy"
+    ):
+        read_batch(tmp_path / "absent.csv", (1, 1, 1, 1))
+    with pytest.raises(DataError, match=r"cannot be read \(Is a directory\)"):
+        read_batch(tmp_path, (1, 1, 1, 1))
+
+
+# Rules
+
+
+@pytest.mark.parametrize(
+    ("rules", "says"),
+    [
+        (Rules(groups=3), "--groups 3 does not divide 4 channels: choose one of 1, 2, 4"),
+        (Rules(groups=0), "--groups 0 does not divide"),
+        (Rules(groups=-2), "--groups -2 does not divide"),
+        (Rules(eps=Fraction(-1, 10)), r"--eps -0.1 is negative: .* give 0 or more"),
+        (Rules(momentum=Fraction(3, 2)), r"--momentum 1.5 is outside \[0, 1\]"),
+        (Rules(gamma=(Fraction(1),)), "--gamma has 1 numbers for 4 channels: give one a channel"),
+        (Rules(beta=(Fraction(1),) * 5), "--beta has 5 numbers"),
+    ],
+)
+@pytest.mark.parametrize("norm", NORMS)
+def test_rules_that_do_not_fit(norm: str, rules: Rules, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        calculate(norm, default_batch(), rules)
+
+
+def test_norms_and_shapes_that_are_none() -> None:
+    with pytest.raises(ConfigError, match="norm 'xn' is unknown: choose one of bn, ln, gn, in"):
+        calculate("xn", default_batch())
+    with pytest.raises(ConfigError, match="3 numbers are not a batch of shape 1,1,2,2"):
+        Batch((1, 1, 2, 2), (Fraction(1),) * 3)
+    with pytest.raises(ConfigError, match="0 numbers are not a batch"):
+        Batch((0, 1, 2, 2), ())

@@ -1,0 +1,215 @@
+"""The workbook: a formula evaluator, and LibreOffice where it is installed, compute what the exact arithmetic says."""
+
+import functools
+import io
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import formulas
+import numpy as np
+import openpyxl
+import pytest
+import schedula
+from openpyxl.utils import get_column_letter, range_boundaries
+
+from normlab.byhand import NORMS, Batch, Result, Rules, calculate, default_batch, random_batch
+from normlab.byhand.words import fixed, number_text
+from normlab.byhand.workbook import Places, workbook
+from normlab.errors import ConfigError
+
+REFERENCE = re.compile(r"(?:(\w+)!)?(\$?[A-Z]{1,3}\$?\d+(?::\$?[A-Z]{1,3}\$?\d+)?)")
+
+
+@functools.cache
+def compiled(formula: str) -> Any:
+    return formulas.Parser().ast(formula)[1].compile()
+
+
+class Evaluated:
+    """A workbook whose formulas are computed by the package `formulas`, from the input cells alone."""
+
+    def __init__(self, content: bytes) -> None:
+        self.book = openpyxl.load_workbook(io.BytesIO(content))
+        self.known: dict[tuple[str, str], Any] = {}
+
+    def value(self, sheet: str, name: str) -> Any:
+        """What a cell shows: a float, text, an error such as "#DIV/0!", or None where it is empty."""
+        key = sheet, name
+        if key not in self.known:
+            self.known[key] = self._computed(sheet, self.book[sheet][name].value)
+        return self.known[key]
+
+    def _computed(self, sheet: str, content: Any) -> Any:
+        if not (isinstance(content, str) and content.startswith("=")):
+            return content
+        arguments: list[Any] = []
+
+        def placed(match: re.Match[str]) -> str:
+            """A formula of one form is compiled once: references become A1, B1, … and their values its arguments."""
+            where, name = match[1] or sheet, match[2].replace("$", "")
+            letter = chr(ord("A") + len(arguments))
+            if ":" not in name:
+                arguments.append(self.value(where, name))
+                return f"{letter}1"
+            left, top, right, bottom = range_boundaries(name)
+            cells = [
+                [self.value(where, f"{get_column_letter(c)}{r}") for c in range(left, right + 1)]
+                for r in range(top, bottom + 1)
+            ]
+            empty = [[schedula.EMPTY if cell is None else cell for cell in row] for row in cells]
+            arguments.append(np.array(empty, object))
+            return f"{letter}1:{letter}2"
+
+        formula = REFERENCE.sub(placed, content)
+        if any(argument == "#DIV/0!" for argument in arguments if isinstance(argument, str)):
+            return "#DIV/0!"
+        value = np.asarray(compiled(formula)(*arguments), object).ravel()[0]
+        return str(value) if str(value).startswith("#") else float(value)
+
+
+def expected(result: Result) -> Iterator[tuple[str, Fraction | None]]:
+    """Every formula cell of a norm's sheet, with its exact value."""
+    at = Places(result.batch, len(result.statistics))
+    n, c, h, w = result.batch.shape
+    for k, s in enumerate(result.statistics):
+        values = [Fraction(s.count), s.total, s.mean, s.squares, s.variance, s.unbiased, s.root]
+        values.append(1 / s.root if s.root else None)
+        if result.running:
+            values += [result.running[k].mean, result.running[k].variance, result.running[k].root]
+        for column, value in zip("CDEFGHIJKLM", values, strict=False):
+            yield f"{column}{at.statistic(k)}", value
+    blocks = [result.normalised, result.output, *([result.evaluated] if result.running else [])]
+    for b, block in enumerate(blocks):
+        for place, value in zip(np.ndindex(n, c, h, w), block, strict=True):
+            row, column = at.value(b, *place)
+            yield f"{get_column_letter(column)}{row}", value
+
+
+def same(found: Any, value: Fraction | None) -> bool:
+    if value is None:
+        return found == "#DIV/0!"
+    return isinstance(found, int | float) and bool(np.isclose(found, float(value), rtol=1e-12, atol=1e-13))
+
+
+def results(batch: Batch, rules: Rules) -> list[Result]:
+    return [calculate(norm, batch, rules) for norm in NORMS]
+
+
+GAMMA, BETA = tuple(map(Fraction, (1, 2, "-0.5", "1/3"))), tuple(map(Fraction, (0, 1, -1, 2)))
+CASES = {
+    "fixed": (default_batch(), Rules()),
+    "scaled": (default_batch(), Rules(4, Fraction(0), GAMMA, BETA, Fraction("0.3"))),
+    "other shape": (random_batch((3, 6, 2, 1), 1), Rules(3, Fraction("0.01"))),
+    "one number": (random_batch((1, 2, 1, 1), 0), Rules()),
+    "undefined": (Batch((2, 2, 1, 2), tuple(map(Fraction, (3, 3, 1, 2, 3, 3, 1, 2)))), Rules(eps=Fraction(0))),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> tuple[list[Result], bytes]:
+    found = results(*CASES[request.param])
+    return found, workbook(found)
+
+
+def test_every_formula_computes_to_the_exact_value(case: tuple[list[Result], bytes]) -> None:
+    found, content = case
+    book = Evaluated(content)
+    for result in found:
+        count = 0
+        for name, value in expected(result):
+            shown = book.value(result.norm, name)
+            assert same(shown, value), (
+                f"{result.norm}!{name} = {book.book[result.norm][name].value} = {shown}, not {value}"
+            )
+            count += 1
+        cells = [cell.value for row in book.book[result.norm].iter_rows() for cell in row]
+        assert sum(isinstance(cell, str) and cell.startswith("=") for cell in cells) == count
+
+
+def test_every_formula_has_its_value_beside_it(case: tuple[list[Result], bytes]) -> None:
+    """For viewers that compute nothing."""
+    found, content = case
+    stored = openpyxl.load_workbook(io.BytesIO(content), data_only=True)
+    for result in found:
+        for name, value in expected(result):
+            assert same(stored[result.norm][name].value, value), f"{result.norm}!{name}"
+
+
+def test_the_computed_cells_are_the_printed_values() -> None:
+    found = results(*CASES["fixed"])
+    book = Evaluated(workbook(found))
+    for result in found:
+        for name, value in expected(result):
+            shown = book.value(result.norm, name)
+            printed = fixed(value) if name.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ") > "99" else number_text(value)
+            assert printed in (f"{shown:.4f}".replace("-0.0000", "0.0000"), f"{shown:.7g}"), name
+
+
+def test_formulas_are_live() -> None:
+    """Another number, ε, γ and momentum in the input cells: what follows is what the arithmetic says of them."""
+    batch = default_batch()
+    book = Evaluated(workbook(results(batch, Rules())))
+    at = Places(batch, 0)
+    row, column = at.number(1, 2, 0, 1)
+    sheet = book.book["input"]
+    sheet.cell(row, column).value = -7
+    sheet["B4"], sheet["B5"] = 0.25, 0.5
+    for j in range(4):
+        sheet.cell(10, at.number(0, j, 0, 0)[1]).value, sheet.cell(11, at.number(0, j, 0, 0)[1]).value = j, 1 - j
+    values = list(batch.values)
+    values[(1 * 4 + 2) * 9 + 1] = Fraction(-7)
+    gamma, beta = tuple(map(Fraction, range(4))), tuple(Fraction(1 - j) for j in range(4))
+    rules = Rules(None, Fraction(1, 4), gamma, beta, Fraction(1, 2))
+    for result in results(Batch(batch.shape, tuple(values)), rules):
+        for name, value in expected(result):
+            assert same(book.value(result.norm, name), value), f"{result.norm}!{name}"
+
+
+def test_large_batches_are_whole() -> None:
+    """Sets of many maps are one rectangle each: no formula grows with the batch."""
+    found = [calculate("bn", random_batch((130, 2, 2, 3), 0)), calculate("gn", random_batch((130, 2, 2, 3), 0))]
+    content = workbook(found)
+    stored = openpyxl.load_workbook(io.BytesIO(content), data_only=True)
+    book = Evaluated(content)
+    for result in found:
+        for i, (name, value) in enumerate(expected(result)):
+            assert same(stored[result.norm][name].value, value)
+            assert len(str(book.book[result.norm][name].value)) < 80
+            assert i % 97 or same(book.value(result.norm, name), value)
+
+
+def test_the_same_bytes() -> None:
+    found = results(*CASES["scaled"])
+    assert workbook(found) == workbook(found)
+
+
+def test_a_batch_that_is_too_wide_for_a_sheet() -> None:
+    with pytest.raises(ConfigError, match=r"sheet.xlsx is left out: it would have more than 16,384 columns"):
+        workbook([calculate("ln", random_batch((1, 1, 1, 16_382), 0))])
+
+
+def test_text_from_outside_is_no_formula() -> None:
+    batch = Batch((1, 1, 1, 2), (Fraction(1), Fraction(2)), '=HYPERLINK("x")')
+    book = openpyxl.load_workbook(io.BytesIO(workbook([calculate("ln", batch)])))
+    assert all(cell.data_type != "f" for row in book["input"].iter_rows() for cell in row)
+
+
+@pytest.mark.skipif(not shutil.which("soffice"), reason="LibreOffice (soffice) is not on PATH")
+@pytest.mark.slow
+def test_libreoffice_computes_the_same(case: tuple[list[Result], bytes], tmp_path: Path) -> None:
+    found, content = case
+    bare = openpyxl.load_workbook(io.BytesIO(content))
+    (tmp_path / "in").mkdir()
+    bare.save(tmp_path / "in" / "sheet.xlsx")  # saved by openpyxl: formulas without their values
+    home = f"-env:UserInstallation={(tmp_path / 'home').as_uri()}"
+    command = ["soffice", home, "--headless", "--convert-to", "xlsx", "--outdir", str(tmp_path), "in/sheet.xlsx"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=180)
+    computed = openpyxl.load_workbook(tmp_path / "sheet.xlsx", data_only=True)
+    for result in found:
+        for name, value in expected(result):
+            assert same(computed[result.norm][name].value, value), f"{result.norm}!{name}"

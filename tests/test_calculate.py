@@ -1,0 +1,440 @@
+"""The door `python -m normlab.calculate`: what it prints, writes and refuses."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+from fractions import Fraction
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from rich.console import Console
+
+from normlab.byhand import NORMS, Batch, Rules, calculate, default_batch, random_batch
+from normlab.byhand.colours import SET_COLOURS, set_colour
+from normlab.byhand.files import write
+from normlab.byhand.pages import html, markdown
+from normlab.byhand.picture import overview, picture
+from normlab.byhand.terminal import show
+from normlab.byhand.words import amount, equals, fixed, number_text, statistics_table, window
+from normlab.calculate import EXAMPLES, main
+
+PICTURES = ["norms", *NORMS]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "sheet"
+    assert main(["--out", str(folder)]) == 0
+    return folder
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return captured.out
+
+
+# Printed
+
+
+def test_everything_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys)
+    for heading in ("Batch norm: 4", "Layer norm: 4", "Group norm, 2 groups: 8", "Instance norm: 16"):
+        assert f"{heading} statistics" in text
+    assert re.search(
+        r"^ ?A +channel 1 +36 +198 +11/2 = 5.5 +25/4 = 6.25 +45/7 ≈ 6.428571 +2.500002 +0.3999997$", text, re.M
+    )
+    assert re.search(r"^ ?C +channel 3 +1/2 = 0.5 +639/350 ≈ 1.825714 +1.351194$", text, re.M)
+    for norm in NORMS:
+        result = calculate(norm, default_batch())
+        for value in {*result.normalised, *result.evaluated}:
+            assert f"{fixed(value)} " in text or f"{fixed(value)}\n" in text
+    assert max(map(len, text.splitlines())) <= 132
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_number_is_cut_off_in_a_narrow_terminal(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    result = calculate("bn", default_batch())
+    with console.capture() as captured:
+        show(console, [result])
+    text = captured.get()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    shown = re.findall(r"(?<![\d.])-?\d\.\d{4}(?![\d.])", text)
+    for values in (result.normalised, result.evaluated):
+        assert not {fixed(v) for v in values} - set(shown)
+    assert text.count("channel 4") >= 4 or text.count("ch 4")
+
+
+def test_one_ground_a_set_and_a_letter_without_colour() -> None:
+    console = Console(file=io.StringIO(), width=132, color_system="truecolor", force_terminal=True)
+    with console.capture() as captured:
+        show(console, [calculate("in", default_batch())])
+    for colour in SET_COLOURS:
+        red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+        assert f"48;2;{red};{green};{blue}" in captured.get()
+    assert "\x1b[2;38;2;34;34;34" not in captured.get(), "numbers are dimmed"
+    plain = Console(file=io.StringIO(), width=132, color_system=None)
+    with plain.capture() as captured:
+        show(plain, [calculate("gn", default_batch())])
+    assert re.search(r"^ +C +C +D +D$", captured.get(), re.M)
+
+
+def test_scale_and_shift_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, "--norm", "ln", "--gamma", "1,2,1/2,1", "--beta", "-1,0,0,0.5", "--eps", "0")
+    assert "ε = 0; γ = 1, 2, 1/2, 1; β = -1, 0, 0, 1/2 (a number a channel)" in text
+    assert "Output, y = γ · (x - μ) / √(σ² + ε) + β" in text
+    assert "In eval mode: the same" in text
+    assert "Batch norm" not in text
+
+
+def test_what_is_undefined_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("5 5 5 5 1 2 3 4")
+    text = printed(capsys, "--input", str(tmp_path / "x.csv"), "--shape", "1,2,2,2", "--eps", "0")
+    assert "All numbers of A are equal and ε = 0: 0 / 0 is undefined (–). With --eps 1e-5 it would be 0." in text
+    assert "undefined" in text
+    text = " ".join(printed(capsys, "--shape", "1,3,1,1").split())
+    assert "torch refuses to train on such a batch: give more images or larger maps." in text
+    assert "Group norm, 3 groups: 3 statistics" in text
+
+
+def test_a_large_batch_is_shown_in_part(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, "--shape", "40,3,20,9", "--seed", "5", "--norm", "in")
+    assert "Shown are the first 5 images, 3 channels, 8 rows and 8 columns; every number takes part." in text
+    assert "… and 56 more statistics." in text
+    assert len(text.splitlines()) < 300
+
+
+def test_several_norms(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, "--norm", "gn,bn", "--groups", "1")
+    assert text.index("Group norm, 1 group: 4 statistics") < text.index("Batch norm")
+    assert "Layer norm" not in text
+
+
+def test_numbers_as_text() -> None:
+    assert amount(Fraction(25, 4)) == "25/4 = 6.25"
+    assert amount(Fraction(1, 3)) == "1/3 ≈ 0.3333333"
+    assert amount(Fraction(-4)) == "-4"
+    assert amount(Fraction(10**15 + 1, 10**15 + 7)) == "≈ 1"
+    assert amount(None) == "undefined"
+    assert equals(Fraction(1, 10**15 + 7)) == "≈ 1e-15"
+    assert equals(Fraction(1, 2)) == "= 1/2 = 0.5"
+    assert fixed(Fraction(-1, 10**9)) == "0.0000"
+    assert fixed(Fraction(-3, 2)) == "-1.5000"
+    assert fixed(Fraction(25, 10**6), 5) == "0.00002"  # a half goes to the even digit
+    assert number_text(Fraction(1, 10**5)) == "0.00001"
+    assert number_text(Fraction(1, 10**12)) == "1e-12"
+
+
+# One statistic at a time
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_step_waits_for_nobody_where_nobody_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    text = printed(capsys, "--step")
+    assert len(re.findall(r"statistic \d+ of \d+", text)) == 32
+    assert "Enter" not in text
+    for line in (
+        r"mean μ +198 / 36 = 11/2 = 5.5",
+        r"\(9 - 5.5\)² \+ \(3 - 5.5\)²",
+        r"variance σ² +225 / 36 = 25/4 = 6.25",
+        r"unbiased +225 / 35 = 45/7 ≈ 6.428571",
+        r"√\(σ² \+ ε\) = √\(6.25 \+ 0.00001\) = 2.500002",
+        r"normalised +\(9 - 5.5\) / 2.500002 = 1.4000",
+        r"running mean +0.9 · 0 \+ 0.1 · 5.5 = 11/20 = 0.55",
+        r"running variance +0.9 · 1 \+ 0.1 · 6.428571 = 54/35 ≈ 1.542857",
+        r"eval mode +\(9 - 0.55\) / √\(1.542857 \+ 0.00001\) = 6.8029",
+    ):
+        assert re.search(line, text), line
+
+
+@pytest.mark.parametrize(
+    ("typed", "seen"), [("", 1), ("\n", 2), ("\n\n\n", 4), ("\nq\n\n", 2), ("Q\n", 1), ("\n" * 99, 32)]
+)
+def test_step_goes_on_with_enter(
+    typed: str, seen: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(typed))
+    assert len(re.findall(r"statistic \d+ of \d+", printed(capsys, "--step"))) == seen
+
+
+def test_ctrl_c_stops_in_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: io.StringIO, *_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Terminal, "readline", interrupted)
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    assert main(["--step"]) == 130
+    assert capsys.readouterr().err == "normlab: stopped\n"
+
+
+def test_step_with_scale_shift_and_negative_numbers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([-1.0, 1.0, 0.0, -4.0]).reshape(1, 1, 2, 2))
+    text = printed(
+        capsys,
+        "--step",
+        "--norm",
+        "bn",
+        "--input",
+        str(tmp_path / "x.npy"),
+        "--gamma",
+        "-2",
+        "--beta",
+        "-1",
+        "--eps",
+        "0.5",
+    )
+    assert "(-1) + 1 + 0 + (-4) = -4" in text
+    assert "(-1 - (-1))² + (1 - (-1))²" in text
+    assert "(1 - (-1)) / 2 = 1.0000; y = -2 · 1.0000 + (-1) = -3.0000" in text
+
+
+# Written
+
+
+def test_files(made: Path) -> None:
+    names = {f"{name}.{form}" for name in PICTURES for form in ("png", "svg")}
+    assert {file.name for file in made.iterdir()} == names | {"sheet.md", "sheet.html", "sheet.xlsx"}
+
+
+def test_the_same_files_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ("--shape", "1,2,2,2", "--norm", "bn,gn", "--out")
+    assert "Written to" in printed(capsys, *small, str(tmp_path / "deep" / "er"))
+    printed(capsys, *small, str(tmp_path))
+    files = [file for file in tmp_path.iterdir() if file.is_file()]
+    assert len(files) == 9
+    for file in files:
+        assert (tmp_path / "deep" / "er" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def texts(figure: object) -> list[str]:
+    return [t.get_text() for t in figure.axes[0].texts]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_picture_has_every_number_on_the_ground_of_its_set(norm: str) -> None:
+    result = calculate(norm, default_batch())
+    figure = picture(result)
+    shown = texts(figure)
+    assert [t for t in shown if re.fullmatch(r"\d", t)] == [str(v) for v in default_batch().values]
+    grounds = [p.get_facecolor() for p in figure.axes[0].patches]
+    keys = len(result.statistics)
+    assert len(grounds) == 16 + keys
+    assert len(set(grounds)) == keys
+    for m, k in enumerate(result.owner):
+        assert grounds[m] == grounds[16 + k]
+    for s in result.statistics:
+        assert shown.count(s.letter) == len(s.maps) + 1
+        assert f"{s.where}: μ {equals(s.mean)}, σ² {equals(s.variance)}" in shown
+
+
+def inside(figure: object) -> bool:
+    """Whether every text is within the figure."""
+    figure.draw_without_rendering()  # type: ignore[attr-defined]
+    boxes = [t.get_window_extent() for t in figure.axes[0].texts]  # type: ignore[attr-defined]
+    wide, high = figure.bbox.width, figure.bbox.height  # type: ignore[attr-defined]
+    return all(b.x0 >= 0 and b.y0 >= 0 and b.x1 <= wide and b.y1 <= high for b in boxes)
+
+
+WIDE = Batch((1, 2, 1, 3), tuple(map(Fraction, ("0.12345", "-1000", "1/3", 0, 1, 2))), "w")
+
+
+@pytest.mark.parametrize(
+    "batch", [default_batch(), WIDE, random_batch((12, 9, 1, 1), 0), random_batch((1, 1, 1, 1), 0)]
+)
+def test_nothing_is_cut_off_in_a_picture(batch: Batch) -> None:
+    results = [calculate(norm, batch) for norm in ("gn", "in")]
+    assert inside(overview(results))
+    assert all(inside(picture(result)) for result in results)
+    assert window(batch).whole or any("Shown are the first" in t for t in texts(picture(results[0])))
+
+
+def contrast(a: str, b: str) -> float:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_dark_text_is_readable_on_every_ground() -> None:
+    assert len(set(SET_COLOURS)) == 16
+    assert min(contrast(colour, "#222222") for colour in SET_COLOURS) >= 4.5
+    assert set_colour(16) == set_colour(0)
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.sources += [value or "" for key, value in attrs if key in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_the_page_holds_everything_itself(made: Path) -> None:
+    page = Page((made / "sheet.html").read_text(encoding="utf-8"))
+    assert {"script", "link", "iframe"}.isdisjoint(page.tags)
+    assert all(source.startswith(("data:image/svg+xml;base64,", "#")) for source in page.sources)
+    for norm in NORMS:
+        result = calculate(norm, default_batch())
+        for row in statistics_table(result).rows:
+            assert all(cell in page.text for cell in row)
+        assert not {fixed(v) for v in (*result.output, *result.evaluated)} - set(page.text)
+
+
+def test_the_markdown_has_every_value_and_names_its_pictures(made: Path) -> None:
+    text = (made / "sheet.md").read_text(encoding="utf-8")
+    for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):
+        assert (made / name).exists()
+    for norm in NORMS:
+        result = calculate(norm, default_batch())
+        for row in statistics_table(result).rows:
+            assert f"| {' | '.join(row)} |" in text
+        assert all(fixed(v) in text for v in (*result.output, *result.evaluated))
+
+
+def test_a_name_with_markup_in_it_is_shown_not_obeyed(tmp_path: Path) -> None:
+    name = '<script>alert("x")</script>&amp;|`*_.csv'
+    batch = Batch((1, 1, 1, 2), (Fraction(1), Fraction(2)), name)
+    results = [calculate("ln", batch)]
+    page = Page(html(results, {"ln": b"<svg/>"}))
+    assert "script" not in page.tags
+    assert any(name in text for text in page.text)
+    assert not set("<>|") & set(markdown(results).splitlines()[2].replace("\\|", ""))
+    write(results, tmp_path)  # and no file's format minds
+
+
+# Refused
+
+
+REFUSED = {
+    "--norm xn": "--norm 'xn' is unknown: choose one of bn, ln, gn, in, all",
+    "--norm bn,": "--norm '' is unknown",
+    "--groups 3": "--groups 3 does not divide 4 channels: choose one of 1, 2, 4",
+    "--groups 0": "--groups 0 does not divide",
+    "--groups two": "--groups two: write a whole number",
+    "--shape 4,4,3": "--shape 4,4,3: write N,C,H,W, four whole numbers",
+    "--shape 4,0,3,3": "--shape 4,0,3,3: every one of N, C, H and W must be at least 1",
+    "--shape -1,4,3,3": "--shape -1,4,3,3: write N,C,H,W",
+    "--shape 99,99,99,99": "--shape has more than 50,000 numbers, too many to follow",
+    "--seed x": "--seed x: write a whole number",
+    "--eps -1": "--eps -1 is negative",
+    "--eps nan": "--eps: 'nan' is not a finite number",
+    "--eps ,": "--eps: ',' is not a number",
+    "--gamma 1,2": "--gamma has 2 numbers for 4 channels: give one a channel",
+    "--beta 1,2,3,": "--beta: '' is not a number",
+    "--momentum 2": "--momentum 2 is outside [0, 1]",
+    "--input absent.csv --shape 4,4,3,3": "--input absent.csv: cannot be read (No such file or directory)",
+    "--input x.csv": "--input x.csv holds 3 numbers: say what they are with --shape N,C,H,W",
+    "--input x.csv --shape 1,1,2,2": "1,1,2,2 has 4 places and --input x.csv holds 3 numbers",
+    "--input x.csv --seed 1": "--input and --seed are two batches: give one of them",
+    "--nrom bn": "unrecognized arguments: --nrom bn: --help shows what there is",
+    "--eps": "expected one argument",
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED)
+def test_what_is_wrong_is_told_in_one_line_and_nothing_is_written(
+    arguments: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.csv").write_text("1,2,3")
+    assert main(["--out", "sheet", *arguments.split()]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("normlab: ")
+    assert captured.err.count("\n") == 1
+    assert REFUSED[arguments] in captured.err
+    assert not Path("sheet").exists()
+
+
+def test_a_place_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["--out", str(tmp_path / "file")]) == 2
+    assert re.fullmatch(
+        r"normlab: --out .*file: cannot be a folder \(File exists\): choose another one\n", capsys.readouterr().err
+    )
+
+
+def test_a_batch_that_is_too_wide_for_a_workbook_gets_the_rest(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["--shape", "1,1,1,17000", "--norm", "ln", "--out", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "normlab: sheet.xlsx is left out: it would have more than 16,384 columns\n"
+    assert "sheet.html" in captured.out
+    assert not (tmp_path / "sheet.xlsx").exists()
+
+
+def test_a_reader_that_leaves_early_and_a_terminal_without_greek(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "normlab.calculate", "--norm", "ln", "--shape", "1,1,2,2", "--out", str(tmp_path)]
+    reads, writes = os.pipe()
+    os.close(reads)  # as `| head` does when it has seen enough
+    result = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (tmp_path / "sheet.xlsx").exists()
+    code = "import sys; from normlab.calculate import main; sys.exit(main(['--norm', 'ln', '--groups', '2']))"
+    ascii_only = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", code], env={"PYTHONIOENCODING": "ascii"}, capture_output=True
+    )
+    assert ascii_only.returncode == 0, ascii_only.stderr
+
+
+COMMANDS = re.findall(
+    r"^python -m normlab\.calculate(.*?)(?:  .*)?$",
+    (REPOSITORY / "README.md").read_text(encoding="utf-8") + re.sub(r"(?m)^ +", "", EXAMPLES),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_documented_command_works(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.csv").write_text("1 2 3 " * 48)
+    monkeypatch.setattr("normlab.byhand.files.write", lambda results, out: ([out.name], ""))
+    printed(capsys, *command.split())
+
+
+def test_there_are_documented_commands() -> None:
+    assert len(COMMANDS) == 7
+
+
+def test_help_shows_the_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    assert "python -m normlab.calculate --norm gn --groups 4 --step" in capsys.readouterr().out
+
+
+def test_rules_are_those_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, "--norm", "bn", "--momentum", "0.5", "--seed", "3", "--shape", "2,1,2,2")
+    result = calculate("bn", random_batch((2, 1, 2, 2), 3), Rules(momentum=Fraction(1, 2)))
+    assert f"{amount(result.running[0].mean)} " in text
+    assert "random digits, seed 3, 2 x 1 x 2 x 2" in text
