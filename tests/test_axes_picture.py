@@ -1,0 +1,108 @@
+"""The axes picture: its sets are those that the layers themselves compute over, and it says so legibly."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from test_study_figures import texts, words
+
+from normlab.analysis.axes_picture import SHARING, Sharing, axes
+from normlab.analysis.colours import MUTED, norm_colour
+from normlab.nets import NORMS, make_norm
+
+N, C, SIDE, G = 4, 6, 2, 2
+BUILT_IN = [name for name in NORMS if name != "custom"]
+
+
+def test_every_norm_of_the_registry_has_its_cube() -> None:
+    assert set(BUILT_IN) <= set(SHARING)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_sets_are_those_that_the_layer_depends_on(name: str) -> None:
+    """An output depends on exactly the inputs with which it shares its statistics."""
+    layer = make_norm(name, C, **({"num_groups": G} if name == "gn" else {})).double().train()
+    x = torch.randn(N, C, SIDE, SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    jacobian = torch.autograd.functional.jacobian(layer, x).reshape(x.numel(), x.numel())
+    depends = jacobian.abs().numpy() > 1e-12
+    sets = SHARING[name].sets(N, C, SIDE * SIDE, G).ravel()
+    shared = (sets[:, None] == sets) & (sets >= 0) | np.eye(sets.size, dtype=bool)
+    np.testing.assert_array_equal(depends, shared)
+
+
+@pytest.mark.parametrize(("name", "many"), [("none", 0), ("bn", C), ("ln", N), ("gn", N * G), ("in", N * C)])
+def test_the_caption_counts_the_statistics(name: str, many: int) -> None:
+    said = words(axes([name], images=N, channels=C, groups=G))
+    told = f"{SHARING[name].count} = {many} means and variances" if many else "no statistics"
+    assert told in said
+    assert len(set(SHARING[name].sets(N, C, 9, G).ravel().tolist()) - {-1}) == many
+
+
+def fills(fig: Figure) -> list[str]:
+    (tiles,) = [found for found in fig.axes[0].collections if isinstance(found, PolyCollection)]
+    return [to_hex(colour).upper() for colour in tiles.get_facecolors()]
+
+
+def test_one_set_has_the_norms_colour() -> None:
+    """Seen of a cube of 4 images, 6 channels, 3 rows: 18 tiles in front, 12 at the right, 24 on top."""
+    drawn = {name: fills(axes([name], images=4, channels=6, positions=3)) for name in SHARING}
+    assert {len(found) for found in drawn.values()} == {54}
+    counts = {name: found.count(norm_colour(name).upper()) for name, found in drawn.items()}
+    assert counts == {"none": 0, "bn": 3 + 12 + 4, "ln": 18 + 3 + 6, "gn": 9 + 3 + 3, "in": 3 + 3 + 1}
+    assert set(drawn["none"]) == {MUTED.upper()}
+
+
+@pytest.mark.parametrize(
+    "fig",
+    [
+        lambda: axes(),
+        lambda: axes(["bn"]),
+        lambda: axes(list(SHARING), images=2, channels=12, positions=9, groups=4),
+        lambda: axes([f"norm{i}" for i in range(12)], sharing={f"norm{i}": SHARING["gn"] for i in range(12)}),
+        lambda: axes([]),
+    ],
+    ids=["4 norms", "1 norm", "other sizes", "12 norms", "none"],
+)
+def test_no_text_is_cut_off_and_no_two_overlap(fig) -> None:  # type: ignore[no-untyped-def]
+    found = fig()
+    found.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in texts(found)]
+    for box in boxes:
+        assert min(box.x0, box.y0) >= 0
+        assert box.x1 <= found.bbox.width
+        assert box.y1 <= found.bbox.height
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+
+
+def test_a_norm_of_ones_own_can_be_drawn() -> None:
+    half = Sharing(
+        "ghost batch norm",
+        "N / 2, H, W of a channel",
+        "2 · C",
+        lambda n, c, p, g: np.add.outer(np.arange(n) // (n // 2) * c, np.broadcast_to(np.arange(c)[:, None], (c, p))),
+    )
+    said = words(axes(["gbn"], sharing=SHARING | {"gbn": half}))
+    assert "2 · C = 12 means and variances" in said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"names": ["gm"]}, "no entry in sharing for gm"),
+        ({"names": ["gn"], "groups": 4}, "groups=4 does not divide 6 channels"),
+        ({"names": ["bn"], "images": 0}, "at least 1"),
+        ({"names": ["bn"], "sharing": {"bn": Sharing("b", "b", "", lambda *_: np.zeros(3))}}, "bn: sets must be"),
+    ],
+)
+def test_what_does_not_fit_is_refused(wrong, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=message):
+        axes(**wrong)
+
+
+def test_the_pictures_are_there() -> None:
+    for ending in ("png", "svg"):
+        assert 0 < (REPOSITORY / "docs" / f"axes.{ending}").stat().st_size < 300_000
