@@ -16,17 +16,50 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("picture", choices=["axes"])
+    parser.add_argument("picture", choices=["axes", "poster"])
+    parser.add_argument("folder", nargs="?", type=Path, help="for poster: a folder with the runs of a study")
     parser.add_argument("--out", type=Path, default=HERE, help="where to; beside this file by default")
     given = parser.parse_args()
-    save(Picture(given.picture, "", "", axes_figure(), given.picture), given.out)
+    if given.picture == "poster" and given.folder is None:
+        parser.error("poster: name a folder with the runs of a study")
+    figure = axes_figure() if given.picture == "axes" else poster_figure(given.folder)
+    save(Picture(given.picture, "", "", figure, given.picture), given.out)
 
 
 def axes_figure() -> Figure:
+    """Every norm of the registry that has a cube, in the registry's order."""
     from normlab.analysis.axes_picture import SHARING, axes
     from normlab.nets import NORMS
 
     return axes([name for name in NORMS if name in SHARING])
+
+
+def poster_figure(folder: Path) -> Figure:
+    """The overview of a study; with the images where they are on this machine ($NORMLAB_DATA)."""
+    from normlab.analysis.cells import sort
+    from normlab.analysis.poster import poster
+    from normlab.analysis.table import runs
+    from normlab.analysis.tables import compared
+    from normlab.data.sources import DIGITS, load
+    from normlab.errors import DataError
+    from normlab.study import Study
+
+    study = Study.find(folder)
+    margin = study.margin if study else 0.05
+    found = sort(runs(folder), study.factors if study else ())
+    try:
+        data = load(found.data, download=False)
+        images, classes = data.test_images, data.classes
+    except DataError:
+        images, classes = None, DIGITS
+    run = found.cells[0].completed[0]
+    count = sum(len(cell.completed) for cell in found.cells)
+    title = f"{len(found.cells)} settings, {count} runs on {found.data}"
+    note = f"{run.record.data['train']:,} training images, {run.config['epochs']} epochs, the last one counts."
+    question = f"{study.question} " if study else ""
+    return poster(
+        found, compared(found, margin), margin, title=title, note=question + note, images=images, classes=classes
+    )
 
 
 if __name__ == "__main__":

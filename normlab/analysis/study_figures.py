@@ -4,48 +4,63 @@
 the report in one order: then a setting has one colour, marker and line throughout, also where it is not drawn.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from normlab.analysis.colours import FAINT, INK, MUTED, PAPER, QUIET, norm_colour, norm_marker
+from normlab.analysis.colours import FAINT, INK, MUTED, PAPER, QUIET
 from normlab.analysis.drawing import (
-    ACC_TICKS,
     CE_TICKS,
     DPI,
     MARGIN,
     SMALL,
     TEXT,
-    TITLE,
     Array,
     apart,
     check,
     end_label,
     figure,
     frame,
-    from_accuracy,
     label_height,
     readable,
-    say_where_they_end,
     settle,
     shape_of,
     sheet,
     tiles,
-    to_accuracy,
     widest,
     wrap,
+)
+from normlab.analysis.panels import (
+    SAMPLE,
+    SUFFIX,
+    VERDICTS,
+    Style,
+    band_panel,
+    difference_rows,
+    difference_view,
+    empty,
+    finite,
+    first_word,
+    folded,
+    interval_bar,
+    interval_rows,
+    looks,
+    mean_of,
+    mean_sd,
+    samples,
+    scaled,
+    signed,
+    size_of,
+    styles,
+    view,
 )
 
 __all__ = [
@@ -60,63 +75,11 @@ __all__ = [
     "variance_shares",
 ]
 
-LINES: list[Any] = ["-", (0, (5, 2)), (0, (1.2, 1.3)), (0, (7, 2, 1.2, 2))]
-FILLS = ["full", "none", "bottom", "left"]
 SOURCES = ["x", "+", "1", "2", "3", "4", "|"]  # published values: thin, unlike every marker of a norm
-VERDICTS = {  # colour, marker, filled
-    "better": ("#0B6E75", ">", True),
-    "worse": ("#B0470A", "<", True),
-    "equivalent": (INK, "s", True),
-    "undecided": (QUIET, "o", False),
-}
-SPLITS = {"test_acc": "test", "val_acc": "validation", "train_acc_running": "training"}
-SPLITS |= {"test_ce": "test", "val_ce": "validation", "train_ce": "training"}  # both in order of preference
 SHARED = ["#FFFFFF", "#E3ECF5", "#BFD3E6", "#93B5D6", "#6E9BC8"]  # quiet: ink is readable on all of it
 PARTS = [("seed", "#1F4E82", ""), ("test set", "#9DB9D6", ""), ("interaction of both", "#F4F4F4", "////")]
-SUFFIX = {"linear": "", "log": " – logarithmic", "error": " – spaced by the logarithm of the error"}
-SCALES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {  # to a height on the axis, and back
-    "linear": (np.asarray, np.asarray),
-    "log": (np.log10, lambda height: 10.0**height),
-    "error": (from_accuracy, to_accuracy),
-}
-FINE = [99.7, 98.8, 97.5, 99.45, 99.55, 99.35, 99.25, 99.65, 93, 85, 70]  # where ACC_TICKS leaves room
 OWN = ("text", "bar", "patch", "hatch")  # keys of a key that are not matplotlib's
-LABEL, PANEL, SAMPLE = 250, 460, 26  # pixels: the widest line of a label, the panel beside it, a piece of a line
-
-
-@dataclass(frozen=True)
-class Style:
-    """How a setting looks: colour and marker are its norm's; fill and line tell settings of one norm apart."""
-
-    label: str
-    norm: str
-    colour: str
-    marker: str
-    fill: str
-    line: Any
-
-    def mark(self, size: float = 6.0) -> dict[str, Any]:
-        """Keywords of ``Axes.plot`` for its marker, ``size`` in points."""
-        face = PAPER if self.fill == "none" else self.colour
-        fill = "full" if self.fill == "none" else self.fill  # matplotlib's own "none" lets lines shine through
-        look = {"marker": self.marker, "markersize": size, "markeredgecolor": self.colour, "markeredgewidth": 1.1}
-        return look | {"markerfacecolor": face, "markerfacecoloralt": PAPER, "fillstyle": fill}
-
-
-def styles(settings: Iterable[tuple[str, str]]) -> dict[str, Style]:
-    """A style for each (label, norm), by its place among the settings that share colour and marker.
-
-    The first is filled and solid, the second hollow and dashed, up to 16 in all. Raises ValueError for a label that
-    comes twice.
-    """
-    found: dict[str, Style] = {}
-    seen: dict[tuple[str, str], int] = {}
-    for label, norm in settings:
-        check(label not in found, f"{label!r} comes twice")
-        look = norm_colour(norm), norm_marker(norm)
-        i = seen[look] = seen.get(look, -1) + 1
-        found[label] = Style(label, norm, *look, FILLS[(i + i // 4) % 4], LINES[i % 4])
-    return found
+LABEL, PANEL = 250, 460  # pixels: the widest line of a label, the panel beside it
 
 
 def bands(settings: Mapping[str, Mapping[str, Array | None]], norms: Mapping[str, str], *, title: str) -> Figure:
@@ -128,19 +91,19 @@ def bands(settings: Mapping[str, Mapping[str, Array | None]], norms: Mapping[str
     the band ± one standard deviation where there are two. First epochs that would squeeze the rest leave the picture,
     and a note says so. Raises ValueError if a series is not (S, E) or a label has no norm.
     """
-    look = _looks(settings, norms)
+    look = looks(settings, norms)
     for label, run in settings.items():
         for name, values in run.items():
             fits = values is None or np.ndim(values) == 2
             check(fits, f"{label!r}: {name} must be (S, E), not {np.shape(np.asarray(values))}")
-    names = {label: _folded(label, 200) for label in settings}
+    names = {label: folded(label, 200) for label in settings}
     tall = max(300, sum(label_height(name) + 1 for name in names.values()))
     width = 1160 + 2 * max(0, widest(names.values(), TEXT) - 130)
     fig = figure(width, tall + 230, title)
     labels: dict[Axes, list[Annotation]] = {}
     notes: dict[str, list[str]] = {}
     for ax, kind in zip(fig.subplots(1, 2), ("ce", "acc"), strict=True):
-        labels[ax], said = _band_panel(ax, kind, settings, names, look)
+        labels[ax], said = band_panel(ax, kind, settings, names, look)
         for before, after in said:
             notes.setdefault(before, []).append(after)
     counts = {len(values) for run in settings.values() for values in run.values() if values is not None and len(values)}
@@ -151,7 +114,7 @@ def bands(settings: Mapping[str, Mapping[str, Array | None]], norms: Mapping[str
     _note(fig, [*first, *(f"{before}: {', '.join(dict.fromkeys(after))}" for before, after in notes.items())])
     settle(fig, labels)
     for ax, some in labels.items():
-        _samples(ax, some, look)
+        samples(ax, some, look)
     return fig
 
 
@@ -174,42 +137,38 @@ def intervals(
     other are spaced by the logarithm of the error; otherwise by that of the value. Raises ValueError if values are not
     (S,), if a label of ``estimates`` or ``reference`` has no values, or one of ``values`` no norm.
     """
-    look = _looks(values, norms)
+    look = looks(values, norms)
     reference = reference or {}
     for name, others in {"estimates": estimates, "reference": reference}.items():
         check(set(others) <= set(values), f"{name} without values: {', '.join(sorted(set(others) - set(values)))}")
     seeds: dict[str, Array] = {}
     for label, given in values.items():
         check(np.ndim(given) == 1, f"{label!r}: values must be (S,), not {np.shape(given)}")
-        seeds[label] = _finite(given)
-    numbers = [_mean_sd(found, form) for found in seeds.values()]
+        seeds[label] = finite(given)
+    numbers = [mean_sd(found, form) for found in seeds.values()]
     sources = list(dict.fromkeys(source for some in reference.values() for source, _ in some))
     marks = {source: SOURCES[i % len(SOURCES)] for i, source in enumerate(sources)}
-    means = {label: estimates.get(label, (_mean(found), np.nan, np.nan)) for label, found in seeds.items()}
+    means = {label: estimates.get(label, (mean_of(found), np.nan, np.nan)) for label, found in seeds.items()}
     published = [value for some in reference.values() for _, value in some]
-    points = _finite(np.concatenate([*seeds.values(), [mean for mean, _, _ in means.values()], published]))
-    ends = _finite([end for _, *bounds in means.values() for end in bounds])
-    low, high, kind = _view(points, ends, accuracy)
+    points = finite(np.concatenate([*seeds.values(), [mean for mean, _, _ in means.values()], published]))
+    ends = finite([end for _, *bounds in means.values() for end in bounds])
+    low, high, kind = view(points, ends, accuracy)
 
     keys = [{"marker": "o", "ms": 4.5, "alpha": 0.6, "mew": 0, "text": "one seed"}]
     keys.append({"marker": "o", "ms": 8, "bar": True, "text": "mean, with the marker of its norm, and 95 % interval"})
     keys += [
-        {"marker": marks[name], "ms": _size(marks[name]), "color": INK, "text": f"published, one seed: {name}"}
+        {"marker": marks[name], "ms": size_of(marks[name]), "color": INK, "text": f"published, one seed: {name}"}
         for name in sources
     ]
     note = "numbers: mean ± standard deviation over n seeds"
     fig, ax = _rows(values, title, unit_label + SUFFIX[kind], numbers, 42, keys if points.size else [], note)
-    _scaled(ax, "x", low, high, kind)
-    for y, (label, found) in enumerate(seeds.items()):
-        style, (mean, least, most) = look[label], means[label]
-        lane = y + 0.28 + 0.05 * (np.arange(len(found)) % 3 - 1)  # below the mean, in three tracks
-        ax.plot(found, lane, "o", ms=4.5, color=style.colour, alpha=0.6, mew=0)
-        _bar(ax, least, most, y, style.colour)
-        ax.plot([mean], [y], linestyle="", **style.mark(8))
+    scaled(ax, "x", low, high, kind)
+    interval_rows(ax, seeds, means, look)
+    for y, label in enumerate(seeds):
         for source, value in reference.get(label, []):
-            ax.plot([value], [y - 0.28], marks[source], ms=_size(marks[source]), color=INK, mew=1.1)
+            ax.plot([value], [y - 0.28], marks[source], ms=size_of(marks[source]), color=INK, mew=1.1)
     if not points.size:
-        _empty(ax)
+        empty(ax)
     return fig
 
 
@@ -225,49 +184,22 @@ def differences(
     """
     check(0 < margin < np.inf, f"margin must be positive, not {margin}")
     for label, *_, verdict in rows:
-        check(_first(verdict) in VERDICTS, f"{label!r}: a verdict starts with {', '.join(VERDICTS)}, not {verdict!r}")
-    means = _finite([mean for _, mean, *_ in rows])
-    ends = _finite([end for _, _, *bounds, _ in rows for end in bounds])
-    far = 3 * max(np.abs(means).max(initial=0), 2 * margin)  # a bar of two seeds may be 100 times its difference
-    shown = np.concatenate([means, np.clip(ends, -far, far), [-1.6 * margin, 1.6 * margin]])
-    low, high = float(shown.min()), float(shown.max())
-    bent = max(-low, high) > 10 * margin
+        check(
+            first_word(verdict) in VERDICTS, f"{label!r}: a verdict starts with {', '.join(VERDICTS)}, not {verdict!r}"
+        )
+    low, high, bent = difference_view(rows, margin)
     heading = "difference, percentage points"
     heading += f" – linear to ± {2 * margin:g}, logarithmic beyond" if bent else ""
 
     numbers = [
-        f"{_signed(mean, form)}\t{verdict}" if np.isfinite(mean) else f"–\t{verdict}" for _, mean, *_, verdict in rows
+        f"{signed(mean, form)}\t{verdict}" if np.isfinite(mean) else f"–\t{verdict}" for _, mean, *_, verdict in rows
     ]
     note = f"bar: 95 % interval; grey: within ± {margin:g}, taken as equivalent"
     names = [label if widest([label], TEXT) < 300 else label.replace(" − ", " −\n") for label, *_ in rows]
     fig, ax = _rows(names, title, heading, numbers, 24, [], note, 300)
-    if bent:
-        ax.set_xscale("symlog", linthresh=2 * margin, linscale=1.1)
-    axis = ax.xaxis.get_transform()
-    edges = axis.transform(np.array([low, high]))
-    ax.set_xlim(*axis.inverted().transform(edges + 0.04 * np.ptp(edges) * np.array([-1, 1])).tolist())
-    steps = [m * 10.0**e for e in range(2, -7, -1) for m in (1, 5, 2)]
-    steps = (
-        steps
-        if bent
-        else [float(step) for step in MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(low, high) if step > 0]
-    )
-    ticks = [0, *(sign * step for step in (margin, *steps) if step >= margin for sign in (1, -1))]
-    room = widest([_signed(tick, "g") for tick in apart(ticks, ax.xaxis)], SMALL) + 6
-    ax.xaxis.set_major_locator(FixedLocator(sorted(apart(ticks, ax.xaxis, room / ax.bbox.width))))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _signed(x, "g")))
-    if rows:
-        ax.axvspan(-margin, margin, color=MUTED, zorder=0.2, linewidth=0)
-        ax.axvline(0, color=QUIET, linewidth=1, zorder=0.9)
-    else:
-        _empty(ax)
-    for y, (_, mean, least, most, verdict) in enumerate(rows):
-        colour, marker, filled = VERDICTS[_first(verdict)]
-        _bar(ax, least, most, y, colour)
-        ax.plot([mean], [y], marker=marker, ms=6.5, color=colour, mfc=colour if filled else PAPER, linestyle="")
+    difference_rows(ax, rows, margin, low, high, bent)
     for text in ax.texts[: 2 * len(rows)]:  # two columns
-        text.set_color(VERDICTS[_first(rows[round(text.get_position()[1])][-1])][0])
+        text.set_color(VERDICTS[first_word(rows[round(text.get_position()[1])][-1])][0])
     ax.tick_params(labeltop=len(rows) > 20)
     return fig
 
@@ -289,7 +221,7 @@ def factor_curve(
     decade; 0 then stands at the left, beyond a break of the axis. ``accuracy``: as in ``intervals``. Raises ValueError
     if the four differ in shape, a label has no norm, or log_x is asked for negative values.
     """
-    look = _looks(series, norms)
+    look = looks(series, norms)
     found: dict[str, Array] = {}
     for label, four in series.items():
         shapes = [np.shape(part) for part in four]
@@ -307,14 +239,14 @@ def factor_curve(
         log_x = bool(positive.size and tested[0] >= 0 and positive[-1] > 10 * positive[0])
     log_x = bool(log_x and positive.size)
 
-    names = {label: _folded(label, LABEL) for label in series}
+    names = {label: folded(label, LABEL) for label in series}
     tall = max(290, sum(label_height(name) + 1 for name in names.values()))
     fig = figure(700 + widest(names.values(), TEXT), tall + 150, title)
     ax = fig.add_subplot()
-    points, ends = (np.concatenate([_finite(t[rows]) for t in tables] or [np.array([])]) for rows in (1, slice(2, 4)))
-    low, high, kind = _view(points, ends, accuracy)
+    points, ends = (np.concatenate([finite(t[rows]) for t in tables] or [np.array([])]) for rows in (1, slice(2, 4)))
+    low, high, kind = view(points, ends, accuracy)
     frame(ax, y_label + SUFFIX[kind])
-    _scaled(ax, "y", low, high, kind)
+    scaled(ax, "y", low, high, kind)
     _factor_axis(ax, tested, log_x)
     labels = []
     spread = min(5.0, 24 / max(len(tables) - 1, 1))  # pixels between the settings at one x
@@ -323,7 +255,7 @@ def factor_curve(
         style, (x, mean, least, most) = look[label], found[label]
         beside = ScaledTranslation((i - (len(drawn) - 1) / 2) * spread / DPI, 0, fig.dpi_scale_trans)
         for at, bottom, top in zip(x, least, most, strict=True):
-            _bar(ax, bottom, top, at, style.colour, upright=True, shift=beside)
+            interval_bar(ax, bottom, top, at, style.colour, upright=True, shift=beside)
         line = {"color": style.colour, "linestyle": style.line, "linewidth": 1.6}
         ax.plot(x, mean, **line, **style.mark(6.5), transform=ax.transData + beside)
         end = float(x[-1]), float(mean[-1])
@@ -331,10 +263,10 @@ def factor_curve(
         labels[-1].set_gid(label)
     ax.set_xlabel(factor, size=TEXT, color=QUIET)
     blank = [label for label in series if label not in drawn]
-    bars = ["bar: 95 % interval"] if _finite(ends).size else []
+    bars = ["bar: 95 % interval"] if finite(ends).size else []
     _note(fig, [*bars, *[f"no values: {', '.join(blank)}"] * bool(blank)])
     settle(fig, {ax: labels})
-    _samples(ax, labels, look)
+    samples(ax, labels, look)
     return fig
 
 
@@ -382,7 +314,7 @@ def overlap(matrix: Array, labels: Sequence[str], *, title: str) -> Figure:
     check(np.shape(matrix) == (k, k) and k > 0, f"matrix must be ({k}, {k}), a row a label, not {np.shape(matrix)}")
     shares = np.array(matrix, dtype=float)
     check(not ((shares < 0) | (shares > 1)).any(), "matrix must lie in [0, 1]")
-    names, cell = [_folded(label, LABEL) for label in labels], 46
+    names, cell = [folded(label, LABEL) for label in labels], 46
     plain = widest(names, TEXT) < cell - 8 and all("\n" not in name for name in names)
     left = MARGIN + widest(names, TEXT) + (14 if plain else 40)  # long names: numbers stand for them
     note = "errors of both settings over errors of either (Jaccard index)"
@@ -445,147 +377,10 @@ def variance_shares(shares: Mapping[str, tuple[float, float, float]], *, title: 
     return fig
 
 
-def _band_panel(
-    ax: Axes,
-    kind: str,
-    settings: Mapping[str, Mapping[str, Array | None]],
-    names: Mapping[str, str],
-    look: Mapping[str, Style],
-) -> tuple[list[Annotation], list[tuple[str, str]]]:
-    """Draw a panel of ``bands``; return the labels of the line ends, still at one height, and what is to be noted."""
-    factor, form, word, unit = (100, ".2f", "accuracy", "%") if kind == "acc" else (1, ".4f", "cross-entropy", "nats")
-    found = {
-        series: {label: band for label, run in settings.items() if (band := _band(run.get(series), factor)).size}
-        for series in SPLITS
-        if f"_{kind}" in series
-    }
-    first, second, training = found  # training only for want of both others
-    series = max((first, second), key=lambda name: len(found[name]))  # the first of equals
-    series = series if found[series] else training
-    drawn, word = found[series], f"{SPLITS[series]} {word}" if found[series] else word
-    notes = [(f"no {SPLITS[series]} values", label) for label in settings if label not in drawn and drawn]
-    for label, (_, _, _, count) in drawn.items():
-        if count[-1] < count.max():
-            notes.append(("fewer seeds at the last epoch", f"{label} ({count[-1]:.0f} of {count.max():.0f})"))
-    last = max((band[0, -1] for band in drawn.values()), default=1.0)
-    table = np.concatenate(
-        [np.stack([band[0], *_edges(band)]) for band in drawn.values()] or [np.zeros((4, 0))], axis=1
-    )
-    if kind == "acc":
-        table[1:] = np.minimum(table[1:], 100)  # mean + sd may be more, and the logarithm of the error has no end
-    ys = table[1:]
-    scale = "linear"
-    if kind == "acc" and ys.size and np.nanmax(ys[0]) > 95:
-        scale = "error"
-    elif kind == "ce" and ys.size and 0 < 4 * np.nanmin(ys[0]) < np.nanmax(ys[0]):
-        scale = "log"
-    if ys.size:
-        low, high = _late(table, last, scale)
-        _scaled(ax, "y", low, high, scale)
-        out = [float(end) for end in (ys[0].min(), ys[0].max()) if not low - 1e-9 <= end <= high + 1e-9]
-        notes += [("first epochs outside the picture", f"from {end:{form}} {unit}") for end in out]
-    else:
-        _empty(ax)
-    frame(ax, f"{word}, {unit}{SUFFIX[scale]}")
-    pad = max(0.03 * (last - 1), 0.1)
-    ax.set_xlim(1 - pad, last + pad)
-    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
-    ax.set_xlabel("epoch", size=TEXT, color=QUIET)
-    labels = []
-    every = max(2, -(-int(last) // 7))
-    for i, (label, band) in enumerate(drawn.items()):
-        style, (epochs, mean, _, _) = look[label], band
-        _, bottom, top = _edges(band)
-        if len(epochs) > 1 and (top > bottom).any():
-            ax.fill_between(epochs, bottom, top, color=style.colour, alpha=0.13, linewidth=0)
-        elif top[0] > bottom[0]:
-            _bar(ax, bottom[0], top[0], epochs[0], style.colour, upright=True)
-        marked = [at for at in range(len(epochs)) if at % every == i % every] or [len(epochs) - 1]
-        line = {"color": style.colour, "linestyle": style.line, "linewidth": 1.6}
-        ax.plot(epochs, mean, **line, **style.mark(6.5), markevery=marked)
-        text = f"{mean[-1]:{form}}  {names[label]}"
-        note = end_label(ax, text, (float(epochs[-1]), float(mean[-1])), style.colour, len(drawn), SAMPLE + 6)
-        note.set_gid(label)
-        labels.append(note)
-    say_where_they_end(labels)
-    return labels, notes
-
-
-def _band(values: Array | None, factor: float) -> Array:
-    """Epoch, mean, standard deviation (NaN for one seed), number of seeds: float (4, epochs with a value)."""
-    runs = factor * np.asarray(np.zeros((0, 0)) if values is None else values, dtype=float)
-    there = np.isfinite(runs)
-    count = there.sum(axis=0)
-    mean = np.where(there, runs, 0).sum(axis=0) / np.maximum(count, 1)
-    square = (np.where(there, runs - mean, 0) ** 2).sum(axis=0) / np.maximum(count - 1, 1)
-    band = np.stack([np.arange(1.0, len(count) + 1), mean, np.where(count > 1, np.sqrt(square), np.nan), count])
-    return band[:, count > 0]
-
-
-def _edges(band: Array) -> tuple[Array, Array, Array]:
-    """Mean, lower and upper edge of a band; one seed has the edges of its line."""
-    sd = np.nan_to_num(band[2])
-    return band[1], band[1] - sd, band[1] + sd
-
-
-def _late(table: Array, last: float, kind: str) -> tuple[float, float]:
-    """Low and high end of a picture in which the first fifth of the epochs does not squeeze the others."""
-    to, back = SCALES[kind]
-    positive = np.where(table[1:] > 0, table[1:], table[1]) if kind == "log" else table[1:]
-    heights = to(positive)
-    late = heights[:, table[0] > 0.2 * last]
-    low, high = late.min(), late.max()
-    grow = max(0.0, 0.25 - (high - low)) if kind != "linear" else 0.0  # a flat line is no reason to magnify its noise
-    low, high = (low - grow, high) if kind == "error" else (low, high + grow)
-    if np.ptp(heights) < 1.25 * (high - low) or high == low:
-        low, high = heights.min(), heights.max()
-    return float(back(low)), float(back(high))
-
-
-def _view(points: Array, ends: Array, accuracy: bool) -> tuple[float, float, str]:
-    """Ends and scale of an axis that shows all points, and as much of their intervals as leaves the points room."""
-    if not points.size:
-        return 0.0, 1.0, "linear"
-    low, high = float(points.min()), float(points.max())
-    kind = "linear"
-    if accuracy and high > 95 and 100.05 - low > 3 * (100.05 - high):
-        kind = "error"
-    elif not accuracy and 0 < 4 * low < high:
-        kind = "log"
-    to, back = SCALES[kind]
-    ends = to(np.maximum(ends, low / 4) if kind == "log" else ends)
-    low, high = float(to(low)), float(to(high))
-    least = {"error": 0.2, "log": 0.2}.get(kind, 0.1 if accuracy else 0.1 * abs(high) or 1.0)
-    span = max(high - low, least)
-    grow = (span - (high - low)) / 2
-    seen = np.concatenate([np.clip(ends, low - span / 2, high + span / 2), [low - grow, high + grow]])
-    return float(back(seen.min())), float(back(seen.max())), kind
-
-
-def _scaled(ax: Axes, which: Literal["x", "y"], low: float, high: float, kind: str) -> None:
-    """Scale, limits (4 % beyond low and high) and ticks of an axis; ``kind`` is one of ``SCALES``."""
-    to, back = SCALES[kind]
-    scale = {"linear": "linear", "log": "log", "error": "function"}[kind]
-    ax.set(**{f"{which}scale": scale} if kind != "error" else {})
-    if kind == "error":
-        (ax.set_xscale if which == "x" else ax.set_yscale)("function", functions=(from_accuracy, to_accuracy))
-    axis, edges = (ax.xaxis if which == "x" else ax.yaxis), np.array([to(low), to(high)])
-    pad = 0.04 * (edges[1] - edges[0]) or 0.5
-    ax.set(**{f"{which}lim": (float(back(edges[0] - pad)), float(back(edges[1] + pad)))})
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    kept = apart(
-        {"linear": [], "error": [*ACC_TICKS, *FINE], "log": CE_TICKS}[kind], axis, 0.1 if which == "x" else 0.07
-    )
-    if len(kept) > 2:
-        axis.set_major_locator(FixedLocator(sorted(kept)))
-
-
 def _factor_axis(ax: Axes, tested: Array, log_x: bool) -> None:
     """Scale and ticks of the x axis of ``factor_curve``: the tested values where they are few, 0 beyond a break."""
     if not tested.size:
-        _empty(ax)
+        empty(ax)
         return
     first = float(tested[tested > 0][0]) if log_x else 0.0
     step = 0.0
@@ -640,7 +435,7 @@ def _rows(
 
     numbers: a tab splits one into two columns. room: width of the widest label in pixels before it is broken.
     """
-    names = [_folded(label, room) for label in labels]
+    names = [folded(label, room) for label in labels]
     pitch = max(pitch, 8 + 17 * max((name.count("\n") + 1 for name in names), default=1))
     left = MARGIN + widest(names, TEXT) + 20
     column = widest([number.partition("\t")[0] for number in numbers], TEXT)
@@ -691,97 +486,10 @@ def _panel(fig: Figure, x: float, y: float, wide: float, high: float) -> Axes:
     return fig.add_axes((x / width, 1 - (y + high) / height, wide / width, high / height))
 
 
-def _bar(
-    ax: Axes, low: float, high: float, at: float, colour: str, *, upright: bool = False, shift: Any = None
-) -> None:
-    """Draw an interval with end caps; where it leaves the picture an arrow head stands for the cap."""
-    if not np.isfinite([low, high]).all():
-        return
-    least, most = ax.get_ylim() if upright else ax.get_xlim()
-    ends = [max(low, least), min(high, most)]
-    place = {"transform": ax.transData + shift} if shift is not None else {}
-
-    def draw(along: Sequence[float], **look: Any) -> None:
-        across = [at] * len(along)
-        ax.plot(*((across, along) if upright else (along, across)), color=colour, **look, **place)
-
-    draw(ends, linewidth=1.5, solid_capstyle="butt")
-    for end, out, cap, head in zip(
-        ends, (low < least, high > most), "__" if upright else "||", "v^" if upright else "<>", strict=True
-    ):
-        draw([end], marker=head if out else cap, ms=5 if out else 7, mew=1.3, linestyle="", clip_on=False)
-
-
-def _samples(ax: Axes, labels: Sequence[Annotation], look: Mapping[str, Style]) -> None:
-    """Draw a piece of its line before each end label: where lines meet, leaders alone do not say which is whose."""
-    fig, unit = cast(Figure, ax.figure), 1 / ax.bbox.width
-    for note in labels:
-        style, (x, y) = look[str(note.get_gid())], note.xyann
-        ends, line = [x, x + SAMPLE * unit], {"color": style.colour, "linestyle": style.line, "linewidth": 1.6}
-        fig.add_artist(Line2D(ends, [y, y], transform=ax.transAxes, **line))
-        fig.add_artist(Line2D([x + SAMPLE / 2 * unit], [y], transform=ax.transAxes, linestyle="", **style.mark(6.5)))
-
-
-def _looks(labels: Iterable[str], norms: Mapping[str, str]) -> dict[str, Style]:
-    missing = [label for label in labels if label not in norms]
-    check(not missing, f"no norm is given for {', '.join(missing)}")
-    return styles(norms.items())
-
-
 def _note(fig: Figure, notes: Sequence[str]) -> None:
     width = fig.get_figwidth() * DPI
     lines = [wrap(note, SMALL, width - 2 * MARGIN) for note in dict.fromkeys(notes)]
     fig.supxlabel("\n".join(lines), x=MARGIN / width, ha="left", size=SMALL, color=QUIET)
-
-
-def _empty(ax: Axes) -> None:
-    ax.text(0.5, 0.5, "no values", size=TITLE, color=QUIET, ha="center", va="center", transform=ax.transAxes)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(NullLocator())
-
-
-def _folded(label: str, width: float) -> str:
-    """A label in lines of at most ``width`` pixels, broken at its spaces, and within a word only where it is longer."""
-    if widest([label], TEXT) <= width:
-        return label
-    lines = [""]
-    for word in label.replace("\n", " \n ").split(" "):
-        if word == "\n":
-            lines.append("")
-        elif lines[-1] and widest([f"{lines[-1]} {word}"], TEXT) > width:
-            lines.append(word)
-        else:
-            lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(wrap(line, TEXT, width) for line in lines)
-
-
-def _finite(values: npt.ArrayLike) -> Array:
-    flat: Array = np.ravel(np.asarray(values, dtype=float))
-    finite: Array = flat[np.isfinite(flat)]
-    return finite
-
-
-def _size(marker: str) -> float:
-    return 9 if marker in "1234" else 6
-
-
-def _mean(values: Array) -> float:
-    return float(values.mean()) if values.size else np.nan
-
-
-def _mean_sd(values: Array, form: str) -> str:
-    n = len(values)
-    sd = f" ± {values.std(ddof=1):{form}}" if n > 1 else ""
-    return f"{values.mean():{form}}{sd} (n = {n})" if n else "no values"
-
-
-def _first(verdict: str) -> str:
-    return (re.match(r"\w*", verdict) or [""])[0]
-
-
-def _signed(value: float, form: str) -> str:
-    text = f"{value:+{form}}".replace("-", "−")
-    return text if re.search("[1-9]", text) else text[1:]
 
 
 def _percent(share: float) -> str:

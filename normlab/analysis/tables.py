@@ -19,6 +19,7 @@ __all__ = [
     "compared",
     "comparisons_table",
     "errors_table",
+    "factors_apart",
     "overlap_table",
     "published_table",
     "summary",
@@ -71,13 +72,13 @@ def compared(found: Sorted, margin: float) -> list[tuple[Cell, Cell, Comparison]
     """Test accuracy, per cent, of each pair of settings as one family; of more than 12 settings only the pairs that
     differ in one factor."""
     able = [cell for cell in found.cells if cell.values("test_acc")]
-    pairs = [(a, b) for a, b in itertools.combinations(able, 2) if len(able) <= MANY or _apart(a, b) == 1]
+    pairs = [(a, b) for a, b in itertools.combinations(able, 2) if len(able) <= MANY or factors_apart(a, b) == 1]
     sides = [tuple({s: 100 * x for s, x in cell.values("test_acc").items()} for cell in pair) for pair in pairs]
     results = compare([(a, b) for a, b in sides], margin=margin, rng=np.random.default_rng(SEED)) if pairs else []
     return [(a, b, result) for (a, b), result in zip(pairs, results, strict=True)]
 
 
-def _apart(a: Cell, b: Cell) -> int:
+def factors_apart(a: Cell, b: Cell) -> int:
     """In how many factors two settings differ; a norm and its options are one."""
     return len(
         {

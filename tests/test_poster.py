@@ -1,0 +1,133 @@
+"""The poster: it says what the tables say, and nothing of it overlaps or is cut off."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from made_up_runs import crossed, made_up
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
+from test_study_figures import texts, words
+
+from normlab.analysis.cells import Sorted, sort
+from normlab.analysis.poster import poster, shared_errors, strongest
+from normlab.analysis.table import runs
+from normlab.analysis.tables import compared
+
+SIX = {(norm, l1): 0.9 + 0.01 * i - 20 * l1 for i, norm in enumerate(("bn", "ln", "gn")) for l1 in (0.0, 1e-3)}
+IMAGES = np.random.default_rng(0).integers(0, 256, (100, 28, 28), dtype=np.uint8)
+
+
+def six(folder: Path) -> Sorted:
+    crossed(folder, SIX)
+    return sort(runs(folder))
+
+
+def drawn(found: Sorted, **more: object) -> Figure:
+    told = {"title": "Six settings", "note": "What do they do? " * 14, "images": IMAGES} | more
+    return poster(found, compared(found, 0.05), 0.05, **told)  # type: ignore[arg-type]
+
+
+def many(folder: Path) -> Sorted:
+    for i in range(12):
+        for seed in range(2):
+            acc = 0.95 - 0.01 * i + 0.005 * seed
+            made_up(
+                folder, "gn", seed, test_acc=acc, batch_size=16 * (i + 1), lr=round(0.05 + 0.01 * i, 2), dropout=0.05
+            )
+    return sort(runs(folder))
+
+
+def lone(folder: Path) -> Sorted:
+    made_up(folder, "ln", files=False)
+    return sort(runs(folder))
+
+
+@pytest.mark.parametrize("make", [six, many, lone])
+@pytest.mark.parametrize("images", [IMAGES, None], ids=["images", "no images"])
+def test_no_text_is_cut_off_and_no_two_overlap(make, images, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    fig = drawn(make(tmp_path), images=images)
+    fig.draw_without_rendering()
+    boxes = [(text, Text.get_window_extent(text)) for text in texts(fig)]
+    for text, box in boxes:
+        assert min(box.x0, box.y0) >= 0, text
+        assert box.x1 <= fig.bbox.width, text
+        assert box.y1 <= fig.bbox.height, text
+    for i, (text, box) in enumerate(boxes):
+        for other, beside in boxes[i + 1 :]:
+            wide = min(box.x1, beside.x1) - max(box.x0, beside.x0)
+            high = min(box.y1, beside.y1) - max(box.y0, beside.y0)
+            assert min(wide, high) <= 1.5, (text, other)
+
+
+def test_the_numbers_are_those_of_the_runs(tmp_path: Path) -> None:
+    found = six(tmp_path)
+    said = words(drawn(found))
+    for cell in found.cells:
+        values = 100 * np.array(list(cell.values("test_acc").values()))
+        assert f"{values.mean():.2f} ± {values.std(ddof=1):.2f} (n = 5)" in said
+        assert any(f"{values.mean():.2f}  {cell.label}" == word for word in said)
+
+
+def test_the_surest_verdicts_come_first_and_differ_in_one_factor(tmp_path: Path) -> None:
+    pairs = compared(six(tmp_path), 0.05)
+    found = strongest(pairs, 9)
+    assert len(found) == 9
+    assert all(sum(a.levels[key] != b.levels[key] for key in a.levels) == 1 for a, b, _ in found)
+    decided = [c.verdict != "undecided" for *_, c in found]
+    assert decided == sorted(decided, reverse=True)
+    sure = [c.p_holm for *_, c in found if c.verdict in ("better", "worse")]
+    assert sure == sorted(sure)
+    assert len(strongest(pairs)) == 6
+    assert strongest([]) == []
+
+
+def test_the_images_are_those_that_most_runs_get_wrong(tmp_path: Path) -> None:
+    for norm, wrong in [("bn", [3, 7]), ("ln", [7, 9]), ("gn", [7])]:
+        for seed in range(2):
+            made_up(tmp_path, norm, seed, wrong=[*wrong, 11] if seed else wrong)
+    found = sort(runs(tmp_path))
+    ranked, true, taken, times, of = shared_errors(found.cells)
+    assert ranked.tolist() == [7, 11, 3, 9]
+    assert times.tolist() == [6, 3, 2, 2]
+    assert of == 6
+    np.testing.assert_array_equal(taken, (true + 1) % 10)
+    fig = drawn(found)
+    shown = [image.get_array() for image in fig.axes[0].findobj(AxesImage)]
+    assert len(shown) == 4
+    np.testing.assert_array_equal(shown[0], IMAGES[7])
+    assert "6 of 6 runs" in words(fig)
+
+
+def test_predictions_on_other_images_do_not_count(tmp_path: Path) -> None:
+    made_up(tmp_path, "bn", images=100, wrong=[1])
+    made_up(tmp_path, "ln", images=90, wrong=[2])
+    ranked, *_, of = shared_errors(sort(runs(tmp_path)).cells)
+    assert (ranked.tolist(), of) == ([1], 1)
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    found = lone(tmp_path / "a")
+    with pytest.raises(ValueError, match="images must be uint8"):
+        drawn(found, images=np.zeros((3, 3)))
+    made_up(tmp_path / "b", status="diverged")
+    with pytest.raises(ValueError, match="no run here has a test accuracy"):
+        drawn(sort(runs(tmp_path / "b")))
+
+
+def test_images_of_another_set_are_not_shown(tmp_path: Path) -> None:
+    fig = drawn(six(tmp_path), images=IMAGES[:50])
+    assert not fig.findobj(AxesImage)
+    assert any(word.startswith("no. ") for word in words(fig))
+
+
+def test_the_command_draws_it(tmp_path: Path) -> None:
+    crossed(tmp_path / "runs", SIX, seeds=2)
+    script = REPOSITORY / "docs" / "draw.py"
+    subprocess.run([sys.executable, script, "poster", tmp_path / "runs", "--out", tmp_path], check=True)
+    assert (tmp_path / "poster.png").stat().st_size > 10_000
+    assert (tmp_path / "poster.svg").stat().st_size > 10_000
