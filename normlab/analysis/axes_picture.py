@@ -66,10 +66,10 @@ def _instance(n: int, c: int, p: int, g: int) -> Ints:
 # A norm that joins the registry joins here; a test compares each entry with what the layer itself depends on.
 SHARING: dict[str, Sharing] = {
     "none": Sharing("no normalization", "nothing: y = x", "", _nothing),
-    "bn": Sharing("batch norm", "N, H, W of a channel", "C", _batch),
-    "ln": Sharing("layer norm", "C, H, W of an image", "N", _layer),
-    "gn": Sharing("group norm", "C / G, H, W of an image", "N · G", _group),
-    "in": Sharing("instance norm", "H, W of an image's channel", "N · C", _instance),
+    "bn": Sharing("batch norm", "N, H, W of one channel", "C", _batch),
+    "ln": Sharing("layer norm", "C, H, W of one image", "N", _layer),
+    "gn": Sharing("group norm", "C / G, H, W of one image", "N · G", _group),
+    "in": Sharing("instance norm", "H, W of one map", "N · C", _instance),
 }
 
 

@@ -280,12 +280,14 @@ def persistent_gallery(
     classes: Sequence[str],
     title: str,
     columns: int = 10,
+    unit: str = "seeds",
 ) -> Figure:
     """Draw the images that one setting misclassifies, those that most of its seeds misclassify first.
 
     images: uint8 (M, H, W), 0 is drawn white and 255 black; true, pred: int (M,), indices into ``classes``, pred the
     most frequent wrong prediction; count: int (M,), how many of ``seeds`` misclassify the image, at least 1. Equal
-    counts keep their order. M may be 0. Raises ValueError if a shape, a type or a value does not fit.
+    counts keep their order. M may be 0. unit: what is counted, such as "runs" for those of several settings. Raises
+    ValueError if a shape, a type or a value does not fit.
     """
     m = len(images)
     check(images.ndim == 3 and images.dtype == np.uint8, f"images must be uint8 (M, H, W), not {shape_of(images)}")
@@ -299,8 +301,8 @@ def persistent_gallery(
     check(columns > 0, f"columns must be at least 1, not {columns}")
     order = np.argsort(-count.astype(int), kind="stable")
     names = [(classes[true[i]], classes[pred[i]]) for i in order]
-    below = [f"{count[i]} of {seeds} seeds" for i in order]
-    note = "true → most frequent wrong prediction, and how many seeds misclassify the image" if m else ""
+    below = [f"{count[i]} of {seeds} {unit}" for i in order]
+    note = f"true → most frequent wrong prediction, and how many {unit} misclassify the image" if m else ""
     return tiles(images[order], names, below, title=title, note=note, columns=columns)
 
 
