@@ -1,0 +1,219 @@
+"""The notebooks run, and are committed as they ran: with outputs, without errors, paths of a machine or bulk."""
+
+import ast
+import base64
+import importlib
+import io
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from made_up_runs import crossed
+from PIL import Image
+
+from normlab.analysis.axes_picture import axes
+from normlab.analysis.drawing import png
+from normlab.config import plan
+from normlab.study import Study
+
+FOLDER = REPOSITORY / "notebooks"
+RESULTS = REPOSITORY / "lightning_logs" / "replication"
+NOTEBOOKS = sorted(file.name for file in FOLDER.glob("*.ipynb"))
+BY_HAND, STUDY, OWN = "01_normalization_by_hand.ipynb", "02_reading_a_study.ipynb", "03_bring_your_own_norm.ipynb"
+ABSOLUTE = re.compile(r"(?<![\w.:/<])/(?:home|root|tmp|work|Users|usr|opt|var|mnt|private)/|\b[A-Z]:\\\\")
+
+sys.path.insert(0, str(FOLDER))
+from execute import execute, joined, smaller, tidy  # noqa: E402  (the command that makes what is tested here)
+
+needs_results = pytest.mark.skipif(not RESULTS.is_dir(), reason="lightning_logs/replication is not in this clone")
+
+
+@pytest.fixture(autouse=True)
+def this_clone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel imports the package that is tested here, wherever it starts."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+
+
+def loaded(name: str) -> Any:
+    return nbformat.read(FOLDER / name, as_version=4)
+
+
+def code(name: str) -> list[Any]:
+    return [cell for cell in loaded(name).cells if cell.cell_type == "code"]
+
+
+def outputs(notebook: Any) -> Iterator[Any]:
+    for cell in notebook.cells:
+        yield from cell.get("outputs", [])
+
+
+def with_parameters(notebook: Any, **values: object) -> Any:
+    """The notebook with lines added to its cell of parameters: a run on small settings."""
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    cell.source += "".join(f"\n{name} = {value}" for name, value in values.items())
+    return notebook
+
+
+def test_there_are_notebooks() -> None:
+    assert {BY_HAND, STUDY, OWN} <= set(NOTEBOOKS)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_it_is_committed_as_it_ran(name: str) -> None:
+    """Every cell once, from top to bottom, nothing in red."""
+    if name == STUDY and not RESULTS.is_dir():
+        pytest.skip("lightning_logs/replication is not in this clone: there is nothing that it could have shown")
+    cells = code(name)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    found = list(outputs(loaded(name)))
+    assert len(found) > 5
+    assert any("image/png" in output.get("data", {}) for output in found)
+    assert not [output for output in found if output.output_type == "error" or output.get("name") == "stderr"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_it_is_small_and_says_nothing_of_the_machine(name: str) -> None:
+    assert (FOLDER / name).stat().st_size < 300_000
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    for value in strings(json.loads(text)):
+        assert not ABSOLUTE.search(value), value[:200]
+    notebook = loaded(name)
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
+    assert not re.search(r"<\w[\w.]* (object )?at 0x", text)
+
+
+def strings(value: Any, key: str = "") -> Iterator[str]:
+    """All that a reader sees of a notebook; pictures in base64 may hold any letters."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from strings(item, name)
+    elif isinstance(value, list):
+        yield from strings("".join(value), key) if all(isinstance(v, str) for v in value) else ()
+        for item in value:
+            yield from strings(item, key) if not isinstance(item, str) else ()
+    elif isinstance(value, str) and key != "image/png":
+        yield value
+
+
+def test_paths_of_machines_are_recognised() -> None:
+    for bad in ("in /home/me/x.py", "'/tmp/a'", "C:\\\\Users"):
+        assert ABSOLUTE.search(bad), bad
+    for good in ("../lightning_logs/tmp/x", "https://a.org/home/x", "H / W", "</var>"):
+        assert not ABSOLUTE.search(good), good
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_it_calls_public_functions_only(name: str) -> None:
+    for cell in code(name):
+        if cell.source.startswith("%%"):
+            continue
+        source = "\n".join(line for line in cell.source.split("\n") if not line.startswith("%"))
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("normlab"):
+                module = importlib.import_module(str(node.module))
+                public = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
+                assert {alias.name for alias in node.names} <= set(public), node.module
+            elif isinstance(node, ast.Attribute):
+                assert not node.attr.startswith("_") or node.attr == "__name__", node.attr
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_its_links_lead_somewhere(name: str) -> None:
+    for cell in loaded(name).cells:
+        if cell.cell_type == "markdown":
+            for link in re.findall(r"\]\((?!https?://|#)([^)#]+)\)", cell.source):
+                assert (FOLDER / link).exists(), link
+
+
+def commands() -> list[str]:
+    text = "\n".join(cell.source for name in NOTEBOOKS for cell in loaded(name).cells if cell.cell_type == "markdown")
+    return re.findall(r"^python -m normlab\.train[^\n`]*", text.replace("\\\n", " "), re.MULTILINE)
+
+
+def test_its_commands_are_understood() -> None:
+    assert len(commands()) >= 2
+    for command in commands():
+        arguments = shlex.split(command)[3:]
+        assert plan([a for a in arguments if a != "-m"], multirun="-m" in arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [FOLDER, REPOSITORY], ids=["notebooks", "root"])
+def test_01_runs(start: Path) -> None:
+    ran = execute(loaded(BY_HAND), start, 300)
+    said = "".join(output.text for output in outputs(ran) if output.output_type == "stream")
+    assert said.count("agrees to 1e-6 in train mode") == 4
+
+
+@pytest.mark.slow
+def test_02_runs_on_any_study(tmp_path: Path) -> None:
+    """On made-up runs in the study's form: no results have to be in the clone for that."""
+    folder = tmp_path / "replication"
+    crossed(folder, {(norm, l1): 0.9 - 20 * l1 for norm in ("bn", "ln", "gn") for l1 in (0.0, 1e-3)}, seeds=3)
+    Study.named("replication").save(folder)
+    ran = execute(with_parameters(loaded(STUDY), results=f"Path({str(folder)!r})"), tmp_path, 300)
+    said = "".join(output.text for output in outputs(ran) if output.output_type == "stream")
+    assert "18 runs, 18 completed" in said
+    assert "seed 2 alone:" in said
+
+
+@needs_results
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [FOLDER, REPOSITORY], ids=["notebooks", "root"])
+def test_02_runs_on_the_results_in_the_repository(start: Path) -> None:
+    """And says what it said when it was committed."""
+    notebook = loaded(STUDY)
+    before = [output.text for output in outputs(notebook) if output.output_type == "stream"]
+    ran = tidy(execute(notebook, start, 300))
+    assert [output.text for output in outputs(ran) if output.output_type == "stream"] == before
+
+
+@pytest.mark.slow
+def test_03_runs(tmp_path: Path) -> None:
+    ran = execute(with_parameters(loaded(OWN), epochs=1, folder='Path("runs")'), tmp_path, 300)
+    said = "".join(output.text for output in outputs(ran) if output.output_type == "stream")
+    assert said.count(": completed, test accuracy") == 6
+    assert "my_norm has no HalfAndHalve" in said
+    assert (tmp_path / "my_norm.py").exists()
+    assert len(list((tmp_path / "runs").rglob("result.json"))) == 6
+
+
+def test_what_changes_from_run_to_run_is_left_out() -> None:
+    stream = {"output_type": "stream", "name": "stdout"}
+    styled = '<style>#T_0f3ab_row0 {}</style><table id="T_0f3ab">'
+    notebook = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python", "version": "3.11.2"}})
+    cell = nbformat.v4.new_code_cell(
+        "1", metadata={"execution": {"iopub.execute_input": "2026"}, "tags": ["a"]}, id="x-1"
+    )
+    data = {"text/html": styled, "text/plain": "<pandas.io.formats.style.Styler at 0x7f>"}
+    cell.outputs = [nbformat.v4.new_output(**stream, text="a\n"), nbformat.v4.new_output(**stream, text="b\n")]
+    cell.outputs.append(nbformat.v4.new_output("execute_result", data=data, execution_count=1))
+    notebook.cells.append(cell)
+    (done,) = tidy(notebook).cells
+    assert done.metadata == {"tags": ["a"]}
+    assert "version" not in notebook.metadata["language_info"]
+    assert [output.get("text") for output in done.outputs] == ["a\nb\n", None]
+    assert done.outputs[1].data["text/html"] == styled.replace("T_0f3ab", "T_x-1")
+    assert done.outputs[1].data["text/plain"] == "a table"
+    assert joined([]) == []
+
+
+def test_pictures_lose_bytes_and_nothing_that_one_sees() -> None:
+    before = base64.b64encode(png(axes())).decode()
+    after = smaller(before)
+    assert len(after) < 0.6 * len(before)
+    one, other = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"), int) for text in (before, after)
+    )
+    assert one.shape == other.shape
+    assert np.abs(one - other).mean() < 1
