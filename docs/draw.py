@@ -10,6 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from normlab.analysis.pictures import Picture, save
+from normlab.errors import DataError, NormlabError
 
 HERE = Path(__file__).parent
 
@@ -22,7 +23,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.picture == "poster" and given.folder is None:
         parser.error("poster: name a folder with the runs of a study")
-    figure = axes_figure() if given.picture == "axes" else poster_figure(given.folder)
+    try:
+        figure = axes_figure() if given.picture == "axes" else poster_figure(given.folder)
+    except NormlabError as error:
+        parser.error(str(error))
     save(Picture(given.picture, "", "", figure, given.picture), given.out)
 
 
@@ -41,7 +45,6 @@ def poster_figure(folder: Path) -> Figure:
     from normlab.analysis.table import runs
     from normlab.analysis.tables import compared
     from normlab.data.sources import DIGITS, load
-    from normlab.errors import DataError
     from normlab.study import Study
 
     study = Study.find(folder)
@@ -52,8 +55,10 @@ def poster_figure(folder: Path) -> Figure:
         images, classes = data.test_images, data.classes
     except DataError:
         images, classes = None, DIGITS
-    run = found.cells[0].completed[0]
-    count = sum(len(cell.completed) for cell in found.cells)
+    completed = [run for cell in found.cells for run in cell.completed]
+    if not completed:
+        raise NormlabError(f"{folder} holds no completed run")
+    run, count = completed[0], len(completed)
     title = f"{len(found.cells)} settings, {count} runs on {found.data}"
     note = f"{run.record.data['train']:,} training images, {run.config['epochs']} epochs, the last one counts."
     question = f"{study.question} " if study else ""

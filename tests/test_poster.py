@@ -131,3 +131,12 @@ def test_the_command_draws_it(tmp_path: Path) -> None:
     subprocess.run([sys.executable, script, "poster", tmp_path / "runs", "--out", tmp_path], check=True)
     assert (tmp_path / "poster.png").stat().st_size > 10_000
     assert (tmp_path / "poster.svg").stat().st_size > 10_000
+
+
+def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
+    script = REPOSITORY / "docs" / "draw.py"
+    for arguments, said in [(["poster"], "name a folder"), (["poster", str(tmp_path)], "holds no run")]:
+        done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr

@@ -63,14 +63,14 @@ def strongest(pairs: Sequence[Pair], count: int = ROWS) -> list[Pair]:
     """The pairs with the surest verdicts, the surest first.
 
     Of settings that differ in one factor, where there are any such pairs: what the factor does shows in no other. Sure
-    is the smaller adjusted p of the two tests behind a verdict, after Holm; what is undecided comes last.
+    is a small adjusted p of the test behind the verdict, so what is undecided comes last.
     """
     one = [pair for pair in pairs if factors_apart(pair[0], pair[1]) == 1] or list(pairs)
 
-    def order(pair: Pair) -> tuple[bool, float, float]:
+    def order(pair: Pair) -> tuple[float, float]:
         c = pair[2]
         p = c.p_equivalence_holm if c.verdict == "equivalent" else c.p_holm
-        return c.verdict == "undecided", p if np.isfinite(p) else 1.0, -abs(c.difference.mean)
+        return p if np.isfinite(p) else 1.0, -abs(c.difference.mean)
 
     return sorted(one, key=order)[:count]
 
@@ -146,8 +146,8 @@ def poster(
 def _key(margin: float) -> str:
     return (
         "Dots: one seed each. Larger marks: mean with its 95 % interval (t). Curves: mean over seeds, band ± standard "
-        f"deviation. Grey: within ± {margin:g} percentage points, taken as equivalent. Verdicts: paired by seed, each "
-        "p adjusted over all pairs (Holm); the intervals are not."
+        f"deviation. Grey: within ± {margin:g} percentage points, taken as equivalent. Verdicts are on the first of "
+        "each pair: paired by seed where seeds match, p adjusted over all pairs (Holm); the intervals are not."
     )
 
 
