@@ -182,7 +182,11 @@ def _wait() -> bool:
     """Whether the reader wants the next statistic: Enter does, q and the end of the input do not."""
     sys.stdout.write("\nEnter: next, q: end > ")
     sys.stdout.flush()
-    answer = sys.stdin.readline()
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        sys.stdout.write("\n")  # what is said about it starts a line
+        raise
     return answer.endswith("\n") and answer.strip().lower() not in ("q", "quit")
 
 
