@@ -275,8 +275,33 @@ def contrast(a: str, b: str) -> float:
 
 def test_dark_text_is_readable_on_every_ground() -> None:
     assert len(set(SET_COLOURS)) == 16
-    assert min(contrast(colour, "#222222") for colour in SET_COLOURS) >= 4.5
+    assert min(contrast(colour, "#222222") for colour in SET_COLOURS) >= 4.7
     assert set_colour(16) == set_colour(0)
+
+
+# From linear RGB to what is seen with each of three deficiencies: Machado, Oliveira & Fernandes 2009, severity 1.
+SEEN = {
+    "normal": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+@pytest.mark.parametrize("seen", SEEN)
+def test_colours_of_sets_stay_apart(seen: str) -> None:
+    """CIELAB distances: 14 between any two, 32 among the first four."""
+    rgb = np.array([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in SET_COLOURS])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ np.array(SEEN[seen]).T
+    xyz = np.clip(linear, 0, 1) @ np.array(
+        [[0.4124564, 0.2126729, 0.0193339], [0.3575761, 0.7151522, 0.1191920], [0.1804375, 0.0721750, 0.9503041]]
+    )
+    f = xyz / [0.95047, 1, 1.08883]
+    f = np.where(f > 216 / 24389, np.cbrt(f), (24389 / 27 * f + 16) / 116)
+    lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1) + 1000 * np.eye(16)
+    assert apart.min() >= 14
+    assert apart[:4, :4].min() >= 32
 
 
 class Page(HTMLParser):
