@@ -239,11 +239,14 @@ def test_a_signal_ends_the_command_and_is_recorded(
 ) -> None:
     command = [sys.executable, "-m", "normlab.train", "data=digits", "epochs=500", "threads=1", *sweep]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.rglob("metrics.csv")) and time.monotonic() < deadline:  # an epoch has ended
-        time.sleep(0.1)
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 180
+        while not list(tmp_path.rglob("metrics.csv")) and time.monotonic() < deadline:  # an epoch has ended
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=180)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert stderr.splitlines()[-1].startswith("normlab: stopped")
