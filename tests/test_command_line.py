@@ -1,5 +1,6 @@
 """The command line as a user meets it: in a process of its own, from a folder of its own."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -238,7 +239,10 @@ def test_a_signal_ends_the_command_and_is_recorded(
     train: Command, tmp_path: Path, number: int, sweep: list[str]
 ) -> None:
     command = [sys.executable, "-m", "normlab.train", "data=digits", "epochs=500", "threads=1", *sweep]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell that runs the tests in the background lets its children ignore Ctrl-C.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, preexec_fn=listen, **pipes)
     try:
         deadline = time.monotonic() + 180
         while not list(tmp_path.rglob("metrics.csv")) and time.monotonic() < deadline:  # an epoch has ended

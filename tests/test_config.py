@@ -64,7 +64,7 @@ def test_every_setting_says_what_it_means() -> None:
         ("norm.name=ln", ["write norm=ln"]),
         ("log_dir=", ["log_dir"]),
         ("name=..", ["name=.."]),
-        ("hydra/launcher=nowhere", ["not installed", "parallel"]),
+        ("hydra/launcher=nowhere", ["not installed", "slurm"]),
         ("val_size=-1", ["val_size=-1"]),
         ("augment=3", ["true or false"]),
         ("augment.rotation=200", ["augment.rotation=200"]),
