@@ -183,7 +183,7 @@ def _norm(sheet: Sheet, result: Result) -> None:
     sheet.of.column_dimensions["A"].width = 10
     sheet.of.column_dimensions["B"].width = 20
     for column in range(LEFT, max(LEFT + c * w, len(headings) + 1)):
-        sheet.of.column_dimensions[get_column_letter(column)].width = 13 if column <= len(headings) else 9
+        sheet.of.column_dimensions[get_column_letter(column)].width = 16
 
 
 def _statistic(sheet: Sheet, result: Result, at: Places, k: int) -> None:
@@ -216,6 +216,8 @@ def _statistic(sheet: Sheet, result: Result, at: Places, k: int) -> None:
         ]
     for column, (text, value) in enumerate(formulas, 3):
         sheet.formula(row, column, text, value)
+        if column > 4:  # in full they would touch; the cell keeps every digit
+            sheet.of.cell(row, column).number_format = "0.000000"
 
 
 def _block(sheet: Sheet, result: Result, at: Places, b: int, heading: str, fills: Sequence[PatternFill]) -> None:
