@@ -1,12 +1,13 @@
 """The network under study: five 3x3 convolutions, each followed by ReLU and a normalization layer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from normlab.nets.dropout import Dropout
 from normlab.nets.norms import make_norm
 
 __all__ = ["PLACEMENTS", "Net"]
@@ -68,7 +69,7 @@ class Net(nn.Module):
             for name, layer in [("conv", conv), *(relu_norm if placement == "post" else reversed(relu_norm))]:
                 block.add_module(name, layer)
             if p > 0:
-                block.add_module("dropout", nn.Dropout(p))
+                block.add_module("dropout", Dropout(p))
             return block
 
         self.block1 = block(convs[0], dropout)
@@ -85,6 +86,15 @@ class Net(nn.Module):
         x = self.pool(self.squeeze(self.block2(self.block1(x))))
         x = self.block5(self.block4(self.block3(x)))
         return self.head(x)  # type: ignore[no-any-return]  # nn.Module's call is untyped
+
+    def in_order(self) -> Iterator[tuple[str, nn.Module]]:
+        """Every layer by name ("block1.conv", …) in the order of the forward pass; a norm's own parts left out."""
+        for name in ("block1", "block2", "squeeze", "pool", "block3", "block4", "block5", "head"):
+            stage = getattr(self, name)
+            if isinstance(stage, nn.Sequential):
+                yield from ((f"{name}.{part}", layer) for part, layer in stage.named_children())
+            else:
+                yield name, stage
 
     def norm_layers(self) -> dict[str, nn.Module]:
         """The five normalization layers by name ("block1.norm", …), in the order of the forward pass."""

@@ -20,6 +20,7 @@ from typing import Any
 from torch import nn
 
 from normlab.nets.batch_norm import BatchNorm2d
+from normlab.nets.group_norm import InstanceNorm2d
 
 __all__ = ["NORMS", "load_class", "make_norm"]
 
@@ -62,7 +63,7 @@ def instance_norm(num_channels: int, *, eps: float = 1e-5, affine: bool = True) 
 
     Source: Ulyanov, Vedaldi & Lempitsky 2016, "Instance Normalization", equation 2.
     """
-    return nn.InstanceNorm2d(num_channels, eps=eps, affine=affine)
+    return InstanceNorm2d(num_channels, eps=eps, affine=affine)
 
 
 def custom(num_channels: int, *, target: str = "", **options: Any) -> nn.Module:
