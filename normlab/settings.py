@@ -163,7 +163,7 @@ class Settings(Model):
     test_curve: bool = False
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: Annotated[int, Field(ge=1)] = 1
-    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
+    precision: Literal["32-true", "tf32", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
     threads: Annotated[int, Field(ge=1)] | None = None
     log_dir: Annotated[str, Field(min_length=1)] = "lightning_logs"
     name: Annotated[str, Field(pattern=r"^[^/\\=\x00]*[^/\\=\x00.]$")] | None = None  # not "." or ".."
@@ -181,6 +181,8 @@ class Settings(Model):
             raise ValueError(f"devices={self.devices}: a run trains on one device; sweep with -m to use more of them")
         if self.accelerator == "cpu" and self.precision == "16-mixed":
             raise ValueError("precision=16-mixed needs a GPU: use precision=bf16-mixed on CPU")
+        if self.accelerator == "cpu" and self.precision == "tf32":
+            raise ValueError("precision=tf32 needs a GPU: use precision=32-true on CPU")
         scaleless = self.norm.name == "none" or self.norm.options.get("affine") is False
         if self.l1 and self.penalty.scope == "norm" and scaleless and self.norm.name != "custom":
             raise ValueError(f"penalty.scope=norm: norm={self.norm.name} has no scales here to be penalised")

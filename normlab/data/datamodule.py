@@ -12,7 +12,7 @@ from normlab.data.sources import Images, load
 from normlab.errors import ConfigError
 from normlab.randomness import Stream, generator
 
-__all__ = ["Batch", "ImageData"]
+__all__ = ["EVAL_BATCH", "Batch", "ImageData", "Resident", "epoch_draws", "epoch_order"]
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -20,25 +20,43 @@ EVAL_BATCH = 1000  # images an evaluation step: 500 to 1,000 measured fastest on
 
 
 class Resident(Dataset[Batch]):
-    """Images uint8 (N, 1, 28, 28) and labels int64 (N,) in memory; a batch is one indexing call."""
+    """Images uint8 (N, 1, 28, 28) and labels int64 (N,) in memory, or some of them; a batch is one indexing call.
 
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        self.images, self.labels = images, labels
+    Attributes:
+        pool: all images and labels, which several parts share. where: int64 (n,), which of them belong to this part.
+    """
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor, where: torch.Tensor | None = None) -> None:
+        self.pool = (images, labels)
+        self.where = torch.arange(len(labels)) if where is None else where
+
+    @property
+    def images(self) -> torch.Tensor:
+        return self.pool[0][self.where]
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return self.pool[1][self.where]
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.where)
 
     def __getitem__(self, index: int) -> Batch:
-        return self.images[index], self.labels[index]
+        return self.pool[0][self.where[index]], self.pool[1][self.where[index]]
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        where = torch.as_tensor(indices)
-        return self.images[where], self.labels[where]
+        where = self.where[torch.as_tensor(indices)]
+        return self.pool[0][where], self.pool[1][where]
 
 
 def whole(batch: Any) -> Any:
     """The collate function: `__getitems__` has made the batch already."""
     return batch
+
+
+def grey_counts(images: torch.Tensor) -> torch.Tensor:
+    """How many pixels of uint8 images have each of the 256 values: float64 (256,), whole numbers."""
+    return torch.bincount(images.flatten(), minlength=256).double()
 
 
 class EpochOrder(Sampler[int]):
@@ -54,7 +72,17 @@ class EpochOrder(Sampler[int]):
         return self.size
 
     def __iter__(self) -> Iterator[int]:
-        yield from torch.randperm(self.size, generator=generator(Stream.ORDER, self.seed, self.epoch)).tolist()
+        yield from epoch_order(self.size, self.seed, self.epoch).tolist()
+
+
+def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order in which an epoch goes through so many training images: int64 (size,)."""
+    return torch.randperm(size, generator=generator(Stream.ORDER, seed, epoch))
+
+
+def epoch_draws(size: int, seed: int, epoch: int) -> torch.Tensor:
+    """What an epoch's augmentation is made of, in [-1, 1]: (size, 3), a row an image, as they come."""
+    return torch.rand(size, 3, generator=generator(Stream.AUGMENT, seed, epoch)) * 2 - 1
 
 
 class ImageData(LightningDataModule):
@@ -109,21 +137,32 @@ class ImageData(LightningDataModule):
     def hold(self, images: Images) -> None:
         """Takes the images in, holds the validation part out and measures mean and deviation of the training pixels."""
         self.classes = images.classes
-        train = Resident(torch.from_numpy(images.train_images)[:, None], torch.from_numpy(images.train_labels).long())
         self.test = Resident(torch.from_numpy(images.test_images)[:, None], torch.from_numpy(images.test_labels).long())
-        val_size = min(5000, len(train) // 10) if self.val_size is None else self.val_size
-        if val_size >= len(train):
-            raise ConfigError(f"val_size={val_size} leaves none of the {len(train)} training images of {self.dataset}")
-        order = torch.randperm(len(train), generator=generator(Stream.SPLIT, self.seed))
-        held_out, kept = order[:val_size].sort().values, order[val_size:].sort().values
-        self.val = Resident(train.images[held_out], train.labels[held_out])
-        self.train = Resident(train.images[kept], train.labels[kept]) if val_size else train
+        everything = Resident(
+            torch.from_numpy(images.train_images)[:, None], torch.from_numpy(images.train_labels).long()
+        )
+        self._split(everything, grey_counts(everything.pool[0]))
+
+    def hold_as(self, other: "ImageData") -> None:
+        """Takes the images of another data module without a copy; the split is that of this one's own seed."""
+        self.classes, self.test = other.classes, other.test
+        self._split(Resident(*other.train.pool), other._grey)
+
+    def _split(self, everything: Resident, grey: torch.Tensor) -> None:
+        val_size = min(5000, len(everything) // 10) if self.val_size is None else self.val_size
+        if val_size >= len(everything):
+            held = f"val_size={val_size} leaves none of the {len(everything)} training images of {self.dataset}"
+            raise ConfigError(held)
+        order = torch.randperm(len(everything), generator=generator(Stream.SPLIT, self.seed))
+        self.val = Resident(*everything.pool, order[:val_size].sort().values)
+        self.train = Resident(*everything.pool, order[val_size:].sort().values)
         # By the histogram of the 256 grey values: exact, and without a float copy of every pixel.
-        counts = torch.bincount(self.train.images.flatten(), minlength=256).double()
-        grey = torch.arange(256, dtype=torch.float64) / 255
-        mean = (counts * grey).sum() / counts.sum()
+        self._grey = grey
+        counts = grey - grey_counts(self.val.images)
+        values = torch.arange(256, dtype=torch.float64) / 255
+        mean = (counts * values).sum() / counts.sum()
         self.mean = mean.item()
-        self.std = ((counts * (grey - mean) ** 2).sum() / counts.sum()).sqrt().item() or 1.0
+        self.std = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt().item() or 1.0
 
     def train_dataloader(self) -> DataLoader[Batch]:
         order = EpochOrder(len(self.train), self.seed)
@@ -165,8 +204,7 @@ class ImageData(LightningDataModule):
     def _next_draws(self, size: int, epoch: int) -> torch.Tensor:
         """The next rows of this epoch's draws: one row an image, in the order in which the images come."""
         if epoch != self._epoch:
-            stream = generator(Stream.AUGMENT, self.seed, epoch)
-            self._draws = torch.rand(len(self.train), 3, generator=stream) * 2 - 1
+            self._draws = epoch_draws(len(self.train), self.seed, epoch)
             self._epoch, self._used = epoch, 0
         rows = self._draws[self._used : self._used + size]
         self._used += size

@@ -24,7 +24,7 @@ class Dropout(nn.Dropout):
 def keep_mask(
     shape: torch.Size, p: float, like: torch.Tensor, generator: torch.Generator | None = None
 ) -> torch.Tensor:
-    """A dropout mask of shape (N, C, H, W) with the values 0 (probability p) and 1 / (1 - p), dtype and device of `like`.
+    """A dropout mask (N, C, H, W) of the values 0 (probability p) and 1 / (1 - p), of the dtype and device of `like`.
 
     The random numbers run through the mask in the order N, H, W, C (its memory is channels_last), four to a 64-bit
     word, which takes a quarter of the time of `bernoulli_`. `generator`: torch's default one for the device if None.

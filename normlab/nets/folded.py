@@ -20,7 +20,7 @@ from normlab.nets.dropout import Dropout
 from normlab.nets.group_norm import InstanceNorm2d, group_norm
 from normlab.nets.net import Net
 
-__all__ = ["Numbers", "fold", "log_probs", "unfold"]
+__all__ = ["LAYERS", "Numbers", "apply", "fold", "log_probs", "unfold"]
 
 Masks = Callable[[torch.Tensor], torch.Tensor]  # folded maps -> a dropout mask of their shape
 
@@ -48,7 +48,8 @@ def fold(maps: torch.Tensor) -> torch.Tensor:
 
 def unfold(maps: torch.Tensor, networks: int) -> torch.Tensor:
     """(B, K · C, H, W) as (K, B, C, H, W), without a copy."""
-    return maps.unflatten(1, (networks, -1)).transpose(0, 1)
+    batch, channels, height, width = maps.shape
+    return maps.view(batch, networks, channels // networks, height, width).transpose(0, 1)
 
 
 def log_probs(
@@ -64,14 +65,27 @@ def log_probs(
     networks = len(images)
     x = fold(images)
     for name, layer in net.in_order():
-        parameters, buffers = numbers.of(name)
         if isinstance(layer, Dropout):
             x = x * masks(x) if training and masks is not None else x
-        elif type(layer) in LAYERS:
-            x = LAYERS[type(layer)](_Call(layer, parameters, buffers, networks, training), x)
         else:
-            x = _vmapped(_Call(layer, parameters, buffers, networks, training), x)
+            x = apply(layer, *numbers.of(name), x, networks, training=training)
     return F.log_softmax(x.view(x.shape[0], networks, -1), dim=2).transpose(0, 1)
+
+
+def apply(
+    layer: nn.Module,
+    parameters: dict[str, torch.Tensor],
+    buffers: dict[str, torch.Tensor],
+    x: torch.Tensor,
+    networks: int,
+    *,
+    training: bool,
+) -> torch.Tensor:
+    """One layer on folded maps: each of K networks with its own numbers, (K, …) a name.
+
+    `LAYERS` says how; what is not in it goes through `torch.func`, and may raise what that raises.
+    """
+    return LAYERS.get(type(layer), _vmapped)(_Call(layer, parameters, buffers, networks, training), x)
 
 
 @dataclass(frozen=True)
@@ -134,12 +148,12 @@ def _vmapped(call: _Call, x: torch.Tensor) -> torch.Tensor:
 # A layer's own class only: a class derived from one of these may compute something else.
 LAYERS: dict[type[nn.Module], Callable[[_Call, torch.Tensor], torch.Tensor]] = {
     nn.Conv2d: _conv,
-    nn.ReLU: lambda call, x: F.relu(x),
+    nn.ReLU: lambda _, x: F.relu(x),
     nn.MaxPool2d: lambda call, x: F.max_pool2d(x, call.layer.kernel_size),
     nn.AdaptiveAvgPool2d: lambda call, x: F.adaptive_avg_pool2d(x, call.layer.output_size),
-    nn.Flatten: lambda call, x: x.flatten(1),
-    nn.LogSoftmax: lambda call, x: x,  # over the classes of each network, at the end
-    nn.Identity: lambda call, x: x,
+    nn.Flatten: lambda _, x: x.flatten(1),
+    nn.LogSoftmax: lambda _, x: x,  # over the classes of each network, at the end
+    nn.Identity: lambda _, x: x,
     BatchNorm2d: _batch_norm,
     nn.GroupNorm: _group_norm,
     InstanceNorm2d: _instance_norm,

@@ -1,10 +1,9 @@
 """The numbers of many networks of one shape, side by side: a row a network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.utils import parameters_to_vector
 
 __all__ = ["Stack"]
 
@@ -25,7 +24,8 @@ class Stack:
         self.template = nets[0]
         self.shapes = {name: parameter.shape for name, parameter in nets[0].named_parameters()}
         with torch.no_grad():
-            self.parameters = torch.stack([parameters_to_vector(net.parameters()) for net in nets]).to(device)
+            rows = [[parameter.flatten() for parameter in net.parameters()] for net in nets]
+            self.parameters = torch.stack([torch.cat(row) if row else torch.zeros(0) for row in rows]).to(device)
             self.buffers = {
                 name: torch.stack([dict(net.named_buffers())[name] for net in nets]).to(device)
                 for name, _ in nets[0].named_buffers()
@@ -36,13 +36,8 @@ class Stack:
 
     def named(self, values: torch.Tensor) -> dict[str, torch.Tensor]:
         """Rows such as those of `parameters`, (K, P), by parameter: (K, *shape). Autograd goes through it."""
-        parts = values.split([shape.numel() for shape in self.shapes.values()], dim=1)
+        parts = torch.split(values, [shape.numel() for shape in self.shapes.values()], dim=1)
         return {name: part.unflatten(1, shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
-
-    def rows_of(self, wanted: Iterator[str] | Sequence[str]) -> torch.Tensor:
-        """bool (P,): which of a row's numbers belong to the parameters of these names."""
-        names = set(wanted)
-        return torch.cat([torch.full((shape.numel(),), name in names) for name, shape in self.shapes.items()])
 
     @torch.no_grad()
     def write_back(self, index: int, net: nn.Module) -> None:

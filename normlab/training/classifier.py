@@ -141,6 +141,13 @@ class Classifier(LightningModule):
         return self(images).float().cpu()  # type: ignore[no-any-return]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer, schedule = self.optimizer(int(self.trainer.estimated_stepping_batches))
+        if schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def optimizer(self, total_steps: int) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.OneCycleLR | None]:
+        """The optimizer, and the schedule over so many steps; None where the learning rate is constant."""
         hp = self.hparams
         optimizer = torch.optim.SGD(
             self.net.parameters(),
@@ -150,14 +157,13 @@ class Classifier(LightningModule):
             weight_decay=hp["weight_decay"],
         )
         if hp["schedule"] == "constant":
-            return optimizer
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            return optimizer, None
+        return optimizer, torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=hp["lr"],
-            total_steps=int(self.trainer.estimated_stepping_batches),
+            total_steps=total_steps,
             cycle_momentum=False,  # `momentum` is what it says, throughout
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _part(self, dataloader_idx: int) -> str:
         """What a validation loader holds: the data module's word, or validation images where another one is used."""

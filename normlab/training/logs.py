@@ -24,17 +24,18 @@ def no_advert(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def log_to(file: Path) -> Iterator[logging.Logger]:
-    """While it is open, what Lightning, warnings and normlab log goes to this file, and only there."""
-    handler = logging.FileHandler(file, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    handler.addFilter(no_advert)
+def log_to(*files: Path) -> Iterator[logging.Logger]:
+    """While it is open, what Lightning, warnings and normlab log goes to these files, and only there."""
+    handlers = [logging.FileHandler(file, encoding="utf-8") for file in files]
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.addFilter(no_advert)
     loggers = [logging.getLogger(name) for name in SOURCES]
     before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
     logging.captureWarnings(True)
     try:
         for logger in loggers:
-            logger.handlers[:], logger.propagate = [handler], False
+            logger.handlers[:], logger.propagate = [*handlers], False
             logger.setLevel(logging.INFO)
         with warnings.catch_warnings():
             for message in SILENCED:
@@ -42,7 +43,8 @@ def log_to(file: Path) -> Iterator[logging.Logger]:
             yield loggers[0]
     finally:
         logging.captureWarnings(False)
-        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
-            logger.handlers[:], logger.propagate = handlers, propagate
+        for logger, (found, propagate, level) in zip(loggers, before, strict=True):
+            logger.handlers[:], logger.propagate = found, propagate
             logger.setLevel(level)
-        handler.close()
+        for handler in handlers:
+            handler.close()

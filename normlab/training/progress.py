@@ -1,5 +1,6 @@
 """One line that lives while a run trains; where there is no terminal, a line an epoch."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -8,8 +9,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.status import Status
 
 from normlab.training.callbacks import Speed
+from normlab.training.member import Member
 
-__all__ = ["ProgressLine"]
+__all__ = ["EpochLine", "ProgressLine"]
 
 
 class ProgressLine(Callback):
@@ -88,3 +90,17 @@ class ProgressLine(Callback):
         if self.status is not None:
             self.status.stop()
             self.status = None
+
+
+class EpochLine:
+    """A line an epoch for what the array engine trains, in the words of `ProgressLine`."""
+
+    def __init__(self, label: str, epochs: int, console: Console) -> None:
+        self.label, self.epochs, self.console = label, epochs, console
+
+    def __call__(self, epoch: int, members: Sequence[Member]) -> None:
+        table = members[0].table
+        shown = {"train": "train_acc_running", "val": "val_acc", "test": "test_acc"}
+        parts = [f"{part} {100 * acc:.2f} %" for part, key in shown.items() if (acc := table.last(key)) is not None]
+        line = "  ".join([f"{self.label}  epoch {epoch}/{self.epochs}", *parts])
+        self.console.print(f"{line}  {table.last('images_per_s') or 0:,.0f} images/s", highlight=False, markup=False)

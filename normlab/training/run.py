@@ -1,32 +1,34 @@
-"""One run: settings and a folder in, files and a record out. Knows Lightning, but no Hydra."""
+"""One run, or an array of runs: settings and folders in, files and records out. Knows Lightning, but no Hydra."""
 
-import math
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from normlab.data.datamodule import ImageData
 from normlab.data.sources import resolve
-from normlab.errors import BusyError, ConfigError
-from normlab.nets import l1_norm, sparsity
-from normlab.randomness import Stream, stream_seed
-from normlab.record import Record, write_predictions
+from normlab.errors import BusyError, ConfigError, NormlabError
+from normlab.record import Record
 from normlab.settings import Settings
+from normlab.training.array import load_array, train_array
+from normlab.training.build import checkpoints, lightning_precision, set_float32_products
 from normlab.training.callbacks import DivergenceStop, EpochTable, Reseed, Speed
 from normlab.training.classifier import Classifier
-from normlab.training.device import choose_accelerator, describe_device, missing_device, versions
+from normlab.training.device import choose_accelerator, describe_device, missing_device
+from normlab.training.foldable import unfoldable
 from normlab.training.logs import log_to
-from normlab.training.progress import ProgressLine
-from normlab.training.views import NormViews, show_filters, show_hyperparameters, show_result, show_settings
+from normlab.training.memory import keep_freed_memory
+from normlab.training.outcome import Trained, asked, conclude
+from normlab.training.progress import EpochLine, ProgressLine
+from normlab.training.views import NormViews, show_filters, show_settings
 
-__all__ = ["run"]
+__all__ = ["run", "run_array"]
 
 ALL_THREADS = torch.get_num_threads()  # what torch takes by itself, before a run asks for fewer
 OUTPUTS = ("result.json", "metrics.csv", "predictions.npz", "train.log", "hparams.yaml", "last.ckpt", "best.ckpt")
@@ -47,18 +49,54 @@ def run(settings: Settings, folder: str | Path, *, console: Console | None = Non
     """
     folder, console = Path(folder), console or Console(stderr=True)
     settings = with_data(settings, console)
+    with _claimed(settings, folder) as standing:
+        return standing or _recorded(settings, folder, console)
+
+
+def run_array(
+    settings: Sequence[Settings], folders: Sequence[Path], *, memory_limit: float | None = None
+) -> list[Record]:
+    """Trains runs that can share a computation (`normlab.training.grouping.arrays`) as one; the records of those that it
+    trained. A run that stands finished is left as it is, one that another process trains is left to it.
+
+    Every run leaves the folder that `run` leaves, whatever its neighbours do. Ctrl-C and SIGTERM leave all of them
+    `interrupted`. Raises what stops all of them, and leaves no record then: each may still be done singly.
+
+    Args:
+        memory_limit: GiB for what a step keeps; None: by what is free.
+    """
+    console = Console(quiet=True)
+    settings = [with_data(each, console) for each in settings]
+    mine: list[tuple[Settings, Path]] = []
+    with ExitStack() as claims:
+        for each, folder in zip(settings, folders, strict=True):
+            try:
+                if claims.enter_context(_claimed(each, folder)) is None:
+                    mine.append((each, folder))
+            except BusyError:
+                continue  # its record belongs to the process that trains there
+        return _train_together(mine, console, memory_limit) if mine else []
+
+
+@contextmanager
+def _claimed(settings: Settings, folder: Path) -> Iterator[Record | None]:
+    """Holds a run's folder; gives the finished record that stands in it, or None where the run has to be done."""
     if not settings.force and (record := Record.standing(folder, settings.config_hash())):
-        return record
+        yield record
+        return
     if folder.exists() and any(folder.iterdir()) and not any((folder / name).exists() for name in OURS):
         raise ConfigError(f"{folder} holds files that no run has left there: choose a folder of its own for each run")
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", blocking=False)
     try:
-        with FileLock(folder / ".lock", blocking=False):
-            # looked at again: another process may have finished it just now
-            standing = None if settings.force else Record.standing(folder, settings.config_hash())
-            return standing or _recorded(settings, folder, console)
+        lock.acquire()
     except Timeout:
         raise BusyError(f"another process trains in {folder}: wait for it, or choose another name=…") from None
+    try:
+        # looked at again: another process may have finished it just now
+        yield None if settings.force else Record.standing(folder, settings.config_hash())
+    finally:
+        lock.release()
 
 
 def with_data(settings: Settings, console: Console) -> Settings:
@@ -73,138 +111,119 @@ def with_data(settings: Settings, console: Console) -> Settings:
 
 def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
     """Does the run, and records it however it ends."""
-    asked: dict[str, Any] = {
-        "config": settings.model_dump(),
-        "config_hash": settings.config_hash(),
-        "setting": settings.setting(),
-        "seed": settings.seed,
-        "versions": versions(),
-    }
     if missing := missing_device(settings.accelerator, settings.devices):
-        record = Record(status="unavailable", error=missing, **asked)
+        record = Record(status="unavailable", error=missing, **asked(settings))
         if not ((standing := Record.find(folder)) and standing.done):  # force=true, and the GPU has gone since
             record.save(folder)
         return record
-    if settings.precision == "16-mixed" and choose_accelerator(settings.accelerator) == "cpu":
-        # Lightning would take bf16 in its stead, and say so in a log
-        raise ConfigError("precision=16-mixed needs a GPU: use precision=bf16-mixed on CPU")
-    torch.set_num_threads(settings.threads or ALL_THREADS)
-    data = _data(settings)
-    data.setup()
-    torch.manual_seed(stream_seed(Stream.WEIGHTS, settings.seed))
-    model = _model(settings)
-    # Nothing that the user can mend is left to go wrong: what an earlier attempt left makes room. Its event files above
-    # all: two attempts in one folder would be drawn as one zig-zag.
-    for file in [folder / name for name in OUTPUTS] + [file for name in SCRATCH for file in folder.glob(name)]:
-        file.unlink(missing_ok=True)
-    with log_to(folder / "train.log") as log:
+    _prepare(settings)
+    gpu = choose_accelerator(settings.accelerator) == "gpu"
+    alone = unfoldable(settings) if gpu else None
+    if gpu and alone is None:  # the array engine, with an array of one: its steps are replayed
         try:
-            record = _train(settings, folder, asked, data, model, console)
+            [record] = _train_together([(settings, folder)], console)
+        except (KeyboardInterrupt, NormlabError):
+            raise
+        except Exception as error:
+            record = _failed(settings, error)
+            record.save(folder)
+        return record
+    [data], [model] = load_array([settings])
+    _make_room(folder)
+    with log_to(folder / "train.log") as log:
+        if alone is not None:
+            log.info("trained without a CUDA graph: %s", alone)
+        try:
+            record = _train(settings, folder, data, model, console)
         except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C and SIGTERM into SystemExit
-            Record(status="interrupted", error="stopped from outside", **asked).save(folder)
+            _interrupted(settings).save(folder)
             raise KeyboardInterrupt from None
         except Exception as error:
             log.exception("the run failed")
-            told = f"{type(error).__name__}: {error}".splitlines()[0]
-            record = Record(status="failed", error=f"{told} (the traceback is in train.log)", **asked)
+            record = _failed(settings, error)
         record.save(folder)
     return record
 
 
-def _train(
-    settings: Settings, folder: Path, asked: dict[str, Any], data: ImageData, model: Classifier, console: Console
-) -> Record:
+def _train_together(
+    runs: Sequence[tuple[Settings, Path]], console: Console, memory_limit: float | None = None
+) -> list[Record]:
+    """Trains an array, and saves each record when it is there."""
+    settings, folders = [each for each, _ in runs], [folder for _, folder in runs]
+    _prepare(settings[0])
+    data, models = load_array(settings)
+    for folder in folders:
+        _make_room(folder)
+    records: list[Record] = []
+    with log_to(*[folder / "train.log" for folder in folders]) as log:
+        line = EpochLine(settings[0].slug(), settings[0].epochs, console)
+        try:
+            for record in train_array(settings, folders, data, models, memory_limit=memory_limit, told=line):
+                record.save(folders[len(records)])
+                records.append(record)
+        except (KeyboardInterrupt, SystemExit):
+            for each, folder in runs[len(records) :]:
+                _interrupted(each).save(folder)
+            raise KeyboardInterrupt from None
+        except Exception:
+            log.exception("the array failed")
+            raise
+    return records
+
+
+def _prepare(settings: Settings) -> None:
+    """Sets the process up for training. Raises `ConfigError` where the device has no such precision."""
+    if choose_accelerator(settings.accelerator) == "cpu":
+        if settings.precision == "16-mixed":
+            # Lightning would take bf16 in its stead, and say so in a log
+            raise ConfigError("precision=16-mixed needs a GPU: use precision=bf16-mixed on CPU")
+        if settings.precision == "tf32":
+            raise ConfigError("precision=tf32 needs a GPU: use precision=32-true on CPU")
+    torch.set_num_threads(settings.threads or ALL_THREADS)
+    keep_freed_memory()
+
+
+def _make_room(folder: Path) -> None:
+    """Removes what an earlier attempt left, when nothing that the user can mend is left to go wrong. Its event files above
+    all: two attempts in one folder would be drawn as one zig-zag."""
+    for file in [folder / name for name in OUTPUTS] + [file for name in SCRATCH for file in folder.glob(name)]:
+        file.unlink(missing_ok=True)
+
+
+def _interrupted(settings: Settings) -> Record:
+    return Record(status="interrupted", error="stopped from outside", **asked(settings))
+
+
+def _failed(settings: Settings, error: Exception) -> Record:
+    told = f"{type(error).__name__}: {error}".splitlines()[0]
+    return Record(status="failed", error=f"{told} (the traceback is in train.log)", **asked(settings))
+
+
+def _train(settings: Settings, folder: Path, data: ImageData, model: Classifier, console: Console) -> Record:
+    """By Lightning's loop."""
     trainer, logger, table, speed, divergence = _trainer(settings, folder, data, console)
-    writer = logger.experiment
-    show_settings(writer, settings)
-    show_filters(writer, model.net, 0)
+    show_settings(logger.experiment, settings)
+    show_filters(logger.experiment, model.net, 0)
     began = time.perf_counter()
     trainer.fit(model, datamodule=data)
     fitted = time.perf_counter()
-    metrics: dict[str, float | None] = {"train_acc": None, "train_ce": None}
-    metrics |= {"train_acc_running": table.last("train_acc_running"), "train_ce_running": table.last("train_ce")}
-    metrics |= {"val_acc": table.last("val_acc"), "val_ce": table.last("val_ce"), "test_acc": None, "test_ce": None}
-    status, error = "completed", None
-    if divergence.epoch is not None:
-        status, error = "diverged", f"the training loss was not finite in epoch {divergence.epoch}"
-    else:
+    log_prob = {}
+    if divergence.epoch is None:
         batches = trainer.predict(model, datamodule=data) or []
         log_prob = {part: torch.cat(found) for part, found in zip(data.predicted, batches, strict=True)}
-        if not all(values.isfinite().all() for values in log_prob.values()):
-            status, error = "diverged", "the trained network's outputs are not finite"
-    if status == "completed":
-        for part, values in log_prob.items():
-            metrics |= _score(part, values, getattr(data, part).labels)
-        metrics |= {"penalty": settings.l1 * float(l1_norm(model.penalised).detach()), **sparsity(model.net)}
-        test = log_prob["test"]
-        prob_true = test.exp().gather(1, data.test.labels[:, None])[:, 0]
-        write_predictions(folder, test.argmax(1).numpy(), prob_true.numpy(), data.test.labels.numpy())
-        show_filters(writer, model.net, settings.epochs)
-        show_result(
-            writer,
-            title=f"{settings.slug()} on {data.dataset}",
-            images=data.test.images[:, 0],
-            labels=data.test.labels,
-            log_prob=test,
-            classes=data.classes,
-            epoch=settings.epochs,
-        )
-    show_hyperparameters(logger, settings, metrics)
-    writer.close()
-    return Record(
-        status=status,
-        error=error,
-        data={"name": data.dataset, "train": len(data.train), "val": len(data.val), "test": len(data.test)},
-        parameters=sum(p.numel() for p in model.net.parameters()),
+    trained = Trained(
+        model=model,
+        data=data,
+        logger=logger,
+        table=table,
+        diverged=divergence.epoch,
+        log_prob=log_prob,
         device=describe_device(trainer.strategy.root_device),
-        metrics={key: _finite(value) for key, value in metrics.items()},
-        time={
-            "fit_s": fitted - began,
-            "measure_s": time.perf_counter() - fitted,
-            "images_per_s": speed.images_per_s,
-            "epochs": len(table.rows),
-        },
-        **asked,
+        fit_s=fitted - began,
+        images_per_s=speed.images_per_s,
+        fitted=fitted,
     )
-
-
-def _data(settings: Settings) -> ImageData:
-    return ImageData(
-        settings.data.name,
-        root=settings.data.root,
-        download=settings.data.download,
-        batch_size=settings.batch_size,
-        val_size=settings.val_size,
-        rotation=settings.augment.rotation,
-        shift=settings.augment.shift,
-        test_curve=settings.test_curve,
-        seed=settings.seed,
-    )
-
-
-def _model(settings: Settings) -> Classifier:
-    options = dict(settings.norm.options)
-    if settings.norm.target is not None:
-        options["target"] = settings.norm.target
-    try:
-        model = Classifier(
-            norm=settings.norm.name,
-            norm_options=options,
-            dropout=settings.dropout,
-            placement=settings.placement,
-            l1=settings.l1,
-            scope=settings.penalty.scope,
-            method=settings.penalty.method,
-            lr=settings.lr,
-            schedule=settings.schedule,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
-    except ValueError as error:  # a user's own norm that cannot be built
-        raise ConfigError(str(error)) from error
-    if settings.l1 and not model.penalised:
-        raise ConfigError(f"l1={settings.l1:g} with penalty.scope={settings.penalty.scope} covers no parameter here")
-    return model
+    return conclude(settings, folder, trained)
 
 
 def _trainer(
@@ -218,19 +237,14 @@ def _trainer(
         divergence,
         NormViews(logger.experiment),
         ProgressLine(settings.slug(), speed, console),
-        ModelCheckpoint(folder, filename="last", enable_version_counter=False),
+        *checkpoints(folder, data),
     ]
-    if "val" in data.curves:  # without held-out images there is nothing to choose by: the test set chooses nothing
-        callbacks.append(
-            ModelCheckpoint(folder, filename="best", monitor="acc/val", mode="max", enable_version_counter=False)
-        )
     accelerator = choose_accelerator(settings.accelerator)
-    if accelerator == "gpu" and settings.precision == "32-true":
-        torch.backends.cudnn.allow_tf32 = False  # on by default in convolutions: 10 bits of mantissa, not 23
+    set_float32_products(settings, accelerator)
     trainer = Trainer(
         accelerator=accelerator,
         devices=settings.devices,
-        precision=settings.precision,
+        precision=lightning_precision(settings),  # type: ignore[arg-type]  # one of its words
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip,
         deterministic=accelerator == "gpu",  # the same bits twice; on CPU they are anyway
@@ -242,15 +256,3 @@ def _trainer(
         enable_model_summary=False,
     )
     return trainer, logger, table, speed, divergence
-
-
-def _score(part: str, log_prob: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Accuracy and cross-entropy of log-probabilities (N, 10), in eval mode and without augmentation."""
-    return {
-        f"{part}_acc": (log_prob.argmax(1) == labels).double().mean().item(),
-        f"{part}_ce": torch.nn.functional.nll_loss(log_prob.double(), labels).item(),
-    }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

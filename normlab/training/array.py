@@ -1,0 +1,157 @@
+"""Many runs trained as one computation: an array. Each leaves the folder that it would have left alone."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch.nn.functional import nll_loss
+
+from normlab.data.datamodule import ImageData
+from normlab.record import Record
+from normlab.settings import Settings
+from normlab.training.build import image_data, initial_model, set_float32_products
+from normlab.training.classifier import Classifier
+from normlab.training.device import choose_accelerator, describe_device
+from normlab.training.engine import Engine, EpochResult, Rates
+from normlab.training.footprint import networks_at_once
+from normlab.training.member import Member, learning_rates
+from normlab.training.outcome import Trained, conclude
+
+__all__ = ["load_array", "train_array"]
+
+log = logging.getLogger("normlab")
+
+Told = Callable[[int, Sequence[Member]], None]
+
+
+def load_array(settings: Sequence[Settings]) -> tuple[list[ImageData], list[Classifier]]:
+    """Images and initial networks of the runs of an array. The images are in memory once, whatever their number."""
+    data = [image_data(each) for each in settings]
+    data[0].setup()
+    for other in data[1:]:
+        other.hold_as(data[0])
+    return data, [initial_model(each) for each in settings]
+
+
+def train_array(
+    settings: Sequence[Settings],
+    folders: Sequence[Path],
+    data: Sequence[ImageData],
+    models: Sequence[Classifier],
+    *,
+    memory_limit: float | None = None,
+    told: Told | None = None,
+) -> Iterator[Record]:
+    """Trains runs that can share a computation (`normlab.training.grouping`) and leaves each one's files in its folder,
+    all but result.json: the records for that come in the order of the runs, each when its other files stand.
+
+    Args:
+        memory_limit: GiB for what a step keeps; where it is too little for all networks, they take turns in a step.
+        told: called after every epoch with its number (from 1) and the members.
+    """
+    common = settings[0]
+    accelerator = choose_accelerator(common.accelerator)
+    device = torch.device("cuda", torch.cuda.current_device()) if accelerator == "gpu" else torch.device("cpu")
+    set_float32_products(common, accelerator)
+    steps = math.ceil(len(data[0].train) / common.batch_size)
+    members = [
+        Member(*each, steps=steps, accelerator=accelerator)
+        for each in zip(settings, folders, data, models, strict=True)
+    ]
+    at_once = networks_at_once(models[0].net, common.batch_size, len(models), device, memory_limit)
+    rates = array_rates(settings, models, steps * common.epochs)
+    engine = Engine([model.net for model in models], settings, data, rates, device=device, at_once=at_once)
+    log.info("trained as an array of %d networks, %d in one forward pass", len(models), at_once)
+    for member in members:
+        member.begin()
+    began = time.perf_counter()
+    for epoch in range(common.epochs):
+        engine.begin_epoch(epoch)
+        training = time.perf_counter()
+        result = engine.train_epoch()
+        _end_epoch(engine, members, epoch, result, (time.perf_counter() - training) / len(members))
+        if told is not None:
+            told(epoch + 1, members)
+        if all(member.diverged is not None for member in members):
+            break
+    fit_s = (time.perf_counter() - began) / len(members)
+    where = describe_device(device) | {"array": len(members)}
+    if accelerator == "gpu":
+        where["graph"] = engine.not_replayed is None
+        if engine.not_replayed is not None:
+            log.warning("the steps were not replayed as a CUDA graph: %s", engine.not_replayed)
+    began = time.perf_counter()
+    log_prob: list[dict[str, torch.Tensor]] = [{} for _ in members]
+    for part in data[0].predicted:
+        for index, values in engine.said(part):
+            log_prob[index][part] = values
+    share = (time.perf_counter() - began) / len(members)
+    for member, said in zip(members, log_prob, strict=True):
+        trained = Trained(
+            model=member.model,
+            data=member.data,
+            logger=member.logger,
+            table=member.table,
+            diverged=member.diverged,
+            log_prob=said if member.diverged is None else {},
+            device=where,
+            fit_s=fit_s,
+            images_per_s=member.images_per_s,
+            fitted=time.perf_counter() - share,
+        )
+        yield conclude(member.settings, member.folder, trained)
+
+
+def _end_epoch(engine: Engine, members: Sequence[Member], epoch: int, result: EpochResult, seconds: float) -> None:
+    """Scores what is held out and tells every member that has not diverged. `seconds`: of training, a member's share."""
+    held_out: list[dict[str, float]] = [{} for _ in members]
+    for part in members[0].data.curves:
+        for index, said in engine.said(part):
+            labels = getattr(members[index].data, part).labels
+            held_out[index][f"acc/{part}"] = (said.argmax(1) == labels).float().mean().item()
+            held_out[index][f"ce/{part}"] = nll_loss(said, labels).item()
+    velocity = engine.stack.named(engine.velocity.cpu())
+    done = (epoch + 1) * engine.steps_an_epoch
+    for index, member in enumerate(members):
+        if member.diverged is not None:
+            continue
+        engine.stack.write_back(index, member.model.net)
+        rates = learning_rates(member.settings, engine.steps_an_epoch * member.settings.epochs)
+        ce, penalty = result.ce[index].item(), result.penalty[index].item()
+        measured = held_out[index] | {
+            "speed/images_per_s": engine.size / seconds,
+            "speed/seconds": seconds,
+            "loss/train": ce + penalty,
+            "ce/train": ce,
+            "penalty/train": penalty,
+            "acc/train_running": result.acc[index].item(),
+            "optim/lr": rates[done - 1],
+        }
+        member.end_epoch(epoch, measured, rates[done], {name: values[index] for name, values in velocity.items()})
+        if not math.isfinite(ce):
+            member.diverged = epoch + 1
+
+
+def array_rates(settings: Sequence[Settings], models: Sequence[Classifier], steps: int) -> Rates:
+    """How every run of an array is updated, from its own settings."""
+
+    def column(values: Sequence[float]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float64)[:, None]
+
+    covered = []
+    for model in models:
+        names = {id(parameter) for parameter in model.penalised}
+        rows = [torch.full((p.numel(),), float(id(p) in names)) for p in model.net.parameters()]
+        covered.append(torch.cat(rows))
+    return Rates(
+        lr=torch.tensor([learning_rates(each, steps)[:steps] for each in settings], dtype=torch.float64).T.contiguous(),
+        momentum=column([each.momentum for each in settings]),
+        weight_decay=column([each.weight_decay for each in settings]),
+        clip=column([math.inf if each.gradient_clip is None else each.gradient_clip for each in settings]),
+        l1=column([each.l1 for each in settings]),
+        covered=torch.stack(covered),
+        proximal=column([each.penalty.method == "proximal" for each in settings]),
+    )

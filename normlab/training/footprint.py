@@ -1,0 +1,56 @@
+"""How many networks share one forward pass: what is fastest, within the memory that there is."""
+
+import copy
+import os
+
+import torch
+from torch import nn
+
+__all__ = ["IMAGES_A_PASS", "bytes_per_image", "networks_at_once"]
+
+IMAGES_A_PASS = 64  # on CPU: below it Python's share of the time shows, above it caches overflow (benchmarks/study.py)
+GIB = 2**30
+
+
+def networks_at_once(
+    net: nn.Module, batch_size: int, networks: int, device: torch.device, memory_limit: float | None = None
+) -> int:
+    """How many of so many networks go through one forward and backward pass together: at least 1.
+
+    On CPU as many as make `IMAGES_A_PASS` images; on a GPU all of them, since it is never busy enough. Both within
+    `memory_limit` (GiB; None: half of what is free on the device), by what the pass keeps for its way back.
+    """
+    wanted = networks if device.type == "cuda" else -(-IMAGES_A_PASS // batch_size)
+    limit = memory_limit * GIB if memory_limit is not None else _free(device) / 2
+    fits = int(limit / (bytes_per_image(net) * batch_size))
+    return max(1, min(wanted, networks, fits))
+
+
+def bytes_per_image(net: nn.Module) -> float:
+    """What a training step of a network needs beyond its weights, in bytes an image.
+
+    Everything that autograd keeps for the backward pass, measured on two images, and half as much again for what is
+    alive in between.
+    """
+    kept: dict[int, int] = {}
+
+    def note(values: torch.Tensor) -> torch.Tensor:
+        kept[values.untyped_storage().data_ptr()] = values.untyped_storage().nbytes()
+        return values
+
+    net = copy.deepcopy(net).train()  # running statistics stay as they are
+    first = next(net.parameters())
+    images = torch.zeros(2, 1, 28, 28, dtype=first.dtype, device=first.device)
+    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda values: values):
+        net(images.contiguous(memory_format=torch.channels_last))
+    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    return 1.5 * sum(size for where, size in kept.items() if where not in weights) / len(images)
+
+
+def _free(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # not on every system
+        return 4 * GIB

@@ -1,0 +1,50 @@
+"""Which runs of a sweep can be trained as one array. No torch: a plan is made before anything heavy is imported."""
+
+import json
+from collections.abc import Sequence
+
+from normlab.settings import Settings
+
+__all__ = ["FREE", "arrays", "key", "refusal"]
+
+# What may differ inside an array: a value a network is all that the computation needs of it.
+FREE = {
+    "seed", "l1", "penalty", "dropout", "lr", "schedule", "momentum", "weight_decay", "gradient_clip",
+    "log_dir", "name", "force",
+}  # fmt: skip
+
+
+def refusal(settings: Settings) -> str | None:
+    """Why a run cannot be trained in an array at all, in one line; None where it can."""
+    if settings.precision == "16-mixed":
+        return "precision=16-mixed scales the gradients of a network by its own history"
+    return None
+
+
+def key(settings: Settings) -> str:
+    """Equal exactly where two runs can share a computation: the same network shape, norm, batch size, epochs, data and
+    device."""
+    return json.dumps(settings.model_dump(exclude=FREE), sort_keys=True)
+
+
+def arrays(settings: Sequence[Settings], largest: int, workers: int = 1) -> tuple[list[list[int]], dict[int, str]]:
+    """How runs are divided into arrays, by their index, the largest first; and why the others run singly.
+
+    An array has at most `largest` runs. Where several workers train at the same time, a group is split so that each
+    gets an equal part of it.
+    """
+    groups: dict[str, list[int]] = {}
+    single: dict[int, str] = {}
+    for index, each in enumerate(settings):
+        if reason := refusal(each):
+            single[index] = reason
+        else:
+            groups.setdefault(key(each), []).append(index)
+    found = []
+    for group in groups.values():
+        if len(group) == 1:
+            single[group[0]] = "no other run of this sweep has its norm, batch size, epochs, data and device"
+            continue
+        parts = max(-(-len(group) // largest), min(workers, len(group) // 2))
+        found += [group[len(group) * i // parts : len(group) * (i + 1) // parts] for i in range(parts)]
+    return sorted(found, key=len, reverse=True), single

@@ -1,0 +1,159 @@
+"""A run inside an array, as Lightning would have it: logs, views and checkpoints of a loop that is not Lightning's.
+
+The engine trains; this is the one place that tells Lightning's parts how far training has come, so that an array's run
+leaves the files of a single run, made by the same code.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import LRSchedulerConfig
+
+from normlab.data.datamodule import EVAL_BATCH, ImageData
+from normlab.settings import Settings
+from normlab.training.build import checkpoints, lightning_precision
+from normlab.training.callbacks import EpochTable
+from normlab.training.classifier import Classifier
+from normlab.training.views import NormViews, show_filters, show_settings
+
+__all__ = ["Member", "learning_rates"]
+
+
+class Member:
+    """One run's Lightning side.
+
+    Args:
+        model: its weights are those of the last `end_epoch`. steps: optimizer steps an epoch. accelerator: "cpu" or "gpu",
+            where the engine trains.
+    """
+
+    def __init__(
+        self, settings: Settings, folder: Path, data: ImageData, model: Classifier, *, steps: int, accelerator: str
+    ) -> None:
+        self.settings, self.folder, self.data, self.model, self.steps = settings, folder, data, model, steps
+        self.logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+        self.table = EpochTable(folder)
+        self.diverged: int | None = None
+        self.optimizer, self.schedule = model.optimizer(steps * settings.epochs)
+        self.trainer = Trainer(
+            accelerator="cpu",  # where its copy of the weights lies
+            devices=1,
+            precision=lightning_precision(settings),  # type: ignore[arg-type]  # one of its words
+            max_epochs=settings.epochs,
+            deterministic=accelerator == "gpu",  # torch's switch for the whole process: the same bits twice
+            logger=[self.logger, self.table],
+            callbacks=[*checkpoints(folder, data)],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        self.views = NormViews(self.logger.experiment)
+        self._attach()
+
+    def _attach(self) -> None:
+        trainer = self.trainer
+        trainer.strategy.connect(self.model)
+        self.model.trainer = trainer
+        trainer.strategy.optimizers = [self.optimizer]
+        if self.schedule is not None:
+            trainer.strategy.lr_scheduler_configs = [LRSchedulerConfig(self.schedule, interval="step")]
+        trainer.state.fn = TrainerFn.FITTING
+        sizes = [len(getattr(self.data, part)) for part in self.data.curves]
+        trainer.fit_loop.epoch_loop.val_loop._max_batches = [-(-size // EVAL_BATCH) for size in sizes]
+        for callback in trainer.checkpoint_callbacks:
+            callback.setup(trainer, self.model, "fit")
+
+    def begin(self) -> None:
+        """Before the first epoch."""
+        show_settings(self.logger.experiment, self.settings)
+        show_filters(self.logger.experiment, self.model.net, 0)
+        self.logger.log_hyperparams(dict(self.model.hparams))
+        self.logger.save()
+        self.views.on_train_start(self.trainer, self.model)
+
+    def end_epoch(
+        self, epoch: int, measured: Mapping[str, float], lr: float, velocity: Mapping[str, torch.Tensor]
+    ) -> None:
+        """After an epoch (from 0), with `model` holding its weights.
+
+        Args:
+            measured: by TensorBoard's tag, what `Classifier` and `Speed` would have logged.
+            lr: what the schedule gives the next step. velocity: of the optimizer, by parameter.
+        """
+        self._progress(epoch)
+        measured = {tag: float(np.float32(value)) for tag, value in measured.items()}  # as Lightning's metrics are
+        optimizer = self.optimizer
+        optimizer.param_groups[0]["lr"] = lr
+        if self.schedule is not None:
+            self.schedule.last_epoch = (epoch + 1) * self.steps
+            self.schedule._step_count = self.schedule.last_epoch + 1
+            self.schedule._last_lr = [lr]
+        if self.settings.momentum:
+            for name, parameter in self.model.net.named_parameters():
+                optimizer.state[parameter]["momentum_buffer"] = velocity[name].clone()
+        held_out = {tag: value for tag, value in measured.items() if tag.endswith(("/val", "/test"))}
+        for logger in self.trainer.loggers:
+            if held_out:
+                logger.log_metrics(held_out, epoch + 1)
+            logger.log_metrics({tag: value for tag, value in measured.items() if tag not in held_out}, epoch + 1)
+            logger.save()
+        self.views.on_train_epoch_end(self.trainer, self.model)
+        scores = {tag: torch.tensor(value) for tag, value in measured.items()}
+        self.trainer._logger_connector._callback_metrics.update(scores)
+        for callback in self.trainer.checkpoint_callbacks:  # each saves in the one of the two that is its turn
+            callback.on_validation_end(self.trainer, self.model)
+            callback.on_train_epoch_end(self.trainer, self.model)
+
+    @property
+    def images_per_s(self) -> float:
+        """Over all epochs: its own images in its share of the time."""
+        seconds = sum(row["seconds"] for row in self.table.rows.values())
+        return len(self.table.rows) * len(self.data.train) / seconds if seconds else 0.0
+
+    def _progress(self, epoch: int) -> None:
+        """Lightning's counters as they stand while it saves a checkpoint at the end of an epoch."""
+        loop = self.trainer.fit_loop
+        done, now = (epoch + 1) * self.steps, self.steps
+        _count(loop.epoch_progress, epoch + 1, epoch + 1)
+        loop.epoch_progress.total.completed = loop.epoch_progress.current.completed = epoch
+        inner = loop.epoch_loop
+        _count(inner.batch_progress, done, now)
+        inner.batch_progress.is_last_batch = True
+        inner._batches_that_stepped = done
+        progress = inner.automatic_optimization.optim_progress.optimizer
+        for counted in (progress.step, progress.zero_grad):
+            _count(counted, done, now)
+        if self.schedule is not None:
+            _count(inner.scheduler_progress, done, now)
+        if batches := [int(n) for n in inner.val_loop._max_batches]:
+            _count(inner.val_loop.batch_progress, sum(batches), sum(batches))
+            inner.val_loop.batch_progress.is_last_batch = True
+
+
+def _count(progress: Any, total: int, current: int) -> None:
+    for counts, value in ((progress.total, total), (progress.current, current)):
+        for name in vars(counts):
+            setattr(counts, name, value)
+
+
+def learning_rates(settings: Settings, steps: int) -> list[float]:
+    """The learning rate at each of so many steps, and after the last one: what torch's own schedule gives."""
+    return _learning_rates(settings.lr, settings.schedule, steps)
+
+
+@cache
+def _learning_rates(lr: float, schedule: str, steps: int) -> list[float]:
+    optimizer, found = Classifier(norm="none", lr=lr, schedule=schedule).optimizer(steps)
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(steps):
+        if found is not None:
+            optimizer._opt_called = True  # type: ignore[attr-defined]  # nothing is trained: no warning that it was not
+            found.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates

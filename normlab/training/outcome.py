@@ -1,0 +1,116 @@
+"""The end of a run, however it was trained: what is measured, drawn and recorded."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from normlab.data.datamodule import ImageData
+from normlab.nets import l1_norm, sparsity
+from normlab.record import Record, write_predictions
+from normlab.settings import Settings
+from normlab.training.callbacks import EpochTable
+from normlab.training.classifier import Classifier
+from normlab.training.device import versions
+from normlab.training.views import show_filters, show_hyperparameters, show_result
+
+__all__ = ["Trained", "asked", "conclude"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What training left of one run.
+
+    Attributes:
+        diverged: the epoch (from 1) in which the loss was not finite; None where it always was.
+        log_prob: by part ("train", "test"): log-probabilities (N, 10) in eval mode, in file order; empty if diverged.
+        device: for result.json. fit_s, images_per_s: of this run; in an array its share.
+        fitted: when training ended (`time.perf_counter`).
+    """
+
+    model: Classifier
+    data: ImageData
+    logger: TensorBoardLogger
+    table: EpochTable
+    diverged: int | None
+    log_prob: Mapping[str, torch.Tensor]
+    device: Mapping[str, Any]
+    fit_s: float
+    images_per_s: float
+    fitted: float
+
+
+def asked(settings: Settings) -> dict[str, Any]:
+    """The part of a record that is known before training."""
+    return {
+        "config": settings.model_dump(),
+        "config_hash": settings.config_hash(),
+        "setting": settings.setting(),
+        "seed": settings.seed,
+        "versions": versions(),
+    }
+
+
+def conclude(settings: Settings, folder: Path, trained: Trained) -> Record:
+    """Scores the last epoch's weights, writes predictions.npz and TensorBoard's last views; the record, not yet saved."""
+    model, data, table = trained.model, trained.data, trained.table
+    metrics: dict[str, float | None] = {"train_acc": None, "train_ce": None}
+    metrics |= {"train_acc_running": table.last("train_acc_running"), "train_ce_running": table.last("train_ce")}
+    metrics |= {"val_acc": table.last("val_acc"), "val_ce": table.last("val_ce"), "test_acc": None, "test_ce": None}
+    status, error = "completed", None
+    if trained.diverged is not None:
+        status, error = "diverged", f"the training loss was not finite in epoch {trained.diverged}"
+    elif not all(values.isfinite().all() for values in trained.log_prob.values()):
+        status, error = "diverged", "the trained network's outputs are not finite"
+    writer = trained.logger.experiment
+    if status == "completed":
+        for part, values in trained.log_prob.items():
+            metrics |= _score(part, values, getattr(data, part).labels)
+        metrics |= {"penalty": settings.l1 * float(l1_norm(model.penalised).detach()), **sparsity(model.net)}
+        test, labels = trained.log_prob["test"], data.test.labels
+        prob_true = test.exp().gather(1, labels[:, None])[:, 0]
+        write_predictions(folder, test.argmax(1).numpy(), prob_true.numpy(), labels.numpy())
+        show_filters(writer, model.net, settings.epochs)
+        show_result(
+            writer,
+            title=f"{settings.slug()} on {data.dataset}",
+            images=data.test.images[:, 0],
+            labels=labels,
+            log_prob=test,
+            classes=data.classes,
+            epoch=settings.epochs,
+        )
+    show_hyperparameters(trained.logger, settings, metrics)
+    writer.close()
+    return Record(
+        status=status,
+        error=error,
+        data={"name": data.dataset, "train": len(data.train), "val": len(data.val), "test": len(data.test)},
+        parameters=sum(p.numel() for p in model.net.parameters()),
+        device=trained.device,
+        metrics={key: _finite(value) for key, value in metrics.items()},
+        time={
+            "fit_s": trained.fit_s,
+            "measure_s": time.perf_counter() - trained.fitted,
+            "images_per_s": trained.images_per_s,
+            "epochs": len(table.rows),
+        },
+        **asked(settings),
+    )
+
+
+def _score(part: str, log_prob: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """Accuracy and cross-entropy of log-probabilities (N, 10), in eval mode and without augmentation."""
+    return {
+        f"{part}_acc": (log_prob.argmax(1) == labels).double().mean().item(),
+        f"{part}_ce": torch.nn.functional.nll_loss(log_prob.double(), labels).item(),
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
