@@ -37,7 +37,10 @@ class Stack:
     def named(self, values: torch.Tensor) -> dict[str, torch.Tensor]:
         """Rows such as those of `parameters`, (K, P), by parameter: (K, *shape). Autograd goes through it."""
         parts = torch.split(values, [shape.numel() for shape in self.shapes.values()], dim=1)
-        return {name: part.unflatten(1, shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        return {
+            name: part.reshape(len(part), *shape)
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
 
     @torch.no_grad()
     def write_back(self, index: int, net: nn.Module) -> None:

@@ -106,7 +106,7 @@ def train_array(
 
 
 def _end_epoch(engine: Engine, members: Sequence[Member], epoch: int, result: EpochResult, seconds: float) -> None:
-    """Scores what is held out and tells every member that has not diverged. `seconds`: of training, a member's share."""
+    """Scores what is held out and tells every member that has not diverged. `seconds`: a member's share of the time."""
     held_out: list[dict[str, float]] = [{} for _ in members]
     for part in members[0].data.curves:
         for index, said in engine.said(part):

@@ -31,7 +31,8 @@ def unfoldable(settings: Settings) -> str | None:
             for channels in sorted(set(NORM_CHANNELS)):
                 layers = [make_norm("custom", channels, target=target, **options) for _ in range(NETWORKS)]
                 if not _same_in_array(layers, channels):
-                    return f"{target} gives other results in an array: does it draw random numbers or keep values of its own?"
+                    doubt = "does it draw random numbers, or keep values outside of its buffers?"
+                    return f"{target} gives other results in an array: {doubt}"
         except Exception as error:  # a user's layer, and torch.func with it, may raise anything
             told = next(iter(str(error).splitlines()), "no message")
             return f"{target} cannot run for several networks at once ({type(error).__name__}: {told})"

@@ -30,8 +30,8 @@ class Member:
     """One run's Lightning side.
 
     Args:
-        model: its weights are those of the last `end_epoch`. steps: optimizer steps an epoch. accelerator: "cpu" or "gpu",
-            where the engine trains.
+        model: its weights are those of the last `end_epoch`. steps: optimizer steps an epoch.
+        accelerator: "cpu" or "gpu", where the engine trains.
     """
 
     def __init__(

@@ -57,7 +57,8 @@ def asked(settings: Settings) -> dict[str, Any]:
 
 
 def conclude(settings: Settings, folder: Path, trained: Trained) -> Record:
-    """Scores the last epoch's weights, writes predictions.npz and TensorBoard's last views; the record, not yet saved."""
+    """Scores the last epoch's weights and writes predictions.npz and TensorBoard's last views; gives the record, which is
+    still to be saved."""
     model, data, table = trained.model, trained.data, trained.table
     metrics: dict[str, float | None] = {"train_acc": None, "train_ce": None}
     metrics |= {"train_acc_running": table.last("train_acc_running"), "train_ce_running": table.last("train_ce")}

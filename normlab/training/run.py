@@ -56,8 +56,8 @@ def run(settings: Settings, folder: str | Path, *, console: Console | None = Non
 def run_array(
     settings: Sequence[Settings], folders: Sequence[Path], *, memory_limit: float | None = None
 ) -> list[Record]:
-    """Trains runs that can share a computation (`normlab.training.grouping.arrays`) as one; the records of those that it
-    trained. A run that stands finished is left as it is, one that another process trains is left to it.
+    """Trains runs that can share a computation (`normlab.training.grouping.arrays`) as one; gives the records of those that
+    it trained. A run that stands finished is left as it is, one that another process trains is left to that.
 
     Every run leaves the folder that `run` leaves, whatever its neighbours do. Ctrl-C and SIGTERM leave all of them
     `interrupted`. Raises what stops all of them, and leaves no record then: each may still be done singly.
@@ -184,8 +184,10 @@ def _prepare(settings: Settings) -> None:
 
 
 def _make_room(folder: Path) -> None:
-    """Removes what an earlier attempt left, when nothing that the user can mend is left to go wrong. Its event files above
-    all: two attempts in one folder would be drawn as one zig-zag."""
+    """Removes what an earlier attempt left, once nothing that the user can mend is left to go wrong.
+
+    Its event files above all: two attempts in one folder would be drawn as one zig-zag.
+    """
     for file in [folder / name for name in OUTPUTS] + [file for name in SCRATCH for file in folder.glob(name)]:
         file.unlink(missing_ok=True)
 
