@@ -18,7 +18,7 @@ from normlab.errors import BusyError, NormlabError
 from normlab.progress import settled
 from normlab.record import Record
 
-__all__ = ["BEGAN", "ONLY", "job"]
+__all__ = ["BEGAN", "ONLY", "end_with_parent", "job"]
 
 # The environment of a sweep's workers.
 BEGAN = "NORMLAB_BEGAN"  # when it began, ns: what has ended since is not tried again
@@ -33,8 +33,7 @@ def job(config: DictConfig) -> None:
     settings = parse(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
     sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
-    if multiprocessing.parent_process() is not None:
-        _end_with(os.getppid())
+    end_with_parent()
     try:
         if sweeps and settled(Job(settings, folder), int(os.environ.get(BEGAN, time.time_ns()))):
             return
@@ -60,10 +59,11 @@ def job(config: DictConfig) -> None:
 _watching: set[int] = set()
 
 
-def _end_with(parent: int) -> None:
-    """Ends this worker when its parent is gone: killed, a parent cannot end its workers, and they would train on
-    unseen."""
-    if parent in _watching:
+def end_with_parent() -> None:
+    """Ends this process, if it is a worker, when its parent is gone: killed, a parent cannot end its workers, and they
+    would train on unseen."""
+    parent = os.getppid()
+    if multiprocessing.parent_process() is None or parent in _watching:
         return
     _watching.add(parent)
 

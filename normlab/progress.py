@@ -17,7 +17,7 @@ from normlab.config import Job
 from normlab.errors import NormlabError
 from normlab.record import Record
 
-__all__ = ["SweepProgress", "modified", "settled"]
+__all__ = ["SweepProgress", "modified", "note", "settled"]
 
 EVERY = 1.0  # seconds between two looks at the files
 STILL_ALIVE = 300.0  # seconds after which a log gets a line though no run has ended
@@ -151,8 +151,13 @@ class SweepProgress:
         self.told = time.monotonic()
         if not self.console.is_terminal:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
-        with self.log.open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {line}\n")
+        note(self.log, line)
+
+
+def note(log: Path, line: str) -> None:
+    """Adds a line with the time to a sweep's progress.log."""
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {line}\n")
 
 
 def ended(job: Job, record: Record) -> str:

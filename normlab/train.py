@@ -19,6 +19,7 @@ from normlab.custom import check_custom
 from normlab.data.sources import resolve
 from normlab.errors import ConfigError, DataError, NormlabError
 from normlab.job import job as do
+from normlab.launcher import check_options
 from normlab.places import choices, conf_dir
 from normlab.record import Record
 from normlab.settings import dotted
@@ -89,6 +90,7 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
     study = study_of(overrides)
     if study and not multirun:
         arguments, multirun = ["-m", *arguments], True
+    check_options(overrides)
     jobs = plan(overrides, multirun=multirun)
     for norm in {job.settings.norm.model_dump_json(): job.settings.norm for job in jobs}.values():
         if norm.target is not None:
@@ -115,9 +117,9 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
 
 
 def _launch(arguments: list[str], one_by_one: bool = False) -> None:
-    """Hydra does the runs. One by one: joblib hands out a run when the one before has ended, still to a worker."""
-    joblib = "hydra/launcher=joblib" in arguments
-    sys.argv[1:] = [*arguments, *["hydra.launcher.pre_dispatch=1"] * (one_by_one and joblib)]
+    """Hydra does the runs. One by one: a run is handed out when the one before has ended, still to a worker."""
+    workers = any(f"hydra/launcher={name}" in arguments for name in ("joblib", "array"))
+    sys.argv[1:] = [*arguments, *["hydra.launcher.pre_dispatch='1'"] * (one_by_one and workers)]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(do)()
 
 

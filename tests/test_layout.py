@@ -22,7 +22,7 @@ FLOORS = [
     {"data", "byhand"},
     {"training"},
     {"summary", "job"},
-    {"sweep"},
+    {"sweep", "launcher"},
     {"train", "report", "calculate"},
 ]
 ALLOWED_LATE = {("custom", "nets")}  # inside a function: torch is imported only for a layer that is there

@@ -1,0 +1,151 @@
+"""`hydra/launcher=array`: a sweep's runs trained together where they can be, the others as the joblib launcher does."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from normlab.config import Job, parse
+from normlab.errors import ConfigError, NormlabError
+from normlab.job import BEGAN, ONLY, end_with_parent
+from normlab.progress import note, settled
+from normlab.settings import Settings
+from normlab.training.grouping import arrays
+
+__all__ = ["ArrayLauncher", "ArrayLauncherConf", "check_options"]
+
+log = logging.getLogger("normlab")
+
+LARGEST = {"cpu": 24, "gpu": 64}  # runs of an array unless n_per_array says otherwise: benchmarks/study.py
+
+
+@dataclass
+class ArrayLauncherConf:
+    """`hydra.launcher` on the command line. `Options` has the ranges."""
+
+    _target_: str = "hydra_plugins.normlab_array.ArrayLauncher"
+    n_per_array: int | None = None  # runs of an array at most; null: 24 on CPU, 64 on a GPU
+    memory_limit: float | None = None  # GiB for what a step of an array keeps; null: half of what is free
+    n_jobs: int = -1  # processes at the same time; -1: as many as cores, and one on a GPU
+    pre_dispatch: str = "2*n_jobs"  # as joblib's
+
+
+class Options(BaseModel):
+    """What the launcher takes, with its ranges."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    n_per_array: int | None = Field(default=None, ge=1)
+    memory_limit: float | None = Field(default=None, gt=0)
+    n_jobs: int = Field(default=-1, ge=-1)
+    pre_dispatch: str = "2*n_jobs"
+
+
+def check_options(overrides: Sequence[str]) -> None:
+    """Raises `ConfigError`, in one line, where the array launcher is chosen and an option of it does not fit."""
+    if "hydra/launcher=array" not in overrides:
+        return
+    start = "hydra.launcher."
+    given = [override.lstrip("+").partition("=") for override in overrides if override.lstrip("+").startswith(start)]
+    values = {key.removeprefix(start): None if value in ("null", "") else value for key, _, value in given}
+    try:
+        Options.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{start}{name} is no option: choose one of {', '.join(Options.model_fields)}") from None
+        told = first["msg"].replace("Input should", "must")
+        raise ConfigError(f"{start}{name}={first['input']}: {told}") from None
+
+
+class ArrayLauncher(JoblibLauncher):
+    """Trains first what can share a computation, in arrays; then goes through all runs as the joblib launcher does, which
+    skips those that are finished by then and does the rest singly."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = Options(**options)
+        super().__init__(n_jobs=self.options.n_jobs, batch_size=1, pre_dispatch=self.options.pre_dispatch)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        if not os.environ.get(ONLY):  # else what is left is tried one by one, since a process died
+            self._train_arrays([self._job(overrides) for overrides in job_overrides])
+        return super().launch(job_overrides, initial_job_idx)
+
+    def _job(self, overrides: Sequence[str]) -> Job:
+        assert self.hydra_context is not None
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        return Job(parse(config), Path(config.hydra.sweep.dir, config.hydra.sweep.subdir))
+
+    def _train_arrays(self, jobs: Sequence[Job]) -> None:
+        waiting = [job for job in jobs if not settled(job, int(os.environ.get(BEGAN, "0")))]
+        if not waiting:
+            return
+        from joblib import Parallel, cpu_count, delayed  # type: ignore[import-untyped, unused-ignore]  # 0.2 seconds
+
+        accelerator = _accelerator([job.settings for job in waiting])
+        most = cpu_count() if self.options.n_jobs < 1 else self.options.n_jobs
+        workers = 1 if accelerator == "gpu" else most
+        self.joblib["n_jobs"] = workers
+        groups, single = arrays([job.settings for job in waiting], self._largest(accelerator), workers)
+        groups, odd = _without_odd_layers(waiting, groups)
+        diary = waiting[0].folder.parent / "progress.log"
+        for index, reason in sorted((single | odd).items()):
+            note(diary, f"{waiting[index].folder.name} runs singly: {reason}")
+        for group in groups:
+            note(diary, f"an array of {len(group)} runs: {', '.join(waiting[i].folder.name for i in group)}")
+        failed = Parallel(n_jobs=min(workers, max(1, len(groups))), backend="loky", batch_size=1)(
+            delayed(train)([waiting[index] for index in group], self.options.memory_limit) for group in groups
+        )
+        for group, reason in zip(groups, failed, strict=True):
+            if reason is not None:
+                note(diary, f"an array of {len(group)} runs failed ({reason}): they run singly")
+
+    def _largest(self, accelerator: str) -> int:
+        return self.options.n_per_array or LARGEST[accelerator]
+
+
+def train(jobs: Sequence[Job], memory_limit: float | None) -> str | None:
+    """Trains an array, in this process; why it failed, in one line, or None."""
+    end_with_parent()
+    from normlab.training.run import run_array  # a second or two: torch and Lightning
+
+    try:
+        run_array([job.settings for job in jobs], [job.folder for job in jobs], memory_limit=memory_limit)
+    except NormlabError as error:
+        return str(error).splitlines()[0]
+    except Exception as error:  # each run may still be done singly, and then says what is wrong with it
+        return f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no message')}"
+    return None
+
+
+def _accelerator(settings: Sequence[Settings]) -> str:
+    if all(each.accelerator == "cpu" for each in settings):
+        return "cpu"
+    from normlab.training.device import choose_accelerator  # torch
+
+    return "gpu" if any(choose_accelerator(each.accelerator) == "gpu" for each in settings) else "cpu"
+
+
+def _without_odd_layers(jobs: Sequence[Job], groups: list[list[int]]) -> tuple[list[list[int]], dict[int, str]]:
+    """The arrays that a user's own layer lets be; why the runs of the others are done singly, by their index."""
+    fit, odd = [], {}
+    for group in groups:
+        settings = jobs[group[0]].settings
+        reason = None
+        if settings.norm.name == "custom":
+            from normlab.training.foldable import unfoldable  # torch
+
+            reason = unfoldable(settings)
+        if reason is None:
+            fit.append(group)
+        else:
+            odd |= dict.fromkeys(group, reason)
+    return fit, odd
+
