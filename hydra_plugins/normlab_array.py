@@ -1,4 +1,4 @@
-"""Where Hydra looks for launchers: a class has to live in this namespace package to be one. What it does: normlab.launcher."""
+"""Hydra takes launchers from this namespace package only; what this one does stands in normlab/launcher.py."""
 
 from hydra.core.config_store import ConfigStore
 

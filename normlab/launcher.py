@@ -66,8 +66,8 @@ def check_options(overrides: Sequence[str]) -> None:
 
 
 class ArrayLauncher(JoblibLauncher):
-    """Trains first what can share a computation, in arrays; then goes through all runs as the joblib launcher does, which
-    skips those that are finished by then and does the rest singly."""
+    """Trains what can share a computation in arrays; then goes through all runs as the joblib launcher does, which skips
+    those that are finished by then and does the rest singly."""
 
     def __init__(self, **options: Any) -> None:
         self.options = Options(**options)
@@ -76,7 +76,7 @@ class ArrayLauncher(JoblibLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         if not os.environ.get(ONLY):  # else what is left is tried one by one, since a process died
             self._train_arrays([self._job(overrides) for overrides in job_overrides])
-        return super().launch(job_overrides, initial_job_idx)
+        return super().launch(job_overrides, initial_job_idx)  # type: ignore[no-any-return, unused-ignore]
 
     def _job(self, overrides: Sequence[str]) -> Job:
         assert self.hydra_context is not None
@@ -135,7 +135,8 @@ def _accelerator(settings: Sequence[Settings]) -> str:
 
 def _without_odd_layers(jobs: Sequence[Job], groups: list[list[int]]) -> tuple[list[list[int]], dict[int, str]]:
     """The arrays that a user's own layer lets be; why the runs of the others are done singly, by their index."""
-    fit, odd = [], {}
+    fit: list[list[int]] = []
+    odd: dict[int, str] = {}
     for group in groups:
         settings = jobs[group[0]].settings
         reason = None
@@ -148,4 +149,3 @@ def _without_odd_layers(jobs: Sequence[Job], groups: list[list[int]]) -> tuple[l
         else:
             odd |= dict.fromkeys(group, reason)
     return fit, odd
-

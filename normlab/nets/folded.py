@@ -112,7 +112,8 @@ def _conv(call: _Call, x: torch.Tensor) -> torch.Tensor:
         pixels = x.permute(0, 2, 3, 1).reshape(-1, call.networks, weight.shape[2]).transpose(0, 1)  # (K, pixels, C)
         out = torch.bmm(pixels, weight.flatten(2).transpose(1, 2))
         return out.transpose(0, 1).reshape(batch, height, width, -1).permute(0, 3, 1, 2)
-    weight = weight.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    # a clone, since `contiguous` leaves the strides of a single channel as they are, and the maps would follow those
+    weight = weight.flatten(0, 1).clone(memory_format=torch.channels_last)
     return F.conv2d(x, weight, stride=call.layer.stride, padding=call.layer.padding, groups=call.networks)
 
 

@@ -57,7 +57,7 @@ def asked(settings: Settings) -> dict[str, Any]:
 
 
 def conclude(settings: Settings, folder: Path, trained: Trained) -> Record:
-    """Scores the last epoch's weights and writes predictions.npz and TensorBoard's last views; gives the record, which is
+    """Scores the last epoch's weights and writes predictions.npz and TensorBoard's last views. The record that it gives is
     still to be saved."""
     model, data, table = trained.model, trained.data, trained.table
     metrics: dict[str, float | None] = {"train_acc": None, "train_ce": None}

@@ -56,8 +56,10 @@ def run(settings: Settings, folder: str | Path, *, console: Console | None = Non
 def run_array(
     settings: Sequence[Settings], folders: Sequence[Path], *, memory_limit: float | None = None
 ) -> list[Record]:
-    """Trains runs that can share a computation (`normlab.training.grouping.arrays`) as one; gives the records of those that
-    it trained. A run that stands finished is left as it is, one that another process trains is left to that.
+    """Trains runs that can share a computation (`normlab.training.grouping.arrays`) as one.
+
+    Gives the records of those that it trained: a run that stands finished is left as it is, one that another process
+    trains is left to that.
 
     Every run leaves the folder that `run` leaves, whatever its neighbours do. Ctrl-C and SIGTERM leave all of them
     `interrupted`. Raises what stops all of them, and leaves no record then: each may still be done singly.
