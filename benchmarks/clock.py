@@ -1,50 +1,80 @@
-"""One clock for every arm: when each optimizer step ended, in a time that all processes of a machine share."""
+"""One clock for every arm: when each step of training ended, in a time that all processes of a machine share."""
 
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
+import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-BATCH = 128  # images a step, in every arm
+BATCH = 128  # images a step, where an arm is not told another number
 HELD_OUT = 1000  # images that every arm validates on after its epoch, when the clock has stopped
 WARM_UP = 10  # steps before the clock starts: they allocate memory and wait for the first workers
 
 
-class Clock:
-    """Notes the end of every step by torch's global hook: no arm needs a callback or a changed line for it."""
+class Steps(NamedTuple):
+    """When the steps of a process ended, in seconds, and how many images each of them trained on."""
 
-    def __init__(self) -> None:
-        self.steps: list[float] = []
+    ends: Sequence[float]
+    images: int = BATCH
+
+
+class Clock:
+    """Notes the end of every step by torch's global hook: no arm needs a callback or a changed line for it.
+
+    `images`: of a step; with `networks` trained together, of all of them.
+    """
+
+    def __init__(self, images: int = BATCH) -> None:
+        self.images = images
+        self.ends: list[float] = []
         register_optimizer_step_post_hook(self._note)
 
     def _note(self, *_: Any) -> None:
-        self.steps.append(time.monotonic())
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # steps are queued: the clock must wait for this one
+        self.ends.append(time.monotonic())
+
+    def watch_engine(self) -> Any:
+        """A context in which the array engine's steps are noted: it has no torch optimizer."""
+        from normlab.training.graph import Replayed
+
+        step, clock = Replayed.__call__, self
+
+        def noted(replayed: Replayed) -> None:
+            step(replayed)
+            clock._note()
+
+        return patch.object(Replayed, "__call__", noted)
 
     def print(self) -> None:
         """One line, which `read` finds among all that an arm prints."""
-        print(f"\n{json.dumps({'steps': self.steps})}", flush=True)
+        print(f"\n{json.dumps({'steps': self.ends, 'images': self.images})}", flush=True)
 
 
-def read(output: str) -> list[float]:
+def read(output: str) -> Steps:
     """The steps in what an arm printed; `ValueError` where there are none."""
     lines = [line for line in output.splitlines() if line.startswith('{"steps": ')]
     if not lines:
         raise ValueError("it printed no steps")
-    return list(json.loads(lines[-1])["steps"])
+    found = json.loads(lines[-1])
+    return Steps(found["steps"], found["images"])
 
 
-def rate(processes: Sequence[Sequence[float]]) -> float:
+def rate(processes: Sequence[Steps]) -> float:
     """Training images a second of processes that train at the same time: the sum, while all of them train.
 
-    `processes` has for each one when its steps ended, in seconds. A step that lies partly in the common window counts
-    by that part. Raises `ValueError` where the window is less than a third of what some process did.
+    A step that lies partly in the common window counts by that part. Raises `ValueError` where the window is less than
+    a third of what some process did.
     """
-    begin = max(steps[WARM_UP - 1] for steps in processes)
-    end = min(steps[-1] for steps in processes)
-    if any(end - begin < (steps[-1] - steps[WARM_UP - 1]) / 3 for steps in processes):
+    begin = max(steps.ends[WARM_UP - 1] for steps in processes)
+    end = min(steps.ends[-1] for steps in processes)
+    if any(end - begin < (steps.ends[-1] - steps.ends[WARM_UP - 1]) / 3 for steps in processes):
         raise ValueError("the processes hardly trained at the same time: take more --images")
-    done = sum(float(np.diff(np.interp([begin, end], steps, np.arange(len(steps))))[0]) for steps in processes)
-    return done * BATCH / (end - begin)
+    done = 0.0
+    for steps in processes:
+        done += steps.images * float(np.diff(np.interp([begin, end], steps.ends, np.arange(len(steps.ends))))[0])
+    return done / (end - begin)

@@ -1,11 +1,13 @@
-"""R1 and R2: a normlab run by `normlab.training.run` itself, with its default settings.
+"""One or many normlab runs by `normlab.training` itself, with its default settings.
 
 All that a run does is in it: augmentation, metrics, TensorBoard, metrics.csv, checkpoints, the measurements at the end.
-Only the data set is cut to a number of images, for one epoch, and the result goes to a temporary folder.
+Only the data set is cut to a number of images, for one epoch, and the results go to a temporary folder.
 """
 
 import argparse
+import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,28 +15,48 @@ from benchmarks.clock import BATCH, HELD_OUT, Clock
 from benchmarks.samples import cut
 from normlab.config import load
 from normlab.data import datamodule, sources
-from normlab.training import run
+from normlab.record import Record
+from normlab.training import run, run_array
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="One epoch of one normlab run; prints when its steps ended.")
+    parser = argparse.ArgumentParser(description="One epoch of normlab runs; prints when their steps ended.")
     parser.add_argument("--norm", default="bn")
     parser.add_argument("--data", default="mnist")
-    parser.add_argument("--images", type=int, default=100 * BATCH)
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--images", type=int, default=100 * BATCH, help="training images of each run")
     parser.add_argument("--threads", default="null", help="CPU threads; null, the default: all cores")
+    parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--array", type=int, default=0, help="networks trained as one array; 0: one run by itself")
+    parser.add_argument("--eager", action="store_true", help="on a GPU: by Lightning's loop, without a CUDA graph")
     args = parser.parse_args()
 
     def few(name: str, root: str | None, *, download: bool) -> sources.Images:
         return cut(sources.load(name, root, download=download), args.images + HELD_OUT, HELD_OUT)
 
-    chosen = (f"norm={args.norm}", f"data={args.data}", f"threads={args.threads}", "accelerator=cpu")
-    settings = load(*chosen, "epochs=1", f"batch_size={BATCH}", f"val_size={HELD_OUT}")
-    clock = Clock()
-    with tempfile.TemporaryDirectory() as folder, patch.object(datamodule, "load", few):
-        record = run(settings, folder)
-        if record.status != "completed":
-            raise SystemExit(Path(folder, "train.log").read_text(encoding="utf-8") + f"{record.status}: {record.error}")
+    chosen = [f"norm={args.norm}", f"data={args.data}", f"threads={args.threads}", f"accelerator={args.accelerator}"]
+    chosen += ["epochs=1", f"batch_size={args.batch}", f"val_size={HELD_OUT}"]
+    clock = Clock(args.batch * max(1, args.array))
+    in_graph = args.array or (args.accelerator == "gpu" and not args.eager)
+    module = sys.modules["normlab.training.run"]  # its function has the same name in the package
+    eager = patch.object(module, "unfoldable", lambda _: "as asked") if args.eager else nullcontext()
+    with tempfile.TemporaryDirectory() as folder, patch.object(datamodule, "load", few), eager:
+        with clock.watch_engine() if in_graph else nullcontext():
+            if args.array:
+                settings = [load(*chosen, f"seed={seed}") for seed in range(args.array)]
+                records = run_array(settings, [Path(folder, str(each.seed)) for each in settings])
+            else:
+                records = [run(load(*chosen), Path(folder, "0"))]
+        check(records, Path(folder, "0"))
     clock.print()
+
+
+def check(records: list[Record], folder: Path) -> None:
+    """Ends the process with what went wrong where a run did not complete."""
+    for record in records:
+        if record.status != "completed":
+            log = (folder / "train.log").read_text(encoding="utf-8")
+            raise SystemExit(f"{log}{record.status}: {record.error}")
 
 
 if __name__ == "__main__":

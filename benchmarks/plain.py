@@ -91,19 +91,21 @@ def main() -> None:
     parser.add_argument("--norm", choices=NORMS, default="bn")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--root", default="data", help="torchvision's folder")
     args = parser.parse_args()
 
-    clock = Clock()
+    clock = Clock(args.batch)
     normalize = [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
     augment = transforms.Compose([transforms.RandomRotation(7, fill=0), *normalize])
     train = MNIST(args.root, train=True, download=True, transform=augment)
     test = MNIST(args.root, train=False, download=True, transform=transforms.Compose(normalize))
     with tempfile.TemporaryDirectory() as folder:
-        Trainer(max_epochs=1, accelerator="cpu", default_root_dir=folder).fit(
+        Trainer(max_epochs=1, accelerator=args.accelerator, default_root_dir=folder).fit(
             PlainModule(args.norm, args.dropout),
-            DataLoader(train, batch_size=BATCH, shuffle=True, num_workers=args.workers),
-            DataLoader(test, batch_size=BATCH, num_workers=args.workers),
+            DataLoader(train, batch_size=args.batch, shuffle=True, num_workers=args.workers),
+            DataLoader(test, batch_size=args.batch, num_workers=args.workers),
         )
     clock.print()
 

@@ -70,7 +70,7 @@ def together(commands: Sequence[Sequence[str]]) -> tuple[float, float]:
             )
     try:
         steps = [read(output) for output in outputs]
-        return rate(steps), max(process[0] for process in steps) - began
+        return rate(steps), max(process.ends[0] for process in steps) - began
     except ValueError as error:
         raise ArmError(f"benchmarks: `python -m {' '.join(commands[0])}`: {error}") from error
 

@@ -65,9 +65,11 @@ def check_options(overrides: Sequence[str]) -> None:
         raise ConfigError(f"{start}{name}={first['input']}: {told}") from None
 
 
-class ArrayLauncher(JoblibLauncher):
-    """Trains what can share a computation in arrays; then goes through all runs as the joblib launcher does, which skips
-    those that are finished by then and does the rest singly."""
+class ArrayLauncher(JoblibLauncher):  # type: ignore[misc]  # mypy sees only our half of hydra_plugins
+    """Trains what can share a computation in arrays; then goes through all runs as the joblib launcher does.
+
+    That skips the runs that are finished by then and does the rest singly.
+    """
 
     def __init__(self, **options: Any) -> None:
         self.options = Options(**options)
@@ -76,7 +78,7 @@ class ArrayLauncher(JoblibLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         if not os.environ.get(ONLY):  # else what is left is tried one by one, since a process died
             self._train_arrays([self._job(overrides) for overrides in job_overrides])
-        return super().launch(job_overrides, initial_job_idx)  # type: ignore[no-any-return, unused-ignore]
+        return super().launch(job_overrides, initial_job_idx)  # type: ignore[no-any-return]  # the same
 
     def _job(self, overrides: Sequence[str]) -> Job:
         assert self.hydra_context is not None

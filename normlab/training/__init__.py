@@ -1,6 +1,6 @@
-"""Training one network: the LightningModule, its callbacks, and `run`."""
+"""Training: the LightningModule, its callbacks, the array engine, `run` and `run_array`."""
 
 from normlab.training.classifier import Classifier
-from normlab.training.run import run
+from normlab.training.run import run, run_array
 
-__all__ = ["Classifier", "run"]
+__all__ = ["Classifier", "run", "run_array"]

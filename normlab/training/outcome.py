@@ -57,8 +57,10 @@ def asked(settings: Settings) -> dict[str, Any]:
 
 
 def conclude(settings: Settings, folder: Path, trained: Trained) -> Record:
-    """Scores the last epoch's weights and writes predictions.npz and TensorBoard's last views. The record that it gives is
-    still to be saved."""
+    """Scores the last epoch's weights and writes predictions.npz and TensorBoard's last views.
+
+    The record that it gives is still to be saved.
+    """
     model, data, table = trained.model, trained.data, trained.table
     metrics: dict[str, float | None] = {"train_acc": None, "train_ce": None}
     metrics |= {"train_acc_running": table.last("train_acc_running"), "train_ce_running": table.last("train_ce")}
