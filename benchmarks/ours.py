@@ -7,8 +7,9 @@ Only the data set is cut to a number of images, for one epoch, and the results g
 import argparse
 import sys
 import tempfile
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from benchmarks.clock import BATCH, HELD_OUT, Clock
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--threads", default="null", help="CPU threads; null, the default: all cores")
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--array", type=int, default=0, help="networks trained as one array; 0: one run by itself")
+    parser.add_argument("--training-only", action="store_true", help="leave an array when its epoch is over")
     parser.add_argument("--eager", action="store_true", help="on a GPU: by Lightning's loop, without a CUDA graph")
     args = parser.parse_args()
 
@@ -40,15 +42,32 @@ def main() -> None:
     in_graph = args.array or (args.accelerator == "gpu" and not args.eager)
     module = sys.modules["normlab.training.run"]  # its function has the same name in the package
     eager = patch.object(module, "unfoldable", lambda _: "as asked") if args.eager else nullcontext()
-    with tempfile.TemporaryDirectory() as folder, patch.object(datamodule, "load", few), eager:
-        with clock.watch_engine() if in_graph else nullcontext():
-            if args.array:
-                settings = [load(*chosen, f"seed={seed}") for seed in range(args.array)]
-                records = run_array(settings, [Path(folder, str(each.seed)) for each in settings])
-            else:
-                records = [run(load(*chosen), Path(folder, "0"))]
-        check(records, Path(folder, "0"))
+    watched = clock.watch_engine() if in_graph else nullcontext()
+    with tempfile.TemporaryDirectory() as folder, patch.object(datamodule, "load", few), eager, watched:
+        if args.array:
+            settings = [load(*chosen, f"seed={seed}") for seed in range(args.array)]
+            folders = [Path(folder, str(each.seed)) for each in settings]
+            with over_after_training() if args.training_only else nullcontext(), suppress(Over):
+                check(run_array(settings, folders), folders[0])
+        else:
+            check([run(load(*chosen), Path(folder, "0"))], Path(folder, "0"))
     clock.print()
+
+
+class Over(Exception):
+    """An array has been trained."""
+
+
+def over_after_training() -> Any:
+    """A context in which an array ends with its last epoch.
+
+    With hundreds of networks their figures take minutes, and the clock has stopped.
+    """
+
+    def over(*_: object) -> None:
+        raise Over
+
+    return patch.object(sys.modules["normlab.training.array"], "conclude", over)
 
 
 def check(records: list[Record], folder: Path) -> None:

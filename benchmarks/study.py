@@ -33,7 +33,7 @@ NORMS = ("bn", "ln", "gn")
 BATCHES = {"cpu": (2, 8, 32, 128, 512), "gpu": (2, 8, 32, 128, 512)}
 SIZES = {"cpu": (1, 4, 16, 64, 256), "gpu": (1, 4, 16, 60, 256)}  # networks of an array
 USUAL = {"cpu": {2: 24, 8: 24, 32: 8, 128: 4, 512: 1}, "gpu": dict.fromkeys((2, 8, 32, 128, 512), 60)}
-MOST = {"cpu": 2048, "gpu": 65_536}  # images that all networks of an array take in a step: more would take minutes
+MOST = {"cpu": 1024, "gpu": 65_536}  # images that all networks of an array take in a step: more would take minutes
 WORKERS = (0, 1, 2)
 SWEPT = "gn"  # the norm of the curves over batch and array size
 
@@ -100,7 +100,8 @@ class Bench:
             case "R3":
                 return [self._ours(cell)]
             case "R4":
-                return [self._ours(cell, "--array", str(cell.networks), *alone)] * self.processes
+                array = ["--array", str(cell.networks), "--training-only"]
+                return [self._ours(cell, *array, *alone)] * self.processes
         fused = ["benchmarks.hfta", *self._shared(cell), "--array", str(cell.networks), *alone]
         return [fused] * self.processes
 

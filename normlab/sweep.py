@@ -1,6 +1,5 @@
 """A sweep by Hydra, seen through to its end: whatever happens to a worker or a run, the others are done."""
 
-import importlib.util
 import os
 import sys
 import time
@@ -16,25 +15,29 @@ from normlab.record import Record
 
 __all__ = ["parallel", "sweep"]
 
+ARRAYS_PAY = 32  # images a step: on CPU an array is the faster way up to here (docs/study.md)
 IDLE = 2  # launches that begin nothing before it is no use to launch again
 
 
 def parallel(overrides: Sequence[str], jobs: Sequence[Job]) -> list[str]:
-    """What a study adds to its command line to use the whole machine: on CPU a process a core, on a GPU one process.
-    Nothing where the command line says how to launch."""
-    if any(override.startswith("hydra/launcher=") for override in overrides):
-        return []
-    if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None or len(jobs) < 2:
+    """What a study adds to its command line to use the whole machine. Nothing where that says how to launch.
+
+    On a GPU the array launcher; on CPU a process a core, with arrays where all batches are so small that they pay.
+    """
+    if any(override.startswith("hydra/launcher=") for override in overrides) or len(jobs) < 2:
         return []
     from normlab.training.device import choose_accelerator  # torch: a second or two
 
     if any(choose_accelerator(job.settings.accelerator) != "cpu" for job in jobs):
-        return []
+        return ["hydra/launcher=array"]
     from joblib import cpu_count  # type: ignore[import-untyped, unused-ignore]  # respects affinity and the limits of containers
 
-    processes = min(cpu_count(), len(jobs))
-    # A batch of one run: nobody waits behind a queue of runs that another process could have begun.
-    words = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={processes}", "hydra.launcher.batch_size=1"]
+    processes = f"hydra.launcher.n_jobs={min(cpu_count(), len(jobs))}"
+    if all(job.settings.batch_size <= ARRAYS_PAY for job in jobs):
+        words = ["hydra/launcher=array", processes]
+    else:
+        # A batch of one run: nobody waits behind a queue of runs that another process could have begun.
+        words = ["hydra/launcher=joblib", processes, "hydra.launcher.batch_size=1"]
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
     return [word for word in words if word.partition("=")[0] not in given]
 

@@ -204,11 +204,22 @@ def test_a_study_takes_every_core_with_a_thread_each(tmp_path: Path, monkeypatch
     assert "hydra.launcher.n_jobs=3" not in parallel(["hydra.launcher.n_jobs=2"], jobs), "who gives a number has it"
 
 
-def test_on_a_gpu_it_is_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_of_small_batches_takes_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import joblib
+
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
+    small = jobs_in(tmp_path, "seed=0,1", "batch_size=2,32", "accelerator=cpu")
+    assert parallel([], small) == ["hydra/launcher=array", "hydra.launcher.n_jobs=2"]
+    mixed = jobs_in(tmp_path, "seed=0,1", "batch_size=2,33", "accelerator=cpu")
+    assert parallel([], mixed)[0] == "hydra/launcher=joblib"
+
+
+def test_on_a_gpu_it_is_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import normlab.training.device
 
     monkeypatch.setattr(normlab.training.device, "choose_accelerator", lambda _: "gpu")
-    assert parallel([], jobs_in(tmp_path, "seed=0,1,2")) == []
+    assert parallel([], jobs_in(tmp_path, "seed=0,1,2")) == ["hydra/launcher=array"]
+    assert parallel(["hydra/launcher=basic"], jobs_in(tmp_path, "seed=0,1,2")) == []
 
 
 def test_settled(tmp_path: Path) -> None:

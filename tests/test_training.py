@@ -2,22 +2,20 @@
 
 import csv
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from plain_loop import by_hand
 from torch.nn.functional import nll_loss
 
 from normlab.analysis import read
 from normlab.config import load
-from normlab.data.augment import rotate_and_shift
 from normlab.data.datamodule import ImageData
 from normlab.errors import BusyError, ConfigError
-from normlab.nets import Net, penalised
-from normlab.randomness import Stream, generator, stream_seed
+from normlab.nets import penalised
 from normlab.record import Record
 from normlab.settings import Settings
 from normlab.training import Classifier, run
@@ -25,52 +23,6 @@ from normlab.training import Classifier, run
 
 def weights(folder: Path, checkpoint: str = "last.ckpt") -> dict[str, torch.Tensor]:
     return torch.load(folder / checkpoint, weights_only=True)["state_dict"]
-
-
-def by_hand(settings: Settings) -> Net:
-    """The same training in a plain loop: autograd through the whole loss, no Lightning, only the parts are shared."""
-    data = ImageData(settings.data.name, batch_size=settings.batch_size, rotation=0, shift=0, seed=settings.seed)
-    data.setup()
-    torch.manual_seed(stream_seed(Stream.WEIGHTS, settings.seed))
-    net = Net(settings.norm.name, settings.dropout, settings.placement, settings.norm.options)
-    net = net.double().to(memory_format=torch.channels_last)  # dropout draws its masks in the order of memory
-    nesterov, decay = settings.momentum > 0, settings.weight_decay
-    optimizer = torch.optim.SGD(net.parameters(), settings.lr, settings.momentum, weight_decay=decay, nesterov=nesterov)
-    steps = math.ceil(len(data.train) / settings.batch_size) * settings.epochs
-    if settings.schedule == "onecycle":
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps, cycle_momentum=False)
-    else:
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    covered = list(penalised(net, settings.penalty.scope).values())
-    for epoch in range(settings.epochs):
-        torch.manual_seed(stream_seed(Stream.DROPOUT, settings.seed, epoch))
-        order = torch.randperm(len(data.train), generator=generator(Stream.ORDER, settings.seed, epoch))
-        draws = torch.rand(len(data.train), 3, generator=generator(Stream.AUGMENT, settings.seed, epoch)) * 2 - 1
-        draws = draws.double()
-        for where in order.split(settings.batch_size):
-            pixels = data.train.images[where].double() / 255
-            if settings.augment.rotation:
-                rows, draws = draws[: len(where)], draws[len(where) :]
-                pixels = rotate_and_shift(
-                    pixels, rows, rotation=settings.augment.rotation, shift=settings.augment.shift
-                )
-            pixels = (pixels - data.mean) / data.std
-            loss = nll_loss(net(pixels), data.train.labels[where])
-            if settings.penalty.method == "subgradient":
-                loss = loss + settings.l1 * sum(w.abs().sum() for w in covered)
-            optimizer.zero_grad()
-            loss.backward()
-            if settings.gradient_clip is not None:
-                norm = torch.stack([w.grad.square().sum() for w in net.parameters() if w.grad is not None]).sum().sqrt()
-                for w in net.parameters():
-                    w.grad *= min(1.0, settings.gradient_clip / (norm.item() + 1e-6))
-            optimizer.step()
-            if settings.penalty.method == "proximal":
-                threshold = schedule.get_last_lr()[0] * settings.l1
-                for w in covered:
-                    w.data = w.data.sign() * (w.data.abs() - threshold).clamp(min=0)
-            schedule.step()
-    return net
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,8 @@ def times(found: Sorted) -> pd.DataFrame:
             row = {"setting": cell.label, "seed": record.seed, "status": record.status}
             row |= {key: record.time.get(key) for key in ("fit_s", "images_per_s", "epochs")}
             row |= {"device": record.device.get("name"), "threads": record.device.get("threads")}
+            if "array" in record.device:  # so many runs trained as one computation; the times are each one's share
+                row["array"] = record.device["array"]
             rows.append(row | {"torch": record.versions.get("torch"), "lightning": record.versions.get("lightning")})
     return pd.DataFrame(rows)
 

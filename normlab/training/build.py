@@ -78,3 +78,5 @@ def set_float32_products(settings: Settings, accelerator: str) -> None:
     if accelerator == "gpu":
         torch.set_float32_matmul_precision("high" if settings.precision == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
+        # deterministic mode fills every new tensor by default, a kernel each
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # its module is a class

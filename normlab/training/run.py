@@ -59,7 +59,7 @@ def run_array(
     """Trains runs that can share a computation (`normlab.training.grouping.arrays`) as one.
 
     Gives the records of those that it trained: a run that stands finished is left as it is, one that another process
-    trains is left to that.
+    trains is left to that, one whose GPU is not there to `run`.
 
     Every run leaves the folder that `run` leaves, whatever its neighbours do. Ctrl-C and SIGTERM leave all of them
     `interrupted`. Raises what stops all of them, and leaves no record then: each may still be done singly.
@@ -72,6 +72,8 @@ def run_array(
     mine: list[tuple[Settings, Path]] = []
     with ExitStack() as claims:
         for each, folder in zip(settings, folders, strict=True):
+            if missing_device(each.accelerator, each.devices):
+                continue  # never a silent fall-back: alone it is recorded as unavailable
             try:
                 if claims.enter_context(_claimed(each, folder)) is None:
                     mine.append((each, folder))

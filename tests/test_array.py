@@ -1,0 +1,323 @@
+"""An array leaves the folders that its runs would have left alone, whatever happens to one of them."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from lightning.pytorch import Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from normlab.analysis import read
+from normlab.analysis.stats import difference_of, tost
+from normlab.config import load
+from normlab.errors import ConfigError
+from normlab.record import Record
+from normlab.settings import Settings
+from normlab.training import Classifier, run, run_array
+from normlab.training import member as member_module
+from normlab.training.build import image_data
+from normlab.training.engine import Engine
+
+BASE = ["data=digits", "norm=bn", "epochs=3", "batch_size=128", "threads=1", "test_curve=true", "precision=64-true"]
+WORDS = [
+    ["seed=0", "dropout=0.1", "momentum=0"],
+    ["seed=1", "l1=1e-3"],
+    ["seed=2", "l1=1e-3", "penalty.method=proximal", "schedule=constant", "lr=0.02", "momentum=0.5"],
+]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Settings], list[Path], list[Path]]:
+    """Three runs, each by itself and all as an array; float64, so that rounding makes no difference."""
+    logs = tmp_path_factory.mktemp("array")
+    settings = [load(*BASE, *words) for words in WORDS]
+    alone, array = ([logs / kind / str(each.seed) for each in settings] for kind in ("alone", "array"))
+    for each, folder in zip(settings, alone, strict=True):
+        assert run(each, folder).status == "completed"
+    records = run_array(settings, array)
+    assert [record.status for record in records] == ["completed"] * 3
+    return settings, alone, array
+
+
+def pairs(both: tuple[list[Settings], list[Path], list[Path]]) -> list[tuple[Path, Path]]:
+    return list(zip(both[1], both[2], strict=True))
+
+
+def names(folder: Path) -> set[str]:
+    return {"events" if file.name.startswith("events.") else file.name for file in folder.iterdir()}
+
+
+def test_the_same_files(both: Any) -> None:
+    for alone, array in pairs(both):
+        assert names(alone) == names(array)
+        assert (alone / "hparams.yaml").read_text() == (array / "hparams.yaml").read_text()
+
+
+def test_the_same_record_but_for_device_array_and_times(both: Any) -> None:
+    for alone, array in pairs(both):
+        expected, got = (json.loads((folder / "result.json").read_text()) for folder in (alone, array))
+        assert got["device"].pop("array") == 3
+        expected_time, got_time = expected.pop("time"), got.pop("time")
+        assert got_time.keys() == expected_time.keys()
+        assert got_time["epochs"] == expected_time["epochs"]
+        assert got["metrics"].keys() == expected["metrics"].keys()
+        for name, value in expected.pop("metrics").items():
+            assert got["metrics"][name] == pytest.approx(value, rel=1e-5), name
+        got.pop("metrics")
+        assert got == expected
+
+
+def test_times_are_each_runs_share(both: Any) -> None:
+    """Added up they are what the array took, so that a table of times says what a study cost."""
+    for _, array in pairs(both):
+        record = Record.load(array)
+        with (array / "metrics.csv").open(newline="") as file:
+            seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+        assert sum(seconds) < record.time["fit_s"]
+        assert record.time["images_per_s"] == pytest.approx(3 * record.data["train"] / sum(seconds), rel=1e-5)
+
+
+def test_the_same_curves_in_metrics_csv(both: Any) -> None:
+    for alone, array in pairs(both):
+        expected, got = ((folder / "metrics.csv").read_text().splitlines() for folder in (alone, array))
+        assert got[0] == expected[0]
+        assert len(got) == len(expected) == 4
+        untimed = got[0].split(",")[:-2]
+        for got_row, expected_row in zip(csv.DictReader(got), csv.DictReader(expected), strict=True):
+            for column in untimed:
+                if not expected_row[column]:
+                    assert not got_row[column]
+                else:
+                    assert float(got_row[column]) == pytest.approx(float(expected_row[column]), rel=1e-5), column
+
+
+def events(folder: Path) -> dict[str, Any]:
+    """All that TensorBoard shows of a folder."""
+    found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0, "images": 0, "tensors": 0})
+    found.Reload()
+    tags = found.Tags()
+    shown: dict[str, Any] = {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in tags["scalars"]}
+    shown |= {tag: [(e.step, e.histogram_value.num) for e in found.Histograms(tag)] for tag in tags["histograms"]}
+    shown |= {tag: [(e.step, (e.width, e.height)) for e in found.Images(tag)] for tag in tags["images"]}
+    shown |= {tag: [(e.step, e.tensor_proto.string_val) for e in found.Tensors(tag)] for tag in tags["tensors"]}
+    return shown
+
+
+def test_the_same_views_in_tensorboard(both: Any) -> None:
+    for alone, array in pairs(both):
+        expected, got = events(alone), events(array)
+        assert got.keys() == expected.keys()
+        for tag, points in expected.items():
+            assert [step for step, _ in got[tag]] == [step for step, _ in points], tag
+            if tag.startswith("speed/"):
+                continue
+            for (_, got_value), (_, value) in zip(got[tag], points, strict=True):
+                assert got_value == (pytest.approx(value, rel=1e-5) if isinstance(value, float) else value), tag
+
+
+def test_the_same_predictions(both: Any) -> None:
+    for alone, array in pairs(both):
+        expected, got = (np.load(folder / "predictions.npz") for folder in (alone, array))
+        for name in expected:
+            assert got[name].dtype == expected[name].dtype
+            np.testing.assert_allclose(got[name], expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def flat(values: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(values, dict):
+        return {k: v for key, value in values.items() for k, v in flat(value, f"{path}/{key}").items()}
+    if isinstance(values, list):
+        return {k: v for key, value in enumerate(values) for k, v in flat(value, f"{path}/{key}").items()}
+    return {path: values}
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_the_same_checkpoints(both: Any, name: str) -> None:
+    """Weights, optimizer, schedule, Lightning's own counters: all that a run needs to go on."""
+    for alone, array in pairs(both):
+        expected, got = (flat(torch.load(folder / name, weights_only=True)) for folder in (alone, array))
+        assert got.keys() == {key.replace(str(alone), str(array)) for key in expected}
+        for key, value in expected.items():
+            found = got[key.replace(str(alone), str(array))]
+            if isinstance(value, torch.Tensor):
+                torch.testing.assert_close(found, value, rtol=1e-6, atol=1e-9, check_stride=False, msg=key)
+            elif isinstance(value, float):
+                assert found == pytest.approx(value, rel=1e-12), key
+            else:
+                assert found == (value.replace(str(alone), str(array)) if isinstance(value, str) else value), key
+
+
+def test_a_checkpoint_loads_and_lightning_trains_on_from_it(both: Any, tmp_path: Path) -> None:
+    settings, alone, array = (each[2] for each in both)
+    loaded = Classifier.load_from_checkpoint(array / "last.ckpt")
+    assert loaded.hparams["l1"] == 1e-3
+    ends = []
+    for folder in (alone, array):
+        data, model = image_data(settings), Classifier(**loaded.hparams)
+        trainer = Trainer(
+            max_epochs=4, accelerator="cpu", precision="64-true", logger=False, enable_progress_bar=False,
+            enable_checkpointing=False, enable_model_summary=False, num_sanity_val_steps=0,
+        )  # fmt: skip
+        trainer.fit(model, datamodule=data, ckpt_path=folder / "last.ckpt", weights_only=True)
+        ends.append((trainer.current_epoch, trainer.global_step, model.state_dict()))
+    assert ends[0][:2] == ends[1][:2] == (4, 40)
+    for name, value in ends[0][2].items():
+        torch.testing.assert_close(ends[1][2][name], value, rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_the_log_says_that_it_was_an_array(both: Any) -> None:
+    for _, array in pairs(both):
+        assert "trained as an array of 3 networks" in (array / "train.log").read_text()
+
+
+def test_the_report_cannot_tell_them_apart_but_by_the_device(both: Any) -> None:
+    alone, array = (read(folders[0].parent) for folders in both[1:])
+    untimed = [name for name in alone.columns if name not in ("folder", "fit_s", "measure_s", "images_per_s")]
+    assert [*alone.columns] == [*array.columns]
+    for name in untimed:
+        assert array[name].tolist() == pytest.approx(alone[name].tolist(), rel=1e-5, nan_ok=True), name
+
+
+# What may go wrong
+
+
+def quick(*words: str) -> Settings:
+    return load("data=digits", "norm=gn", "epochs=1", "batch_size=256", "threads=1", *words)
+
+
+def test_a_run_that_diverges_is_recorded_and_touches_nobody(tmp_path: Path) -> None:
+    calm = [quick(f"seed={seed}", "epochs=2") for seed in (0, 1, 2)]
+    wild = [calm[0], quick("seed=1", "lr=1e30", "gradient_clip=null", "epochs=2"), calm[2]]
+    expected = run_array(calm, [tmp_path / "calm" / str(i) for i in range(3)])
+    got = run_array(wild, [tmp_path / "wild" / str(i) for i in range(3)])
+    assert [record.status for record in got] == ["completed", "diverged", "completed"]
+    assert "not finite in epoch" in str(got[1].error)
+    assert not (tmp_path / "wild/1/predictions.npz").exists()
+    alone = run(wild[1], tmp_path / "alone")
+    assert (alone.status, alone.error, alone.time["epochs"]) == ("diverged", got[1].error, got[1].time["epochs"])
+    for index in (0, 2):
+        assert got[index].metrics == expected[index].metrics
+
+
+def test_a_finished_run_is_left_as_it_is_and_a_busy_one_to_its_process(tmp_path: Path) -> None:
+    settings, folders = [quick(f"seed={seed}") for seed in range(4)], [tmp_path / str(seed) for seed in range(4)]
+    first = run(settings[0], folders[0])
+    folders[1].mkdir()
+    with FileLock(folders[1] / ".lock"):
+        records = run_array(settings, folders)
+    assert [record.seed for record in records] == [2, 3]
+    assert Record.load(folders[0]) == first
+    assert not (folders[1] / "result.json").exists()
+    assert run_array(settings[2:], folders[2:]) == []
+
+
+def test_a_stop_from_outside_leaves_all_of_them_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(self: Engine) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engine, "train_epoch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_array([quick("seed=0"), quick("seed=1")], [tmp_path / "0", tmp_path / "1"])
+    assert [Record.load(tmp_path / name).status for name in ("0", "1")] == ["interrupted", "interrupted"]
+
+
+def test_what_was_recorded_before_a_stop_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import normlab.training.array as module
+
+    conclude, concluded = module.conclude, []
+
+    def then_stopped(*args: Any) -> Record:
+        if concluded:
+            raise KeyboardInterrupt
+        concluded.append(1)
+        return conclude(*args)
+
+    monkeypatch.setattr(module, "conclude", then_stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_array([quick("seed=0"), quick("seed=1")], [tmp_path / "0", tmp_path / "1"])
+    assert [Record.load(tmp_path / name).status for name in ("0", "1")] == ["completed", "interrupted"]
+
+
+def test_a_failure_leaves_the_runs_to_be_done_singly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failed(self: Engine) -> None:
+        raise RuntimeError("no memory")
+
+    settings, folders = [quick("seed=0"), quick("seed=1")], [tmp_path / "0", tmp_path / "1"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "train_epoch", failed)
+        with pytest.raises(RuntimeError, match="no memory"):
+            run_array(settings, folders)
+    assert not any((folder / "result.json").exists() for folder in folders)
+    assert "no memory" in (folders[0] / "train.log").read_text()
+    assert run(settings[0], folders[0]).status == "completed"
+    assert "no memory" not in (folders[0] / "train.log").read_text(), "what the array left made room"
+
+
+def test_what_a_user_can_mend_is_said_before_a_file_is_touched(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="val_size=5000 leaves none"):
+        run_array([quick("val_size=5000"), quick("val_size=5000", "seed=1")], [tmp_path / "0", tmp_path / "1"])
+    assert not (tmp_path / "0/train.log").exists()
+
+
+def test_the_same_array_gets_the_same_bits(tmp_path: Path) -> None:
+    settings = [quick(f"seed={seed}", "batch_size=8", "dropout=0.2") for seed in range(3)]
+    torch.manual_seed(7)  # whatever was drawn before must not matter
+    first = run_array(settings, [tmp_path / "a" / str(i) for i in range(3)])
+    torch.rand(5)
+    second = run_array(settings, [tmp_path / "b" / str(i) for i in range(3)])
+    assert [record.metrics for record in first] == [record.metrics for record in second]
+
+
+def test_learning_rates_are_the_schedules(tmp_path: Path) -> None:
+    settings = quick("lr=0.3")
+    rates = member_module.learning_rates(settings, 40)
+    optimizer, schedule = Classifier(lr=0.3).optimizer(40)
+    assert len(rates) == 41
+    for rate in rates[:-1]:
+        assert optimizer.param_groups[0]["lr"] == rate
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == rates[-1]
+    assert set(member_module.learning_rates(quick("schedule=constant"), 7)) == {0.1}
+
+
+def test_on_a_gpu_a_single_run_is_an_array_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as a CPU can show it: the run takes the engine's way, and says so in its device."""
+    import sys
+
+    module = sys.modules["normlab.training.run"]
+    monkeypatch.setattr(module, "choose_accelerator", lambda _: "gpu")
+    monkeypatch.setattr(module, "set_float32_products", lambda *_: None)
+    record = run(quick("seed=4"), tmp_path / "engine")
+    assert record.status == "completed"
+    assert record.device["array"] == 1
+    monkeypatch.undo()
+    alone = run(quick("seed=4", "precision=64-true"), tmp_path / "alone")
+    again = run_array([quick("seed=4", "precision=64-true")], [tmp_path / "again"])
+    assert again[0].metrics == pytest.approx(alone.metrics, rel=1e-6)
+
+    def failed(self: Engine) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(module, "choose_accelerator", lambda _: "gpu")
+    monkeypatch.setattr(Engine, "train_epoch", failed)
+    record = run(quick("seed=5"), tmp_path / "failed")
+    assert (record.status, record.error) == ("failed", "RuntimeError: no memory (the traceback is in train.log)")
+    assert dataclasses.replace(record) == Record.load(tmp_path / "failed")
+
+
+@pytest.mark.slow
+def test_accuracies_of_arrays_and_single_runs_agree_over_seeds(tmp_path: Path) -> None:
+    """In float32, where trajectories part: the mean difference is nothing that 12 seeds can see, and TOST bounds it."""
+    words = ["data=digits", "norm=ln", "epochs=4", "batch_size=32", "threads=1", "val_size=0"]
+    settings = [load(*words, f"seed={seed}") for seed in range(12)]
+    array = run_array(settings, [tmp_path / "array" / str(each.seed) for each in settings])
+    alone = [run(each, tmp_path / "alone" / str(each.seed)) for each in settings]
+    got, expected = ({r.seed: r.metrics["test_acc"] for r in records} for records in (array, alone))
+    assert tost(difference_of(got, expected), margin=0.01) < 0.05

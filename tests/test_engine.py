@@ -1,0 +1,309 @@
+"""The array engine trains every network as a plain loop trains it alone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from plain_loop import by_hand
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from normlab.config import load
+from normlab.data.datamodule import ImageData
+from normlab.data.sources import Images
+from normlab.data.sources import load as images
+from normlab.nets import NORMS
+from normlab.settings import Settings
+from normlab.training.array import array_rates
+from normlab.training.build import image_data, initial_model
+from normlab.training.engine import Engine
+from normlab.training.footprint import bytes_per_image, networks_at_once
+from normlab.training.graph import Replayed
+
+CPU = torch.device("cpu")
+BASE = ["data=digits", "epochs=2", "batch_size=32", "precision=64-true", "threads=1"]  # 108 images: 3 steps and 12 left
+
+
+def few() -> Images:
+    whole = images("digits")
+    return replace(
+        whole,
+        train_images=whole.train_images[:120],
+        train_labels=whole.train_labels[:120],
+        test_images=whole.test_images[:30],
+        test_labels=whole.test_labels[:30],
+    )
+
+
+def parts(settings: Sequence[Settings]) -> list[ImageData]:
+    data = [image_data(each) for each in settings]
+    data[0].hold(few())
+    for other in data[1:]:
+        other.hold_as(data[0])
+    return data
+
+
+def engine(settings: Sequence[Settings], at_once: int = 2) -> Engine:
+    data = parts(settings)
+    models = [initial_model(each) for each in settings]
+    steps = -(-len(data[0].train) // settings[0].batch_size) * settings[0].epochs
+    rates = array_rates(settings, models, steps)
+    return Engine([model.net for model in models], settings, data, rates, device=CPU, at_once=at_once)
+
+
+def trained(settings: Sequence[Settings], at_once: int = 2) -> Engine:
+    found = engine(settings, at_once)
+    for epoch in range(settings[0].epochs):
+        found.begin_epoch(epoch)
+        found.train_epoch()
+    return found
+
+
+def same(found: Engine, settings: Sequence[Settings], tolerance: float = 1e-8) -> None:
+    data = parts(settings)
+    for index, each in enumerate(settings):
+        expected = by_hand(each, data[index])
+        weights = torch.cat([parameter.detach().flatten() for parameter in expected.parameters()])
+        distance = ((found.stack.parameters[index] - weights).norm() / weights.norm()).item()
+        assert distance < tolerance, (each.slug(), distance)
+        for name, values in expected.named_buffers():
+            torch.testing.assert_close(found.stack.buffers[name][index], values, rtol=1e-6, atol=1e-8, msg=name)
+
+
+@pytest.mark.parametrize("method", ["subgradient", "proximal"])
+@pytest.mark.parametrize("norm", [name for name in NORMS if name != "custom"])
+def test_every_run_of_an_array_is_the_run_alone(norm: str, method: str) -> None:
+    """Two epochs with their last short batch, augmentation and dropout.
+
+    Everything that may differ inside an array does, and acts on its own run only.
+    """
+    own = [
+        ["seed=0", f"penalty.method={method}", "l1=1e-3"],
+        ["seed=1"],
+        ["seed=2", f"penalty.method={method}", "l1=1e-2", "penalty.scope=all", "dropout=0.3", "lr=0.02"],
+        ["seed=3", "momentum=0", "weight_decay=1e-2", "gradient_clip=null", "dropout=0.1", "schedule=constant"],
+        ["seed=0", "l1=1e-3", "penalty.scope=conv", "gradient_clip=0.1"],
+    ]
+    settings = [load(*BASE, f"norm={norm}", *words) for words in own]
+    same(trained(settings), settings)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 7])
+def test_however_many_share_a_pass(at_once: int) -> None:
+    settings = [load(*BASE, "norm=gn", "placement=pre", "dropout=0.2", f"seed={seed}") for seed in range(7)]
+    same(trained(settings, at_once), settings)
+
+
+def test_sixteen_runs_and_no_augmentation() -> None:
+    settings = [load(*BASE, "norm=bn", "augment=false", f"seed={seed}") for seed in range(16)]
+    same(trained(settings, at_once=16), settings)
+
+
+def test_proximal_steps_leave_exact_zeros_in_their_own_run_only() -> None:
+    words = [["l1=3e-2", "penalty.method=proximal"], ["l1=3e-2"], []]
+    found = trained([load(*BASE, "norm=ln", *own) for own in words])
+    zeros = (found.stack.parameters == 0).sum(1) - (found.stack.parameters[2] == 0).sum()
+    assert zeros[0] > 100
+    assert zeros[1] == 0
+
+
+def test_what_an_epoch_measures() -> None:
+    """Running accuracy and cross-entropy are means over images, the penalty over steps: with a rate of 0 nothing moves,
+    and all can be measured again."""
+    settings = [load(*BASE, "norm=gn", "augment=false", "l1=1e-3", "lr=1e-30", f"seed={seed}") for seed in (0, 1)]
+    found = engine(settings)
+    data = parts(settings)
+    found.begin_epoch(0)
+    result = found.train_epoch()
+    for index, said in found.said("train"):
+        labels = data[index].train.labels
+        ce = torch.nn.functional.nll_loss(said, labels).item()
+        assert result.ce[index].item() == pytest.approx(ce, rel=1e-5)
+        assert result.acc[index].item() == pytest.approx((said.argmax(1) == labels).double().mean().item())
+        net = initial_model(settings[index]).net
+        covered = sum(p.abs().sum().item() for name, p in net.named_parameters() if "weight" in name)
+        assert result.penalty[index].item() == pytest.approx(1e-3 * covered, rel=1e-5)
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_what_it_says_of_a_part_is_in_file_order(part: str) -> None:
+    settings = [load(*BASE, "norm=bn", f"seed={seed}") for seed in (0, 1, 2)]
+    found, data = trained(settings), parts(settings)
+    heard = dict(found.said(part))
+    assert [*heard] == [0, 1, 2]
+    for index, each in enumerate(settings):
+        model = initial_model(each).double()
+        found.stack.write_back(index, model.net)
+        held = getattr(data[index], part)
+        pixels = (held.images.double() / 255 - data[index].mean) / data[index].std
+        torch.testing.assert_close(heard[index], model.eval()(pixels).float(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_diverges_leaves_the_others_as_they_are() -> None:
+    calm = [load(*BASE, "norm=bn", "precision=32-true", f"seed={seed}") for seed in (0, 1, 2)]
+    wild = [calm[0], load(*BASE, "norm=bn", "precision=32-true", "seed=1", "lr=1e30", "gradient_clip=null"), calm[2]]
+    expected, found = trained(calm, at_once=3), trained(wild, at_once=3)
+    assert not found.stack.parameters[1].isfinite().all()
+    for index in (0, 2):
+        assert torch.equal(found.stack.parameters[index], expected.stack.parameters[index])
+
+
+class Asked(TorchDispatchMode):
+    """Notes every operation that brings a value from the device to Python, or a shape that depends on one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        if any(
+            word in str(func) for word in ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "unique")
+        ):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("norm", ["bn", "gn", "in"])
+def test_a_step_never_asks_the_device_for_a_value(norm: str) -> None:
+    """Else it would wait for a GPU at every step, and could not be recorded as a CUDA graph."""
+    settings = [load(*BASE, f"norm={norm}", "dropout=0.1", "l1=1e-3", f"seed={seed}") for seed in (0, 1)]
+    found = engine(settings)
+    found.begin_epoch(0)
+    with Asked() as asked:
+        found.train_step(32)
+    assert asked.found == []
+    with Asked() as asked:
+        torch.ones(1).item()
+    assert asked.found, "the test can fail"
+
+
+def test_a_step_changes_nothing_that_is_not_named_as_its_state() -> None:
+    """What a CUDA graph's warm-up changes is put back; anything forgotten would keep the warm-up's steps."""
+    found = engine([load(*BASE, "norm=bn", "l1=1e-3", f"seed={seed}") for seed in (0, 1)])
+    found.begin_epoch(0)
+    tensors = {name: value for name, value in vars(found).items() if torch.is_tensor(value)}
+    tensors |= {f"rates.{name}": value for name, value in vars(found.rates).items()}
+    tensors |= {"parameters": found.stack.parameters, **found.stack.buffers}
+    before = {name: value.clone() for name, value in tensors.items()}
+    where = {name: value.data_ptr() for name, value in tensors.items()}
+    found.train_step(32)
+    state = {value.data_ptr() for value in found._state()}
+    changed = {name for name, value in tensors.items() if not torch.equal(value, before[name])}
+    assert {"parameters", "velocity", "step", "seen", "block1.norm.running_mean"} <= changed
+    assert all(where[name] in state for name in changed)
+    assert all(value.data_ptr() == where[name] for name, value in tensors.items()), "everything stays where it is"
+
+
+# Recording and replaying, with a stand-in for the GPU
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Callable[[], None]], dict[str, bool]]:
+    """torch.cuda as far as `Replayed` uses it: a graph is a list of what was called while it was open."""
+    recorded: list[Callable[[], None]] = []
+    recording = {"now": False}
+
+    class Graph:
+        def replay(self) -> None:
+            for call in recorded:
+                call()
+
+    class Stream:
+        def __init__(self, *_: object) -> None: ...
+        def wait_stream(self, *_: object) -> None: ...
+
+    class Context:
+        def __init__(self, what: object = None) -> None:
+            self.graph = isinstance(what, Graph)
+
+        def __enter__(self) -> None:
+            recording["now"] = self.graph
+
+        def __exit__(self, *_: object) -> None:
+            recording["now"] = False
+
+    for name, value in {
+        "CUDAGraph": Graph, "Stream": Stream, "stream": Context, "graph": Context,
+        "current_stream": Stream, "synchronize": lambda *_: None,
+        "get_rng_state": lambda *_: torch.get_rng_state(),
+        "set_rng_state": lambda state, *_: torch.set_rng_state(state),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    return recorded, recording
+
+
+def counting(gpu: tuple, counter: torch.Tensor) -> Callable[[], None]:
+    """Work that adds one, and is recorded instead while a graph is open."""
+    recorded, recording = gpu
+
+    def work() -> None:
+        if recording["now"]:
+            recorded.append(lambda: counter.add_(1))
+        else:
+            counter.add_(1)
+
+    return work
+
+
+def test_the_warm_up_is_no_step(gpu: tuple) -> None:
+    counter = torch.zeros(1)
+    step = Replayed(counting(gpu, counter), [counter], torch.device("cuda"))
+    torch.manual_seed(0)
+    random = torch.get_rng_state()
+    for expected in (1, 2, 3):
+        step()
+        assert counter.item() == expected
+    assert step.reason is None
+    assert torch.equal(random, torch.get_rng_state())
+    assert len(gpu[0]) == 1, "recorded once"
+
+
+def test_what_cannot_be_recorded_runs_as_it_is_and_says_why(gpu: tuple) -> None:
+    counter = torch.zeros(1)
+
+    def work() -> None:
+        if gpu[1]["now"]:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        counter.add_(1)
+
+    step = Replayed(work, [counter], torch.device("cuda"))
+    for expected in (1, 2, 3):
+        step()
+        assert counter.item() == expected
+    assert step.reason == "operation not permitted when stream is capturing"
+
+
+def test_on_cpu_nothing_is_recorded() -> None:
+    counter = torch.zeros(1)
+    step = Replayed(lambda: counter.add_(1), [counter], CPU)
+    step()
+    step()
+    assert counter.item() == 2
+    assert step.reason is None
+
+
+# How many share a pass
+
+
+def test_bytes_per_image_by_hand() -> None:
+    """Without a norm autograd keeps what goes into convolutions, ReLU's and the pool's results, and the pool's indices."""
+    net = initial_model(load("norm=none")).net
+    maps = 784 + 10 * 676 + 20 * 576 + 10 * 576 + 10 * 144 + 20 * 100 + 12 * 64 + 12 * 36
+    small = 12 + 10 + 10
+    least, most = 4 * maps, 4 * (maps + small) + 8 * 1440
+    assert 1.5 * least <= bytes_per_image(net) <= 1.5 * most * 1.05
+    assert bytes_per_image(initial_model(load("norm=gn")).net) > bytes_per_image(net)
+
+
+@pytest.mark.parametrize(
+    ("batch", "networks", "expected"), [(2, 100, 32), (8, 100, 8), (64, 9, 1), (500, 9, 1), (2, 5, 5)]
+)
+def test_on_cpu_a_pass_has_about_64_images(batch: int, networks: int, expected: int) -> None:
+    assert networks_at_once(initial_model(load("norm=gn")).net, batch, networks, CPU) == expected
+
+
+def test_memory_is_a_limit_but_one_network_always_goes() -> None:
+    net = initial_model(load("norm=gn")).net
+    one = bytes_per_image(net) * 2 / 2**30
+    assert networks_at_once(net, 2, 100, CPU, memory_limit=5.5 * one) == 5
+    assert networks_at_once(net, 2, 100, CPU, memory_limit=one / 9) == 1

@@ -1,0 +1,205 @@
+"""Many networks in one forward pass compute what each computes alone."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import nll_loss
+
+from normlab.nets import NORMS, Net, add_subgradient_, penalised
+from normlab.nets.folded import Numbers, fold, log_probs, unfold
+from normlab.nets.stack import Stack
+
+
+class Own(nn.Module):
+    """A user's norm, with a scale and a buffer that training moves."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels, 1, 1))
+        self.register_buffer("seen", torch.zeros(num_channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen.mul_(0.9).add_(x.detach().mean((0, 2, 3)), alpha=0.1)
+        return self.weight * x * (x.square().mean((1, 2, 3), keepdim=True) + 1e-5).rsqrt()
+
+
+class Derived(nn.BatchNorm2d):
+    """Of a class that folds, but not it: what it overrides must not be lost."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+EVERY = [*(name for name in NORMS if name != "custom"), Own, Derived]
+
+
+def networks(norm: str | Callable[[int], nn.Module], count: int, dtype: torch.dtype, **options: object) -> list[Net]:
+    """Networks with weights of their own, γ and β included."""
+    nets = []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        net = Net(norm, **options).to(dtype)
+        for layer in net.norm_layers().values():
+            for parameter in layer.parameters():
+                parameter.data += 0.3 * torch.randn_like(parameter)
+        nets.append(net)
+    return nets
+
+
+def batch(count: int, size: int, dtype: torch.dtype, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    numbers = torch.Generator().manual_seed(seed)
+    images = torch.randn(count, size, 1, 28, 28, dtype=dtype, generator=numbers)
+    return images, torch.randint(10, (count, size), generator=numbers)
+
+
+def together(stack: Stack, net: Net, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What all networks say, and the gradient of each one's loss: (K, P)."""
+    leaf = stack.parameters.clone().requires_grad_()
+    said = log_probs(net, Numbers(stack.named(leaf), stack.buffers), images, training=True)
+    losses = torch.stack([nll_loss(each, own) for each, own in zip(said, labels, strict=True)])
+    return said.detach(), torch.autograd.grad(losses.sum(), leaf)[0]
+
+
+def alone(net: Net, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    net.zero_grad()
+    said = net(images)
+    nll_loss(said, labels).backward()
+    return said.detach(), torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
+
+
+def far(got: torch.Tensor, expected: torch.Tensor) -> float:
+    """The distance, relative to the length of what is expected."""
+    return ((got - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize("placement", ["post", "pre"])
+@pytest.mark.parametrize("norm", EVERY, ids=str)
+@pytest.mark.parametrize("count", [1, 2, 24, 48])
+def test_outputs_and_gradients_in_float64(norm: str, count: int, placement: str) -> None:
+    nets = networks(norm, count, torch.float64, placement=placement)
+    stack = Stack(nets)
+    images, labels = batch(count, 3, torch.float64)
+    said, grads = together(stack, nets[0], images, labels)
+    for index, net in enumerate(nets):
+        expected, grad = alone(net.train(), images[index], labels[index])
+        assert far(said[index], expected) < 1e-12
+        assert far(grads[index], grad) < 1e-10
+
+
+@pytest.mark.parametrize("norm", [norm for norm in EVERY if norm is not Derived], ids=str)
+@pytest.mark.parametrize("count", [1, 2, 24, 48])
+def test_gradients_in_float32(norm: str, count: int) -> None:
+    """Against the single network in float64. `Derived` is torch's own batch norm, which alone is off by more than that."""
+    nets = networks(norm, count, torch.float32)
+    images, labels = batch(count, 8, torch.float32)
+    _, grads = together(Stack(nets), nets[0], images, labels)
+    for index, net in enumerate(nets):
+        _, grad = alone(net.double().train(), images[index].double(), labels[index])
+        assert far(grads[index].double(), grad) < 1e-5
+
+
+@pytest.mark.parametrize("norm", ["bn", Own, Derived], ids=str)
+def test_running_statistics_after_several_steps(norm: str) -> None:
+    nets = networks(norm, 5, torch.float64)
+    stack = Stack(nets)
+    for step in range(4):
+        images, labels = batch(5, 6 - step, torch.float64, seed=step)  # the last batch of an epoch is shorter
+        together(stack, nets[0], images, labels)
+        for index, net in enumerate(nets):
+            net.train()(images[index])
+    for index, net in enumerate(nets):
+        assert len(dict(net.named_buffers())) > 0
+        for name, values in net.named_buffers():
+            torch.testing.assert_close(stack.buffers[name][index], values, rtol=1e-10, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("norm", EVERY, ids=str)
+def test_in_eval_mode(norm: str) -> None:
+    nets = networks(norm, 3, torch.float64)
+    for net in nets:
+        for buffer in net.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(torch.rand_like(buffer) + 0.5)
+    images, _ = batch(3, 4, torch.float64)
+    stack = Stack(nets)
+    kept = {name: values.clone() for name, values in stack.buffers.items()}
+    said = log_probs(nets[0], Numbers(stack.named(stack.parameters), stack.buffers), images, training=False)
+    for index, net in enumerate(nets):
+        torch.testing.assert_close(said[index], net.eval()(images[index]), rtol=1e-10, atol=1e-12)
+    assert all(torch.equal(values, kept[name]) for name, values in stack.buffers.items()), "nothing moves"
+
+
+@pytest.mark.parametrize("norm", EVERY, ids=str)
+def test_a_network_of_nan_leaves_its_neighbours_as_they_are(norm: str) -> None:
+    nets = networks(norm, 3, torch.float32)
+    images, labels = batch(3, 4, torch.float32)
+    stack, broken = Stack(nets), Stack(nets)
+    broken.parameters[1] = float("nan")
+    said, grads = together(stack, nets[0], images, labels)
+    said_beside, grads_beside = together(broken, nets[0], images, labels)
+    assert said_beside[1].isnan().all()
+    for index in (0, 2):
+        assert torch.equal(said[index], said_beside[index])
+        assert torch.equal(grads[index], grads_beside[index])
+        for name, values in stack.buffers.items():
+            assert torch.equal(values[index], broken.buffers[name][index]), name
+
+
+@pytest.mark.parametrize("scope", ["weights", "conv", "norm", "all"])
+def test_what_a_penalty_covers_is_the_same_in_a_row(scope: str) -> None:
+    """`array_rates` finds penalised parameters by their place in `parameters()`: the order of a stack's rows."""
+    (net,) = networks("bn", 1, torch.float64)
+    covered = penalised(net, scope)
+    row = torch.cat([torch.full((p.numel(),), float(name in covered)) for name, p in net.named_parameters()])
+    stack = Stack([net])
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    add_subgradient_(covered.values(), 1.0)
+    expected = torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
+    assert torch.equal(stack.parameters[0].sign() * row, expected)
+
+
+def test_fold_and_unfold() -> None:
+    maps = torch.arange(2 * 3 * 4 * 5 * 6.0).view(2, 3, 4, 5, 6)
+    folded = fold(maps)
+    assert folded.shape == (3, 8, 5, 6)
+    assert folded.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(folded[:, 4:], maps[1])
+    assert torch.equal(unfold(folded, 2), maps)
+
+
+def test_a_stack_holds_and_gives_back_every_number() -> None:
+    nets = networks("bn", 3, torch.float32)
+    nets[1](torch.randn(4, 1, 28, 28))
+    stack = Stack(nets)
+    assert stack.parameters.shape == (3, 7614)
+    for name, values in stack.named(stack.parameters).items():
+        for index, net in enumerate(nets):
+            assert torch.equal(values[index], dict(net.named_parameters())[name])
+    copy, kept = Net("bn"), stack.parameters.clone()
+    stack.write_back(1, copy)
+    for name, values in nets[1].state_dict().items():
+        assert torch.equal(copy.state_dict()[name], values), name
+    with torch.no_grad():
+        next(copy.parameters()).zero_()
+    assert torch.equal(stack.parameters, kept), "a copy, no view"
+
+
+def test_networks_of_different_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        Stack([Net("bn"), Net("none")])
+
+
+def test_the_order_of_the_layers_is_that_of_the_forward_pass() -> None:
+    for placement in ("post", "pre"):
+        net = Net("bn", dropout=0.1, placement=placement)
+        called: list[nn.Module] = []
+        layers = [layer for _, layer in net.in_order()]
+        for layer in layers:
+            layer.register_forward_hook(lambda module, *_, called=called: called.append(module))
+        net(torch.zeros(2, 1, 28, 28))
+        assert called == layers
+        assert dict(net.in_order()).items() <= dict(net.named_modules()).items()

@@ -1,0 +1,211 @@
+"""`hydra/launcher=array` from the command line: what is grouped, what is not, and what it says of it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from normlab.config import load
+from normlab.errors import ConfigError
+from normlab.launcher import LARGEST, Options, check_options
+from normlab.record import Record
+from normlab.train import main
+from normlab.training.foldable import unfoldable
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+LAYERS = '''
+"""Layers of a user's own."""
+import os
+import torch
+from torch import nn
+
+
+class Fits(nn.Module):
+    def __init__(self, num_channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels, 1, 1))
+
+    def forward(self, x):
+        return self.weight * x * (x.square().mean((1, 2, 3), keepdim=True) + 1e-5).rsqrt()
+
+
+class Branches(Fits):
+    """Looks at its values, which torch.func does not allow."""
+
+    def forward(self, x):
+        return super().forward(x) if x.mean() > 0 else x
+
+
+class Draws(Fits):
+    """Random numbers of its own: beside a copy of itself it draws others."""
+
+    def forward(self, x):
+        return super().forward(x) + torch.randn_like(x)
+
+
+class Remembers(Fits):
+    """Keeps a value where no buffer is."""
+
+    last = 1.0
+
+    def forward(self, x):
+        y = super().forward(x) * self.last
+        self.last = self.last + 0.5
+        return y
+
+
+class Kills(Fits):
+    """Ends the process that trains it as an array, and only that."""
+
+    def forward(self, x):
+        if x.requires_grad and torch._C._functorch.maybe_current_level() is not None and os.environ.get("KILL"):
+            os._exit(9)
+        return super().forward(x)
+'''
+
+
+@pytest.fixture
+def layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of the user's, importable from here as from a command line in its folder."""
+    name = f"own_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(LAYERS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+def sweep(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "normlab.train", "-m", "hydra/launcher=array", "data=digits", "epochs=1"]
+    command += ["batch_size=256", *words]
+    path = os.pathsep.join([str(REPOSITORY), str(folder)])
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+def records(folder: Path) -> dict[str, Record]:
+    return {file.parent.name: Record.load(file.parent) for file in folder.rglob("result.json")}
+
+
+@pytest.mark.slow
+def test_a_sweep_by_arrays(tmp_path: Path) -> None:
+    words = ["norm=bn,gn", "l1=0,1e-3", "seed=0,1", "hydra.launcher.n_jobs=2", "threads=1"]
+    done = sweep(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    found = records(tmp_path)
+    assert len(found) == 8
+    assert all(record.status == "completed" and record.device["array"] == 2 for record in found.values())
+    folders = [file.parent for file in tmp_path.rglob("result.json")]
+    assert all((folder / ".hydra/config.yaml").exists() for folder in folders), "as Hydra leaves it for a single run"
+    assert "8 runs: 8 completed" in done.stdout
+    diary = next(tmp_path.rglob("progress.log")).read_text()
+    assert diary.count("an array of 2 runs: ") == 4
+    assert "runs singly" not in diary
+    again = sweep(tmp_path, *words)
+    assert again.returncode == 0
+    assert "(8 stood finished, skipped)" in again.stdout
+    report = subprocess.run(
+        [sys.executable, "-m", "normlab.report", str(folders[0].parent), "--no-figures"],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    assert report.returncode == 0, report.stderr
+
+
+@pytest.mark.slow
+def test_what_cannot_be_grouped_runs_singly_and_the_log_says_why(tmp_path: Path, layers: str) -> None:
+    target = f"norm.target={layers}:Fits,{layers}:Branches"
+    done = sweep(tmp_path, "norm=custom", target, "seed=0,1", "hydra.launcher.n_jobs=1", "threads=1")
+    assert done.returncode == 0, done.stderr
+    found = records(tmp_path)
+    fits = {name: record.device.get("array") for name, record in found.items() if "Fits" in name}
+    branches = {name: record.device.get("array") for name, record in found.items() if "Branches" in name}
+    assert list(fits.values()) == [2, 2]
+    assert list(branches.values()) == [None, None]
+    diary = next(tmp_path.rglob("progress.log")).read_text()
+    for name in branches:
+        assert f"{name} runs singly: {layers}:Branches cannot run for several networks at once" in diary
+
+
+@pytest.mark.slow
+def test_an_array_that_kills_its_process_loses_no_run(tmp_path: Path, layers: str) -> None:
+    """Its runs are tried one by one then, as after the death of any process."""
+    words = ["norm=custom", f"norm.target={layers}:Kills", "seed=0,1,2", "hydra.launcher.n_jobs=2", "threads=1"]
+    done = sweep(tmp_path, *words, KILL="1")
+    found = records(tmp_path)
+    assert len(found) == 3, done.stderr
+    assert all(record.status == "completed" and "array" not in record.device for record in found.values()), done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        ("Fits", None),
+        ("Branches", "cannot run for several networks at once"),
+        ("Draws", "gives other results in an array"),
+        ("Remembers", "gives other results in an array"),
+    ],
+)
+def test_a_users_layer_is_tried_out(layers: str, layer: str, told: str | None) -> None:
+    reason = unfoldable(load("norm=custom", f"norm.target={layers}:{layer}"))
+    if told is None:
+        assert reason is None
+    else:
+        assert reason is not None
+        assert reason.startswith(f"{layers}:{layer} ")
+        assert told in reason
+        assert "\n" not in reason
+
+
+def test_the_packages_own_norms_need_no_trial() -> None:
+    for norm in ("none", "bn", "ln", "gn", "in"):
+        assert unfoldable(load(f"norm={norm}")) is None
+    assert unfoldable(load("precision=16-mixed")) is not None
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("hydra.launcher.n_per_array=0", "n_per_array=0: must be greater than or equal to 1"),
+        ("hydra.launcher.memory_limit=-1", "memory_limit=-1: must be greater than 0"),
+        ("hydra.launcher.n_jobs=two", "n_jobs=two: must be a valid integer"),
+        ("hydra.launcher.size=3", "size is no option: choose one of n_per_array, memory_limit, n_jobs"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", "hydra/launcher=array", word, "norm=bn,gn", "data=digits"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert told in error
+    assert not any(tmp_path.iterdir())
+
+
+def test_options_are_checked_for_this_launcher_alone() -> None:
+    check_options(["hydra/launcher=joblib", "hydra.launcher.size=3"])
+    check_options(["hydra/launcher=array", "hydra.launcher.n_per_array=8", "+hydra.launcher.memory_limit=0.5"])
+    check_options(["hydra/launcher=array", "hydra.launcher.n_per_array=null"])
+    with pytest.raises(ConfigError, match="n_per_array"):
+        check_options(["hydra/launcher=array", "hydra.launcher.n_per_array=x"])
+
+
+def test_the_launchers_configuration_is_what_its_options_take() -> None:
+    from hydra_plugins.normlab_array import ArrayLauncher
+    from normlab.launcher import ArrayLauncherConf
+
+    config = {key: value for key, value in vars(ArrayLauncherConf()).items() if key != "_target_"}
+    assert config == Options().model_dump()
+    assert ArrayLauncherConf._target_ == f"{ArrayLauncher.__module__}.{ArrayLauncher.__name__}"
+    assert ArrayLauncher(**config)._largest("cpu") == LARGEST["cpu"]
+    assert ArrayLauncher(**config | {"n_per_array": 3})._largest("gpu") == 3
+    assert json.dumps(config)
