@@ -49,7 +49,7 @@ def cells(device: str, norms: Sequence[str], quick: bool) -> Iterator[Cell]:
     for norm, batch in [*((norm, BATCH) for norm in norms), *((SWEPT, batch) for batch in BATCHES[device])]:
         for arm in arms:
             found[Cell(norm, batch, arm, usual[batch] if arm in ("H", "R4") else 1)] = None
-    for batch in (2, 8, BATCH):
+    for batch in (2, BATCH):
         for size in SIZES[device]:
             if size * batch <= MOST[device]:
                 found |= {Cell(SWEPT, batch, arm, size): None for arm in ("H", "R4")}

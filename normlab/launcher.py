@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from normlab.config import Job, parse
 from normlab.errors import ConfigError, NormlabError
+from normlab.grouping import arrays
 from normlab.job import BEGAN, ONLY, end_with_parent
 from normlab.progress import note, settled
 from normlab.settings import Settings
-from normlab.training.grouping import arrays
 
 __all__ = ["ArrayLauncher", "ArrayLauncherConf", "check_options"]
 
@@ -90,10 +90,11 @@ class ArrayLauncher(JoblibLauncher):  # type: ignore[misc]  # mypy sees only our
         if not waiting:
             return
         from joblib import Parallel, cpu_count, delayed  # type: ignore[import-untyped, unused-ignore]  # 0.2 seconds
+        from joblib.externals.loky.process_executor import TerminatedWorkerError  # type: ignore[import-untyped, unused-ignore]
 
         accelerator = _accelerator([job.settings for job in waiting])
-        most = cpu_count() if self.options.n_jobs < 1 else self.options.n_jobs
-        workers = 1 if accelerator == "gpu" else most
+        usual = 1 if accelerator == "gpu" else cpu_count()
+        workers = usual if self.options.n_jobs < 1 else self.options.n_jobs
         self.joblib["n_jobs"] = workers
         groups, single = arrays([job.settings for job in waiting], self._largest(accelerator), workers)
         groups, odd = _without_odd_layers(waiting, groups)
@@ -102,9 +103,13 @@ class ArrayLauncher(JoblibLauncher):  # type: ignore[misc]  # mypy sees only our
             note(diary, f"{waiting[index].folder.name} runs singly: {reason}")
         for group in groups:
             note(diary, f"an array of {len(group)} runs: {', '.join(waiting[i].folder.name for i in group)}")
-        failed = Parallel(n_jobs=min(workers, max(1, len(groups))), backend="loky", batch_size=1)(
-            delayed(train)([waiting[index] for index in group], self.options.memory_limit) for group in groups
-        )
+        try:
+            failed = Parallel(n_jobs=min(workers, max(1, len(groups))), backend="loky", batch_size=1)(
+                delayed(train)([waiting[index] for index in group], self.options.memory_limit) for group in groups
+            )
+        except TerminatedWorkerError:
+            note(diary, "a process that trained an array died: what it leaves undone runs singly")
+            return
         for group, reason in zip(groups, failed, strict=True):
             if reason is not None:
                 note(diary, f"an array of {len(group)} runs failed ({reason}): they run singly")

@@ -38,6 +38,7 @@ Every setting with its default:
 Examples:
   python -m normlab.train norm=ln l1=1e-3 seed=3 epochs=20 accelerator=gpu
   python -m normlab.train -m norm=bn,ln,gn l1=0,1e-3 seed=0,1,2
+  python -m normlab.train -m norm=bn,ln,gn 'seed=range(8)' batch_size=8 hydra/launcher=array
   python -m normlab.train study=replication_quick
   python -m normlab.train norm=custom norm.target=package.module:Class norm.options='{{eps: 1e-3}}'
   tensorboard --logdir lightning_logs

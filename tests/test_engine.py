@@ -286,7 +286,7 @@ def test_on_cpu_nothing_is_recorded() -> None:
 
 
 def test_bytes_per_image_by_hand() -> None:
-    """Without a norm autograd keeps what goes into convolutions, ReLU's and the pool's results, and the pool's indices."""
+    """Without a norm autograd keeps what goes into convolutions and what comes out of ReLU and the pool."""
     net = initial_model(load("norm=none")).net
     maps = 784 + 10 * 676 + 20 * 576 + 10 * 576 + 10 * 144 + 20 * 100 + 12 * 64 + 12 * 36
     small = 12 + 10 + 10

@@ -3,8 +3,8 @@
 import pytest
 
 from normlab.config import load
+from normlab.grouping import FREE, arrays, key, refusal
 from normlab.settings import Settings
-from normlab.training.grouping import FREE, arrays, key, refusal
 
 
 @pytest.mark.parametrize(

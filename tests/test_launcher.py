@@ -62,7 +62,8 @@ class Kills(Fits):
     """Ends the process that trains it as an array, and only that."""
 
     def forward(self, x):
-        if x.requires_grad and torch._C._functorch.maybe_current_level() is not None and os.environ.get("KILL"):
+        together = torch._C._functorch.maybe_current_level() is not None
+        if together and self.training and len(x) > 4 and os.environ.get("KILL"):  # with 4 images it is tried out
             os._exit(9)
         return super().forward(x)
 '''
@@ -150,7 +151,7 @@ def test_an_array_that_kills_its_process_loses_no_run(tmp_path: Path, layers: st
     [
         ("Fits", None),
         ("Branches", "cannot run for several networks at once"),
-        ("Draws", "gives other results in an array"),
+        ("Draws", "cannot run for several networks at once"),
         ("Remembers", "gives other results in an array"),
     ],
 )

@@ -18,7 +18,7 @@ FLOORS = [
     {"record"},
     {"study"},
     {"config"},
-    {"custom", "randomness", "nets", "analysis", "progress"},
+    {"custom", "grouping", "randomness", "nets", "analysis", "progress"},
     {"data", "byhand"},
     {"training"},
     {"summary", "job"},

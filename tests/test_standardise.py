@@ -120,10 +120,10 @@ def test_single_precision_is_no_less_exact_than_torchs() -> None:
     assert ours <= max(torchs, 5e-6)
 
 
-@pytest.mark.parametrize("case", ["eval", "contiguous", "wide", "without scales", "cumulative", "mixed precision"])
+@pytest.mark.parametrize("case", ["eval", "contiguous", "without scales", "cumulative", "mixed precision"])
 def test_everywhere_else_batch_norm_is_torchs_own(case: str) -> None:
     options = {"without scales": {"affine": False}, "cumulative": {"momentum": None}}.get(case, {})
-    channels = 80 if case == "wide" else 4
+    channels = 4
     ours, torchs = pair(channels, **options)
     x = maps(6, channels, 5, 5)
     if case == "eval":

@@ -1,7 +1,7 @@
 """y = γ · (x - μ) / sqrt(σ² + ε) + β on channels_last maps, by few passes over memory: where torch's kernels are slow.
 
-On CPU torch has no good channels_last kernel for statistics over a batch of few channels, for more than a handful of
-groups, or for single channels. Here the pixels of an image lie as rows of several pixels, wide enough for vector
+On CPU torch has no good channels_last kernel for statistics over a batch, for more than a handful of groups, or for
+single channels. Here the pixels of an image lie as rows of several pixels, wide enough for vector
 instructions, and every pass runs in place over one buffer.
 """
 
@@ -55,9 +55,8 @@ class _Sets:
 
     def per_channel(self, rows: torch.Tensor) -> torch.Tensor:
         """Sums over pixels, and over images where the batch shares: (C,) or (N, C)."""
-        if self.groups is None:
-            return rows.sum((0, 1)).view(self.k, self.c).sum(0)
-        return rows.sum(1).view(self.n, self.k, self.c).sum(1)
+        sums = rows.sum((0, 1) if self.groups is None else 1)
+        return sums if self.k == 1 else sums.view(*sums.shape[:-1], self.k, self.c).sum(-2)
 
     def share(self, sums: torch.Tensor) -> torch.Tensor:
         """Means over the sets from sums per channel: (C,) or (N, groups)."""
@@ -69,6 +68,8 @@ class _Sets:
 
     def wide(self, values: torch.Tensor) -> torch.Tensor:
         """(C,) or (N, C), as they meet rows."""
+        if self.k == 1:
+            return values if values.dim() == 1 else values.unsqueeze(1)
         return values.repeat(self.k) if values.dim() == 1 else values.repeat(1, self.k).unsqueeze(1)
 
 

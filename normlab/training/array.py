@@ -45,7 +45,7 @@ def train_array(
     memory_limit: float | None = None,
     told: Told | None = None,
 ) -> Iterator[Record]:
-    """Trains runs that can share a computation (`normlab.training.grouping`) and leaves each one's files in its folder,
+    """Trains runs that can share a computation (`normlab.grouping`) and leaves each one's files in its folder,
     all but result.json: the records for that come in the order of the runs, each when its other files stand.
 
     Args:

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.nn.functional import nll_loss
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from normlab.data.datamodule import Batch
@@ -27,16 +27,19 @@ class Measures(nn.Module):
         super().__init__()
         # checking the arguments costs more than counting
         self.acc = MulticlassAccuracy(CLASSES, average="micro", validate_args=False)
-        self.ce = MeanMetric(nan_strategy="disable")  # by default a nan is left out, and a diverged loss looks fine
+        # Sums: a MeanMetric that does not look for nan takes no weights, and one that does leaves a nan out, so that a
+        # diverged loss looks fine.
+        self.ce, self.images = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
 
     def update(self, log_prob: torch.Tensor, labels: torch.Tensor, ce: torch.Tensor) -> None:
         self.acc.update(log_prob, labels)
-        self.ce.update(ce, len(labels))
+        self.ce.update(ce * len(labels))
+        self.images.update(len(labels))
 
     def results(self) -> dict[str, torch.Tensor]:
-        results = {"acc": self.acc.compute(), "ce": self.ce.compute()}
-        self.acc.reset()
-        self.ce.reset()
+        results = {"acc": self.acc.compute(), "ce": self.ce.compute() / self.images.compute()}
+        for metric in (self.acc, self.ce, self.images):
+            metric.reset()
         return results
 
 

@@ -6,22 +6,23 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from normlab.grouping import refusal
 from normlab.nets import make_norm
 from normlab.nets.folded import apply, fold, unfold
 from normlab.nets.stack import Stack
 from normlab.settings import NORM_CHANNELS, Settings
-from normlab.training.grouping import refusal
 
 __all__ = ["unfoldable"]
 
-NETWORKS, IMAGES, STEPS = 2, 4, 2
+NETWORKS, AT_ONCE, IMAGES, STEPS = 3, 2, 4, 2
 
 
 def unfoldable(settings: Settings) -> str | None:
     """Why a run has to be trained by itself, in one line; None where an array gives it the same results.
 
-    A user's layer is tried: two copies with different weights take two training steps and one in eval mode, alone and
-    side by side through `torch.func`. Outputs, gradients and buffers have to agree.
+    A user's layer is tried: three copies with different weights take two training steps and one in eval mode, alone and
+    through `torch.func`, two side by side and then the third, as the engine does it. Outputs, gradients and buffers
+    have to agree.
     """
     if (reason := refusal(settings)) or settings.norm.name != "custom":
         return reason
@@ -48,10 +49,16 @@ def _same_in_array(layers: Sequence[nn.Module], channels: int) -> bool:
         training = step < STEPS
         maps = torch.randn(len(layers), IMAGES, channels, 6, 6, requires_grad=True)
         weights = stack.parameters.clone().requires_grad_()
-        together = unfold(
-            apply(template, stack.named(weights), stack.buffers, fold(maps), len(layers), training=training),
-            len(layers),
-        )
+        parts = []
+        for low in range(0, len(layers), AT_ONCE):
+            high = low + AT_ONCE
+            parameters, buffers = (
+                {name: values[low:high] for name, values in of.items()} for of in (stack.named(weights), stack.buffers)
+            )
+            some = maps[low:high]
+            said = apply(template, parameters, buffers, fold(some), len(some), training=training)
+            parts.append(unfold(said, len(some)))
+        together = torch.cat(parts)
         alone = torch.stack([layer.train(training)(own) for layer, own in zip(layers, maps, strict=True)])
         found = [[together], [alone]]
         if training:
