@@ -89,8 +89,7 @@ class ArrayLauncher(JoblibLauncher):  # type: ignore[misc]  # mypy sees only our
         waiting = [job for job in jobs if not settled(job, int(os.environ.get(BEGAN, "0")))]
         if not waiting:
             return
-        from joblib import Parallel, cpu_count, delayed  # type: ignore[import-untyped, unused-ignore]  # 0.2 seconds
-        from joblib.externals.loky.process_executor import TerminatedWorkerError  # type: ignore[import-untyped, unused-ignore]
+        from joblib import cpu_count  # type: ignore[import-untyped, unused-ignore]  # 0.2 seconds
 
         accelerator = _accelerator([job.settings for job in waiting])
         usual = 1 if accelerator == "gpu" else cpu_count()
@@ -103,19 +102,33 @@ class ArrayLauncher(JoblibLauncher):  # type: ignore[misc]  # mypy sees only our
             note(diary, f"{waiting[index].folder.name} runs singly: {reason}")
         for group in groups:
             note(diary, f"an array of {len(group)} runs: {', '.join(waiting[i].folder.name for i in group)}")
-        try:
-            failed = Parallel(n_jobs=min(workers, max(1, len(groups))), backend="loky", batch_size=1)(
-                delayed(train)([waiting[index] for index in group], self.options.memory_limit) for group in groups
-            )
-        except TerminatedWorkerError:
-            note(diary, "a process that trained an array died: what it leaves undone runs singly")
-            return
-        for group, reason in zip(groups, failed, strict=True):
-            if reason is not None:
-                note(diary, f"an array of {len(group)} runs failed ({reason}): they run singly")
+        if groups:
+            runs = [[waiting[index] for index in group] for group in groups]
+            for reason in _in_workers(
+                runs, self.options.memory_limit, min(workers, len(groups)), cpu_count() // workers
+            ):
+                note(diary, f"an array failed ({reason}): its runs are done singly")
 
     def _largest(self, accelerator: str) -> int:
         return self.options.n_per_array or LARGEST[accelerator]
+
+
+def _in_workers(groups: Sequence[Sequence[Job]], memory_limit: float | None, workers: int, threads: int) -> list[str]:
+    """Trains arrays in processes of their own, so that a death of one does not end the sweep; gives why some failed.
+
+    `threads`: of a process, where the runs leave it open.
+    """
+    from joblib.externals.loky import ProcessPoolExecutor  # type: ignore[import-untyped, unused-ignore]
+    from joblib.externals.loky.process_executor import BrokenProcessPool  # type: ignore[import-untyped, unused-ignore]
+
+    pool = ProcessPoolExecutor(workers, env={"OMP_NUM_THREADS": str(max(1, threads))})
+    try:
+        found = [pool.submit(train, group, memory_limit) for group in groups]
+        return [reason for future in found if (reason := future.result()) is not None]
+    except BrokenProcessPool:
+        return ["its process died: is there enough memory?"]
+    finally:
+        pool.shutdown(kill_workers=True)
 
 
 def train(jobs: Sequence[Job], memory_limit: float | None) -> str | None:

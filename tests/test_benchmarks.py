@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.clock import BATCH, WARM_UP, rate, read
-from benchmarks.machine import flops_per_image
+from benchmarks import scale, study_results
+from benchmarks.clock import BATCH, WARM_UP, Steps, rate, read
+from benchmarks.hfta import fused
+from benchmarks.machine import bytes_per_image, flops_per_image
 from benchmarks.plain import PlainNet
 from benchmarks.results import Measurement, cells, summarise
 from benchmarks.samples import cut, write_as_mnist
+from benchmarks.study import cells as study_cells
+from benchmarks.study_results import Cell, Machine, rows
+from benchmarks.study_results import Measurement as StudyMeasurement
+from benchmarks.study_results import markdown as study_markdown
 from benchmarks.throughput import ArmError, main, together
 from normlab.data.sources import load
 from normlab.nets import Net
@@ -45,26 +51,34 @@ def test_flops_by_hand(norm: str) -> None:
     assert flops_per_image(norm) == 2 * (2 * first + 3 * others)  # the first layer has no gradient of its input
 
 
+def test_bytes_by_hand() -> None:
+    """Without a norm: every map is written once and read by what follows, there and back."""
+    maps = [784, 6760, 6760, 11520, 11520, 5760, 1440]  # input, conv and ReLU of blocks 1 and 2, 1x1, pool
+    assert 4 * 3 * sum(maps) < bytes_per_image("none") < 4 * 8 * sum(maps)
+    assert bytes_per_image("gn") > bytes_per_image("none")
+
+
 def test_rate_of_one_process() -> None:
     slow_start = [float(step**2) for step in range(WARM_UP)]
     steps = slow_start + [slow_start[-1] + 0.5 * step for step in range(1, 31)]
-    assert rate([steps]) == pytest.approx(BATCH / 0.5)
+    assert rate([Steps(steps)]) == pytest.approx(BATCH / 0.5)
+    assert rate([Steps(steps, 24)]) == pytest.approx(24 / 0.5)
 
 
 def test_rate_of_two_is_the_sum_while_both_train() -> None:
     first = [0.1 * step for step in range(100)]
     second = [2.03 + 0.2 * step for step in range(50)]
-    assert rate([first, second]) == pytest.approx(BATCH / 0.1 + BATCH / 0.2)
+    assert rate([Steps(first), Steps(second)]) == pytest.approx(BATCH / 0.1 + BATCH / 0.2)
 
 
 def test_rate_refuses_processes_one_after_the_other() -> None:
     first = [0.1 * step for step in range(100)]
     with pytest.raises(ValueError, match="same time"):
-        rate([first, [step + 8 for step in first]])
+        rate([Steps(first), Steps([step + 8 for step in first])])
 
 
 def test_steps_are_found_in_what_an_arm_prints() -> None:
-    assert read('Epoch 0: 100 %\n\n{"steps": [1.0, 2.5]}\nwarning\n') == [1.0, 2.5]
+    assert read('Epoch 0: 100 %\n\n{"steps": [1.0, 2.5], "images": 48}\nwarning\n') == Steps([1.0, 2.5], 48)
     with pytest.raises(ValueError, match="no steps"):
         read("Epoch 0\n")
 
@@ -138,3 +152,121 @@ def test_missing_mnist_is_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "MNIST is not on this machine" in error
+
+
+# benchmarks.study
+
+
+@pytest.mark.parametrize("norm", ["bn", "ln", "gn"])
+def test_networks_fused_the_usual_way_are_ours(norm: str) -> None:
+    nets = [Net(norm) for _ in range(3)]
+    whole = fused(3, norm)
+    state = [net.state_dict() for net in nets]
+    names = [name for name in state[0] if "running" not in name and "batches" not in name]
+    for parameter, name in zip(whole.parameters(), names, strict=True):
+        parameter.data = torch.cat([of[name] for of in state])
+    images = torch.rand(4, 3, 28, 28)
+    scores = whole(images).view(4, 3, 10)
+    for index, net in enumerate(nets):
+        torch.testing.assert_close(scores[:, index].log_softmax(1), net(images[:, index : index + 1]))
+
+
+def machine(**changes: object) -> Machine:
+    values = {
+        "name": "a processor", "cores": 2, "peak": 1e11, "bandwidth": 1e10, "flops": {"gn": 1e7}, "bytes": {"gn": 1e6},
+        "load": 0.0, "versions": {"torch": "2"}, "command": "python -m benchmarks.study", "device": "cpu",
+    }  # fmt: skip
+    return Machine(**values | changes)  # type: ignore[arg-type]
+
+
+def measured(arm: str, batch: int, networks: int, processes: int, *rates: float) -> list[StudyMeasurement]:
+    return [StudyMeasurement(i, "gn", batch, arm, networks, processes, r, 6.0) for i, r in enumerate(rates, start=1)]
+
+
+def test_rows_of_a_study() -> None:
+    found = [
+        *measured("R4", 8, 24, 2, 6000, 5000, 7000),
+        *measured("R0", 8, 1, 1, 1000, 1100, 1200),
+        *measured("R1", 8, 1, 1, 2000, 2200, 2100),
+        *measured("R4", 2, 24, 2, 3000),
+    ]
+    table = rows(found, machine())
+    assert [(row.cell.batch, row.cell.arm) for row in table] == [(2, "R4"), (8, "R0"), (8, "R1"), (8, "R4")]
+    array = table[-1]
+    assert (array.rate, array.span) == (6000, (5000, 7000))
+    assert array.by == (pytest.approx(6000 / 1100), pytest.approx(6000 / 2100))
+    assert table[0].by == (None, None), "nothing to compare with at that batch size"
+    assert array.warm == pytest.approx(360)  # 6,000 images/s are 0.1 epochs/s of 60,000 images
+    images = 2 * 24 * 12 * 60_000
+    assert array.cold == pytest.approx(3600 * 2 * 24 * 12 / (6 + images / 6000))
+    assert array.fma == pytest.approx(6000 * 1e7 / 1e11)
+    assert array.memory == pytest.approx(6000 * 1e6 / 1e10)
+    lines = study_markdown(table, machine(load=2.0)).splitlines()
+    assert len([line for line in lines if line.startswith("| gn")]) == 4
+    assert any("busy" in line for line in lines)
+
+
+def test_figures_of_a_study_hold_its_points() -> None:
+    found = [m for arm in ("R0", "R1", "R2") for b in (2, 8, 128) for m in measured(arm, b, 1, 1, 100.0 * b)]
+    found += [
+        m for arm in ("H", "R4") for n in (1, 4, 16) for b in (2, 8) for m in measured(arm, b, n, 2, 50.0 * b * n)
+    ]
+    table = rows(found, machine())
+    by_batch, by_size = study_results.by_batch(table, machine()), study_results.by_size(table, machine())
+    lines = {line.get_label(): line.get_xydata().tolist() for line in by_batch.axes[0].lines}
+    assert lines["plain Lightning script"] == [[2, 12], [8, 48], [128, 768]]
+    assert lines["normlab array"] == [[2, 96], [8, 384]], "the fastest size of each"
+    sizes = {line.get_label(): line.get_xydata().tolist() for line in by_size.axes[0].lines}
+    assert sizes["normlab array, batch 8"] == [[1, 24], [4, 96], [16, 384]]
+    assert len(sizes) == 4
+    names = [name for name, content in study_results.figures(table, machine()) if content]
+    assert names == ["study-batch.png", "study-batch.svg", "study-array.png", "study-array.svg"]
+
+
+def test_every_target_of_the_issue_is_measured_on_both_devices() -> None:
+    for device, arms in (("cpu", {"R0", "R1", "R2", "H", "R4"}), ("gpu", {"R0", "R1", "R3", "H", "R4"})):
+        wanted = list(study_cells(device, ("bn", "ln", "gn"), quick=False))
+        assert len(set(wanted)) == len(wanted)
+        assert {cell.arm for cell in wanted} == arms
+        assert {cell.norm for cell in wanted if cell.batch == 128 and cell.arm == "R4"} == {"bn", "ln", "gn"}
+        assert {2, 8, 32, 128, 512} == {cell.batch for cell in wanted if cell.arm == "R0"}
+        assert {1, 4, 16, 256} <= {cell.networks for cell in wanted if cell.arm == "R4" and cell.batch == 2}
+
+
+def test_the_cost_model_finds_what_points_were_made_of() -> None:
+    a, b = 0.004, 0.0003
+    found = []
+    for batch, networks in [(2, 1), (2, 24), (2, 256), (8, 24), (128, 4), (512, 1)]:
+        passes = scale.passes(Cell("gn", batch, "R4", networks))
+        seconds = a * passes + b * networks * batch
+        found += measured("R4", batch, networks, 2, 2 * batch * networks / seconds)
+    model = scale.fit(scale.points(found, "R4"))
+    assert (model.a, model.b) == (pytest.approx(a), pytest.approx(b))
+    assert scale.passes(Cell("gn", 2, "R4", 256)) == 8, "32 networks of 2 images a pass"
+    assert "+0 %" in "\n".join(scale.table(found)) or "−0 %" in "\n".join(scale.table(found))
+
+
+def test_the_document_has_the_tables_of_the_benchmark() -> None:
+    """docs/scale.md and docs/study.md say what docs/study.csv holds."""
+    found = scale.read(REPOSITORY / "docs" / "study.csv")
+    text = (REPOSITORY / "docs" / "scale.md").read_text(encoding="utf-8")
+    for line in scale.table(found):
+        assert line in text, line
+    lines = (REPOSITORY / "docs" / "study.md").read_text(encoding="utf-8").splitlines()
+    table = [line.split(" | ") for line in lines if line.startswith("| ")][2:]
+    any_needs = dict.fromkeys(("bn", "ln", "gn"), 1.0)
+    medians = {row.cell: f"{row.rate:,.0f}" for row in rows(found, machine(flops=any_needs, bytes=any_needs))}
+    assert len(table) == len(medians)
+    for norm, batch, arm, networks, images_per_s, *_ in table:
+        cell = Cell(norm.removeprefix("| "), int(batch), arm.split()[0], int(networks or 1))
+        assert medians[cell] == images_per_s, cell
+
+
+@pytest.mark.slow
+def test_whole_study_benchmark(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.study", "--data", "digits", "--quick", "--device", "cpu", "--out"]
+    done = subprocess.run([*command, str(tmp_path)], cwd=REPOSITORY, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "R4 normlab array" in done.stdout
+    assert len((tmp_path / "study.csv").read_text().splitlines()) == 1 + 5
+    assert (tmp_path / "study-batch.png").stat().st_size > 5000
