@@ -31,7 +31,7 @@ class ArrayLauncherConf:
 
     _target_: str = "hydra_plugins.normlab_array.ArrayLauncher"
     n_per_array: int | None = None  # runs of an array at most; null: 24 on CPU, 64 on a GPU
-    memory_limit: float | None = None  # GiB for what a step of an array keeps; null: half of what is free
+    memory_limit: float | None = None  # GiB for what a step of an array keeps; null: half of a GPU's memory
     n_jobs: int = -1  # processes at the same time; -1: as many as cores, and one on a GPU
     pre_dispatch: str = "2*n_jobs"  # as joblib's
 
@@ -108,6 +108,8 @@ class ArrayLauncher(JoblibLauncher):  # type: ignore[misc]  # mypy sees only our
                 runs, self.options.memory_limit, min(workers, len(groups)), cpu_count() // workers
             ):
                 note(diary, f"an array failed ({reason}): its runs are done singly")
+        if all(settled(job, int(os.environ.get(BEGAN, "0"))) for job in jobs):
+            self.joblib["n_jobs"] = 1  # nothing is left to do: no workers to start for that
 
     def _largest(self, accelerator: str) -> int:
         return self.options.n_per_array or LARGEST[accelerator]

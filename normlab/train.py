@@ -120,7 +120,7 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
 def _launch(arguments: list[str], one_by_one: bool = False) -> None:
     """Hydra does the runs. One by one: a run is handed out when the one before has ended, still to a worker."""
     workers = any(f"hydra/launcher={name}" in arguments for name in ("joblib", "array"))
-    sys.argv[1:] = [*arguments, *["hydra.launcher.pre_dispatch='1'"] * (one_by_one and workers)]
+    sys.argv[1:] = [*arguments, *["hydra.launcher.pre_dispatch=1"] * (one_by_one and workers)]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(do)()
 
 

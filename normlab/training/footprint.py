@@ -1,7 +1,7 @@
 """How many networks share one forward pass: what is fastest, within the memory that there is."""
 
 import copy
-import os
+import math
 
 import torch
 from torch import nn
@@ -18,12 +18,18 @@ def networks_at_once(
     """How many of so many networks go through one forward and backward pass together: at least 1.
 
     On CPU as many as make `IMAGES_A_PASS` images; on a GPU all of them, since it is never busy enough. Both within
-    `memory_limit` (GiB; None: half of what is free on the device), by what the pass keeps for its way back.
+    `memory_limit` (GiB; None: half of a GPU's memory), by what the pass keeps for its way back. What happens to be free
+    does not count: the last bits of a result may depend on this number.
     """
     wanted = networks if device.type == "cuda" else -(-IMAGES_A_PASS // batch_size)
-    limit = memory_limit * GIB if memory_limit is not None else _free(device) / 2
-    fits = int(limit / (bytes_per_image(net) * batch_size))
-    return max(1, min(wanted, networks, fits))
+    if memory_limit is not None:
+        limit = memory_limit * GIB
+    elif device.type == "cuda":
+        limit = torch.cuda.mem_get_info(device)[1] / 2
+    else:
+        limit = math.inf
+    fits = min(networks, limit / (bytes_per_image(net) * batch_size))
+    return max(1, min(wanted, int(fits)))
 
 
 def bytes_per_image(net: nn.Module) -> float:
@@ -45,12 +51,3 @@ def bytes_per_image(net: nn.Module) -> float:
         net(images.contiguous(memory_format=torch.channels_last))
     weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
     return 1.5 * sum(size for where, size in kept.items() if where not in weights) / len(images)
-
-
-def _free(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # not on every system
-        return 4 * GIB

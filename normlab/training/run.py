@@ -65,7 +65,7 @@ def run_array(
     `interrupted`. Raises what stops all of them, and leaves no record then: each may still be done singly.
 
     Args:
-        memory_limit: GiB for what a step keeps; None: by what is free.
+        memory_limit: GiB for what a step keeps; None: half of a GPU's memory.
     """
     console = Console(quiet=True)
     settings = [with_data(each, console) for each in settings]
