@@ -1,1 +1,1 @@
-"""How fast normlab trains, beside the script that it replaces: `python -m benchmarks.throughput`."""
+"""How fast normlab trains, beside the script that it replaces: `python -m benchmarks.study`."""

@@ -47,7 +47,8 @@ def smallest_margin(differences: Sequence[float]) -> float:
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("benchmarks.equivalence", description=__doc__)
     parser.add_argument("--seeds", type=int, default=30)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--batch", type=int, default=32, help="images a step: with 32, two networks share a pass")
     parser.add_argument("--norms", nargs="+", choices=NORMS, default=NORMS)
     parser.add_argument("--out", type=Path, help="write the table there")
@@ -56,7 +57,7 @@ def main(given: Sequence[str] | None = None) -> int:
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     jobs = os.cpu_count() or 1
     for norm in args.norms:
-        words = [settings(norm, seed, args.epochs, args.batch) for seed in range(args.seeds)]
+        words = [settings(norm, seed, args.epochs, args.batch) for seed in range(args.first, args.first + args.seeds)]
         parts = [words[i::jobs] for i in range(jobs)]
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
@@ -78,7 +79,7 @@ def main(given: Sequence[str] | None = None) -> int:
         print(lines[-1], flush=True)
     device = describe_device(torch.device("cpu"))["name"]
     made = ", ".join(f"{name} {number}" for name, number in versions().items())
-    words_given = f"--seeds {args.seeds} --epochs {args.epochs} --batch {args.batch}"
+    words_given = f"--seeds {args.seeds} --first {args.first} --epochs {args.epochs} --batch {args.batch}"
     lines += [
         "",
         f"`python -m benchmarks.equivalence {words_given}`; digits, 500 test images (one is 0.2 pp); {device}; {made}.",

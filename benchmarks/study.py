@@ -61,6 +61,7 @@ class Bench:
 
     Attributes:
         workers: by norm and batch size, what R0 was fastest with in the trials.
+        peak, bandwidth: FLOP/s and bytes/s, the best of all repetitions.
     """
 
     def __init__(self, data: str, device: str, folder: Path) -> None:
@@ -68,9 +69,16 @@ class Bench:
         self.measurements: list[Measurement] = []
         self.workers: dict[tuple[str, int], int] = {}
         self.processes = torch.get_num_threads() if device == "cpu" else 1
+        self.peak = self.bandwidth = 0.0
+
+    def measure_machine(self) -> None:
+        where, threads = "cuda" if self.device == "gpu" else "cpu", torch.get_num_threads()
+        self.peak = max(self.peak, peak(threads, device=where))
+        self.bandwidth = max(self.bandwidth, bandwidth(threads, device=where))
 
     def measure_all(self, wanted: Sequence[Cell], repetitions: int) -> None:
         for repetition in range(1, repetitions + 1):
+            self.measure_machine()
             turn = repetition % len(ARMS)
             order = [*ARMS][turn:] + [*ARMS][:turn]
             for cell in sorted(wanted, key=lambda c: (c.norm, c.batch, c.networks > 1, c.networks, order.index(c.arm))):
@@ -163,8 +171,8 @@ def main(given: Sequence[str] | None = None) -> int:
     machine = Machine(
         name=describe_device(torch.device(where))["name"],
         cores=threads,
-        peak=peak(threads, device=where),
-        bandwidth=bandwidth(threads, device=where),
+        peak=bench.peak,
+        bandwidth=bench.bandwidth,
         flops={norm: flops_per_image(norm) for norm in norms},
         bytes={norm: bytes_per_image(norm) for norm in norms},
         load=load_before,

@@ -24,7 +24,7 @@ COLOURS = {"R0": "#6B6B6B", "R1": "#3E81C9", "R2": "#01468F", "R3": "#7448CA", "
 MARKERS = dict(zip(ARMS, "oshP^D", strict=True))
 EPOCH = 60_000  # images: MNIST
 RUN = 12  # epochs of a run, normlab's default
-BUSY = 0.5  # load before the start from which the figures are not to be trusted
+BUSY = 0.5  # load before the start from which it is said
 HEADINGS = (
     "norm", "batch", "arm", "networks", "images/s", "range", "model-epochs/h", "cold", "x R0", "x R1", "% FMA",
     "% memory", "start-up s",
@@ -138,7 +138,7 @@ def text(row: Row) -> tuple[str, ...]:
 
 def notes(machine: Machine) -> list[str]:
     """What was measured, on what and how: without it the figures say nothing."""
-    busy = " (busy: do not trust the figures)" if machine.load > BUSY else ""
+    busy = " (not idle when it began: the first figures may be low)" if machine.load > BUSY else ""
     mega = [
         f"{norm} {machine.flops[norm] / 1e6:.2f} MFLOP, {machine.bytes[norm] / 1e6:.2f} MB" for norm in machine.flops
     ]

@@ -203,7 +203,7 @@ def test_rows_of_a_study() -> None:
     assert array.memory == pytest.approx(6000 * 1e6 / 1e10)
     lines = study_markdown(table, machine(load=2.0)).splitlines()
     assert len([line for line in lines if line.startswith("| gn")]) == 4
-    assert any("busy" in line for line in lines)
+    assert any("not idle" in line for line in lines)
 
 
 def test_figures_of_a_study_hold_its_points() -> None:
