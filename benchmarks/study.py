@@ -43,7 +43,7 @@ def cells(device: str, norms: Sequence[str], quick: bool) -> Iterator[Cell]:
     arms = ["R0", "R1", "R2" if device == "cpu" else "R3", "H", "R4"]
     usual = USUAL[device]
     if quick:
-        yield from (Cell(SWEPT, 32, arm, 4 if arm in ("H", "R4") else 1) for arm in arms)
+        yield from (Cell(SWEPT, 32, arm, 2 if arm in ("H", "R4") else 1) for arm in arms)
         return
     found: dict[Cell, None] = {}  # in order, each once
     for norm, batch in [*((norm, BATCH) for norm in norms), *((SWEPT, batch) for batch in BATCHES[device])]:
@@ -134,7 +134,7 @@ def steps_of(cell: Cell, device: str) -> int:
     """Steps of a measurement: enough for a few seconds, at least twice the warm-up."""
     per_step = cell.batch * cell.networks
     most = 300 if device == "cpu" else 600
-    return max(2 * WARM_UP, min(most, 12_800 // per_step))
+    return max(2 * WARM_UP, min(most, 25_600 // per_step))
 
 
 def main(given: Sequence[str] | None = None) -> int:
