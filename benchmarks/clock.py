@@ -1,18 +1,23 @@
 """One clock for every arm: when each step of training ended, in a time that all processes of a machine share."""
 
 import json
+import os
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
 import torch
+from torch.distributed import FileStore
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 BATCH = 128  # images a step, where an arm is not told another number
 HELD_OUT = 1000  # images that every arm validates on after its epoch, when the clock has stopped
 WARM_UP = 10  # steps before the clock starts: they allocate memory and wait for the first workers
+MEETING = "NORMLAB_BENCHMARK_MEETING"  # environment: how many processes meet after their warm-up, and in which file
+PATIENCE = timedelta(minutes=5)  # to wait for the slowest of them
 
 
 class Steps(NamedTuple):
@@ -36,6 +41,8 @@ class Clock:
     def _note(self, *_: Any) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # steps are queued: the clock must wait for this one
+        if len(self.ends) == WARM_UP - 1:
+            meet()
         self.ends.append(time.monotonic())
 
     def watch_engine(self) -> Any:
@@ -53,6 +60,17 @@ class Clock:
     def print(self) -> None:
         """One line, which `read` finds among all that an arm prints."""
         print(f"\n{json.dumps({'steps': self.ends, 'images': self.images})}", flush=True)
+
+
+def meet() -> None:
+    """Waits until all processes of an arm are here: they start at different speeds and are measured together."""
+    count, path = os.environ.get(MEETING, "1 -").split(maxsplit=1)
+    if count == "1":
+        return
+    store = FileStore(path, int(count))
+    if store.add("here", 1) == int(count):
+        store.set("all", "here")
+    store.wait(["all"], PATIENCE)
 
 
 def read(output: str) -> Steps:

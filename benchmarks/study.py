@@ -20,13 +20,12 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.arms import code_of, say, together
 from benchmarks.clock import BATCH, HELD_OUT, WARM_UP
 from benchmarks.machine import bandwidth, bytes_per_image, flops_per_image, peak
 from benchmarks.samples import cut, write_as_mnist
 from benchmarks.study_results import ARMS, Cell, Machine, Measurement, figures, markdown, rows, show
-from benchmarks.throughput import ArmError, say, together
 from normlab.data.sources import load
-from normlab.errors import NormlabError
 from normlab.training.device import describe_device, versions
 
 NORMS = ("bn", "ln", "gn")
@@ -139,10 +138,24 @@ def steps_of(cell: Cell, device: str) -> int:
 
 def main(given: Sequence[str] | None = None) -> int:
     """The command line; the exit code: 0, 1 when an arm failed, 2 when the images are not there, 130 when stopped."""
+    args = arguments(given)
+    load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    wanted = [cell for cell in cells(args.device, args.norms, args.quick) if args.quick or cell.batch in args.batches]
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(args.data, args.device, Path(folder))
+        code = code_of(lambda: bench.measure_all(wanted, 1 if args.quick else args.reps))
+    if not code:
+        report(bench, args, sorted({cell.norm for cell in wanted}), load_before)
+    return code
+
+
+def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     show_defaults = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser("benchmarks.study", description=__doc__, formatter_class=show_defaults)
+    batches = sorted({batch for of in BATCHES.values() for batch in of})
     parser.add_argument("--reps", type=int, default=3, help="repetitions of every cell")
     parser.add_argument("--norms", nargs="+", choices=NORMS, default=NORMS, help="which to measure at batch 128")
+    parser.add_argument("--batches", nargs="+", type=int, choices=batches, default=batches, help="batch sizes")
     parser.add_argument("--data", choices=("mnist", "digits"), default="mnist", help="digits: to try it without MNIST")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="gpu" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="one small cell an arm, to see whether it works")
@@ -150,27 +163,15 @@ def main(given: Sequence[str] | None = None) -> int:
     args = parser.parse_args(given)
     if args.reps < 1:
         parser.error("--reps must be 1 or more")
-    load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    threads = torch.get_num_threads()
-    wanted = list(cells(args.device, args.norms, args.quick))
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(args.data, args.device, Path(folder))
-            bench.measure_all(wanted, 1 if args.quick else args.reps)
-    except NormlabError as error:
-        say(f"benchmarks: {getattr(error, 'summary', error)}")
-        return 2
-    except ArmError as error:
-        say(str(error))
-        return 1
-    except KeyboardInterrupt:
-        say("benchmarks: stopped")
-        return 130
+    return args
+
+
+def report(bench: Bench, args: argparse.Namespace, norms: Sequence[str], load_before: float) -> None:
+    """Prints the table and, where a folder was given, writes it, its figures and all single measurements."""
     where = "cuda" if args.device == "gpu" else "cpu"
-    norms = sorted({cell.norm for cell in wanted})
     machine = Machine(
         name=describe_device(torch.device(where))["name"],
-        cores=threads,
+        cores=torch.get_num_threads(),
         peak=bench.peak,
         bandwidth=bench.bandwidth,
         flops={norm: flops_per_image(norm) for norm in norms},
@@ -189,7 +190,6 @@ def main(given: Sequence[str] | None = None) -> int:
             csv.writer(stream, lineterminator="\n").writerows([Measurement._fields, *bench.measurements])
         for name, content in figures(table, machine):
             (args.out / name).write_bytes(content)
-    return 0
 
 
 if __name__ == "__main__":

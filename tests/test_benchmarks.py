@@ -9,17 +9,14 @@ import pytest
 import torch
 
 from benchmarks import scale, study_results
-from benchmarks.clock import BATCH, WARM_UP, Steps, rate, read
+from benchmarks.arms import ArmError, together
+from benchmarks.clock import BATCH, MEETING, WARM_UP, Steps, rate, read
 from benchmarks.hfta import fused
 from benchmarks.machine import bytes_per_image, flops_per_image
 from benchmarks.plain import PlainNet
-from benchmarks.results import Measurement, cells, summarise
 from benchmarks.samples import cut, write_as_mnist
-from benchmarks.study import cells as study_cells
-from benchmarks.study_results import Cell, Machine, rows
-from benchmarks.study_results import Measurement as StudyMeasurement
-from benchmarks.study_results import markdown as study_markdown
-from benchmarks.throughput import ArmError, main, together
+from benchmarks.study import cells, main
+from benchmarks.study_results import Cell, Machine, Measurement, markdown, rows
 from normlab.data.sources import load
 from normlab.nets import Net
 
@@ -83,26 +80,6 @@ def test_steps_are_found_in_what_an_arm_prints() -> None:
         read("Epoch 0\n")
 
 
-def test_medians_and_ratios() -> None:
-    rates = {"R0": [1000.0, 2000.0, 1500.0], "R1": [3000.0, 4200.0, 3300.0], "R2": [4800.0, 4000.0, 4500.0]}
-    measured = [
-        Measurement(repetition, "gn", arm, 0, value, 5.0 + repetition)
-        for arm, values in rates.items()
-        for repetition, value in enumerate(values, start=1)
-    ]
-    trial = Measurement(0, "gn", "R0", 1, 1e6, 99.0)
-    rows = {row.arm: row for row in summarise([trial, *reversed(measured)], {"gn": 1e7}, peak=1e11)}
-    assert list(rows) == ["R0", "R1", "R2"]
-    assert rows["R0"][2:6] == (1500, (1000, 2000), 1, (1, 1))
-    assert rows["R1"][2:6] == (3300, (3000, 4200), pytest.approx(2.2), pytest.approx((2.1, 3.0)))
-    assert rows["R2"].ratio == 3
-    assert rows["R2"].ratio_span == (2, pytest.approx(4.8))
-    assert rows["R1"].share == pytest.approx(0.33)
-    assert rows["R1"].startup_s == 7
-    assert [cells(row, judged=True)[6] for row in rows.values()] == ["", "≥ 2: met", "≥ 3.2: missed"]
-    assert [cells(row, judged=False)[6] for row in rows.values()] == ["", "≥ 2", "≥ 3.2"]
-
-
 def test_torchvision_reads_what_we_write(tmp_path: Path) -> None:
     from torchvision.datasets import MNIST
 
@@ -123,16 +100,28 @@ def test_a_failing_arm_shows_what_it_said() -> None:
         together([["benchmarks.nowhere"]])
 
 
-@pytest.mark.slow
-def test_whole_benchmark(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.throughput", "--data", "digits", "--quick", "--norms", "gn", "--out"]
-    done = subprocess.run([*command, str(tmp_path)], cwd=REPOSITORY, env=os.environ, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "R2 two normlab runs, one thread each" in done.stdout
-    lines = (tmp_path / "throughput.csv").read_text().splitlines()
-    assert len(lines) == 1 + 3 + 3  # heading, a trial for each number of workers, one repetition of three arms
-    table = [line for line in (tmp_path / "throughput.md").read_text().splitlines() if line.startswith("| gn")]
-    assert len(table) == 3
+def test_a_failing_arm_stops_the_others() -> None:
+    with pytest.raises(ArmError, match=r"No module named 'benchmarks.nowhere'"):
+        together([["http.server", "0", "--bind", "127.0.0.1"], ["benchmarks.nowhere"]])
+
+
+def test_processes_meet_after_their_warm_up(tmp_path: Path) -> None:
+    """One that starts two seconds late is waited for."""
+    code = (
+        "import sys, time; from benchmarks.clock import Clock; clock = Clock(); time.sleep(float(sys.argv[1])); "
+        "[(time.sleep(0.001), clock._note()) for _ in range(15)]; clock.print()"
+    )
+    environment = os.environ | {MEETING: f"2 {tmp_path / 'meeting'}"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, late], cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for late in ("0", "2")
+    ]
+    first, second = (read(process.communicate(timeout=60)[0]).ends for process in processes)
+    assert second[0] - first[0] > 0.5, "they started together: the test says nothing"
+    assert abs(first[WARM_UP - 1] - second[WARM_UP - 1]) < 0.4
+    assert first[WARM_UP - 1] > second[WARM_UP - 2]
 
 
 def test_missing_mnist_is_one_line(
@@ -152,9 +141,6 @@ def test_missing_mnist_is_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "MNIST is not on this machine" in error
-
-
-# benchmarks.study
 
 
 @pytest.mark.parametrize("norm", ["bn", "ln", "gn"])
@@ -179,8 +165,8 @@ def machine(**changes: object) -> Machine:
     return Machine(**values | changes)  # type: ignore[arg-type]
 
 
-def measured(arm: str, batch: int, networks: int, processes: int, *rates: float) -> list[StudyMeasurement]:
-    return [StudyMeasurement(i, "gn", batch, arm, networks, processes, r, 6.0) for i, r in enumerate(rates, start=1)]
+def measured(arm: str, batch: int, networks: int, processes: int, *rates: float) -> list[Measurement]:
+    return [Measurement(i, "gn", batch, arm, networks, processes, r, 6.0) for i, r in enumerate(rates, start=1)]
 
 
 def test_rows_of_a_study() -> None:
@@ -201,7 +187,7 @@ def test_rows_of_a_study() -> None:
     assert array.cold == pytest.approx(3600 * 2 * 24 * 12 / (6 + images / 6000))
     assert array.fma == pytest.approx(6000 * 1e7 / 1e11)
     assert array.memory == pytest.approx(6000 * 1e6 / 1e10)
-    lines = study_markdown(table, machine(load=2.0)).splitlines()
+    lines = markdown(table, machine(load=2.0)).splitlines()
     assert len([line for line in lines if line.startswith("| gn")]) == 4
     assert any("not idle" in line for line in lines)
 
@@ -225,7 +211,7 @@ def test_figures_of_a_study_hold_its_points() -> None:
 
 def test_every_target_of_the_issue_is_measured_on_both_devices() -> None:
     for device, arms in (("cpu", {"R0", "R1", "R2", "H", "R4"}), ("gpu", {"R0", "R1", "R3", "H", "R4"})):
-        wanted = list(study_cells(device, ("bn", "ln", "gn"), quick=False))
+        wanted = list(cells(device, ("bn", "ln", "gn"), quick=False))
         assert len(set(wanted)) == len(wanted)
         assert {cell.arm for cell in wanted} == arms
         assert {cell.norm for cell in wanted if cell.batch == 128 and cell.arm == "R4"} == {"bn", "ln", "gn"}
