@@ -9,7 +9,7 @@ __all__ = ["FREE", "arrays", "key", "refusal"]
 
 # What may differ inside an array: a value a network is all that the computation needs of it.
 FREE = {
-    "seed", "l1", "penalty", "dropout", "lr", "schedule", "momentum", "weight_decay", "gradient_clip",
+    "seed", "l1", "penalty", "dropout", "lr", "lr_per", "schedule", "momentum", "weight_decay", "gradient_clip",
     "log_dir", "name", "force",
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ No torch here: a wrong setting is answered at once.
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -17,6 +18,8 @@ from normlab.places import choices, group_values, source_digest
 __all__ = ["NORM_CHANNELS", "Augment", "Data", "Norm", "Penalty", "Settings", "dotted", "flatten"]
 
 NORM_CHANNELS = (10, 20, 20, 12, 12)  # channels at the five norms of `normlab.nets.Net`; a test holds the two together
+
+LATER = {"weight_standardization": False, "lr_per": None, "train_size": None}  # settings of newer versions, unused
 
 Scalar = bool | int | float | str | None
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -57,6 +60,10 @@ class Norm(Model):
                 takes = f"it takes {', '.join(usual)}" if usual else "it takes none"
                 raise ValueError(f"norm.{unknown[0]} is no option of norm={value['name']}; {takes}")
             options = usual | options
+            if value.get("name") != "custom":  # null: as if it were not there
+                options = {key: given for key, given in options.items() if given is not None}
+                if "channels_per_group" in options:
+                    options.pop("num_groups", None)
         return value | {"options": options}
 
     @model_validator(mode="after")
@@ -84,7 +91,7 @@ def _plain(value: Any) -> bool:
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    """The ranges of the options that the package's own norms share."""
+    """The ranges of the options that the package's own norms have."""
 
     def number(key: str, kind: type | tuple[type, ...] = (int, float)) -> Any:
         value = options[key]
@@ -92,21 +99,38 @@ def _check_options(options: Mapping[str, Any]) -> None:
             raise ValueError(f"norm.{key}={value}: write a {'whole ' if kind is int else ''}number")
         return value
 
-    if "eps" in options and not 0 < number("eps") < float("inf"):
-        raise ValueError(f"norm.eps={options['eps']}: must be above 0")
-    if "momentum" in options and not 0 <= number("momentum") <= 1:
-        raise ValueError(f"norm.momentum={options['momentum']}: must be between 0 and 1")
-    if "affine" in options and not isinstance(options["affine"], bool):
-        raise ValueError(f"norm.affine={options['affine']}: choose one of true, false")
-    if "num_groups" in options:
-        given = number("num_groups", int)
+    for key, (kind, low, high, words) in RANGES.items():
+        if key in options and not low <= number(key, kind) <= high:
+            raise ValueError(f"norm.{key}={options[key]}: must be {words}")
+    for key in ("affine", "threshold"):
+        if key in options and not isinstance(options[key], bool):
+            raise ValueError(f"norm.{key}={options[key]}: choose one of true, false")
+    for key in ("num_groups", "channels_per_group"):
         fits = [g for g in range(1, min(NORM_CHANNELS) + 1) if all(c % g == 0 for c in NORM_CHANNELS)]
-        if given not in fits:
+        if key in options and number(key, int) not in fits:
             widths = ", ".join(map(str, sorted(set(NORM_CHANNELS))))
             raise ValueError(
-                f"norm.num_groups={given} does not divide the channels ({widths}): choose one of "
+                f"norm.{key}={options[key]} does not divide the channels ({widths}): choose one of "
                 f"{', '.join(map(str, fits))}"
             )
+    if "begin" in options and not options["begin"] < min(options["r_end"], options["d_end"]):
+        steps = ", ".join(f"norm.{key}={options[key]}" for key in ("begin", "r_end", "d_end"))
+        raise ValueError(f"{steps}: begin must come before both ends")
+
+
+FINITE, TINY = sys.float_info.max, sys.float_info.min
+REAL = (int, float)
+RANGES: dict[str, tuple[type | tuple[type, ...], float, float, str]] = {  # kind, least, most, in words
+    "eps": (REAL, TINY, FINITE, "above 0"),
+    "momentum": (REAL, 0, 1, "between 0 and 1"),
+    "virtual_batch_size": (int, 1, FINITE, "1 or more"),
+    "r_max": (REAL, 1, FINITE, "1 or more"),
+    "d_max": (REAL, 0, FINITE, "0 or more"),
+    "begin": (int, 0, FINITE, "0 or more"),
+    "r_end": (int, 1, FINITE, "1 or more"),
+    "d_end": (int, 1, FINITE, "1 or more"),
+    "alpha": (REAL, -FINITE, FINITE, "finite"),
+}
 
 
 class Data(Model):
@@ -151,14 +175,17 @@ class Settings(Model):
     penalty: Penalty = Penalty()
     dropout: Annotated[Finite, Field(ge=0, lt=1)] = 0.0
     placement: Literal["post", "pre"] = "post"
+    weight_standardization: bool = False
     epochs: Annotated[int, Field(ge=1)] = 12
     batch_size: Annotated[int, Field(ge=1)] = 128
     lr: Annotated[Finite, Field(gt=0)] = 0.1
+    lr_per: Annotated[int, Field(ge=1)] | None = None
     schedule: Literal["onecycle", "constant"] = "onecycle"
     momentum: Annotated[Finite, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[Finite, Field(ge=0)] = 0.0
     gradient_clip: Annotated[Finite, Field(gt=0)] | None = 1.0
     augment: Augment = Augment()
+    train_size: Annotated[int, Field(ge=1)] | None = None
     val_size: Annotated[int, Field(ge=0)] | None = None
     test_curve: bool = False
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -188,12 +215,22 @@ class Settings(Model):
             raise ValueError(f"penalty.scope=norm: norm={self.norm.name} has no scales here to be penalised")
         return self
 
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate that a step of `batch_size` images has at the peak of the schedule.
+
+        With `lr_per` it scales linearly (Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 2.1).
+        """
+        return self.lr if self.lr_per is None else self.lr * self.batch_size / self.lr_per
+
     def identity(self) -> dict[str, Any]:
         """Every setting that can change the result, as plain nested values."""
         # The number of threads changes the last bits, as the machine does; it is recorded with the device.
-        return self.model_dump(
+        values = self.model_dump(
             exclude={"log_dir": True, "name": True, "force": True, "threads": True, "data": {"root", "download"}}
         )
+        # What came later is left out where it is not used: older runs answer the same question.
+        return {key: value for key, value in values.items() if key not in LATER or value != LATER[key]}
 
     def config_hash(self) -> str:
         """12 hexadecimal digits over `identity()`: equal exactly where two runs ask the same question."""
@@ -245,7 +282,7 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     values = dotted(config)
     for place in ("log_dir", "name", "force", "threads", "data.root", "data.download"):
         values.pop(place, None)
-    return {"norm": values.pop("norm.name"), "data": values.pop("data.name")} | values
+    return {"norm": values.pop("norm.name"), "data": values.pop("data.name")} | LATER | values
 
 
 def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

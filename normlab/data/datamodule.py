@@ -95,13 +95,14 @@ class ImageData(LightningDataModule):
         name: mnist, fashion_mnist, kmnist or digits.
         root, download: where to look first, and whether to fetch what is nowhere.
         batch_size: training images a step; the last step of an epoch takes what is left.
+        train_size: training images used, drawn from those that are not held out; None: all of them.
         val_size: training images held out; None: 5,000, or a tenth of a smaller set.
         rotation, shift: largest augmentation either way, in degrees and pixels.
         test_curve: whether `fit` scores the test set after every epoch, for drawing only.
         seed: of the held-out split, the order of images and the augmentation.
 
     Raises `DataError` from `setup` where the data cannot be had, and `ConfigError` where val_size leaves no image to
-    train on.
+    train on, or fewer than train_size.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class ImageData(LightningDataModule):
         root: str | None = None,
         download: bool = True,
         batch_size: int = 128,
+        train_size: int | None = None,
         val_size: int | None = None,
         rotation: float = 7.0,
         shift: float = 2.0,
@@ -119,7 +121,8 @@ class ImageData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.dataset, self.root, self.download = name, root, download
-        self.batch_size, self.val_size, self.test_curve, self.seed = batch_size, val_size, test_curve, seed
+        self.train_size, self.val_size, self.test_curve, self.seed = train_size, val_size, test_curve, seed
+        self.batch_size = batch_size
         self.rotation, self.shift = rotation, shift
         self.classes: tuple[str, ...] = ()
         self._epoch = -1
@@ -153,12 +156,18 @@ class ImageData(LightningDataModule):
         if val_size >= len(everything):
             held = f"val_size={val_size} leaves none of the {len(everything)} training images of {self.dataset}"
             raise ConfigError(held)
+        left = len(everything) - val_size
+        train_size = left if self.train_size is None else self.train_size
+        if train_size > left:
+            raise ConfigError(
+                f"train_size={train_size}: only {left} training images of {self.dataset} are not held out"
+            )
         order = torch.randperm(len(everything), generator=generator(Stream.SPLIT, self.seed))
         self.val = Resident(*everything.pool, order[:val_size].sort().values)
-        self.train = Resident(*everything.pool, order[val_size:].sort().values)
+        self.train = Resident(*everything.pool, order[val_size : val_size + train_size].sort().values)
         # By the histogram of the 256 grey values: exact, and without a float copy of every pixel.
         self._grey = grey
-        counts = grey - grey_counts(self.val.images)
+        counts = grey - grey_counts(self.val.images) if train_size == left else grey_counts(self.train.images)
         values = torch.arange(256, dtype=torch.float64) / 255
         mean = (counts * values).sum() / counts.sum()
         self.mean = mean.item()

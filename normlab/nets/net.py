@@ -9,6 +9,7 @@ from torch import nn
 
 from normlab.nets.dropout import Dropout
 from normlab.nets.norms import make_norm
+from normlab.nets.weight_standard import StandardisedConv2d
 
 __all__ = ["PLACEMENTS", "Net"]
 
@@ -34,6 +35,7 @@ class Net(nn.Module):
         dropout: the share of activations that blocks 1, 3 and 5 drop while training (`do` above), in [0, 1).
         placement: "post" puts the norm after ReLU, "pre" before it.
         norm_options: what the named norm is built with, such as {"num_groups": 4}.
+        weight_standardization: whether the 3x3 convolutions standardise their filters, see `StandardisedConv2d`.
 
     No convolution has a bias. `forward` returns log-probabilities of shape (N, 10).
 
@@ -47,6 +49,7 @@ class Net(nn.Module):
         dropout: float = 0.0,
         placement: str = "post",
         norm_options: Mapping[str, Any] | None = None,
+        weight_standardization: bool = False,
     ) -> None:
         super().__init__()
         if placement not in PLACEMENTS:
@@ -54,17 +57,21 @@ class Net(nn.Module):
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout={dropout} is outside [0, 1)")
         options = dict(norm_options or {})
-        build = norm if callable(norm) else lambda num_channels: make_norm(norm, num_channels, **options)
+
+        def build(num_channels: int, side: int) -> nn.Module:
+            if callable(norm):
+                return norm(num_channels)
+            return make_norm(norm, num_channels, size=(side, side), **options)
 
         # Every convolution is drawn before the first norm is built, so that one seed gives all norms the same start,
         # a user's layer that draws random numbers included.
-        conv = partial(nn.Conv2d, kernel_size=3, bias=False)
+        conv = partial(StandardisedConv2d if weight_standardization else nn.Conv2d, kernel_size=3, bias=False)
         convs = [conv(1, 10), conv(10, 20), conv(10, 20), conv(20, 12), conv(12, 12)]
-        squeeze = conv(20, 10, kernel_size=1)
-        classify = conv(12, 10, kernel_size=1)
+        squeeze = nn.Conv2d(20, 10, kernel_size=1, bias=False)
+        classify = nn.Conv2d(12, 10, kernel_size=1, bias=False)
 
-        def block(conv: nn.Conv2d, p: float) -> nn.Sequential:
-            relu_norm = [("relu", nn.ReLU()), ("norm", build(conv.out_channels))]
+        def block(conv: nn.Conv2d, side: int, p: float) -> nn.Sequential:
+            relu_norm = [("relu", nn.ReLU()), ("norm", build(conv.out_channels, side))]
             block = nn.Sequential()
             for name, layer in [("conv", conv), *(relu_norm if placement == "post" else reversed(relu_norm))]:
                 block.add_module(name, layer)
@@ -72,13 +79,13 @@ class Net(nn.Module):
                 block.add_module("dropout", Dropout(p))
             return block
 
-        self.block1 = block(convs[0], dropout)
-        self.block2 = block(convs[1], 0.0)
+        self.block1 = block(convs[0], 26, dropout)
+        self.block2 = block(convs[1], 24, 0.0)
         self.squeeze = squeeze
         self.pool = nn.MaxPool2d(2)
-        self.block3 = block(convs[2], dropout)
-        self.block4 = block(convs[3], 0.0)
-        self.block5 = block(convs[4], dropout)
+        self.block3 = block(convs[2], 10, dropout)
+        self.block4 = block(convs[3], 8, 0.0)
+        self.block5 = block(convs[4], 6, dropout)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), classify, nn.Flatten(), nn.LogSoftmax(dim=1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

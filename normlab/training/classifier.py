@@ -54,7 +54,7 @@ class Classifier(LightningModule):
     Every hyper-parameter is a plain value, so that `load_from_checkpoint` reads a checkpoint with weights only.
 
     Args:
-        norm, norm_options, dropout, placement: of `Net`.
+        norm, norm_options, dropout, placement, weight_standardization: of `Net`.
         l1: λ ≥ 0. scope: which parameters it covers. method: "subgradient" adds λ·sign(w) to the gradient;
             "proximal" soft-thresholds by lr·λ after the step.
         lr: learning rate; the peak with schedule "onecycle" (Smith & Topin 2019), which warms up for 30 % of the steps
@@ -68,6 +68,7 @@ class Classifier(LightningModule):
         norm_options: Mapping[str, Any] | None = None,
         dropout: float = 0.0,
         placement: str = "post",
+        weight_standardization: bool = False,
         l1: float = 0.0,
         scope: str = "weights",
         method: str = "subgradient",
@@ -83,7 +84,8 @@ class Classifier(LightningModule):
         self.l1, self.method = l1, method
         self.lr_used = 0.0
         # channels_last: convolutions of so few channels run about a third faster in it on CPU
-        self.net = Net(norm, dropout, placement, norm_options).to(memory_format=torch.channels_last)
+        net = Net(norm, dropout, placement, norm_options, weight_standardization)
+        self.net = net.to(memory_format=torch.channels_last)
         self.penalised = list(penalised(self.net, scope).values())
         self.running = Measures()
         self.penalty = MeanMetric(nan_strategy="disable")

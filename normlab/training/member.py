@@ -144,7 +144,7 @@ def _count(progress: Any, total: int, current: int) -> None:
 
 def learning_rates(settings: Settings, steps: int) -> list[float]:
     """The learning rate at each of so many steps, and after the last one: what torch's own schedule gives."""
-    return _learning_rates(settings.lr, settings.schedule, steps)
+    return _learning_rates(settings.peak_lr, settings.schedule, steps)
 
 
 @cache
