@@ -63,8 +63,8 @@ class Bench:
         peak, bandwidth: FLOP/s and bytes/s, the best of all repetitions.
     """
 
-    def __init__(self, data: str, device: str, folder: Path) -> None:
-        self.data, self.device, self.folder = data, device, folder
+    def __init__(self, data: str, device: str, folder: Path, *, quick: bool) -> None:
+        self.data, self.device, self.folder, self.quick = data, device, folder, quick
         self.measurements: list[Measurement] = []
         self.workers: dict[tuple[str, int], int] = {}
         self.processes = torch.get_num_threads() if device == "cpu" else 1
@@ -76,6 +76,7 @@ class Bench:
         self.bandwidth = max(self.bandwidth, bandwidth(threads, device=where))
 
     def measure_all(self, wanted: Sequence[Cell], repetitions: int) -> None:
+        load(self.data)  # images that are not there are told before anything is measured
         for repetition in range(1, repetitions + 1):
             self.measure_machine()
             turn = repetition % len(ARMS)
@@ -85,7 +86,7 @@ class Bench:
 
     def measure(self, repetition: int, cell: Cell) -> None:
         if cell.arm == "R0" and (cell.norm, cell.batch) not in self.workers:
-            tried = {n: together([self._plain(cell, n)])[0] for n in WORKERS}
+            tried = {n: together([self._plain(cell, n)])[0] for n in (WORKERS[:1] if self.quick else WORKERS)}
             self.workers[cell.norm, cell.batch] = max(tried, key=lambda n: tried[n])
         found, startup = together(self._commands(cell))
         processes = len(self._commands(cell))
@@ -113,27 +114,25 @@ class Bench:
         return [fused] * self.processes
 
     def _shared(self, cell: Cell) -> list[str]:
-        images = str(steps_of(cell, self.device) * cell.batch)
+        images = str(self._images(cell))
         words = ["--norm", cell.norm, "--batch", str(cell.batch), "--accelerator", self.device]
         return [*words, "--data", self.data, "--images", images]
+
+    def _images(self, cell: Cell) -> int:
+        """Training images of a network: enough for a few seconds, at least for twice the warm-up."""
+        most = 0 if self.quick else 300 if self.device == "cpu" else 600
+        return cell.batch * max(2 * WARM_UP, min(most, 25_600 // (cell.batch * cell.networks)))
 
     def _ours(self, cell: Cell, *more: str) -> list[str]:
         return ["benchmarks.ours", *self._shared(cell), *more]
 
     def _plain(self, cell: Cell, workers: int) -> list[str]:
-        root = self.folder / str(steps_of(cell, self.device) * cell.batch)
+        root = self.folder / str(self._images(cell))
         if not root.exists():
             root.mkdir()
             write_as_mnist(cut(load(self.data), int(root.name), HELD_OUT), root)
         words = ["--norm", cell.norm, "--batch", str(cell.batch), "--accelerator", self.device]
         return ["benchmarks.plain", *words, "--root", str(root), "--workers", str(workers)]
-
-
-def steps_of(cell: Cell, device: str) -> int:
-    """Steps of a measurement: enough for a few seconds, at least twice the warm-up."""
-    per_step = cell.batch * cell.networks
-    most = 300 if device == "cpu" else 600
-    return max(2 * WARM_UP, min(most, 25_600 // per_step))
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -142,7 +141,7 @@ def main(given: Sequence[str] | None = None) -> int:
     load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     wanted = [cell for cell in cells(args.device, args.norms, args.quick) if args.quick or cell.batch in args.batches]
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(args.data, args.device, Path(folder))
+        bench = Bench(args.data, args.device, Path(folder), quick=args.quick)
         code = code_of(lambda: bench.measure_all(wanted, 1 if args.quick else args.reps))
     if not code:
         report(bench, args, sorted({cell.norm for cell in wanted}), load_before)

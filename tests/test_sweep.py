@@ -283,7 +283,7 @@ def test_durations(seconds: float, told: str) -> None:
     assert duration(seconds) == told
 
 
-STUDY = ["study=replication_quick", "norm=bn,gn", "seed=0,1", "epochs=2", "accelerator=cpu"]
+STUDY = ["study=replication_quick", "norm=bn", "seed=0,1,2", "epochs=2", "accelerator=cpu"]  # with L1 and without
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[str]:
@@ -313,12 +313,12 @@ def test_killed_and_started_again_it_ends_with_the_same_tables(tmp_path: Path) -
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     before = {file: file.read_bytes() for file in results(tmp_path / "b") if '"completed"' in file.read_text()}
-    assert 0 < len(before) < 8, "it was killed on its way"
+    assert 0 < len(before) < 6, "it was killed on its way"
 
     again = start(tmp_path / "b")
     told, _ = again.communicate(timeout=400)
     assert again.returncode == 0, told
-    assert len(results(tmp_path / "b")) == 8
+    assert len(results(tmp_path / "b")) == 6
     for file, content in before.items():
         assert file.read_bytes() == content, "what stood finished was left alone"
     for place in ("a", "b"):
@@ -334,9 +334,9 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
     both = [start(tmp_path) for _ in range(2)]
     told = [process.communicate(timeout=400)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], told
-    assert len(results(tmp_path)) == 8
+    assert len(results(tmp_path)) == 6
     for process_told in told:
-        assert "8 runs: 8 completed" in process_told
+        assert "6 runs: 6 completed" in process_told
     workers = {file.name.split(".")[-2] for file in tmp_path.rglob("events.out.tfevents.*")}  # their process ids
     assert len(workers) > 2
 
