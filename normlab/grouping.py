@@ -7,6 +7,8 @@ from normlab.settings import Settings
 
 __all__ = ["FREE", "arrays", "key", "refusal"]
 
+MANY = 4
+
 # What may differ inside an array: a value a network is all that the computation needs of it.
 FREE = {
     "seed", "l1", "penalty", "dropout", "lr", "lr_per", "schedule", "momentum", "weight_decay", "gradient_clip",
@@ -30,8 +32,8 @@ def key(settings: Settings) -> str:
 def arrays(settings: Sequence[Settings], largest: int, workers: int = 1) -> tuple[list[list[int]], dict[int, str]]:
     """How runs are divided into arrays, by their index, the largest first; and why the others run singly.
 
-    An array has at most `largest` runs. Where several workers train at the same time, a group is split so that each
-    gets an equal part of it.
+    An array has at most `largest` runs. Groups are split so that every worker gets a part of each, unless there are so
+    many of them (`MANY` a worker) that all are busy anyway: a large array is the faster one.
     """
     groups: dict[str, list[int]] = {}
     single: dict[int, str] = {}
@@ -45,6 +47,7 @@ def arrays(settings: Sequence[Settings], largest: int, workers: int = 1) -> tupl
         if len(group) == 1:
             single[group[0]] = "no other run of this sweep has its norm, batch size, epochs, data and device"
             continue
-        parts = max(-(-len(group) // largest), min(workers, len(group) // 2))
+        shares = workers if len(groups) < MANY * workers else 1
+        parts = max(-(-len(group) // largest), min(shares, len(group) // 2))
         found += [group[len(group) * i // parts : len(group) * (i + 1) // parts] for i in range(parts)]
     return sorted(found, key=len, reverse=True), single

@@ -48,8 +48,7 @@ class Norm(Model):
         given = value.pop("options", None) or {}
         if not isinstance(given, Mapping):
             raise ValueError(f"norm.options={given}: write a mapping, such as {{eps: 1e-3}}")
-        options = dict(given)
-        options |= {key: value.pop(key) for key in list(value) if key not in ("name", "target")}
+        options = {key: value.pop(key) for key in list(value) if key not in ("name", "target")} | dict(given)
         if value.get("name", "bn") in choices("norm"):
             usual = {
                 k: v for k, v in group_values("norm", value.get("name", "bn")).items() if k not in cls.model_fields

@@ -15,14 +15,14 @@ from normlab.record import Record
 
 __all__ = ["parallel", "sweep"]
 
-ARRAYS_PAY = 32  # images a step: on CPU an array is the faster way up to here (docs/study.md)
+ARRAYS_PAY = 32  # images a step: on CPU an array is the faster way up to here, and no slower above (docs/study.md)
 IDLE = 2  # launches that begin nothing before it is no use to launch again
 
 
 def parallel(overrides: Sequence[str], jobs: Sequence[Job]) -> list[str]:
     """What a study adds to its command line to use the whole machine. Nothing where that says how to launch.
 
-    On a GPU the array launcher; on CPU a process a core, with arrays where all batches are so small that they pay.
+    On a GPU the array launcher; on CPU a process a core, with arrays where some batches are so small that they pay.
     """
     if any(override.startswith("hydra/launcher=") for override in overrides) or len(jobs) < 2:
         return []
@@ -33,7 +33,7 @@ def parallel(overrides: Sequence[str], jobs: Sequence[Job]) -> list[str]:
     from joblib import cpu_count  # type: ignore[import-untyped, unused-ignore]  # respects affinity and the limits of containers
 
     processes = f"hydra.launcher.n_jobs={min(cpu_count(), len(jobs))}"
-    if all(job.settings.batch_size <= ARRAYS_PAY for job in jobs):
+    if any(job.settings.batch_size <= ARRAYS_PAY for job in jobs):
         words = ["hydra/launcher=array", processes]
     else:
         # A batch of one run: nobody waits behind a queue of runs that another process could have begun.

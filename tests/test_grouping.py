@@ -46,6 +46,12 @@ def test_every_worker_gets_a_part_of_every_group() -> None:
     assert list(map(len, found)) == [8] * 6
 
 
+def test_many_groups_stay_whole() -> None:
+    sweep = [(f"batch_size={size}", 5) for size in range(1, 9)]
+    assert list(map(len, arrays(runs(*sweep), largest=24, workers=2)[0])) == [5] * 8
+    assert list(map(len, arrays(runs(*sweep[:7]), largest=24, workers=2)[0])) == [3] * 7 + [2] * 7
+
+
 def test_no_array_of_one_is_made_for_a_worker() -> None:
     found, single = arrays(runs(("norm=bn", 3)), largest=24, workers=8)
     assert list(map(len, found)) == [3]

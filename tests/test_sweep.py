@@ -211,7 +211,9 @@ def test_a_study_of_small_batches_takes_arrays(tmp_path: Path, monkeypatch: pyte
     small = jobs_in(tmp_path, "seed=0,1", "batch_size=2,32", "accelerator=cpu")
     assert parallel([], small) == ["hydra/launcher=array", "hydra.launcher.n_jobs=2"]
     mixed = jobs_in(tmp_path, "seed=0,1", "batch_size=2,33", "accelerator=cpu")
-    assert parallel([], mixed)[0] == "hydra/launcher=joblib"
+    assert parallel([], mixed)[0] == "hydra/launcher=array"
+    large = jobs_in(tmp_path, "seed=0,1", "batch_size=33,64", "accelerator=cpu")
+    assert parallel([], large)[0] == "hydra/launcher=joblib"
 
 
 def test_on_a_gpu_it_is_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,25 +302,27 @@ TABLES = ("summary", "comparisons", "claims", "errors", "overlap")
 
 @pytest.mark.slow
 def test_killed_and_started_again_it_ends_with_the_same_tables(tmp_path: Path) -> None:
-    undisturbed = start(tmp_path / "a")
+    undisturbed = start(tmp_path / "a", "seed=0,1")
     told, _ = undisturbed.communicate(timeout=400)
     assert undisturbed.returncode == 0, told
 
     # Its workers outlive it by a second or two: the second start meets them, as a user's would.
-    command = [sys.executable, "-m", "normlab.train", *STUDY, "hydra.launcher.n_jobs=2", f"log_dir={tmp_path / 'b'}"]
-    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "normlab.train", *STUDY, "seed=0,1", "hydra.launcher.n_jobs=2"]
+    killed = subprocess.Popen(
+        [*command, f"log_dir={tmp_path / 'b'}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 200
     while not results(tmp_path / "b") and time.monotonic() < deadline:
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     before = {file: file.read_bytes() for file in results(tmp_path / "b") if '"completed"' in file.read_text()}
-    assert 0 < len(before) < 6, "it was killed on its way"
+    assert 0 < len(before) < 4, "it was killed on its way"
 
-    again = start(tmp_path / "b")
+    again = start(tmp_path / "b", "seed=0,1")
     told, _ = again.communicate(timeout=400)
     assert again.returncode == 0, told
-    assert len(results(tmp_path / "b")) == 6
+    assert len(results(tmp_path / "b")) == 4
     for file, content in before.items():
         assert file.read_bytes() == content, "what stood finished was left alone"
     for place in ("a", "b"):

@@ -14,7 +14,12 @@ from normlab.errors import NormlabError
 
 __all__ = ["Cell", "Sorted", "chosen", "holds", "numeric", "sort", "word"]
 
-PROTOCOL = ("data", "epochs", "val_size")  # how much was learned from, and what was measured: the yardstick itself
+PROTOCOL = (
+    "data",
+    "epochs",
+    "train_size",
+    "val_size",
+)  # how much was learned from, and what was measured: the yardstick itself
 
 
 @dataclass(frozen=True)
