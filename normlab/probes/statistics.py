@@ -1,0 +1,193 @@
+"""Where batch norm's loss at small batches comes from: one trained network, scored with several sets of statistics.
+
+With running averages (what eval mode uses), with precise statistics recomputed over training images, and with the
+statistics of batches as small as those of training, on test and on training images.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+
+__all__ = [
+    "Population",
+    "averaging_layers",
+    "decompose",
+    "log_probs_by_batch",
+    "population",
+    "running_error",
+    "with_statistics",
+]
+
+AT_ONCE = 1024  # images a forward pass, so many batches as fit
+
+Population = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # layer -> mean and biased variance, (C,) each
+
+
+def averaging_layers(net: nn.Module) -> dict[str, nn.BatchNorm2d]:
+    """The layers that normalize by running averages in eval mode, by name: batch norm and its relatives."""
+    return {
+        name: layer
+        for name, layer in net.named_modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None  # type: ignore[misc]
+    }
+
+
+@torch.no_grad()
+def population(net: nn.Module, images: torch.Tensor, size: int = AT_ONCE) -> Population:
+    """Precise statistics of every averaging layer over images (N, 1, 28, 28), which go through in batches of `size`.
+
+    Each batch is normalized by its own statistics, as while training; over batches μ = mean of μ_B and
+    σ² = mean of (σ_B² + μ_B²) - μ², weighted by the number of images. Source: Wu & Johnson 2021, "Rethinking 'Batch' in
+    BatchNorm", section 3.1. Nothing of the network changes.
+    """
+    sums: dict[str, list[torch.Tensor]] = {}
+
+    def note(name: str, x: torch.Tensor) -> None:
+        var, mean = torch.var_mean(x.double(), (0, 2, 3), correction=0)
+        found = [mean * len(x), (var + mean.square()) * len(x)]
+        sums[name] = [a + b for a, b in zip(sums[name], found, strict=True)] if name in sums else found
+
+    layers = averaging_layers(net)
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            handle = layer.register_forward_pre_hook(lambda _, given, name=name: note(name, given[0]))
+            stack.callback(handle.remove)
+        log_probs_by_batch(net, images, size)
+    found = {}
+    for name, (mean, square) in sums.items():
+        mean, square = mean / len(images), square / len(images)
+        dtype = next(net.parameters()).dtype
+        found[name] = (mean.to(dtype), (square - mean.square()).clamp_min(0).to(dtype))
+    return found
+
+
+@torch.no_grad()
+def log_probs_by_batch(net: nn.Module, images: torch.Tensor, size: int) -> torch.Tensor:
+    """Log-probabilities (N, 10) in eval mode, but with the statistics of batches of `size` images, in their order.
+
+    Images that are left over make a smaller last batch. Ghost batch norm takes its own size where that is smaller.
+    """
+    training = net.training
+    net.eval()
+    whole = len(images) // size * size
+    parts = list(images[:whole].split(max(1, AT_ONCE // size) * size)) if whole else []
+    parts += [images[whole:]] if whole < len(images) else []
+    try:
+        with ExitStack() as stack:
+            for layer in averaging_layers(net).values():
+                stack.enter_context(_own_statistics(layer, size))
+            return torch.cat([net(part) for part in parts])
+    finally:
+        net.train(training)
+
+
+@contextmanager
+def _own_statistics(layer: nn.BatchNorm2d, size: int) -> Iterator[None]:
+    """A layer that normalizes every `size` images by their own statistics; its running averages stay as they are."""
+    size = min(size, getattr(layer, "virtual_batch_size", size))
+
+    def normalized(_: nn.Module, given: tuple[torch.Tensor], __: torch.Tensor) -> torch.Tensor:
+        x = given[0]
+        parts = []
+        whole = len(x) // size * size
+        for some in (
+            x[:whole].unflatten(0, (-1, size)) if whole else None,
+            x[None, whole:] if whole < len(x) else None,
+        ):
+            if some is not None:
+                var, mean = torch.var_mean(some, (1, 3, 4), correction=0, keepdim=True)
+                parts.append(((some - mean) * (var + layer.eps).rsqrt()).flatten(0, 1))
+        y = torch.cat(parts)
+        if layer.affine:
+            y = torch.addcmul(layer.bias[:, None, None], y, layer.weight[:, None, None])
+        return y
+
+    handle = layer.register_forward_hook(normalized)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def with_statistics(net: nn.Module, wanted: Population) -> Iterator[None]:
+    """The network with other statistics in the place of its running averages, which come back in the end."""
+    layers = averaging_layers(net)
+    kept = {name: (layer.running_mean.clone(), layer.running_var.clone()) for name, layer in layers.items()}  # type: ignore[union-attr]
+    try:
+        _set(layers, wanted)
+        yield
+    finally:
+        _set(layers, kept)
+
+
+@torch.no_grad()
+def _set(layers: Mapping[str, nn.BatchNorm2d], statistics: Population) -> None:
+    for name, layer in layers.items():
+        mean, var = statistics[name]
+        layer.running_mean.copy_(mean)  # type: ignore[union-attr]
+        layer.running_var.copy_(var)  # type: ignore[union-attr]
+
+
+def running_error(net: nn.Module, precise: Population) -> dict[str, dict[str, float]]:
+    """How far each layer's running averages are from the precise statistics, over its channels:
+
+    - "mean": root mean square of (running μ - μ) / σ, in standard deviations.
+    - "log_var": root mean square of ln((running σ² + ε) / (σ² + ε)): 0.1 is 10 %, either way.
+    """
+    found = {}
+    for name, layer in averaging_layers(net).items():
+        mean, var = (values.double() for values in precise[name])
+        running_mean, running_var = layer.running_mean.double(), layer.running_var.double()  # type: ignore[union-attr]
+        off = (running_mean - mean) / (var + layer.eps).sqrt()
+        ratio = ((running_var + layer.eps) / (var + layer.eps)).log()
+        found[name] = {
+            "mean": off.square().mean().sqrt().item(),
+            "log_var": ratio.square().mean().sqrt().item(),
+        }
+    return found
+
+
+@torch.no_grad()
+def decompose(
+    net: nn.Module,
+    seen: torch.Tensor,
+    train: tuple[torch.Tensor, torch.Tensor],
+    test: tuple[torch.Tensor, torch.Tensor],
+    size: int,
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """A trained network's accuracies, in [0, 1], under several statistics; and `running_error` of each layer.
+
+    - "test_running", "train_running": eval mode, as a network is used.
+    - "test_precise", "train_precise": eval mode with the statistics of `population` over `seen`.
+    - "test_batch", "train_batch": the statistics of batches of `size` images, in the order given: train mode.
+
+    Args:
+        seen: images as training sees them, augmented, (M, 1, 28, 28).
+        train, test: images and labels, without augmentation, in an order that does not sort them by class.
+        size: of the batches in training.
+    """
+    training = net.training
+    net.eval()
+    try:
+        precise = population(net, seen)
+        errors = running_error(net, precise)
+        found: dict[str, float] = {}
+        for part, (images, labels) in {"test": test, "train": train}.items():
+            found[f"{part}_running"] = _accuracy(_in_eval_mode(net, images), labels)
+            with with_statistics(net, precise):
+                found[f"{part}_precise"] = _accuracy(_in_eval_mode(net, images), labels)
+            found[f"{part}_batch"] = _accuracy(log_probs_by_batch(net, images, size), labels)
+    finally:
+        net.train(training)
+    return found, errors
+
+
+def _in_eval_mode(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    return torch.cat([net(part) for part in images.split(AT_ONCE)])
+
+
+def _accuracy(log_prob: torch.Tensor, labels: torch.Tensor) -> float:
+    return (log_prob.argmax(1) == labels).double().mean().item()
