@@ -67,5 +67,7 @@ def ghost_batch_norm(
             f"virtual_batch_size={size} makes a ghost batch of one of {len(x)} images: on maps of 1x1 that is one "
             "number a channel, which has no variance: choose another virtual_batch_size, or larger maps"
         )
-    parts = [batch_norm(ghost, running_mean, running_var, weight, bias, momentum, eps) for ghost in torch.split(x, size)]
+    parts = [
+        batch_norm(ghost, running_mean, running_var, weight, bias, momentum, eps) for ghost in torch.split(x, size)
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
