@@ -15,7 +15,8 @@ from normlab.settings import Settings
 def by_hand(settings: Settings, data: ImageData | None = None) -> Net:
     """The network after training in float64: autograd through the whole loss, no Lightning, only parts are shared."""
     if data is None:
-        data = ImageData(settings.data.name, batch_size=settings.batch_size, rotation=0, shift=0, seed=settings.seed)
+        images = {"batch_size": settings.batch_size, "train_size": settings.train_size, "seed": settings.seed}
+        data = ImageData(settings.data.name, rotation=0, shift=0, **images)
         data.setup()
     torch.manual_seed(stream_seed(Stream.WEIGHTS, settings.seed))
     net = Net(

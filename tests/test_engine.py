@@ -72,7 +72,7 @@ def same(found: Engine, settings: Sequence[Settings], tolerance: float = 1e-8) -
 
 # With frn and its ε of 1e-6 a map that is all but dead is scaled a thousandfold; with ln_elem positions of a flat
 # background all but tie in max-pool. There the single run itself ends elsewhere (by 0.05 and 3e-5) when its first
-# weights change by 1e-15. So frn has a larger ε here, and ln_elem some dropout in every run, which leaves no background flat.
+# weights change by 1e-15. So frn has a larger ε here, and ln_elem dropout throughout, which leaves no background flat.
 SHARED = {
     "gbn": ["norm.virtual_batch_size=12"],
     "brn": ["norm.begin=1", "norm.r_end=4", "norm.d_end=6"],
