@@ -31,11 +31,12 @@ def main() -> None:
 
 
 def axes_figure() -> Figure:
-    """Every norm of the registry that has a cube, in the registry's order."""
+    """A cube for each way in which norms of the registry share statistics: of norms with the same cube the first."""
     from normlab.analysis.axes_picture import SHARING, axes
     from normlab.nets import NORMS
 
-    return axes([name for name in NORMS if name in SHARING])
+    first = {SHARING[name].sets: name for name in reversed(NORMS) if name in SHARING}
+    return axes([name for name in NORMS if name in first.values()])
 
 
 def poster_figure(folder: Path) -> Figure:

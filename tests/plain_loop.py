@@ -15,16 +15,20 @@ from normlab.settings import Settings
 def by_hand(settings: Settings, data: ImageData | None = None) -> Net:
     """The network after training in float64: autograd through the whole loss, no Lightning, only parts are shared."""
     if data is None:
-        data = ImageData(settings.data.name, batch_size=settings.batch_size, rotation=0, shift=0, seed=settings.seed)
+        images = {"batch_size": settings.batch_size, "train_size": settings.train_size, "seed": settings.seed}
+        data = ImageData(settings.data.name, rotation=0, shift=0, **images)
         data.setup()
     torch.manual_seed(stream_seed(Stream.WEIGHTS, settings.seed))
-    net = Net(settings.norm.name, settings.dropout, settings.placement, settings.norm.options)
+    net = Net(
+        settings.norm.name, settings.dropout, settings.placement, settings.norm.options, settings.weight_standardization
+    )
     net = net.double().to(memory_format=torch.channels_last)  # dropout draws its masks in the order of memory
     nesterov, decay = settings.momentum > 0, settings.weight_decay
-    optimizer = torch.optim.SGD(net.parameters(), settings.lr, settings.momentum, weight_decay=decay, nesterov=nesterov)
+    peak = settings.lr if settings.lr_per is None else settings.lr * settings.batch_size / settings.lr_per
+    optimizer = torch.optim.SGD(net.parameters(), peak, settings.momentum, weight_decay=decay, nesterov=nesterov)
     steps = math.ceil(len(data.train) / settings.batch_size) * settings.epochs
     if settings.schedule == "onecycle":
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps, cycle_momentum=False)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, cycle_momentum=False)
     else:
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     covered = list(penalised(net, settings.penalty.scope).values())

@@ -11,7 +11,7 @@ from test_study_figures import texts, words
 
 from normlab.analysis.axes_picture import SHARING, Sharing, axes
 from normlab.analysis.colours import MUTED, norm_colour
-from normlab.nets import NORMS, make_norm
+from normlab.nets import ABOUT, NORMS, make_norm
 
 N, C, SIDE, G = 4, 6, 2, 2
 BUILT_IN = [name for name in NORMS if name != "custom"]
@@ -24,7 +24,8 @@ def test_every_norm_of_the_registry_has_its_cube() -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_sets_are_those_that_the_layer_depends_on(name: str) -> None:
     """An output depends on exactly the inputs with which it shares its statistics."""
-    layer = make_norm(name, C, **({"num_groups": G} if name == "gn" else {})).double().train()
+    options = {"gn": {"num_groups": G}, "gbn": {"virtual_batch_size": 2}, "frn": {"threshold": False}}.get(name, {})
+    layer = make_norm(name, C, size=(SIDE, SIDE), **options).double().train()
     x = torch.randn(N, C, SIDE, SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     jacobian = torch.autograd.functional.jacobian(layer, x).reshape(x.numel(), x.numel())
     depends = jacobian.abs().numpy() > 1e-12
@@ -33,11 +34,18 @@ def test_the_sets_are_those_that_the_layer_depends_on(name: str) -> None:
     np.testing.assert_array_equal(depends, shared)
 
 
-@pytest.mark.parametrize(("name", "many"), [("none", 0), ("bn", C), ("ln", N), ("gn", N * G), ("in", N * C)])
-def test_the_caption_counts_the_statistics(name: str, many: int) -> None:
-    said = words(axes([name], images=N, channels=C, groups=G))
-    told = f"{SHARING[name].count} = {many} means and variances" if many else "no statistics"
-    assert told in said
+COUNTS = {
+    "none": 0, "bn": C, "gbn": N // 2 * C, "brn": C, "ln": N, "ln_elem": N, "ln2d": N * 9, "gn": N * G, "in": N * C,
+    "rms": N, "frn": N * C, "dyt": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_caption_counts_the_statistics(name: str) -> None:
+    """Of means and variances where the layer subtracts a mean, else of mean squares."""
+    said, many = words(axes([name], images=N, channels=C, groups=G, positions=9)), COUNTS[name]
+    kind = "means and variances" if ABOUT[name].centred else "mean squares"
+    assert (f"{SHARING[name].count} = {many} {kind}" if many else "no statistics") in said
     assert len(set(SHARING[name].sets(N, C, 9, G).ravel().tolist()) - {-1}) == many
 
 
@@ -51,8 +59,12 @@ def test_one_set_has_the_norms_colour() -> None:
     drawn = {name: fills(axes([name], images=4, channels=6, positions=3)) for name in SHARING}
     assert {len(found) for found in drawn.values()} == {54}
     counts = {name: found.count(norm_colour(name).upper()) for name, found in drawn.items()}
-    assert counts == {"none": 0, "bn": 3 + 12 + 4, "ln": 18 + 3 + 6, "gn": 9 + 3 + 3, "in": 3 + 3 + 1}
-    assert set(drawn["none"]) == {MUTED.upper()}
+    batch, layer, one_map = 3 + 12 + 4, 18 + 3 + 6, 3 + 3 + 1
+    assert counts == {
+        "none": 0, "bn": batch, "gbn": 3 + 6 + 2, "brn": batch, "ln": layer, "ln_elem": layer, "ln2d": 6 + 1 + 6,
+        "gn": 9 + 3 + 3, "in": one_map, "rms": layer, "frn": one_map, "dyt": 0,
+    }  # fmt: skip
+    assert set(drawn["none"]) == set(drawn["dyt"]) == {MUTED.upper()}
 
 
 @pytest.mark.parametrize(

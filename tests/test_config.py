@@ -22,7 +22,7 @@ def test_the_types_hold_the_defaults_of_conf() -> None:
 
 @pytest.mark.parametrize("name", [name for name in choices("norm") if name != "custom"])
 def test_a_norm_has_the_options_of_its_file(name: str) -> None:
-    options = {key: value for key, value in group_values("norm", name).items() if key != "name"}
+    options = {key: value for key, value in group_values("norm", name).items() if key != "name" and value is not None}
     assert Norm(name=name).options == options == load(f"norm={name}").norm.options
 
 
@@ -36,7 +36,7 @@ def test_every_setting_says_what_it_means() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("norm=xx", ["norm=xx", "bn, custom, gn, in, ln, none"]),
+        ("norm=xx", ["norm=xx", "bn, brn, custom, dyt, frn, gbn, gn, in, ln, ln2d, ln_elem, none, rms"]),
         ("norm=null", ["norm=none"]),
         ("norm=bn,ln", ["need -m"]),
         ("l1=0,1e-3", ["need -m"]),
@@ -75,6 +75,9 @@ def test_every_setting_says_what_it_means() -> None:
         ("norm.eps=0", ["norm.eps=0", "above 0"]),
         ("norm.momentum=2", ["between 0 and 1"]),
         ("norm.affine=1", ["true, false"]),
+        ("train_size=0", ["train_size=0", "greater than or equal to 1"]),
+        ("lr_per=0", ["lr_per=0", "greater than or equal to 1"]),
+        ("weight_standardization=1", ["weight_standardization=1"]),
         ("foo=1", ["foo", "choose one of norm, data, seed"]),
         ("epochs", ["name=value"]),
         ("norm=custom", ["norm.target=package.module:Class"]),
@@ -90,9 +93,56 @@ def test_a_wrong_setting_is_one_line_that_helps(override: str, words: list[str])
         assert word in message
 
 
-def test_groups_that_do_not_divide_name_those_that_do() -> None:
-    with pytest.raises(ConfigError, match=r"num_groups=4 .*choose one of 1, 2$"):
-        load("norm=gn", "norm.num_groups=4")
+@pytest.mark.parametrize("option", ["num_groups", "channels_per_group"])
+def test_groups_that_do_not_divide_name_those_that_do(option: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{option}=4 .*choose one of 1, 2$"):
+        load("norm=gn", f"norm.{option}=4")
+
+
+def test_channels_per_group_takes_the_place_of_num_groups() -> None:
+    assert load("norm=gn", "norm.channels_per_group=1").norm.options == {
+        "channels_per_group": 1, "eps": 1e-5, "affine": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("norm", "option", "words"),
+    [
+        ("gbn", "virtual_batch_size=0", "1 or more"),
+        ("gbn", "virtual_batch_size=2.5", "whole number"),
+        ("brn", "r_max=0.9", "1 or more"),
+        ("brn", "d_max=-1", "0 or more"),
+        ("brn", "begin=500", "begin must come before both ends"),
+        ("frn", "threshold=2", "true, false"),
+        ("dyt", "alpha=fast", "number"),
+        ("dyt", "alpha=inf", "finite"),
+        ("rms", "eps=0", "above 0"),
+    ],
+)
+def test_an_option_out_of_range_is_one_line(norm: str, option: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        load(f"norm={norm}", f"norm.{option}")
+    assert f"norm.{option.partition('=')[0]}=" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_rate_for_so_many_images_scales_with_the_batch() -> None:
+    assert load("lr=0.1", "batch_size=32").peak_lr == 0.1
+    assert load("lr=0.1", "batch_size=32", "lr_per=128").peak_lr == 0.025
+    assert load("lr=0.1", "batch_size=512", "lr_per=256").peak_lr == 0.2
+
+
+def test_what_came_later_counts_only_where_it_is_used() -> None:
+    """An unused setting is no part of the identity, so that older runs keep their hash; a used one is named."""
+    usual = load("data=mnist")
+    later = {"weight_standardization": True, "lr_per": 256, "train_size": 1000}
+    assert not set(later) & set(usual.identity())
+    for key, value in later.items():
+        other = load("data=mnist", as_override(key, value))
+        assert other.identity() == usual.identity() | {key: value}
+        assert other.config_hash() != usual.config_hash()
+        assert other.setting() == {"norm": "bn", "l1": 0.0, key: value}
+        assert other.slug() == f"bn-{key}_{json.dumps(value)}-seed_0"
 
 
 def test_augment_is_a_switch_and_two_numbers() -> None:

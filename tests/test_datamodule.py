@@ -137,6 +137,45 @@ def test_val_size_leaves_something_to_train_on() -> None:
         made(val_size=100)
 
 
+def test_train_size_draws_some_of_what_is_not_held_out() -> None:
+    """By the seed; a larger train_size has the images of a smaller one, and the held-out part stays what it was."""
+    few, more, rest = (made(train_size=size, seed=3) for size in (10, 40, None))
+    drawn = [set(numbers(data.train.images)) for data in (few, more, rest)]
+    assert [len(each) for each in drawn] == [10, 40, 80]
+    assert drawn[0] < drawn[1] < drawn[2]
+    assert len({tuple(numbers(data.val.images)) for data in (few, more, rest)}) == 1
+    assert not drawn[2] & set(numbers(few.val.images))
+    assert drawn[0] == set(numbers(made(train_size=10, seed=3).train.images))
+    assert drawn[0] != set(numbers(made(train_size=10, seed=4).train.images))
+    assert sorted(order(few, 0)) == sorted(drawn[0]), "an epoch shows these and no others"
+
+
+@pytest.mark.parametrize("train_size", [1, 10, 80])
+def test_mean_and_deviation_are_of_the_images_used(train_size: int) -> None:
+    data = made(train_size=train_size)
+    part = data.train.images.double() / 255
+    assert len(part) == train_size
+    assert data.mean == pytest.approx(part.mean().item(), abs=1e-12)
+    assert data.std == pytest.approx(part.std(correction=0).item(), abs=1e-12)
+
+
+def test_a_data_module_that_shares_images_draws_its_own() -> None:
+    first = made(train_size=10, seed=3)
+    other = ImageData("made", batch_size=16, val_size=20, train_size=10, seed=4)
+    other.hold_as(first)
+    alone = made(train_size=10, seed=4)
+    assert numbers(other.train.images) == numbers(alone.train.images) != numbers(first.train.images)
+    assert (other.mean, other.std) == (alone.mean, alone.std)
+    assert len(other.test) == len(alone.test)
+
+
+def test_train_size_is_no_larger_than_what_is_left() -> None:
+    assert len(made(train_size=80).train) == 80
+    with pytest.raises(ConfigError) as caught:
+        made(train_size=81)
+    assert str(caught.value) == "train_size=81: only 80 training images of made are not held out"
+
+
 def test_the_test_set_is_scored_in_file_order_and_drawn_only_on_request() -> None:
     data = made()
     assert torch.equal(torch.cat([batch for batch, _ in data.in_order("test")]), data.test.images)

@@ -33,12 +33,16 @@ class Derived(nn.BatchNorm2d):
         return 2 * super().forward(x)
 
 
-EVERY = [*(name for name in NORMS if name != "custom"), Own, Derived]
+STANDARDISED = "weight_standardization"  # in the place of a norm: gn behind standardised convolutions
+EVERY = [*(name for name in NORMS if name != "custom"), STANDARDISED, Own, Derived]
+OPTIONS = {"gbn": {"virtual_batch_size": 2}, "brn": {"begin": 1, "r_end": 3, "d_end": 4}}
 
 
 def networks(norm: str | Callable[[int], nn.Module], count: int, dtype: torch.dtype, **options: object) -> list[Net]:
     """Networks with weights of their own, γ and β included."""
-    nets = []
+    nets, options = [], {"norm_options": OPTIONS.get(norm)} | options
+    if norm == STANDARDISED:
+        norm, options = "gn", options | {norm: True}
     for seed in range(count):
         torch.manual_seed(seed)
         net = Net(norm, **options).to(dtype)
@@ -75,9 +79,8 @@ def far(got: torch.Tensor, expected: torch.Tensor) -> float:
     return ((got - expected).norm() / expected.norm()).item()
 
 
-@pytest.mark.parametrize("placement", ["post", "pre"])
 @pytest.mark.parametrize("norm", EVERY, ids=str)
-@pytest.mark.parametrize("count", [1, 2, 24, 48])
+@pytest.mark.parametrize(("count", "placement"), [(1, "post"), (2, "pre"), (24, "post"), (24, "pre")])
 def test_outputs_and_gradients_in_float64(norm: str, count: int, placement: str) -> None:
     nets = networks(norm, count, torch.float64, placement=placement)
     stack = Stack(nets)
@@ -90,23 +93,29 @@ def test_outputs_and_gradients_in_float64(norm: str, count: int, placement: str)
 
 
 @pytest.mark.parametrize("norm", [norm for norm in EVERY if norm is not Derived], ids=str)
-@pytest.mark.parametrize("count", [1, 2, 24, 48])
+@pytest.mark.parametrize("count", [1, 2, 24])
 def test_gradients_in_float32(norm: str, count: int) -> None:
     """Against the single network in float64. `Derived` is torch's batch norm, which alone is off by more than that."""
-    nets = networks(norm, count, torch.float32)
+    options = {"norm_options": {"virtual_batch_size": 4}} if norm == "gbn" else {}
+    nets = networks(norm, count, torch.float32, **options)
     images, labels = batch(count, 8, torch.float32)
     _, grads = together(Stack(nets), nets[0], images, labels)
-    errors = []
+    errors, errors_alone = [], []
     for index, net in enumerate(nets):
+        rounded = alone(net.train(), images[index], labels[index])[1] if norm == "frn" else None
         _, grad = alone(net.double().train(), images[index].double(), labels[index])
         errors.append(far(grads[index].double(), grad))
+        errors_alone += [] if rounded is None else [far(rounded.double(), grad)]
+    if norm == "frn":  # scales a map that is all but dead a thousandfold, and its rounding too: alone as in an array
+        assert sorted(errors)[count // 2] < 3 * sorted(errors_alone)[count // 2]
+        return
     # Rounding may flip which of two nearly equal numbers max-pool takes, or the sign of one that is nearly 0 at a ReLU:
     # about one network in fifty has such a gradient, alone as in an array.
     assert sum(error > 1e-5 for error in errors) <= count // 12, errors
     assert sorted(errors)[count // 2] < 4e-6
 
 
-@pytest.mark.parametrize("norm", ["bn", Own, Derived], ids=str)
+@pytest.mark.parametrize("norm", ["bn", "gbn", "brn", Own, Derived], ids=str)
 def test_running_statistics_after_several_steps(norm: str) -> None:
     nets = networks(norm, 5, torch.float64)
     stack = Stack(nets)

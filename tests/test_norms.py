@@ -92,7 +92,7 @@ def test_output_is_the_formula(name: str, groups: int, sizes: tuple[int, ...], e
     np.testing.assert_allclose(apply(layer, x), expected, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", [name for name in NORMS if name != "custom"])
+@pytest.mark.parametrize("name", ["none", *NORMALISING])
 def test_layers_start_as_the_plain_formula_in_single_precision(name: str) -> None:
     """γ = 1, β = 0 and ε = 1e-5 unless said otherwise; gn has two groups."""
     x = maps((3, 6, 4, 5))
@@ -267,7 +267,7 @@ def test_affine_false_leaves_the_plain_quotient(name: str) -> None:
 
 
 def test_unknown_names_list_the_choices() -> None:
-    with pytest.raises(ValueError, match="norm 'layer' is unknown: choose one of none, bn, ln, gn, in, custom"):
+    with pytest.raises(ValueError, match=f"norm 'layer' is unknown: choose one of {', '.join(NORMS)}"):
         make_norm("layer", 10)
 
 
@@ -277,8 +277,12 @@ def test_unknown_names_list_the_choices() -> None:
         ("none", "eps", "it takes no options"),
         ("bn", "num_groups", "it takes eps, momentum, affine"),
         ("ln", "num_groups", "it takes eps, affine"),
-        ("gn", "momentum", "it takes num_groups, eps, affine"),
+        ("gn", "momentum", "it takes num_groups, channels_per_group, eps, affine"),
         ("in", "momentum", "it takes eps, affine"),
+        ("gbn", "r_max", "it takes virtual_batch_size, eps, momentum, affine"),
+        ("brn", "alpha", "it takes r_max, d_max, begin, r_end, d_end, eps, momentum, affine"),
+        ("frn", "momentum", "it takes eps, affine, threshold"),
+        ("dyt", "eps", "it takes alpha, affine"),
     ],
 )
 def test_unknown_options_list_the_known_ones(name: str, option: str, takes: str) -> None:

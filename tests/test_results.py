@@ -1,5 +1,6 @@
 """The results that come with the repository: they are what the study asks for, and the README says what they say."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from normlab.analysis.words import settings_words
 from normlab.config import plan
 from normlab.record import Record
 from normlab.report import main
+from normlab.settings import Settings
 from normlab.study import Study
 
 RESULTS = REPOSITORY / "lightning_logs" / "replication"
@@ -25,6 +27,15 @@ def test_every_run_of_the_study_is_there_and_stands() -> None:
         folder = RESULTS / job.folder.name
         assert Record.standing(folder, job.settings.config_hash()), folder.name
         assert {"metrics.csv", "predictions.npz"} <= {file.name for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("*/result.json")), ids=lambda file: file.parent.name)
+def test_a_committed_configuration_still_has_its_hash(file: Path) -> None:
+    """New settings, left at what changes nothing, do not make an older run another question."""
+    record = json.loads(file.read_text(encoding="utf-8"))
+    settings = Settings.model_validate(record["config"])
+    assert settings.config_hash() == record["config_hash"]
+    assert settings.setting() == record["setting"]
 
 
 def test_the_study_beside_them_is_the_one_of_conf() -> None:

@@ -35,6 +35,10 @@ def weights(folder: Path, checkpoint: str = "last.ckpt") -> dict[str, torch.Tens
         ["norm=bn", "l1=1e-2", "gradient_clip=0.1"],
         ["norm=ln", "schedule=constant", "lr=0.01", "momentum=0", "weight_decay=1e-2"],
         ["norm=gn", "augment=true", "seed=5"],
+        ["norm=ln2d", "weight_standardization=true", "lr_per=400", "train_size=500"],
+        ["norm=brn", "norm.begin=1", "norm.r_end=3", "norm.d_end=4", "train_size=400"],
+        ["norm=bn", "batch_size=1", "train_size=2"],
+        ["norm=gbn", "batch_size=1", "train_size=2"],
     ],
     ids=" ".join,
 )

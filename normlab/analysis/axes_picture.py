@@ -31,7 +31,8 @@ class Sharing:
 
     Attributes:
         title: the norm's name in words. over: what a mean is taken over, in words.
-        count: how many statistics, as a formula in N, C, G and positions P; empty where there are none.
+        count: how many statistics, as a formula in N, C, G and H · W; empty where there are none.
+        kind: what a statistic is, and its plural.
         sets: (N, C, P, G) -> int (N, C, P), the number of the set that each element belongs to, counted from 0; -1
             throughout where a norm shares nothing.
     """
@@ -40,6 +41,7 @@ class Sharing:
     over: str
     count: str
     sets: Sets
+    kind: tuple[str, str] = ("mean and variance", "means and variances")
 
 
 def _nothing(n: int, c: int, p: int, _g: int) -> Ints:
@@ -48,6 +50,11 @@ def _nothing(n: int, c: int, p: int, _g: int) -> Ints:
 
 def _batch(n: int, c: int, p: int, _g: int) -> Ints:
     return np.broadcast_to(np.arange(c)[None, :, None], (n, c, p))
+
+
+def _ghost(n: int, c: int, p: int, g: int) -> Ints:
+    """Two images a ghost batch."""
+    return _layer(n, c, p, g) // 2 * c + np.arange(c)[None, :, None]
 
 
 def _layer(n: int, c: int, p: int, _g: int) -> Ints:
@@ -63,13 +70,26 @@ def _instance(n: int, c: int, p: int, g: int) -> Ints:
     return _layer(n, c, p, g) * c + np.arange(c)[None, :, None]
 
 
+def _pixel(n: int, c: int, p: int, g: int) -> Ints:
+    return _layer(n, c, p, g) * p + np.arange(p)[None, None, :]
+
+
+MEAN_SQUARE = "mean square", "mean squares"
+
 # A norm that joins the registry joins here; a test compares each entry with what the layer itself depends on.
 SHARING: dict[str, Sharing] = {
     "none": Sharing("no normalization", "nothing: y = x", "", _nothing),
     "bn": Sharing("batch norm", "N, H, W of one channel", "C", _batch),
+    "gbn": Sharing("ghost batch norm", "2 images, H, W of a channel", "N / 2 · C", _ghost),
+    "brn": Sharing("batch renorm", "N, H, W of one channel", "C", _batch),
     "ln": Sharing("layer norm", "C, H, W of one image", "N", _layer),
+    "ln_elem": Sharing("γ, β by position", "C, H, W of one image", "N", _layer),
+    "ln2d": Sharing("layer norm by pixel", "C of one pixel", "N · H · W", _pixel),
     "gn": Sharing("group norm", "C / G, H, W of one image", "N · G", _group),
     "in": Sharing("instance norm", "H, W of one map", "N · C", _instance),
+    "rms": Sharing("root mean square", "C, H, W of one image", "N", _layer, MEAN_SQUARE),
+    "frn": Sharing("filter response", "H, W of one map", "N · C", _instance, MEAN_SQUARE),
+    "dyt": Sharing("dynamic tanh", "nothing: tanh of each x", "", _nothing),
 }
 
 
@@ -96,11 +116,14 @@ def axes(
     check(not missing, f"no entry in sharing for {', '.join(missing)}")
     check(min(images, channels, positions, groups) > 0, "images, channels, positions and groups must be at least 1")
     shape = images, channels, positions
+    divided = {name: _divided(name, sharing[name], shape, groups) for name in names}
+    counts = {name: _counted(sharing[name], found) for name, found in divided.items()}
+    panel = max(PANEL, widest([*counts.values(), ""], TEXT) + 24)
     across = min(COLUMNS, max(len(names), 1))
     rows = -(-len(names) // across)
     note = f"N = {images} images, C = {channels} channels, H · W positions each; G = {groups} groups"
-    width = max(2 * MARGIN + across * PANEL, widest([note], SMALL) + 2 * MARGIN + 8)
-    said = "coloured: one set that shares a mean and a variance; heavy lines: where one set ends and another begins"
+    width = max(2 * MARGIN + across * panel, widest([note], SMALL) + 2 * MARGIN + 8)
+    said = "coloured: one set that shares a statistic; heavy lines: where one set ends and another begins"
     key = wrap(said, SMALL, width - 2 * MARGIN)
     high = max(rows, 1) * ROW - 20
     fig, page, top = sheet(width, high + 18 * (key.count("\n") + 1) * bool(names), title, note)
@@ -109,25 +132,33 @@ def axes(
         return fig
     corners = _project(np.array([(n, c, p) for n in (0, images) for c in (0, channels) for p in (0, positions)]))
     size = np.ptp(corners, axis=0)
-    cell = min(CUBE / size[1], (PANEL - 62) / size[0])
+    cell = min(CUBE / size[1], (panel - 62) / size[0])
     for i, name in enumerate(names):
-        x, y = MARGIN + i % across * PANEL, top + i // across * ROW
-        entry = sharing[name]
-        found = np.asarray(entry.sets(images, channels, positions, groups))
-        check(found.shape == shape, f"{name}: sets must be {shape}, not {found.shape}")
+        x, y = MARGIN + i % across * panel, top + i // across * ROW
+        entry, found, told = sharing[name], divided[name], counts[name]
         page.text(x, y + 14, name, size=TITLE, color=norm_colour(name), weight="bold")
         page.text(x + widest([name], TITLE) * 1.12 + 12, y + 14, entry.title, size=TEXT, color=INK)
         start = np.array([x + 26, y + 38]) - corners.min(axis=0) * cell
         _cube(page, found, norm_colour(name), start, cell)
         _edges(page, shape, start, cell)
-        many = len(np.unique(found[found >= 0]))
-        counted = f"{entry.count} = {many}" if entry.count != f"{many}" else entry.count
-        told = f"{counted} mean{'s' * (many != 1)} and variance{'s' * (many != 1)}" if many else "no statistics"
         foot = y + 38 + size[1] * cell + 44
-        page.text(x, foot, f"over {entry.over}" if many else entry.over, size=TEXT, color=INK)
+        page.text(x, foot, f"over {entry.over}" if entry.count else entry.over, size=TEXT, color=INK)
         page.text(x, foot + 19, told, size=TEXT, color=INK)
     page.text(MARGIN, top + high + 8, key, size=SMALL, color=QUIET, va="top")
     return fig
+
+
+def _divided(name: str, entry: Sharing, shape: tuple[int, int, int], groups: int) -> Ints:
+    found = np.asarray(entry.sets(*shape, groups))
+    check(found.shape == shape, f"{name}: sets must be {shape}, not {found.shape}")
+    return found
+
+
+def _counted(entry: Sharing, found: Ints) -> str:
+    """How many statistics there are, in words."""
+    many = len(np.unique(found[found >= 0]))
+    counted = f"{entry.count} = {many}" if entry.count != f"{many}" else entry.count
+    return f"{counted} {entry.kind[many != 1]}" if many else "no statistics"
 
 
 def _project(points: npt.NDArray[np.generic]) -> Floats:

@@ -1,14 +1,17 @@
 """The networks under study, in plain torch."""
 
+from normlab.nets.about import ABOUT, About
 from normlab.nets.net import PLACEMENTS, Net
 from normlab.nets.norms import NORMS, load_class, make_norm
 from normlab.nets.penalty import METHODS, SCOPES, add_subgradient_, l1_norm, penalised, soft_threshold_, sparsity
 
 __all__ = [
+    "ABOUT",
     "METHODS",
     "NORMS",
     "PLACEMENTS",
     "SCOPES",
+    "About",
     "Net",
     "add_subgradient_",
     "l1_norm",

@@ -45,22 +45,25 @@ class BatchRenorm2d(nn.BatchNorm2d):
         self.begin, self.r_end, self.d_end = begin, r_end, d_end
 
     def limits(self, step: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """r_max and d_max after so many steps."""
-        r, d = (((step - self.begin) / (end - self.begin)).clamp(0, 1) for end in (self.r_end, self.d_end))
+        """r_max and d_max after so many steps, in float64: whole numbers divided would be float32."""
+        since = step.double() - self.begin
+        r, d = ((since / (end - self.begin)).clamp(0, 1) for end in (self.r_end, self.d_end))
         return 1 + r * (self.r_max - 1), d * self.d_max
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """y of the shape of x: (N, C, H, W)."""
         if not self.training:
             return super().forward(x)
-        assert self.running_mean is not None and self.momentum is not None  # noqa: PT018  # as it was built
+        assert self.running_mean is not None  # as it was built
+        assert self.running_var is not None
+        assert self.momentum is not None
         limits = self.limits(self.num_batches_tracked)  # type: ignore[arg-type]
-        self.num_batches_tracked.add_(1)  # type: ignore[operator, union-attr]
+        self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         running = (self.running_mean, self.running_var)
         return batch_renorm(x, *limits, *running, self.weight, self.bias, self.momentum, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, r_max={self.r_max}, d_max={self.d_max}"
+        return f"{super().extra_repr()}, r_max={self.r_max}, d_max={self.d_max}"  # type: ignore[no-untyped-call]
 
 
 def batch_renorm(

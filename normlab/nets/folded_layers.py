@@ -107,9 +107,9 @@ def _batch_renorm(call: Call, x: torch.Tensor) -> torch.Tensor:
     if not call.training:
         return _batch_norm(call, x)
     layer, steps = call.layer, call.buffers["num_batches_tracked"]  # (K,)
-    limits = [limit.repeat_interleave(x.shape[1] // call.networks) for limit in layer.limits(steps)]
+    r_max, d_max = (limit.repeat_interleave(x.shape[1] // call.networks) for limit in layer.limits(steps))
     steps.add_(1)
-    return batch_renorm(x, *limits, *call.running(), *call.scales(), layer.momentum, layer.eps)
+    return batch_renorm(x, r_max, d_max, *call.running(), *call.scales(), layer.momentum, layer.eps)
 
 
 def _group_norm(call: Call, x: torch.Tensor) -> torch.Tensor:

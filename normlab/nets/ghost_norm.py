@@ -12,7 +12,12 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
     """Batch normalization over ghost batches of `virtual_batch_size` images.
 
     While training, images 0 … v-1, v … 2v-1, … are normalized as batches of their own; images that are left over make a
-    smaller last one. In eval mode it is batch normalization. Parameters and state are those of `nn.BatchNorm2d`.
+    smaller last one. In eval mode it is batch normalization. Parameters and state are those of `nn.BatchNorm2d`, and
+    n ghost batches move the running averages by their weighted sum, with m = `momentum`:
+
+        running ← (1 - m)^n · running + Σ m · (1 - m)^(n - i) · ghost_i,   i = 1 … n
+
+    Raises `ValueError` while training where a ghost batch has one number a channel: it has no variance.
     Source: Hoffer, Hubara & Soudry 2017, "Train longer, generalize better", algorithm 1.
     """
 
@@ -35,12 +40,13 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         assert self.running_mean is not None and self.momentum is not None  # noqa: PT018  # as it was built
-        self.num_batches_tracked.add_(1)  # type: ignore[operator, union-attr]
         running = (self.running_mean, self.running_var)
-        return ghost_batch_norm(x, self.virtual_batch_size, *running, self.weight, self.bias, self.momentum, self.eps)
+        y = ghost_batch_norm(x, self.virtual_batch_size, *running, self.weight, self.bias, self.momentum, self.eps)
+        self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        return y
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, virtual_batch_size={self.virtual_batch_size}"
+        return f"{super().extra_repr()}, virtual_batch_size={self.virtual_batch_size}"  # type: ignore[no-untyped-call]
 
 
 def ghost_batch_norm(
@@ -53,9 +59,15 @@ def ghost_batch_norm(
     momentum: float,
     eps: float,
 ) -> torch.Tensor:
-    """A training step of (N, C, H, W) in ghost batches of `size` images; the running statistics (C,) move in place.
-
-    One ghost batch after the other moves them by `momentum`, which is the paper's weighted sum.
-    """
-    parts = [batch_norm(ghost, running_mean, running_var, weight, bias, momentum, eps) for ghost in x.split(size)]
+    """A training step of (N, C, H, W) in ghost batches of `size` images; the running statistics (C,) move in place, by
+    one ghost batch after the other."""
+    least = min(size, len(x) % size or size)
+    if least * x.shape[2] * x.shape[3] < 2:
+        raise ValueError(
+            f"virtual_batch_size={size} makes a ghost batch of one of {len(x)} images: on maps of 1x1 that is one "
+            "number a channel, which has no variance: choose another virtual_batch_size, or larger maps"
+        )
+    parts = [
+        batch_norm(ghost, running_mean, running_var, weight, bias, momentum, eps) for ghost in torch.split(x, size)
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)

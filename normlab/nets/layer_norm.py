@@ -28,7 +28,7 @@ def layer_norm_2d(
     if groups == 1:
         y = F.layer_norm(pixels, (width,), weight, bias, eps)
     else:
-        y = F.layer_norm(pixels.unflatten(3, (groups, width)), (width,), eps=eps).flatten(3)
+        y = F.layer_norm(pixels.view(*pixels.shape[:3], groups, width), (width,), eps=eps).flatten(3)
         y = y if weight is None else y * weight
         y = y if bias is None else y + bias
     return y.permute(0, 3, 1, 2)

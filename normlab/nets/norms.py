@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from normlab.nets.about import ABOUT
 from normlab.nets.batch_norm import BatchNorm2d
 from normlab.nets.batch_renorm import BatchRenorm2d
 from normlab.nets.ghost_norm import GhostBatchNorm2d
@@ -199,7 +200,7 @@ def make_norm(name: str, num_channels: int, *, size: tuple[int, int] | None = No
     """A normalization layer by name for maps of shape (N, num_channels, H, W).
 
     `size`: (H, W); only ln_elem needs it. Raises `ValueError`, with the choices, where the name or an option is unknown
-    or does not fit.
+    or does not fit, and where each statistic would be of one number of an image (as far as the size is known).
 
     >>> make_norm("gn", 20, num_groups=4)
     GroupNorm(4, 20, eps=1e-05, affine=True)
@@ -219,4 +220,21 @@ def make_norm(name: str, num_channels: int, *, size: tuple[int, int] | None = No
         if size is None:
             raise ValueError(f"norm {name!r} has numbers for every position: give size=(H, W) of its maps")
         options["size"] = size
-    return build(num_channels, **options)
+    layer = build(num_channels, **options)
+    _refuse_single_numbers(name, layer, num_channels, size)
+    return layer
+
+
+def _refuse_single_numbers(name: str, layer: nn.Module, num_channels: int, size: tuple[int, int] | None) -> None:
+    """A number less its own mean is 0: torch's group and layer norms would say nothing and give β whatever x is.
+
+    Batch statistics are also over images, so torch refuses what is left to refuse when the batch is there.
+    """
+    about = ABOUT.get(name)
+    if about is None or {"N", "V"} & set(about.over):
+        return
+    height, width = size or (2, 2)  # a map of several pixels, where it is not known
+    if about.values(num_channels, (height, width), getattr(layer, "num_groups", 1)) == 1:
+        maps = f" on maps of {height}x{width}" if size else ""
+        left = "y is β whatever x is" if about.centred else "only the sign of x is left"
+        raise ValueError(f"norm {name!r} of {num_channels} channels{maps}: each statistic is of one number, so {left}")

@@ -28,7 +28,7 @@ class RMSNorm2d(nn.Module):
 
 def rms_norm(x: torch.Tensor, groups: int, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
     """(N, C, H, W), each image's channels in `groups` that share a root mean square; γ is (C,)."""
-    squares = x.square().mean((2, 3)).unflatten(1, (groups, -1)).mean(2)  # (N, groups)
+    squares = x.square().mean((2, 3)).view(len(x), groups, -1).mean(2)  # (N, groups)
     scale = (squares + eps).rsqrt().repeat_interleave(x.shape[1] // groups, 1)
     return x * (scale if weight is None else scale * weight)[:, :, None, None]
 

@@ -1,0 +1,93 @@
+"""Weight standardization: filters of mean 0 and variance 1, and what that makes the network forget."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from normlab.nets import Net
+from normlab.nets.weight_standard import StandardisedConv2d, standardise_weight
+
+
+@given(shape=st.tuples(*[st.integers(1, 4)] * 3), scale=st.floats(1e-4, 10), seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=40)
+def test_the_formula(shape: tuple[int, int, int], scale: float, seed: int) -> None:
+    """ŵ = (w - μ) / sqrt(σ² + ε), filter by filter, ε = 1e-5; shape: filters, channels, side."""
+    filters, channels, side = shape
+    w = np.random.default_rng(seed).normal(3 * scale, scale, (filters, channels, side, side))
+    expected = w.copy()
+    for k in range(filters):
+        values = w[k].ravel()
+        mean = values.sum() / values.size
+        expected[k] = (w[k] - mean) / np.sqrt(((values - mean) ** 2).sum() / values.size + 1e-5)
+    found = standardise_weight(torch.from_numpy(w)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_filters_have_mean_0_and_variance_1() -> None:
+    """To ε: of the weights that a network starts with, ε is at most a few per cent of the variance."""
+    for conv in (m for m in Net(weight_standardization=True).modules() if isinstance(m, StandardisedConv2d)):
+        w = standardise_weight(conv.weight.detach().double())
+        own = conv.weight.detach().double().flatten(1).var(1, correction=0)
+        torch.testing.assert_close(w.flatten(1).mean(1), torch.zeros(len(w)).double(), rtol=0, atol=1e-12)
+        torch.testing.assert_close(w.flatten(1).var(1, correction=0), own / (own + 1e-5), rtol=1e-10, atol=0)
+        assert (own > 1e-4).all()
+
+
+def test_networks_of_one_filter_shape_do_not_mix() -> None:
+    """(K, O, C, k, k), as an array holds them: each filter by itself."""
+    w = torch.randn(3, 4, 2, 3, 3, dtype=torch.float64)
+    assert torch.equal(standardise_weight(w)[1], standardise_weight(w[1]))
+
+
+def test_scale_and_shift_of_a_filter_are_forgotten() -> None:
+    conv = StandardisedConv2d(3, 5, 3, bias=False).double()
+    conv.weight.data = 1e3 * torch.randn_like(conv.weight)  # ε is 1e-11 of the variance
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    before = conv(x)
+    a, b = 4 * torch.rand(5, 1, 1, 1).double() + 0.5, 1e4 * torch.randn(5, 1, 1, 1).double()
+    with torch.no_grad():
+        conv.weight.mul_(a).add_(b)
+    torch.testing.assert_close(conv(x), before, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(before, F.conv2d(x, standardise_weight(conv.weight)), rtol=1e-8, atol=1e-8)
+    plain = nn.Conv2d(3, 5, 3, bias=False).double()
+    first = plain(x)
+    with torch.no_grad():
+        plain.weight.mul_(a)
+    assert (plain(x) - first).abs().max() > 0.05, "another convolution does not"
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    w = (0.3 * torch.randn(2, 2, 3, 3, dtype=torch.float64) + 0.1).requires_grad_()
+    x = torch.randn(2, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, w: F.conv2d(x, standardise_weight(w)), (x, w))
+    (grad,) = torch.autograd.grad(standardise_weight(w).square().sum() + standardise_weight(w)[:, 0].sum(), w)
+    torch.testing.assert_close(grad.flatten(1).sum(1), torch.zeros(2).double(), rtol=0, atol=1e-10)  # no mean is left
+
+
+def test_the_network_standardises_its_3x3_convolutions_and_starts_from_the_same_weights() -> None:
+    nets = []
+    for standardised in (False, True):
+        torch.manual_seed(0)
+        nets.append(Net("gn", weight_standardization=standardised))
+    for (name, plain), other in zip(nets[0].named_parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(plain, other), name
+    kinds = [type(m) for m in nets[1].modules() if isinstance(m, nn.Conv2d)]
+    assert kinds.count(StandardisedConv2d) == 5
+    assert kinds.count(nn.Conv2d) == 2, "the 1x1 convolutions stay as they are"
+    assert not any(isinstance(m, StandardisedConv2d) for m in nets[0].modules())
+    x = torch.randn(2, 1, 28, 28)
+    by_hand = Net("gn")
+    by_hand.load_state_dict(nets[1].state_dict())
+    for name, module in by_hand.named_modules():
+        if name.endswith(".conv"):
+            module.weight.data = standardise_weight(module.weight.data)
+    torch.testing.assert_close(nets[1](x), by_hand(x))
+
+
+@pytest.mark.parametrize("placement", ["post", "pre"])
+def test_it_goes_with_every_placement(placement: str) -> None:
+    assert sum(p.numel() for p in Net("bn", placement=placement, weight_standardization=True).parameters()) == 7614
