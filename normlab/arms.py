@@ -26,7 +26,9 @@ def arms(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
         if not gone or lost.setdefault(tuple(kept), gone) == gone:  # the same words twice are for the plan to refuse
             found.append(kept)
     if lost and not any("norm=custom" in job for job in found):
-        raise ConfigError(f"{next(iter(lost.values()))[0]} goes with norm=custom: add custom to the norms, or leave it out")
+        raise ConfigError(
+            f"{next(iter(lost.values()))[0]} goes with norm=custom: add custom to the norms, or leave it out"
+        )
     return found
 
 

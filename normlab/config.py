@@ -128,8 +128,9 @@ def plan(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
     """Every run that a command line asks for, in Hydra's order.
 
     With `multirun`, comma-separated values, `choice(…)` and `range(…)` are crossed, as Hydra's basic sweeper crosses
-    them; `norm.target` and `norm.options` go to norm=custom alone. A study brings a sweep of its own, in which values of the command line replace the study's. Raises
-    `ConfigError` at the first run that does not fit, so that nothing starts before everything is valid.
+    them; `norm.target` and `norm.options` go to norm=custom alone. A study brings a sweep of its own, in which values
+    of the command line replace the study's. Raises `ConfigError` at the first run that does not fit, so that nothing
+    starts before everything is valid.
     """
     study = study_of(overrides)
     multirun = multirun or study is not None
