@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from normlab.arms import arms
 from normlab.errors import ConfigError
 from normlab.places import choices, conf_dir, group_values
 from normlab.settings import Settings, dotted
@@ -127,8 +128,9 @@ def plan(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
     """Every run that a command line asks for, in Hydra's order.
 
     With `multirun`, comma-separated values, `choice(…)` and `range(…)` are crossed, as Hydra's basic sweeper crosses
-    them. A study brings a sweep of its own, in which values of the command line replace the study's. Raises
-    `ConfigError` at the first run that does not fit, so that nothing starts before everything is valid.
+    them; `norm.target` and `norm.options` go to norm=custom alone. A study brings a sweep of its own, in which values
+    of the command line replace the study's. Raises `ConfigError` at the first run that does not fit, so that nothing
+    starts before everything is valid.
     """
     study = study_of(overrides)
     multirun = multirun or study is not None
@@ -140,7 +142,7 @@ def plan(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
     ]  # changes no run; the launcher may come
     swept = [f"{key}={value}" for key, value in sweep_of(study).items()] if study else []
     planned: dict[Path, Job] = {}
-    for job in _crossed([*swept, *overrides]) if multirun else [list(overrides)]:
+    for job in arms(list(_crossed([*swept, *overrides]))) if multirun else [list(overrides)]:
         config = _compose(job, with_hydra=True)
         place = config.hydra.sweep if multirun else config.hydra.run
         found = Job(parse(config), Path(place.dir, *([place.subdir] if multirun else [])))

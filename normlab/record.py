@@ -105,9 +105,13 @@ class Record:
         if record is None:
             return None
         if record.config_hash != config_hash:
+            norm = record.config.get("norm")
+            own = norm.get("target") if isinstance(norm, Mapping) else None
+            edited = f", or {own} was edited since" if own else ""
+            force = "norm=custom force=true" if own else "force=true"  # of a sweep, that arm alone
             raise ConfigError(
-                f"{folder} holds the result of another configuration ({record.config_hash}, not {config_hash}): "
-                "choose another name=…, or force=true to replace it"
+                f"{folder} holds the result of another configuration ({record.config_hash}, not {config_hash})"
+                f"{edited}: choose another name=…, or {force} to replace it"
             )
         return record if record.done else None
 

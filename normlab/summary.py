@@ -70,8 +70,8 @@ def show(runs: Sequence[tuple[Path, Record | None]], log_dir: str, skipped: int,
     console.print(
         f"TensorBoard: tensorboard --logdir {shlex.quote(log_dir)}", highlight=False, markup=False, soft_wrap=True
     )
-    if study:
-        line = f"Report:      python -m normlab.report {shlex.quote(str(places[0]))}"
+    if study:  # all of it, also where this command was narrowed to one run
+        line = f"Report:      python -m normlab.report {shlex.quote(str(runs[0][0].parent))}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -14,6 +14,7 @@ import hydra
 from hydra._internal.utils import get_args_parser  # private, but the only way to read Hydra's flags as Hydra does
 
 from normlab import summary
+from normlab.arms import mixed_sweep
 from normlab.config import Job, plan, study_of
 from normlab.custom import check_custom
 from normlab.data.sources import resolve
@@ -41,6 +42,7 @@ Examples:
   python -m normlab.train -m norm=bn,ln,gn 'seed=range(8)' batch_size=8 hydra/launcher=array
   python -m normlab.train study=replication_quick
   python -m normlab.train norm=custom norm.target=package.module:Class norm.options='{{eps: 1e-3}}'
+  python -m normlab.train -m norm=bn,ln,gn,custom norm.target=package.module:Class 'seed=range(5)'
   tensorboard --logdir lightning_logs
 
 Hydra's own flags: python -m normlab.train --hydra-help
@@ -99,6 +101,8 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
     if found := _resolve_auto(jobs):
         arguments, overrides = [*arguments, f"data.name={found}"], [*overrides, f"data.name={found}"]
         jobs = plan(overrides, multirun=multirun)
+    if {job.settings.norm.name == "custom" for job in jobs} == {True, False}:
+        arguments = mixed_sweep(arguments)
     if study:
         for folder in {job.folder.parent for job in jobs}:
             _lay_beside(Study.named(study), folder)

@@ -27,6 +27,7 @@ def made_up(
     files: bool = True,
     wrong: Sequence[int] | None = None,
     options: dict[str, Any] | None = None,
+    target: str | None = None,
     **settings: Any,
 ) -> Record:
     """Leaves one run in `folder`, below the name that its settings have.
@@ -35,7 +36,11 @@ def made_up(
     wrong; the first ones, as many as `test_acc` says, unless given.
     """
     asked = Settings(
-        norm=Norm(name=norm, options=options or {}), data=Data(name=data), seed=seed, test_curve=True, **settings
+        norm=Norm(name=norm, target=target, options=options or {}),
+        data=Data(name=data),
+        seed=seed,
+        test_curve=True,
+        **settings,
     )
     place = folder / asked.slug()
     place.mkdir(parents=True)

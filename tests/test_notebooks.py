@@ -180,12 +180,16 @@ def test_02_runs_on_the_results_in_the_repository(start: Path) -> None:
 
 @pytest.mark.slow
 def test_03_runs(tmp_path: Path) -> None:
-    ran = execute(with_parameters(loaded(OWN), epochs=1, folder='Path("runs")'), tmp_path, 300)
+    parameters = with_parameters(loaded(OWN), epochs=1, seeds=2, folder='Path("logs/own")')
+    ran = execute(parameters, tmp_path, 300)
     said = "".join(output.text for output in outputs(ran) if output.output_type == "stream")
-    assert said.count(": completed, test accuracy") == 6
+    assert "{'completed': 8}" in said
     assert "my_norm has no HalfAndHalve" in said
+    assert "it may be trained in an array" in said
+    assert "custom (my_norm:HalfAndHalf): " in said
+    assert "Mind: 2 seeds a setting at least: too few" in said
     assert (tmp_path / "my_norm.py").exists()
-    assert len(list((tmp_path / "runs").rglob("result.json"))) == 6
+    assert len(list((tmp_path / "logs/own").rglob("result.json"))) == 8
 
 
 def test_what_changes_from_run_to_run_is_left_out() -> None:

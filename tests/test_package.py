@@ -23,6 +23,9 @@ def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
         "normlab/conf/config.yaml",
         "normlab/conf/norm/gn.yaml",
         "normlab/conf/hydra/job_logging/normlab.yaml",
+        "normlab/conf/study/custom_layer.yaml",
+        "hydra_plugins/normlab_array.py",
+        "hydra_plugins/normlab_arms.py",
     } <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "lightning_logs/"))]
 

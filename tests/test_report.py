@@ -177,6 +177,31 @@ def test_two_levels_make_no_curve(made: Path) -> None:
     assert not (made / "figures" / "by-l1.svg").exists()
 
 
+def test_the_verdicts_are_on_a_users_own_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It stands first in its pairs, and a sentence names it and sums them up."""
+    crossed(tmp_path, {("bn", 0.0): 0.93, ("ln", 0.0): 0.90, ("gn", 0.0): 0.96}, images=500)
+    crossed(tmp_path, {("custom", 0.0): 0.93}, images=500, target="mine:Scale")
+    assert main([str(tmp_path), "--no-figures", "--margin", "0.5"]) == 0
+    pairs = {(row["a"], row["b"]): row["verdict"] for row in rows(tmp_path / "comparisons.csv") if "custom" in row["a"]}
+    assert set(pairs) == {("custom", "bn"), ("custom", "ln"), ("custom", "gn")}
+    assert not [row for row in rows(tmp_path / "comparisons.csv") if row["b"] == "custom"]
+    assert pairs["custom", "ln"] == "better"
+    assert pairs["custom", "gn"] == "worse"
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("custom (mine:Scale): "))
+    assert "better than ln; worse than gn" in line
+    assert re.search(r"; (equivalent to|undecided against) bn", line)
+
+
+def test_two_layers_of_a_user_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    crossed(tmp_path, {("bn", 0.0): 0.90}, images=500)
+    for target, acc, spread in (("mine:Scale", 0.93, 0.004), ("mine:Other", 0.96, 0.003)):
+        crossed(tmp_path, {("custom", 0.0): acc}, images=500, spread=spread, target=target)
+    assert main([str(tmp_path), "--no-figures"]) == 0
+    said = capsys.readouterr().out
+    assert "custom norm.target=mine:Scale: better than bn; worse than custom norm.target=mine:Other." in said
+    assert "custom norm.target=mine:Other: better than bn, custom norm.target=mine:Scale." in said
+
+
 def test_of_many_settings_only_neighbours_are_compared(tmp_path: Path) -> None:
     for norm in ("bn", "gn"):
         for size in (2, 4, 8, 16, 32, 64, 128):

@@ -12,6 +12,11 @@ from normlab.study import STUDY_FILE, Claim, Study, protocol, sweep_of
 STUDIES = choices("study")
 
 
+def words(name: str) -> list[str]:
+    """What a command line has to say for a study: one of a layer of one's own needs the layer."""
+    return [f"study={name}", *["norm.target=mine:Layer"] * ("custom" in sweep_of(name)["norm"].split(","))]
+
+
 def folders(*overrides: str) -> list[str]:
     return [job.folder.name for job in plan(list(overrides), multirun=False)]
 
@@ -23,7 +28,7 @@ def test_a_study_file_is_complete(name: str) -> None:
     assert "seed" in sweep_of(name)
     assert set(study.factors) == set(sweep_of(name)) - {"seed"}
     assert protocol(name)["name"] == name, "its runs lie in a folder of its name"
-    jobs = plan([f"study={name}"], multirun=False)
+    jobs = plan(words(name), multirun=False)
     assert len({job.folder for job in jobs}) == len(jobs)
     assert {job.folder.parent.name for job in jobs} == {name}
 
@@ -31,7 +36,7 @@ def test_a_study_file_is_complete(name: str) -> None:
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_first_runs_cover_every_setting(name: str) -> None:
     """Seeds are the slowest: an interrupted study has about as many seeds of each setting."""
-    jobs = plan([f"study={name}"], multirun=False)
+    jobs = plan(words(name), multirun=False)
     settings = {str(job.settings.setting()) for job in jobs}
     assert {str(job.settings.setting()) for job in jobs[: len(settings)]} == settings
 
@@ -96,7 +101,7 @@ def test_launcher_words_do_not_disturb_the_plan() -> None:
 
 def test_a_run_trains_on_one_thread_however_many_are_left() -> None:
     for name in STUDIES:
-        assert {job.settings.threads for job in plan([f"study={name}", "seed=0"], multirun=False)} == {1}
+        assert {job.settings.threads for job in plan([*words(name), "seed=0"], multirun=False)} == {1}
 
 
 def test_no_study_is_no_study() -> None:

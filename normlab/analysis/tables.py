@@ -72,9 +72,10 @@ def times(found: Sorted) -> pd.DataFrame:
 
 def compared(found: Sorted, margin: float) -> list[tuple[Cell, Cell, Comparison]]:
     """Test accuracy, per cent, of each pair of settings as one family; of more than 12 settings only the pairs that
-    differ in one factor."""
+    differ in one factor. A user's own layer stands first in its pairs: the verdicts are on it."""
     able = [cell for cell in found.cells if cell.values("test_acc")]
     pairs = [(a, b) for a, b in itertools.combinations(able, 2) if len(able) <= MANY or factors_apart(a, b) == 1]
+    pairs = [(b, a) if b.norm == "custom" != a.norm else (a, b) for a, b in pairs]
     sides = [tuple({s: 100 * x for s, x in cell.values("test_acc").items()} for cell in pair) for pair in pairs]
     results = compare([(a, b) for a, b in sides], margin=margin, rng=np.random.default_rng(SEED)) if pairs else []
     return [(a, b, result) for (a, b), result in zip(pairs, results, strict=True)]

@@ -277,6 +277,7 @@ def findings(
             f"{counts['equivalent']} {'is' if counts['equivalent'] == 1 else 'are'} equivalent within {margin:g} pp, "
             f"and {counts['undecided']} {'is' if counts['undecided'] == 1 else 'are'} undecided with these seeds."
         )
+    told += [_of_own(cell, pairs) for cell in found.cells if cell.norm == "custom" and pairs]
     if study and tested:
         counts_ = Counter(t.ruling for t in tested)
         parts = [
@@ -288,6 +289,27 @@ def findings(
     if found.lost:
         told.append(f"{len(found.lost)} run{'s' * (len(found.lost) > 1)} did not complete: see below.")
     return told
+
+
+def _of_own(cell: Cell, pairs: Sequence[tuple[Cell, Cell, Comparison]]) -> str:
+    """The verdicts on a user's own layer, against each of the others: custom (mine:RMS): worse than bn; …"""
+    other = {"better": "worse", "worse": "better"}
+    by: dict[str, list[str]] = {}
+    for a, b, c in pairs:
+        if cell is a or cell is b:
+            verdict = c.verdict if a is cell else other.get(c.verdict, c.verdict)
+            seeds = f" (about {c.seeds_needed:,} seeds)" if c.verdict == "undecided" and c.seeds_needed else ""
+            by.setdefault(verdict, []).append((b if a is cell else a).label + seeds)
+    between = {
+        "better": "better than",
+        "worse": "worse than",
+        "equivalent": "equivalent to",
+        "undecided": "undecided against",
+    }
+    parts = [f"{words} {', '.join(by[verdict])}" for verdict, words in between.items() if verdict in by]
+    target = cell.ended[0].config.get("norm.target")
+    who = cell.label if "norm.target" in cell.levels else f"{cell.label} ({target})"
+    return f"{who}: {'; '.join(parts) or 'compared with nothing'}."
 
 
 def number(value: object, digits: int) -> str:

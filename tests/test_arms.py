@@ -1,0 +1,158 @@
+"""A sweep in which one arm is a layer of the user's own: what goes to that arm alone, and what Hydra makes of it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from hydra_plugins.normlab_arms import ArmsSweeper
+from normlab.arms import arms, mixed_sweep
+from normlab.config import load, plan
+from normlab.errors import ConfigError
+from normlab.record import Record
+from normlab.settings import Norm
+from normlab.study import sweep_of
+from normlab.train import main
+
+OWN = "norm.target=mine:Scale"
+MIXED = ["norm=bn,custom", OWN, "seed=0,1", "data=digits"]
+
+LAYER = """
+import torch
+from torch import nn
+
+class Scale(nn.Module):
+    def __init__(self, num_channels, start=1.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((num_channels, 1, 1), start))
+    def forward(self, x):
+        return self.weight * x / (x.square().mean((1, 2, 3), keepdim=True) + 1e-5).sqrt()
+"""
+
+
+def test_the_layer_goes_to_its_own_arm() -> None:
+    jobs = plan([*MIXED, "norm.options={start: 2.0}"], multirun=True)
+    own = Norm(name="custom", target="mine:Scale", options={"start": 2.0})
+    assert [(job.settings.norm, job.settings.seed) for job in jobs] == [
+        (Norm(name="bn"), 0), (Norm(name="bn"), 1), (own, 0), (own, 1)
+    ]  # fmt: skip
+    assert len({job.folder.parent for job in jobs}) == 1
+    assert len({job.folder for job in jobs}) == 4
+
+
+def test_an_arm_asks_what_a_single_run_asks() -> None:
+    """The same configuration and hash: a run that stands from another command is skipped."""
+    bn, _, custom, _ = plan(MIXED, multirun=True)
+    assert bn.settings == load("norm=bn", "data=digits")
+    assert custom.settings == load("norm=custom", OWN, "data=digits")
+    assert custom.settings.config_hash() == load("norm=custom", OWN, "data=digits").config_hash()
+
+
+def test_two_layers_share_the_other_arms() -> None:
+    jobs = plan(["norm=bn,custom", "norm.target=mine:Scale,mine:Other", "data=digits"], multirun=True)
+    assert [job.settings.norm.target for job in jobs] == [None, "mine:Scale", "mine:Other"]
+
+
+def test_a_value_given_twice_is_still_refused() -> None:
+    for words in ([*MIXED[:2], "seed=0,0"], ["norm=bn,custom", "norm.target=mine:Scale,mine:Scale", "data=digits"]):
+        with pytest.raises(ConfigError, match="two runs of this sweep would share"):
+            plan(words, multirun=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["norm=bn,ln", OWN], r"^norm\.target=mine:Scale goes with norm=custom"),
+        (["norm=bn,ln", "norm.options={start: 2}"], r"^norm\.options=.* goes with norm=custom"),
+        (["seed=0,1", OWN], "goes with norm=custom"),
+        (["study=replication", OWN], "goes with norm=custom"),
+        (["norm=bn,custom"], r"^norm=custom needs norm\.target=package\.module:Class$"),
+        (["study=custom_layer"], r"^norm=custom needs norm\.target=package\.module:Class$"),
+        (["norm=bn,custom", OWN, "norm.eps=1e-3"], "norm.eps is no setting here"),
+    ],
+    ids=" ".join,
+)
+def test_what_does_not_fit_is_one_line(words: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as error:
+        plan(words, multirun=True)
+    assert "\n" not in str(error.value)
+
+
+def test_a_single_run_is_answered_as_before() -> None:
+    with pytest.raises(ConfigError, match=r"norm\.target is no setting here"):
+        plan(["norm=bn", OWN], multirun=False)
+
+
+def test_without_such_words_nothing_changes() -> None:
+    jobs = [["norm=bn", "seed=0"], ["norm=bn", "seed=0"], ["norm=ln", "seed=0"]]
+    assert arms(jobs) == jobs
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        MIXED,
+        [*MIXED, "norm.options={start: 2.0, mode: fast}"],
+        ["seed=range(2)", "norm=choice(custom,gn)", "norm.target=choice(a.b:A,a.b:B)"],
+        ["norm=bn,custom", "norm.target=a:A,a:B", "norm.options={start: 1.0},{start: 2.0}"],
+    ],
+    ids=" ".join,
+)
+def test_hydra_launches_what_was_planned(words: list[str]) -> None:
+    """The sweeper's jobs, one by one, are those that were checked beforehand; in batches too."""
+    launched = [word for word in mixed_sweep(words) if word != "hydra/sweeper=arms"]
+    overrides = OverridesParser.create().parse_overrides(launched)
+    assert all(override.is_sweep_override() for override in overrides if override.key_or_group.startswith("norm."))
+    (jobs,) = ArmsSweeper.split_arguments(overrides, None)
+    assert [load(*job) for job in jobs] == [job.settings for job in plan(words, multirun=True)]
+    assert ArmsSweeper.split_arguments(overrides, 2) == [jobs[i : i + 2] for i in range(0, len(jobs), 2)]
+
+
+def test_a_study_of_ones_own_layer() -> None:
+    jobs = plan(["study=custom_layer", OWN, "seed=0"], multirun=False)
+    assert {job.settings.norm.name: job.settings.norm.target for job in jobs} == {
+        "bn": None, "ln": None, "gn": None, "custom": "mine:Scale"
+    }  # fmt: skip
+    assert sweep_of("custom_layer")["seed"] == "range(8)"
+    (alone,) = plan(["study=custom_layer", OWN, "norm=custom", "seed=3"], multirun=False)
+    assert str(alone.folder) == "lightning_logs/custom_layer/custom_mine.Scale-seed_3"
+    again = plan(["study=custom_layer", "norm.target=mine:Other", "seed=0"], multirun=False)
+    shared = {job.folder for job in jobs} & {job.folder for job in again}
+    assert len(shared) == 3, "a second layer finds the other norms' runs standing"
+
+
+@pytest.mark.slow
+def test_one_command_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trained, skipped the second time, refused with the way out when the layer was edited."""
+    (tmp_path / "own_scale.py").write_text(LAYER)
+    words = ["study=custom_layer_quick", "norm=bn,custom", "norm.target=own_scale:Scale", "seed=0"]
+    words += ["norm.options={start: 0.5}", "epochs=1", "train_size=256", "hydra/launcher=basic"]
+    command = [sys.executable, "-m", "normlab.train", *words]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "normlab.report lightning_logs/custom_layer_quick\n" in done.stdout
+    records = [
+        Record.load(file.parent) for file in (tmp_path / "lightning_logs/custom_layer_quick").rglob("result.json")
+    ]
+    found = {str(record.setting["norm"]): record for record in records}
+    assert {name: record.status for name, record in found.items()} == {"bn": "completed", "custom": "completed"}
+    assert found["bn"].config["norm"]["target"] is None
+    assert found["custom"].config["norm"] == {"name": "custom", "target": "own_scale:Scale", "options": {"start": 0.5}}
+    assert found["custom"].parameters == 7614 - 74
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(words) == 0
+    assert "(2 stood finished, skipped)" in capsys.readouterr().out
+    (tmp_path / "own_scale.py").write_text(LAYER.replace("1e-5", "1e-4"))
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "own_scale:Scale was edited since: choose another name=…, or norm=custom force=true" in told

@@ -1,0 +1,153 @@
+"""A layer from elsewhere: what is seen of it before training, and that it trains unchanged, alone and in an array."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from rich.console import Console
+
+from normlab.config import load, plan
+from normlab.custom import check_custom
+from normlab.errors import ConfigError
+from normlab.training import run, run_array
+from normlab.training.foldable import unfoldable
+
+LAYERS = """
+import torch
+from torch import nn
+
+class Layer(nn.Module):
+    def __init__(self, num_channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels, 1, 1))
+    def forward(self, x):
+        return self.weight * x
+
+class InPlace(Layer):
+    def forward(self, x):
+        return self.weight * x.sub_(x.mean((2, 3), keepdim=True))
+
+class Detached(Layer):
+    def forward(self, x):
+        return self.weight * x.detach()
+
+class TrainsOnly(Layer):
+    def forward(self, x):
+        if not self.training:
+            raise KeyError("running_mean")
+        return self.weight * x
+
+class EvalFlat(Layer):
+    def forward(self, x):
+        return self.weight * x if self.training else x.flatten(1)
+
+class Doubles(Layer):
+    def forward(self, x):
+        return (self.weight * x).double()
+
+class Mute(Layer):
+    def forward(self, x):
+        assert x.shape[1] % 32 == 0
+        return x
+"""
+
+
+@pytest.fixture
+def layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"elsewhere_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(LAYERS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+def checked(target: str, options: str = "{}") -> None:
+    check_custom(load("norm=custom", f"norm.target={target}", f"norm.options={options}").norm)
+
+
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        ("InPlace", "modified by an inplace operation"),
+        ("Detached", "passes no gradient to the layers before it"),
+        ("TrainsOnly", "raised KeyError in eval mode: 'running_mean'"),
+        ("EvalFlat", r"turns shape \(2, 10, 6, 6\) into \(2, 360\) in eval mode"),
+        ("Doubles", r"turns torch\.float32 into torch\.float64: keep the type"),
+        ("Mute", r"raised AssertionError in train mode, without a message, at elsewhere_\d+\.py:\d+: assert x\.shape"),
+    ],
+)
+def test_what_could_not_be_trained_is_seen_before_training(layers: str, layer: str, told: str) -> None:
+    checked(f"{layers}:Layer")
+    with pytest.raises(ConfigError, match=told) as error:
+        checked(f"{layers}:{layer}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("torch.nn:LazyBatchNorm2d", "no shape before it is called"),
+        ("torch.nn:GroupNorm", "missing 1 required positional argument"),
+        ("torch.nn:LayerNorm", r"normalized_shape=\[10\]"),
+    ],
+)
+def test_layers_of_torch_that_do_not_fit(target: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        checked(target)
+
+
+INSTALLED = [
+    ("torchvision.models.convnext:LayerNorm2d", "{}"),
+    ("torchvision.ops:FrozenBatchNorm2d", "{}"),
+    ("torchvision.ops.misc:FrozenBatchNorm2d", "{eps: 1e-3}"),
+    ("torch.nn:InstanceNorm2d", "{affine: true, track_running_stats: true}"),
+]
+TIMM = [
+    ("timm.layers:LayerNorm2d", "{}"),
+    ("timm.layers:GroupNorm1", "{}"),
+    ("timm.layers:RmsNorm2d", "{}"),
+    ("timm.layers:BatchNormAct2d", "{}"),
+    ("timm.layers:FilterResponseNormTlu2d", "{}"),
+    ("timm.layers:EvoNorm2dS0", "{groups: 2}"),
+    ("timm.layers:EvoNorm2dB0", "{}"),
+]
+
+
+@pytest.mark.parametrize(("target", "options"), [*INSTALLED, *TIMM])
+def test_a_layer_of_an_installed_package_serves_unchanged(target: str, options: str) -> None:
+    if target.startswith("timm"):
+        pytest.importorskip("timm.layers", exc_type=ImportError)
+    checked(target, options)
+    assert unfoldable(load("norm=custom", f"norm.target={target}", f"norm.options={options}")) is None
+
+
+def test_it_trains_alone_as_in_an_array(tmp_path: Path) -> None:
+    words = ["norm=custom", "norm.target=torchvision.models.convnext:LayerNorm2d", "data=digits", "epochs=1"]
+    words += ["train_size=128", "batch_size=64", "threads=1", "precision=64-true"]
+    both = [load(*words, f"seed={seed}") for seed in (0, 1)]
+    alone = run(both[0], tmp_path / "alone", console=Console(quiet=True))
+    together, _ = run_array(both, [tmp_path / "0", tmp_path / "1"])
+    assert alone.status == together.status == "completed"
+    assert alone.parameters == 7614
+    assert together.device["array"] == 2
+    assert together.metrics["test_ce"] == pytest.approx(alone.metrics["test_ce"], rel=1e-9)
+
+
+PAGE = (REPOSITORY / "docs" / "your_layer.md").read_text(encoding="utf-8")
+
+
+def test_the_pages_layer_and_commands_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_norm.py").write_text(str(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1]))  # type: ignore[index]
+    monkeypatch.syspath_prepend(str(tmp_path))
+    checked("my_norm:HalfAndHalf", "{share: 0.25}")
+    commands = re.findall(r"^python -m normlab\.train (.*)$", PAGE.replace("\\\n", " "), re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        words = [*shlex.split(command), *["seed=0"] * ("study=" in command)]
+        assert plan([word for word in words if word != "-m"], multirun="-m" in words)
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!https?://|#)([^)#]+)\)", PAGE))
+def test_the_pages_links_lead_somewhere(link: str) -> None:
+    assert (REPOSITORY / "docs" / link).exists()
