@@ -21,6 +21,7 @@ from normlab.analysis.claims import judge
 from normlab.analysis.page import Section, Shown, render
 from normlab.analysis.table import runs
 from normlab.errors import DataError, NormlabError
+from normlab.lint import lint_results
 from normlab.record import write_atomically
 from normlab.study import Study
 
@@ -77,7 +78,8 @@ def report(
     if not folder.is_dir():
         raise NormlabError(f"{folder} is no folder: name one with runs in it, such as lightning_logs/replication_quick")
     study = Study.find(folder)
-    margin = margin if margin is not None else study.margin if study else MARGIN
+    asked = margin if margin is not None else study.margin if study else None
+    margin = MARGIN if asked is None else asked
     if not (math.isfinite(margin) and margin > 0):
         raise NormlabError(f"--margin {margin:g}: must be above 0 percentage points")
     found = sort(chosen(runs(folder), _wanted(choose)), study.factors if study else ())
@@ -90,6 +92,9 @@ def report(
     out = out or folder
     seconds = timed.groupby("setting")["fit_s"].mean().dropna().to_dict()
     told = words.findings(found, summary, pairs, margin, study, judged)
+    lint = lint_results(found, pairs, margin=asked, study=study)
+    told += [finding.message for finding in lint if finding.note]
+    warnings = [*found.notes, *(finding.message for finding in lint if not finding.note)]
     sections = [Section("settings", "Settings", tables=[words.settings_words(summary, seconds)])]
     if judged:
         sections.append(Section("claims", "Claims", CLAIMS, [words.claims_words(judged)], verdict=2))
@@ -126,7 +131,7 @@ def report(
             "question": study.question if study else "",
             "about": _about(found),
             "findings": told,
-            "notes": found.notes,
+            "warnings": warnings,
             "sections": [section for section in sections if section.tables or section.pictures],
             "made": _made(found),
             "command": shlex.join(_command(folder, choose, margin, study)),
@@ -140,7 +145,7 @@ def report(
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)  # rich takes 80 columns where there is no terminal, and would fold tables in logs
-    _print(console, told, found.notes, sections)
+    _print(console, told, warnings, sections)
     places = f"{out / 'report.html'}, *.csv" + (f", {out / 'figures'}" if figures else "")
     console.print(f"Written: {places}", highlight=False, markup=False, soft_wrap=True)
 
@@ -203,7 +208,7 @@ def _lost(found: Sorted) -> words.Table:
     return words.Table(["run", "status", "why"], rows, text=3)
 
 
-def _print(console: Console, told: Sequence[str], notes: Sequence[str], sections: Sequence[Section]) -> None:
+def _print(console: Console, told: Sequence[str], warnings: Sequence[str], sections: Sequence[Section]) -> None:
     for section in sections:
         for table in section.tables:
             if not table.rows:
@@ -223,9 +228,14 @@ def _print(console: Console, told: Sequence[str], notes: Sequence[str], sections
             console.print()
     for line in told:
         console.print(line, highlight=False, markup=False)
-    for line in notes:
-        console.print(f"Mind: {line}", style="yellow", highlight=False, markup=False)
     console.print()
+    if warnings:
+        console.print("Warnings", style="bold")
+        for line in warnings:
+            bullet = RichTable.grid(padding=(0, 1))  # the lines of a folded warning stand below each other
+            bullet.add_row("-", escape(line), style="yellow")
+            console.print(bullet)
+        console.print()
 
 
 def _about(found: Sorted) -> str:

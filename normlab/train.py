@@ -110,6 +110,7 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
     if waiting:
         _have_data(waiting)
         began = _have_folders(waiting)
+        _warn(jobs, Study.named(study) if study else None)
         if study:
             arguments += parallel(overrides, waiting)
         if multirun:
@@ -119,6 +120,16 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
     runs = [(job.folder, Record.find(job.folder)) for job in jobs]
     summary.show(runs, jobs[0].settings.log_dir, len(jobs) - len(waiting), study=study is not None)
     return 0 if all(record is not None and record.status == "completed" for _, record in runs) else 1
+
+
+def _warn(jobs: Sequence[Job], study: Study | None) -> None:
+    """Tells what may mislead in these runs, before the first one starts. Nothing is stopped by it."""
+    from normlab.lint import lint  # pandas: not where nothing is left to do
+    from normlab.lint.seeds import spread_of
+
+    standing = [record for job in jobs if (record := Record.find(job.folder)) and record.done]
+    for finding in lint([job.settings for job in jobs], study, spread_of(standing)):
+        print(f"normlab: {'note' if finding.note else 'warning'}: {finding.message}", file=sys.stderr)
 
 
 def _launch(arguments: list[str], one_by_one: bool = False) -> None:

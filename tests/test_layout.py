@@ -20,7 +20,7 @@ FLOORS = [
     {"config"},
     {"custom", "grouping", "randomness", "nets", "analysis", "progress"},
     {"data", "byhand"},
-    {"training"},
+    {"training", "lint"},
     {"summary", "job"},
     {"sweep", "launcher"},
     {"train", "report", "calculate"},
@@ -75,6 +75,7 @@ def loaded_by(statement: str) -> set[str]:
         ),
         ("import normlab.record", {"torch", "lightning", "matplotlib"}),
         ("from normlab.analysis import read", {"torch", "lightning", "matplotlib"}),
+        ("import normlab.lint", {"torch", "lightning", "hydra", "matplotlib", "scipy"}),
         ("import normlab.nets", {"lightning", "torchvision", "hydra"}),
     ],
 )

@@ -1,4 +1,4 @@
-"""Runs sorted into settings (cells), and what may and may not be compared."""
+"""Runs sorted into settings (cells). What may mislead in them, `normlab.lint` tells."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from normlab.analysis.table import Run, varying
 from normlab.errors import NormlabError
 
-__all__ = ["Cell", "Sorted", "chosen", "holds", "numeric", "sort", "word"]
+__all__ = ["Cell", "Sorted", "chosen", "factors_of", "holds", "label", "numeric", "sort", "word"]
 
 PROTOCOL = (
     "data",
@@ -71,7 +71,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sorted:
-    """All runs of a report by setting. factors: what differs between settings; notes: what a reader has to know."""
+    """All runs of a report by setting. factors: what differs between settings; notes: what was left out."""
 
     cells: tuple[Cell, ...]
     factors: tuple[str, ...]
@@ -92,9 +92,8 @@ def chosen(found: Sequence[Run], wanted: Mapping[str, Sequence[str]]) -> list[Ru
     for key, words in wanted.items():
         have = {word(run.config.get(key)) for run in found} if any(key in run.config for run in found) else set()
         if not have:
-            raise NormlabError(
-                f"{key} is no setting of these runs; they differ in {', '.join(varying(found)) or 'nothing'}"
-            )
+            differ = varying([run.config for run in found])
+            raise NormlabError(f"{key} is no setting of these runs; they differ in {', '.join(differ) or 'nothing'}")
         if not any(_same(text, other) for text in words for other in have):
             raise NormlabError(f"{key}={','.join(words)}: no such run here; there are {', '.join(sorted(have))}")
     left = [
@@ -122,9 +121,7 @@ def sort(found: Sequence[Run], factors: Sequence[str] = ()) -> Sorted:
                 f"these runs differ in {key} ({', '.join(have)}), so they cannot be compared: choose some, "
                 f"as in {key}={have[0]}"
             )
-    differ = [key for key in varying(found) if key not in ("seed", "data") and not _of_the_norm(key, found)]
-    named = [key for key in ("norm", *factors, *differ) if any(key in run.config for run in found)]
-    keys = tuple(dict.fromkeys(key for key in named if key != "seed" and (key == "norm" or key in differ)))
+    keys = factors_of([run.config for run in found], factors)
     notes: list[str] = []
     groups: dict[str, list[Run]] = {}
     for run in found:
@@ -141,10 +138,18 @@ def sort(found: Sequence[Run], factors: Sequence[str] = ()) -> Sorted:
                 kept[run.record.seed] = run
         first = group[0].config
         levels = {key: first.get(key) for key in keys}
-        cells.append(Cell(_label(levels), str(first["norm"]), levels, tuple(kept[seed] for seed in sorted(kept))))
+        cells.append(Cell(label(levels), str(first["norm"]), levels, tuple(kept[seed] for seed in sorted(kept))))
     order = {key: _levels(key, cells) for key in keys}
     cells.sort(key=lambda cell: [order[key].index(cell.levels[key]) for key in keys])
-    return Sorted(tuple(cells), keys, str(found[0].config["data"]), (*notes, *_warnings(cells, keys)))
+    return Sorted(tuple(cells), keys, str(found[0].config["data"]), tuple(notes))
+
+
+def factors_of(configs: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> tuple[str, ...]:
+    """What differs between the settings of these configurations, as `flatten` gives them: the norm, then those named
+    first, then the others. An option that comes with the norm's name is none, nor are seed and data."""
+    differ = [key for key in varying(configs) if key not in ("seed", "data") and not _of_the_norm(key, configs)]
+    named = [key for key in ("norm", *first, *differ) if any(key in config for config in configs)]
+    return tuple(dict.fromkeys(key for key in named if key != "seed" and (key == "norm" or key in differ)))
 
 
 def value(run: Run, metric: str) -> float | None:
@@ -182,7 +187,7 @@ def _same(text: str, other: str) -> bool:
         return text == other
 
 
-def _label(levels: Mapping[str, Any]) -> str:
+def label(levels: Mapping[str, Any]) -> str:
     """ "bn l1=0.001": the norm, then every other factor; an L1 of 0 and an option that a norm lacks are left out."""
     told = [
         f"{key}={word(level)}"
@@ -210,93 +215,11 @@ def numeric(levels: Sequence[Any]) -> bool:
     return all(isinstance(level, (int, float)) and not isinstance(level, bool) for level in levels)
 
 
-def _of_the_norm(key: str, found: Sequence[Run]) -> bool:
+def _of_the_norm(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
     """Whether an option of the norm comes with the norm's name: it then needs no mention of its own."""
     if not key.startswith("norm."):
         return False
     by_norm: dict[str, set[str]] = {}
-    for run in found:
-        by_norm.setdefault(word(run.config["norm"]), set()).add(word(run.config.get(key)))
+    for config in configs:
+        by_norm.setdefault(word(config["norm"]), set()).add(word(config.get(key)))
     return all(len(have) == 1 for have in by_norm.values())
-
-
-def _warnings(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
-    """What could mislead a reader of the tables."""
-    notes = []
-    sizes: dict[int, list[str]] = {}
-    for cell in cells:
-        for size in sorted({run.record.parameters for run in cell.completed if run.record.parameters is not None}):
-            sizes.setdefault(size, []).append(cell.label)
-    if len(sizes) > 1:
-        told = "; ".join(f"{size:,}: {', '.join(labels)}" for size, labels in sorted(sizes.items()))
-        notes.append(f"The settings differ in the number of parameters ({told}).")
-    for i, one in enumerate(keys):
-        for other in keys[i + 1 :]:
-            if one == "norm" and other.startswith("norm."):  # an option is its norm's: no other can be crossed with it
-                continue
-            if both := _confounded(one, other, cells):
-                notes.append(both)
-    for cell in cells:
-        lost = len(cell.ended) - len(cell.completed)
-        diverged = sum(run.record.status == "diverged" for run in cell.ended)
-        if diverged and cell.completed:
-            notes.append(
-                f"{cell.label}: {diverged} of {len(cell.ended)} runs diverged. Its mean is over those that did not, "
-                "and flatters it."
-            )
-        elif lost and cell.completed:
-            notes.append(f"{cell.label}: {lost} of {len(cell.ended)} runs did not complete.")
-        if not cell.completed:
-            notes.append(f"{cell.label}: no run completed; there is nothing to compare.")
-        if stuck := [run.record.seed for run in cell.completed if _at_chance(run)]:
-            seeds = ", ".join(map(str, stuck))
-            notes.append(f"{cell.label}: the network never left chance with seed{'s' * (len(stuck) > 1)} {seeds}.")
-    if len({tuple(sorted(cell.values("test_acc"))) for cell in cells}) > 1:
-        notes.append(
-            "The settings do not all have results for the same seeds: pairs are compared over the seeds that they "
-            "share, or as independent samples (Welch) where these are fewer than two."
-        )
-    if (fewest := min((len(cell.completed) for cell in cells if cell.completed), default=0)) < 5 and fewest:
-        notes.append(
-            f"{fewest} seed{'s' * (fewest > 1)} a setting at least: too few to show small differences; five are a "
-            "start."
-        )
-    for cell in cells:
-        lacking = len(cell.completed) - (len(cell.predicted[0]) if cell.predicted else 0)
-        if lacking:
-            notes.append(
-                f"{cell.label}: {lacking} of {len(cell.completed)} runs left no predictions that fit; its errors are "
-                "those of the others."
-            )
-    records = [run.record for cell in cells for run in cell.completed]
-    for what, have in {
-        "device": {str(record.device.get("name")) for record in records},
-        "number of threads": {str(record.device.get("threads")) for record in records},
-        "version of torch": {str(record.versions.get("torch")) for record in records},
-    }.items():
-        if len(have) > 1:
-            notes.append(f"The runs were made with more than one {what} ({', '.join(sorted(have))}).")
-    return notes
-
-
-def _confounded(one: str, other: str, cells: Sequence[Cell]) -> str | None:
-    """Two factors that change together: then nothing here tells what each of them does."""
-    pairs = {(word(cell.levels[one]), word(cell.levels[other])) for cell in cells}
-    ones, others = {a for a, _ in pairs}, {b for _, b in pairs}
-    if len(ones) < 2 or len(others) < 2:
-        return None
-    if len(pairs) == len(ones) or len(pairs) == len(others):  # one of them follows from the other
-        follows, leads = (other, one) if len(pairs) == len(ones) else (one, other)
-        return (
-            f"{follows} changes only together with {leads}: their effects cannot be told apart. Cross them, each value "
-            "of the one with each of the other."
-        )
-    return None
-
-
-def _at_chance(run: Run) -> bool:
-    """Whether an accuracy is no better than always naming the commonest class (within three standard errors)."""
-    acc, images = run.record.metrics.get("test_acc"), run.record.data.get("test") or 0
-    true = (run.predictions or {}).get("true")
-    chance = float(np.bincount(true).max() / true.size) if true is not None and true.size else 0.1
-    return acc is not None and acc <= chance + 3 * (chance * (1 - chance) / max(images, 1)) ** 0.5

@@ -1,7 +1,7 @@
 """A folder of runs, as records and as a table."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from normlab.errors import NormlabError
 from normlab.record import Record
 from normlab.settings import flatten
 
-__all__ = ["Run", "read", "runs"]
+__all__ = ["Run", "read", "runs", "varying"]
 
 
 CLASSES = 10  # of every data set here
@@ -100,7 +100,7 @@ def read(folder: str | Path) -> pd.DataFrame:
     """
     found = runs(folder)
     # A setting is a column where any run departs from the default in it: every run then says what it had.
-    shown = dict.fromkeys([key for run in found for key in run.record.setting] + varying(found))
+    shown = dict.fromkeys([key for run in found for key in run.record.setting] + varying([run.config for run in found]))
     rows = []
     for run in found:
         record, config = run.record, run.config
@@ -113,11 +113,10 @@ def read(folder: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def varying(found: Sequence[Run]) -> list[str]:
-    """The settings that are not the same in all runs, by dotted name."""
-    first = found[0].config
+def varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that are not the same in all configurations, by dotted name."""
     return [
         key
-        for key in dict.fromkeys(key for run in found for key in run.config)
-        if any(run.config.get(key) != first.get(key) for run in found)
+        for key in dict.fromkeys(key for config in configs for key in config)
+        if any(config.get(key) != configs[0].get(key) for config in configs)
     ]

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ __all__ = [
     "comparisons_table",
     "errors_table",
     "factors_apart",
+    "family",
     "overlap_table",
     "published_table",
     "summary",
@@ -27,6 +28,17 @@ __all__ = [
 ]
 
 METRICS = ("test_acc", "train_acc", "train_acc_running", "val_acc", "test_ce", "train_ce")
+
+
+class Leveled(Protocol):
+    """A setting, run or planned."""
+
+    @property
+    def levels(self) -> Mapping[str, Any]: ...
+
+
+L = TypeVar("L", bound=Leveled)
+
 MANY = 12  # settings; with more, only those that differ in one factor are compared: the rest would drown them
 SEED = 0  # of the sign flips drawn at random where a pair has more than 16 seeds: the same report twice
 
@@ -73,15 +85,19 @@ def times(found: Sorted) -> pd.DataFrame:
 def compared(found: Sorted, margin: float) -> list[tuple[Cell, Cell, Comparison]]:
     """Test accuracy, per cent, of each pair of settings as one family; of more than 12 settings only the pairs that
     differ in one factor. A user's own layer stands first in its pairs: the verdicts are on it."""
-    able = [cell for cell in found.cells if cell.values("test_acc")]
-    pairs = [(a, b) for a, b in itertools.combinations(able, 2) if len(able) <= MANY or factors_apart(a, b) == 1]
+    pairs = family([cell for cell in found.cells if cell.values("test_acc")])
     pairs = [(b, a) if b.norm == "custom" != a.norm else (a, b) for a, b in pairs]
     sides = [tuple({s: 100 * x for s, x in cell.values("test_acc").items()} for cell in pair) for pair in pairs]
     results = compare([(a, b) for a, b in sides], margin=margin, rng=np.random.default_rng(SEED)) if pairs else []
     return [(a, b, result) for (a, b), result in zip(pairs, results, strict=True)]
 
 
-def factors_apart(a: Cell, b: Cell) -> int:
+def family(cells: Sequence[L]) -> list[tuple[L, L]]:
+    """The pairs that are compared: all, or of more than 12 settings those that differ in one factor."""
+    return [(a, b) for a, b in itertools.combinations(cells, 2) if len(cells) <= MANY or factors_apart(a, b) == 1]
+
+
+def factors_apart(a: Leveled, b: Leveled) -> int:
     """In how many factors two settings differ; a norm and its options are one."""
     return len(
         {
