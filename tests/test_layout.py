@@ -19,11 +19,11 @@ FLOORS = [
     {"study"},
     {"config"},
     {"custom", "grouping", "randomness", "nets", "analysis", "progress"},
-    {"data", "byhand"},
+    {"data", "byhand", "probes"},
     {"training"},
     {"summary", "job"},
     {"sweep", "launcher"},
-    {"train", "report", "calculate"},
+    {"train", "report", "calculate", "probe"},
 ]
 ALLOWED_LATE = {("custom", "nets")}  # inside a function: torch is imported only for a layer that is there
 
