@@ -287,7 +287,7 @@ class Settings(Model):
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration, as `identity()` gives it or result.json holds it, by dotted names; places and probes left out."""
+    """A configuration, as `identity()` gives it or result.json has it, by dotted names; places left out, and probes."""
     values = dotted(config)
     for place in ("log_dir", "name", "force", "threads", "probes", "data.root", "data.download"):
         values.pop(place, None)

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
@@ -78,7 +77,7 @@ class LayerProbe(Callback):
 
 
 class StepProbe(Callback):
-    """`landscape` and `shift`: on the batches of up to 40 training steps, evenly over the run, as the network sees them.
+    """`landscape` and `shift`: on the batches of up to 40 training steps, evenly over the run, as they are trained on.
 
     The shift is that of the step itself, W(t) to W(t+1): momentum, penalty, clipping and weight decay move the layers
     before as they do in training. TensorBoard's axis is steps.

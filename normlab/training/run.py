@@ -32,9 +32,9 @@ from normlab.training.views import NormViews, show_filters, show_settings
 __all__ = ["run", "run_array"]
 
 ALL_THREADS = torch.get_num_threads()  # what torch takes by itself, before a run asks for fewer
-OUTPUTS = ("result.json", "metrics.csv", "predictions.npz", "probes.csv", "train.log", "hparams.yaml")
-OUTPUTS += ("last.ckpt", "best.ckpt")
-SCRATCH = ("events.out.tfevents.*", ".result.json.*", ".metrics.csv.*", ".predictions.npz.*", ".probes.csv.*")
+FILES = ("result.json", "metrics.csv", "predictions.npz", "probes.csv")  # written whole, by way of a hidden file
+OUTPUTS = (*FILES, "train.log", "hparams.yaml", "last.ckpt", "best.ckpt")
+SCRATCH = ("events.out.tfevents.*", *(f".{name}.*" for name in FILES))
 OURS = (".lock", ".hydra", "result.json")  # one of them stands in every folder in which a run has begun
 
 
