@@ -15,25 +15,29 @@ Curves = Mapping[tuple[str, str], Curve]  # (layer, quantity) -> epochs, values
 BLOCKS = ("block1", "block2", "block3", "block4", "block5")
 LAYERS = ("block1", "block2", "squeeze", "block3", "block4", "block5", "head")
 
-LAYER_FIGURES = {  # name: its layers, its quantities with their words, its caption
+LAYER_FIGURES = {  # name: its title, its layers, its quantities with their words, its caption
     "relu": (
+        "What ReLU puts out",
         BLOCKS,
         {"relu_mean": "mean", "relu_sd": "sd", "relu_skew": "skewness", "dead": "dead, share"},
         "What ReLU puts out, layer by layer: mean, standard deviation and skewness over images, channels and "
         "positions, and the share of channels that are 0 for all of the batch.",
     ),
     "norm": (
+        "What the normalization layers put out",
         BLOCKS,
         {"norm_mean": "mean", "norm_sd": "sd", "norm_skew": "skewness"},
         "What the normalization layer puts out, layer by layer: mean, standard deviation and skewness over images, "
         "channels and positions.",
     ),
     "affine": (
+        "Scales and shifts of the normalization layers",
         BLOCKS,
         {"gamma_mean": "γ, mean", "gamma_sd": "γ, sd", "beta_mean": "β, mean", "beta_sd": "β, sd"},
         "Scales γ and shifts β of the normalization layers: mean and standard deviation over a layer's numbers.",
     ),
     "weights": (
+        "Weights and gradients of the convolutions",
         LAYERS,
         {"stable_rank": "stable rank", "gradient_norm": "gradient norm"},
         "Convolutions: the stable rank of the weights, and the norm of their gradient on one fixed batch.",
@@ -63,15 +67,14 @@ def probe_pictures(found: Sorted) -> Iterator[tuple[str, str, Figure]]:
         {cell.label: curves for cell in found.cells if (curves := probed(cell, probe))}
         for probe in ("layers", "landscape", "shift")
     )
-    for name, (stages, quantities, caption) in LAYER_FIGURES.items():
+    for name, (title, stages, quantities, caption) in LAYER_FIGURES.items():
         some = _only(layers, quantities)
         if some:
             table = [
                 [Panel(layer, what, layer if not row else "", word if layer == stages[0] else "") for layer in stages]
                 for row, (what, word) in enumerate(quantities.items())
             ]
-            title = f"{caption.partition(':')[0].partition(', layer')[0]}, {found.data}"
-            yield f"probe-{name}", caption, lines_together(some, norms, table, title=title)
+            yield f"probe-{name}", caption, lines_together(some, norms, table, title=f"{title}, {found.data}")
     if landscape:
         yield from _landscape(landscape, norms, found.data)
     if shift:
