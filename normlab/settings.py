@@ -15,13 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from normlab.places import choices, group_values, source_digest
 
-__all__ = ["NORM_CHANNELS", "Augment", "Data", "Norm", "Penalty", "Settings", "dotted", "flatten"]
+__all__ = ["NORM_CHANNELS", "Augment", "Data", "Norm", "Penalty", "Probe", "Settings", "dotted", "flatten"]
 
 NORM_CHANNELS = (10, 20, 20, 12, 12)  # channels at the five norms of `normlab.nets.Net`; a test holds the two together
 
 LATER = {"weight_standardization": False, "lr_per": None, "train_size": None}  # settings of newer versions, unused
 
 Scalar = bool | int | float | str | None
+Probe = Literal["layers", "landscape", "shift"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -188,7 +189,7 @@ class Settings(Model):
     train_size: Annotated[int, Field(ge=1)] | None = None
     val_size: Annotated[int, Field(ge=0)] | None = None
     test_curve: bool = False
-    probes: list[Literal["layers", "landscape", "shift"]] = []
+    probes: list[Probe] = []
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: Annotated[int, Field(ge=1)] = 1
     precision: Literal["32-true", "tf32", "64-true", "16-mixed", "bf16-mixed"] = "32-true"

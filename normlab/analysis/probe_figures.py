@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from normlab.analysis.colours import QUIET
 from normlab.analysis.drawing import MARGIN, SMALL, TEXT, Array, apart, check, figure, frame, widest
-from normlab.analysis.panels import Style, empty, finite, looks
+from normlab.analysis.panels import Style, empty, finite, folded, looks
 
 __all__ = ["Curve", "Panel", "bands_apart", "lines_together"]
 
@@ -46,7 +46,7 @@ def lines_together(
     """
     look = looks(curves, norms)
     _check(curves)
-    high = 300 if len(table) == 1 else 140
+    high = {1: 300, 2: 180}.get(len(table), 140)
     fig = figure(WIDTH, 110 + high * len(table) + 18 * -(-len(curves) // 4), title)
     panes = fig.subplots(len(table), len(table[0]), squeeze=False)
     axes = {what: Axis.of(curves, {what}) for what in {panel.quantity for panels in table for panel in panels}}
@@ -93,7 +93,9 @@ def bands_apart(
                 ax, some, colour = panes[row, column], curves[label], look[label].colour
                 wanted = [some.get(("", what)) for what in (lower, upper, line)]
                 low, high, middle = (np.zeros((3, 0)) if curve is None else axis.summary(curve) for curve in wanted)
-                _finish(ax, label if i == 0 else "", heading if column == 0 else "", axis if low.size else None)
+                _finish(
+                    ax, folded(label, 180) if i == 0 else "", heading if column == 0 else "", axis if low.size else None
+                )
                 if low.shape == high.shape:
                     ax.fill_between(low[0], low[1], high[1], color=colour, alpha=0.35, linewidth=0)
                 ax.plot(*middle[:2], color=colour, linewidth=1.2)
@@ -180,7 +182,8 @@ def _finish(ax: Axes, heading: str, label: str, axis: "Axis | None") -> None:
     if axis.log:
         ax.yaxis.set_major_locator(FixedLocator(sorted(apart(LOG_TICKS, ax.yaxis, 0.22))))
     ax.yaxis.set_major_formatter(FuncFormatter(_short))
-    ax.set_xlim(-0.03 * axis.last, 1.03 * axis.last)
+    pad = max(0.03 * axis.last, 0.05)
+    ax.set_xlim(-pad, axis.last + pad)
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
 
 

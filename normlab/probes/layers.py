@@ -87,7 +87,8 @@ def layer_statistics(net: Net, images: torch.Tensor, labels: torch.Tensor) -> li
             term = TERMS.get(parameter, parameter)
             found = moments(numbers.detach().double())
             values += [(name.partition(".")[0], f"{term}_{key}", found[key]) for key in ("mean", "sd")]
-    return values
+    order = list(of)
+    return sorted(values, key=lambda value: order.index(value[0]))
 
 
 def _watch(

@@ -51,6 +51,8 @@ def gradient(loss: Loss, weights: Weights, of: Iterable[str] | None = None) -> t
     free = {name: weights[name].detach().clone().requires_grad_() for name in names}
     with torch.enable_grad():
         value = loss({**weights, **free})
+        if not value.requires_grad:  # L depends on none of them
+            return float(value), {name: torch.zeros_like(values) for name, values in free.items()}
         found = torch.autograd.grad(value, list(free.values()), allow_unused=True, materialize_grads=True)
     return float(value.detach()), dict(zip(names, found, strict=True))
 

@@ -11,18 +11,25 @@ from torch.utils.tensorboard import SummaryWriter
 from normlab.data.datamodule import Batch, ImageData
 from normlab.nets import Net
 from normlab.probes.landscape import LENGTHS, along_gradient
-from normlab.probes.layers import convolutions, layer_statistics, parameters
+from normlab.probes.layers import Value, convolutions, layer_statistics, parameters
 from normlab.probes.loss import StepLoss, Weights
 from normlab.probes.points import points
 from normlab.probes.shift import covariate_shift
 from normlab.record import ProbeRow, write_probes
 from normlab.settings import Settings
 
-__all__ = ["LAYER_IMAGES", "LayerProbe", "ProbeTable", "StepProbe", "probe_callbacks"]
+__all__ = [
+    "LAYER_IMAGES",
+    "LayerProbe",
+    "ProbeTable",
+    "StepProbe",
+    "first_images",
+    "landscape_values",
+    "probe_callbacks",
+    "shift_values",
+]
 
 LAYER_IMAGES = 256  # of the training set, the first in file order: what `layers` looks at
-
-Value = tuple[str, str, float]  # layer, quantity, value
 
 
 class ProbeTable:
@@ -71,7 +78,7 @@ class LayerProbe(Callback):
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         net = net_of(pl_module)
-        values = layers(net, first_images(self.data, net))
+        values = layer_statistics(net, *first_images(self.data, net))
         self.table.add("layers", values, epoch=epoch, step=trainer.global_step, at=epoch)
         self.table.save()
 
@@ -100,7 +107,7 @@ class StepProbe(Callback):
             return
         loss = StepLoss(net_of(pl_module), *batch)
         if self.landscape:
-            self._add("landscape", landscape(loss, loss.weights, self.lr), step)
+            self._add("landscape", landscape_values(loss, loss.weights, self.lr), step)
         if self.shift:
             self._pending = step, loss, loss.weights
 
@@ -112,7 +119,7 @@ class StepProbe(Callback):
         (step, loss, before), self._pending = self._pending, None
         net = net_of(pl_module)
         after = {name: parameter.detach() for name, parameter in net.named_parameters()}
-        self._add("shift", shift(loss, net, before, after), step)
+        self._add("shift", shift_values(loss, net, before, after), step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.table.save()
@@ -121,18 +128,13 @@ class StepProbe(Callback):
         self.table.add(probe, values, epoch=step / self.steps_an_epoch, step=step, at=step)
 
 
-def layers(net: Net, batch: Batch) -> list[Value]:
-    """The rows of the probe `layers`."""
-    return layer_statistics(net, *batch)
-
-
-def landscape(loss: StepLoss, weights: Weights, lr: float) -> list[Value]:
+def landscape_values(loss: StepLoss, weights: Weights, lr: float) -> list[Value]:
     """The rows of the probe `landscape`, of the network as a whole."""
     found = along_gradient(loss, weights, [each * lr for each in LENGTHS])
     return [("", quantity, value) for quantity, value in found.quantities().items()]
 
 
-def shift(loss: StepLoss, net: Net, before: Weights, after: Weights) -> list[Value]:
+def shift_values(loss: StepLoss, net: Net, before: Weights, after: Weights) -> list[Value]:
     """The rows of the probe `shift`: the gradients are those of the convolutions, the layers before move whole."""
     measured = {layer: [name] for layer, name in convolutions(net).items()}
     found = covariate_shift(loss, before, after, parameters(net), measured)
