@@ -2,8 +2,9 @@
 
 Runs of one configuration without probes and with each of them, in turns, so that whatever else the machine does meets
 all of them; medians. `landscape` and `shift` cost the same seconds in a run of any length with that batch size, since
-they measure up to 40 steps; `layers` costs the same seconds an epoch. The last column is computed from that: the share
-of the time of a run of 12 epochs over 55,000 images, which is what `python -m normlab.train` does on MNIST.
+they measure up to 40 steps; `layers` costs the same seconds an epoch, and once before the first. The last column is
+computed from that: the share of the time of a run of 12 epochs over 55,000 images, which is what
+`python -m normlab.train` does on MNIST.
 """
 
 import argparse
@@ -11,6 +12,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+
+import torch
 
 from normlab.config import load
 from normlab.training import run
@@ -45,10 +48,11 @@ def main(given: Sequence[str] | None = None) -> int:
     for probe, times in found.items():
         # a pair of neighbours has met the same machine
         more = median(time - other for time, other in zip(times, found[""], strict=True))
-        share = more * (EPOCHS / args.epochs if probe == "layers" else 1) / whole
+        share = more * ((EPOCHS + 1) / (args.epochs + 1) if probe == "layers" else 1) / whole
         told = f"{more:.2f} s | {100 * share:.1f} %" if probe else " | "
         print(f"| {f'`{probe}`' if probe else 'none'} | {median(times):.2f} | {told} |")
-    print(f"\n{' '.join(words)}; {args.reps} interleaved repetitions; {describe_device('cpu')['name']}, {versions()}")
+    machine = f"{describe_device(torch.device('cpu'))['name']}, {', '.join(map(' '.join, versions().items()))}"
+    print(f"\n{' '.join(words)}; {args.reps} interleaved repetitions; {machine}")
     return 0
 
 

@@ -73,6 +73,8 @@ def loaded_by(statement: str) -> set[str]:
             "import normlab.calculate",
             {"torch", "lightning", "torchvision", "hydra", "sklearn", "matplotlib", "pandas", "scipy", "openpyxl"},
         ),
+        ("import normlab.probe", {"torch", "lightning", "torchvision", "hydra", "sklearn", "matplotlib", "pandas"}),
+        ("import normlab.probes", {"lightning", "torchvision", "hydra", "pandas"}),
         ("import normlab.record", {"torch", "lightning", "matplotlib"}),
         ("from normlab.analysis import read", {"torch", "lightning", "matplotlib"}),
         ("import normlab.nets", {"lightning", "torchvision", "hydra"}),
