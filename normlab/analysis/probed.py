@@ -111,7 +111,7 @@ def _landscape(
     quantities = [("loss", "loss_min", "loss_max", "loss"), ("change of gradient", "change_min", "change_max", "")]
     caption = (
         "The same, setting by setting: the band of losses met along the gradient, with the loss of the step as a line, "
-        "and the band of changes of the gradient; means over seeds."
+        "and the band of changes of the gradient; means over seeds, of the logarithms where an axis is logarithmic."
     )
     yield "probe-bands", caption, bands_apart(landscape, norms, quantities, title=f"Bands along the gradient, {data}")
 
