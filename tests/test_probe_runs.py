@@ -27,7 +27,7 @@ from normlab.training.build import image_data, initial_model
 from normlab.training.foldable import unfoldable
 
 ALL = "probes=[layers,landscape,shift]"
-SHORT = ["data=digits", "train_size=240", "batch_size=60", "epochs=2", "threads=1", "dropout=0.2"]  # 8 steps
+SHORT = ["data=digits", "train_size=120", "batch_size=30", "epochs=2", "threads=1", "dropout=0.2"]  # 8 steps
 PLAIN = ["schedule=constant", "momentum=0", "gradient_clip=null", "lr=0.05"]  # W(t+1) = W(t) - lr·g
 
 
@@ -77,8 +77,8 @@ def first_step(settings: Settings) -> StepLoss:
     """The first training step's loss: its images augmented, its dropout, the initial network. Written out by hand."""
     data, model = image_data(settings), initial_model(settings)
     data.setup()
-    where = data.train.where[epoch_order(240, settings.seed, 0)[:60]]
-    draws = epoch_draws(240, settings.seed, 0)[:60]
+    where = data.train.where[epoch_order(120, settings.seed, 0)[:30]]
+    draws = epoch_draws(120, settings.seed, 0)[:30]
     pixels = rotate_and_shift(data.train.pool[0][where].float() / 255, draws, rotation=7, shift=2)
     torch.manual_seed(stream_seed(Stream.DROPOUT, settings.seed, 0))
     return StepLoss(model.net, (pixels - data.mean) / data.std, data.train.pool[1][where])
