@@ -20,6 +20,8 @@ def refusal(settings: Settings) -> str | None:
     """Why a run cannot be trained in an array at all, in one line; None where it can."""
     if settings.precision == "16-mixed":
         return "precision=16-mixed scales the gradients of a network by its own history"
+    if settings.probes:
+        return f"probes=[{','.join(settings.probes)}] measures inside a network that trains by itself"
     return None
 
 

@@ -16,11 +16,27 @@ import numpy as np
 from normlab.errors import ConfigError, NormlabError
 from normlab.settings import Settings
 
-__all__ = ["DONE", "SCHEMA", "STATUSES", "Record", "RecordError", "write_metrics", "write_predictions"]
+__all__ = [
+    "DONE",
+    "PROBE_COLUMNS",
+    "SCHEMA",
+    "STATUSES",
+    "ProbeRow",
+    "Record",
+    "RecordError",
+    "read_probes",
+    "write_metrics",
+    "write_predictions",
+    "write_probes",
+]
 
 SCHEMA = 1
 STATUSES = ("completed", "diverged", "failed", "unavailable", "interrupted")
 DONE = ("completed", "diverged")  # the same question would get the same answer again: such runs are skipped
+
+
+PROBE_COLUMNS = ("epoch", "step", "probe", "layer", "quantity", "value")
+ProbeRow = tuple[float, int, str, str, str, float]  # in these columns; layer is "" where a value is the network's
 
 
 class RecordError(NormlabError):
@@ -166,3 +182,30 @@ def write_predictions(folder: Path, pred: np.ndarray, prob_true: np.ndarray, tru
         content, pred=pred.astype(np.uint8), prob_true=prob_true.astype(np.float32), true=true.astype(np.uint8)
     )
     write_atomically(folder / "predictions.npz", content.getvalue())
+
+
+def write_probes(folder: Path, rows: Iterable[ProbeRow]) -> None:
+    """probes.csv: a row a value that a probe measured. epoch: how many were done (0.5: half of the first), step: how
+    many steps."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(PROBE_COLUMNS)
+    writer.writerows((f"{epoch:.6g}", step, *names, f"{value:.9g}") for epoch, step, *names, value in rows)
+    write_atomically(folder / "probes.csv", text.getvalue().encode())
+
+
+def read_probes(folder: Path) -> list[ProbeRow]:
+    """The rows of probes.csv; none where the file is missing. `RecordError`, in one line, where it is damaged."""
+    file = folder / "probes.csv"
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            columns, *rows = csv.reader(stream)
+        if tuple(columns) != PROBE_COLUMNS:
+            raise ValueError(f"its columns are not {', '.join(PROBE_COLUMNS)}")
+        return [(float(e), int(s), probe, layer, what, float(value)) for e, s, probe, layer, what, value in rows]
+    except FileNotFoundError:
+        return []
+    except (ValueError, OSError, csv.Error) as error:
+        raise RecordError(
+            f"{file} is damaged ({error}): delete it, and python -m normlab.probe measures again"
+        ) from None

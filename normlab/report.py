@@ -111,6 +111,7 @@ def report(
             )
         )
     sections += [Section("curves", "Learning curves"), Section("factors", "Factors that are numbers")]
+    sections.append(Section("probes", "Inside the network", PROBES))
     made_of = [words.errors_words(errors)] * bool(len(errors)) + [words.overlap_words(overlap)] * bool(len(overlap))
     sections.append(Section("errors", "Errors", tables=made_of))
     sections += [Section("galleries", "Misclassified images"), Section("confusion", "Confusion")]
@@ -159,6 +160,9 @@ def _command(folder: Path, choose: Sequence[str], margin: float, study: Study | 
 
 CLAIMS = "What was said, and what these runs say to it."
 PAIRS = "Settings two by two, as one family of tests: what differs, what is equivalent, what is still undecided."
+
+
+PROBES = "What the probes measured while the networks trained; docs/probes.md has the definitions."
 
 
 def _wanted(choose: Sequence[str]) -> dict[str, list[str]]:

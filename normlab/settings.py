@@ -15,13 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from normlab.places import choices, group_values, source_digest
 
-__all__ = ["NORM_CHANNELS", "Augment", "Data", "Norm", "Penalty", "Settings", "dotted", "flatten"]
+__all__ = ["NORM_CHANNELS", "Augment", "Data", "Norm", "Penalty", "Probe", "Settings", "dotted", "flatten"]
 
 NORM_CHANNELS = (10, 20, 20, 12, 12)  # channels at the five norms of `normlab.nets.Net`; a test holds the two together
 
 LATER = {"weight_standardization": False, "lr_per": None, "train_size": None}  # settings of newer versions, unused
 
 Scalar = bool | int | float | str | None
+Probe = Literal["layers", "landscape", "shift"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -187,6 +188,7 @@ class Settings(Model):
     train_size: Annotated[int, Field(ge=1)] | None = None
     val_size: Annotated[int, Field(ge=0)] | None = None
     test_curve: bool = False
+    probes: list[Probe] = []
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: Annotated[int, Field(ge=1)] = 1
     precision: Literal["32-true", "tf32", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
@@ -199,6 +201,14 @@ class Settings(Model):
     @classmethod
     def _canonical(cls, value: float) -> float:
         return abs(value)  # -0.0 is 0.0: one value, one name, one hash
+
+    @field_validator("probes", mode="before")
+    @classmethod
+    def _a_list(cls, value: Any) -> Any:
+        """`probes=layers` is what one types first."""
+        if not isinstance(value, list):
+            raise ValueError("write a list, as in probes=[layers,landscape]")
+        return value
 
     @model_validator(mode="after")
     def _together(self) -> "Settings":
@@ -224,10 +234,10 @@ class Settings(Model):
 
     def identity(self) -> dict[str, Any]:
         """Every setting that can change the result, as plain nested values."""
-        # The number of threads changes the last bits, as the machine does; it is recorded with the device.
-        values = self.model_dump(
-            exclude={"log_dir": True, "name": True, "force": True, "threads": True, "data": {"root", "download"}}
-        )
+        # The number of threads changes the last bits, as the machine does; it is recorded with the device. Probes
+        # change nothing: a run with them has the weights of one without, bit for bit.
+        places = {"log_dir": True, "name": True, "force": True, "threads": True, "probes": True}
+        values = self.model_dump(exclude=places | {"data": {"root", "download"}})
         # What came later is left out where it is not used: older runs answer the same question.
         return {key: value for key, value in values.items() if key not in LATER or value != LATER[key]}
 
@@ -277,9 +287,9 @@ class Settings(Model):
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration, as `identity()` gives it or result.json holds it, by dotted names; places left out."""
+    """A configuration, as `identity()` gives it or result.json has it, by dotted names; places left out, and probes."""
     values = dotted(config)
-    for place in ("log_dir", "name", "force", "threads", "data.root", "data.download"):
+    for place in ("log_dir", "name", "force", "threads", "probes", "data.root", "data.download"):
         values.pop(place, None)
     return {"norm": values.pop("norm.name"), "data": values.pop("data.name")} | LATER | values
 

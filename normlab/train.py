@@ -22,7 +22,7 @@ from normlab.errors import ConfigError, DataError, NormlabError
 from normlab.job import job as do
 from normlab.launcher import check_options
 from normlab.places import choices, conf_dir
-from normlab.record import Record
+from normlab.record import Record, read_probes
 from normlab.settings import dotted
 from normlab.study import Study, protocol, sweep_of
 from normlab.sweep import parallel, sweep
@@ -107,6 +107,7 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
         for folder in {job.folder.parent for job in jobs}:
             _lay_beside(Study.named(study), folder)
     waiting = [job for job in jobs if not _stands(job)]
+    _tell_of_probes([job for job in jobs if job not in waiting])
     if waiting:
         _have_data(waiting)
         began = _have_folders(waiting)
@@ -156,6 +157,17 @@ def _lay_beside(study: Study, folder: Path) -> None:
 
 def _stands(job: Job) -> bool:
     return not job.settings.force and Record.standing(job.folder, job.settings.config_hash()) is not None
+
+
+def _tell_of_probes(standing: Sequence[Job]) -> None:
+    """A finished run is not trained again for a probe, which would change nothing: says so, and what can be done."""
+    without = [job.folder for job in standing if set(job.settings.probes) - {row[2] for row in read_probes(job.folder)}]
+    if without:
+        print(
+            f"normlab: {len(without)} finished without these probes, {without[0]} the first: force=true trains again, "
+            f"python -m normlab.probe {without[0]} measures its last checkpoint",
+            file=sys.stderr,
+        )
 
 
 def _resolve_auto(jobs: Sequence[Job]) -> str | None:

@@ -19,11 +19,11 @@ FLOORS = [
     {"study"},
     {"config"},
     {"custom", "grouping", "randomness", "nets", "analysis", "progress"},
-    {"data", "byhand"},
+    {"data", "byhand", "probes"},
     {"training", "lint"},
     {"summary", "job"},
     {"sweep", "launcher"},
-    {"train", "report", "calculate"},
+    {"train", "report", "calculate", "probe"},
 ]
 ALLOWED_LATE = {("custom", "nets")}  # inside a function: torch is imported only for a layer that is there
 
@@ -73,6 +73,8 @@ def loaded_by(statement: str) -> set[str]:
             "import normlab.calculate",
             {"torch", "lightning", "torchvision", "hydra", "sklearn", "matplotlib", "pandas", "scipy", "openpyxl"},
         ),
+        ("import normlab.probe", {"torch", "lightning", "torchvision", "hydra", "sklearn", "matplotlib", "pandas"}),
+        ("import normlab.probes", {"lightning", "torchvision", "hydra", "pandas"}),
         ("import normlab.record", {"torch", "lightning", "matplotlib"}),
         ("from normlab.analysis import read", {"torch", "lightning", "matplotlib"}),
         ("import normlab.lint", {"torch", "lightning", "hydra", "matplotlib", "scipy"}),

@@ -16,6 +16,7 @@ from normlab.analysis import study_figures as draw
 from normlab.analysis.cells import Cell, Sorted, holds, numeric, word
 from normlab.analysis.figures import confusion
 from normlab.analysis.forensics import times_wrong
+from normlab.analysis.probed import probe_pictures
 from normlab.analysis.stats import Comparison, summarise
 from normlab.analysis.tables import errors_table, overlap_table, wrong
 from normlab.record import write_atomically
@@ -104,6 +105,8 @@ def pictures(
             draw.bands(series, norms, title=f"Learning curves on {data}"),
         )
     yield from _factor_curves(found, data)
+    for name, caption, figure in probe_pictures(found):
+        yield _picture(name, "probes", caption, figure)
     errors = errors_table(found)
     if len(errors):
         columns = ["share_seed", "share_test_set", "share_interaction"]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from normlab.errors import NormlabError
-from normlab.record import Record
+from normlab.record import ProbeRow, Record, read_probes
 from normlab.settings import flatten
 
 __all__ = ["Run", "read", "runs", "varying"]
@@ -66,6 +66,11 @@ class Run:
             return None
         except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
             raise NormlabError(f"{file} is damaged ({error}): train its run again with force=true") from None
+
+    @cached_property
+    def probes(self) -> list[ProbeRow]:
+        """The rows of probes.csv; none where the file is missing. Raises `NormlabError` where it is damaged."""
+        return read_probes(self.folder)
 
 
 def runs(folder: str | Path) -> list[Run]:

@@ -25,14 +25,16 @@ from normlab.training.foldable import unfoldable
 from normlab.training.logs import log_to
 from normlab.training.memory import keep_freed_memory
 from normlab.training.outcome import Trained, asked, conclude
+from normlab.training.probes import ProbeTable, probe_callbacks
 from normlab.training.progress import EpochLine, ProgressLine
 from normlab.training.views import NormViews, show_filters, show_settings
 
 __all__ = ["run", "run_array"]
 
 ALL_THREADS = torch.get_num_threads()  # what torch takes by itself, before a run asks for fewer
-OUTPUTS = ("result.json", "metrics.csv", "predictions.npz", "train.log", "hparams.yaml", "last.ckpt", "best.ckpt")
-SCRATCH = ("events.out.tfevents.*", ".result.json.*", ".metrics.csv.*", ".predictions.npz.*")
+FILES = ("result.json", "metrics.csv", "predictions.npz", "probes.csv")  # written whole, by way of a hidden file
+OUTPUTS = (*FILES, "train.log", "hparams.yaml", "last.ckpt", "best.ckpt")
+SCRATCH = ("events.out.tfevents.*", *(f".{name}.*" for name in FILES))
 OURS = (".lock", ".hydra", "result.json")  # one of them stands in every folder in which a run has begun
 
 
@@ -243,6 +245,7 @@ def _trainer(
         divergence,
         NormViews(logger.experiment),
         ProgressLine(settings.slug(), speed, console),
+        *probe_callbacks(settings, data, ProbeTable(folder, logger.experiment)),
         *checkpoints(folder, data),
     ]
     accelerator = choose_accelerator(settings.accelerator)

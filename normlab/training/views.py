@@ -33,6 +33,28 @@ LAYOUT = {
     }
 }
 
+PROBES = {  # chart -> the tags of its lines, a regular expression: a line a layer, or a line a quantity
+    "layers": {
+        "mean after ReLU": r"relu_mean\.",
+        "standard deviation after ReLU": r"relu_sd\.",
+        "skewness after ReLU": r"relu_skew\.",
+        "share of dead channels": r"dead\.",
+        "mean after the norm": r"norm_mean\.",
+        "standard deviation after the norm": r"norm_sd\.",
+        "skewness after the norm": r"norm_skew\.",
+        "stable rank of the convolution": r"stable_rank\.",
+        "gradient norm of the convolution": r"gradient_norm\.",
+        "mean of γ": r"gamma_mean\.",
+        "mean of β": r"beta_mean\.",
+    },
+    "landscape": {
+        "loss, and its band along the gradient": r"loss",
+        "change of the gradient along itself": r"change",
+        "effective β-smoothness": r"smoothness",
+    },
+    "shift": {"change of the gradient": r"l2\.", "cosine of its angle": r"cosine\."},
+}
+
 COMPARED = ("norm", "data", "seed", "l1", "dropout", "lr", "batch_size", "epochs")  # others: where they depart
 
 FINAL = {  # measured once, at the end -> its tag
@@ -76,12 +98,17 @@ class NormViews(Callback):
 
 
 def show_settings(writer: SummaryWriter, settings: Settings) -> None:
-    """The resolved configuration as text, and a page of curves that belong together."""
+    """The resolved configuration as text, and pages of curves that belong together."""
     values = settings.model_dump()
     width = max(map(len, values)) + 2
     lines = [f"    {key + ':':{width}}{json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     writer.add_text("config", "\n".join(lines), 0)  # indented by four: Markdown's code block
-    writer.add_custom_scalars(LAYOUT)
+    pages = {
+        f"Probe: {probe}": {chart: ["Multiline", [rf"^probe\.{probe}/{tags}"]] for chart, tags in PROBES[probe].items()}
+        for probe in PROBES
+        if probe in settings.probes
+    }
+    writer.add_custom_scalars(LAYOUT | pages)
 
 
 def show_filters(writer: SummaryWriter, net: Net, epoch: int) -> None:

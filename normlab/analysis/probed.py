@@ -1,0 +1,127 @@
+"""What the probes of many runs measured, by setting, and the figures of it that a report has."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from normlab.analysis.cells import Cell, Sorted
+from normlab.analysis.probe_figures import Curve, Panel, bands_apart, lines_together
+
+__all__ = ["probe_pictures", "probed"]
+
+Curves = Mapping[tuple[str, str], Curve]  # (layer, quantity) -> epochs, values
+
+BLOCKS = ("block1", "block2", "block3", "block4", "block5")
+LAYERS = ("block1", "block2", "squeeze", "block3", "block4", "block5", "head")
+
+LAYER_FIGURES = {  # name: its title, its layers, its quantities with their words, its caption
+    "relu": (
+        "What ReLU puts out",
+        BLOCKS,
+        {"relu_mean": "mean", "relu_sd": "sd", "relu_skew": "skewness", "dead": "dead, share"},
+        "What ReLU puts out, layer by layer: mean, standard deviation and skewness over images, channels and "
+        "positions, and the share of channels that are 0 for all of the batch.",
+    ),
+    "norm": (
+        "What the normalization layers put out",
+        BLOCKS,
+        {"norm_mean": "mean", "norm_sd": "sd", "norm_skew": "skewness"},
+        "What the normalization layer puts out, layer by layer: mean, standard deviation and skewness over images, "
+        "channels and positions.",
+    ),
+    "affine": (
+        "Scales and shifts of the normalization layers",
+        BLOCKS,
+        {"gamma_mean": "γ, mean", "gamma_sd": "γ, sd", "beta_mean": "β, mean", "beta_sd": "β, sd"},
+        "Scales γ and shifts β of the normalization layers: mean and standard deviation over a layer's numbers.",
+    ),
+    "weights": (
+        "Weights and gradients of the convolutions",
+        LAYERS,
+        {"stable_rank": "stable rank", "gradient_norm": "gradient norm"},
+        "Convolutions: the stable rank of the weights, and the norm of their gradient on one fixed batch.",
+    ),
+}
+
+
+def probed(cell: Cell, probe: str) -> dict[tuple[str, str], Curve]:
+    """What one probe measured in the completed runs of a setting: (layer, quantity) → epochs float (X,), values float
+    (S, X), a row a seed that has the probe, NaN where it has no value at that epoch."""
+    seeds = [[row for row in run.probes if row[2] == probe] for run in cell.completed]
+    seeds = [rows for rows in seeds if rows]
+    keys = dict.fromkeys((layer, quantity) for rows in seeds for _, _, _, layer, quantity, _ in rows)
+    found = {}
+    for key in keys:
+        curves = [{row[0]: row[5] for row in rows if row[3:5] == key} for rows in seeds]
+        epochs = sorted(set().union(*curves))
+        values = np.array([[curve.get(epoch, np.nan) for epoch in epochs] for curve in curves])
+        found[key] = (np.array(epochs), values)
+    return found
+
+
+def probe_pictures(found: Sorted) -> Iterator[tuple[str, str, Figure]]:
+    """(file name, caption, figure) of every figure that the runs' probes.csv give."""
+    norms = {cell.label: cell.norm for cell in found.cells}
+    layers, landscape, shift = (
+        {cell.label: curves for cell in found.cells if (curves := probed(cell, probe))}
+        for probe in ("layers", "landscape", "shift")
+    )
+    for name, (title, stages, quantities, caption) in LAYER_FIGURES.items():
+        some = _only(layers, quantities)
+        if some:
+            table = [
+                [Panel(layer, what, layer if not row else "", word if layer == stages[0] else "") for layer in stages]
+                for row, (what, word) in enumerate(quantities.items())
+            ]
+            yield f"probe-{name}", caption, lines_together(some, norms, table, title=f"{title}, {found.data}")
+    if landscape:
+        yield from _landscape(landscape, norms, found.data)
+    if shift:
+        table = [
+            [Panel(layer, what, layer if not row else "", word if layer == LAYERS[1] else "") for layer in LAYERS[1:]]
+            for row, (what, word) in enumerate({"l2": "‖G − G′‖", "cosine": "cosine(G, G′)"}.items())
+        ]
+        caption = (
+            "Internal covariate shift as Santurkar et al. (2018) define it: how far the gradient of a layer's "
+            "convolution moves on the same batch because the step has moved the layers before it. No shift: 0, and a "
+            "cosine of 1."
+        )
+        title = f"Internal covariate shift, {found.data}"
+        yield "probe-shift", caption, lines_together(shift, norms, table, title=title)
+
+
+def _landscape(
+    landscape: Mapping[str, Curves], norms: Mapping[str, str], data: str
+) -> Iterator[tuple[str, str, Figure]]:
+    spread = {label: _with_spread(curves) for label, curves in landscape.items()}
+    table = [
+        [
+            Panel("", "spread", "spread of the loss"),
+            Panel("", "change_max", "largest change of the gradient"),
+            Panel("", "smoothness", "effective β-smoothness"),
+        ]
+    ]
+    caption = (
+        "Along the gradient, on the batch of a training step and over ½ to 4 times the learning rate: highest minus "
+        "lowest loss, the largest change of the gradient, and its largest ratio to the distance (Santurkar et al. "
+        "2018, figure 4). Lower is smoother."
+    )
+    yield "probe-landscape", caption, lines_together(spread, norms, table, title=f"The loss along the gradient, {data}")
+    quantities = [("loss", "loss_min", "loss_max", "loss"), ("change of gradient", "change_min", "change_max", "")]
+    caption = (
+        "The same, setting by setting: the band of losses met along the gradient, with the loss of the step as a line, "
+        "and the band of changes of the gradient; means over seeds, of the logarithms where an axis is logarithmic."
+    )
+    yield "probe-bands", caption, bands_apart(landscape, norms, quantities, title=f"Bands along the gradient, {data}")
+
+
+def _with_spread(curves: Curves) -> dict[tuple[str, str], Curve]:
+    epochs, high = curves["", "loss_max"]
+    return {**curves, ("", "spread"): (epochs, high - curves["", "loss_min"][1])}
+
+
+def _only(curves: Mapping[str, Curves], quantities: Sequence[str] | Mapping[str, str]) -> dict[str, Curves]:
+    """What has one of these quantities; settings without any left out."""
+    some = {label: {key: curve for key, curve in of.items() if key[1] in quantities} for label, of in curves.items()}
+    return {label: of for label, of in some.items() if of}

@@ -1,0 +1,93 @@
+"""Probes of a network that was trained before: its last checkpoint, on the images that its run had."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from normlab.data.augment import rotate_and_shift
+from normlab.data.datamodule import Batch, ImageData, epoch_draws, epoch_order
+from normlab.errors import ConfigError, NormlabError
+from normlab.nets import Net
+from normlab.probes.layers import layer_statistics
+from normlab.probes.loss import StepLoss, gradient
+from normlab.randomness import Stream, stream_seed
+from normlab.record import ProbeRow, Record, read_probes, write_probes
+from normlab.settings import Settings
+from normlab.training.build import image_data
+from normlab.training.classifier import Classifier
+from normlab.training.probes import first_images, landscape_values, shift_values
+
+__all__ = ["probe_checkpoint"]
+
+
+def probe_checkpoint(folder: Path, probes: Sequence[str]) -> list[ProbeRow]:
+    """Measures the network of last.ckpt on the CPU, leaves the rows in the run's probes.csv and returns them.
+
+    The batch of `landscape` and `shift` is the first that one more epoch would bring, augmented as that would be, with
+    its dropout. There is no step from which W(t+1) could be had: `shift` takes a plain one, W - lr·∇L, with the run's
+    peak learning rate. In probes.csv the rows take the place of those of the same probe at the same step, which an
+    earlier call left or, for `layers`, the end of training; all others stay.
+
+    Raises `NormlabError`, in one line, where the folder holds no run, no checkpoint or images are missing.
+    """
+    settings, net, step = _trained(folder)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)  # the last bits are those of training
+    data = image_data(settings)
+    data.setup()
+    epoch = step / -(-len(data.train) // settings.batch_size)
+    rows: list[ProbeRow] = []
+    if "layers" in probes:
+        values = layer_statistics(net, *first_images(data, net))
+        rows += [(epoch, step, "layers", *value) for value in values]
+    if "landscape" in probes or "shift" in probes:
+        torch.manual_seed(stream_seed(Stream.DROPOUT, settings.seed, round(epoch)))
+        loss = StepLoss(net, *_next_batch(settings, data, net, round(epoch)))
+        weights, lr = loss.weights, settings.peak_lr
+        if "landscape" in probes:
+            rows += [(epoch, step, "landscape", *value) for value in landscape_values(loss, weights, lr)]
+        if "shift" in probes:
+            _, found = gradient(loss, weights)
+            after = {name: values - lr * found[name] for name, values in weights.items()}
+            rows += [(epoch, step, "shift", *value) for value in shift_values(loss, net, weights, after)]
+    kept = [row for row in read_probes(folder) if row[1] != step or row[2] not in probes]
+    try:
+        write_probes(folder, [*kept, *rows])
+    except OSError as error:
+        raise NormlabError(f"{folder}: nothing can be written there ({error.strerror}): copy the run") from None
+    return rows
+
+
+def _trained(folder: Path) -> tuple[Settings, Net, int]:
+    """A run's settings, its network after the last epoch that was saved, and the number of its steps."""
+    record = Record.find(folder)
+    if record is None:
+        raise NormlabError(f"{folder} holds no run (no result.json in it): python -m normlab.train makes one")
+    file = folder / "last.ckpt"
+    if not file.is_file():
+        raise NormlabError(f"{folder} holds no last.ckpt: train its run again with force=true")
+    try:
+        settings = Settings.model_validate(dict(record.config))
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+        raise ConfigError(f"{folder}/result.json: {told}: train its run again with force=true") from None
+    try:
+        step = int(torch.load(file, map_location="cpu", weights_only=True)["global_step"])
+        model = Classifier.load_from_checkpoint(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file, or a user's own norm that is not there any more, may raise anything
+        told = next(iter(str(error).splitlines()), type(error).__name__)
+        raise NormlabError(f"{file} cannot be loaded ({told}): train its run again with force=true") from None
+    return settings, model.net.double() if settings.precision == "64-true" else model.net, step
+
+
+def _next_batch(settings: Settings, data: ImageData, net: Net, epoch: int) -> Batch:
+    """The first training batch of an epoch."""
+    where = data.train.where[epoch_order(len(data.train), settings.seed, epoch)[: settings.batch_size]]
+    pixels = data.train.pool[0][where].to(next(net.parameters()).dtype) / 255
+    if data.rotation or data.shift:
+        draws = epoch_draws(len(data.train), settings.seed, epoch)[: len(where)].to(pixels)
+        pixels = rotate_and_shift(pixels, draws, rotation=data.rotation, shift=data.shift)
+    return (pixels - data.mean) / data.std, data.train.pool[1][where]

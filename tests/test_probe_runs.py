@@ -1,0 +1,247 @@
+"""Probes in a run and on its checkpoint: they change nothing, they measure the step that is taken, they are found."""
+
+import dataclasses
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+
+from normlab import probe, train
+from normlab.config import load
+from normlab.data.augment import rotate_and_shift
+from normlab.data.datamodule import epoch_draws, epoch_order
+from normlab.errors import ConfigError
+from normlab.grouping import arrays, refusal
+from normlab.probes import StepLoss, along_gradient, covariate_shift, gradient
+from normlab.probes.layers import convolutions, parameters
+from normlab.probes.points import POINTS
+from normlab.randomness import Stream, stream_seed
+from normlab.record import ProbeRow, Record, RecordError, read_probes, write_probes
+from normlab.settings import Settings, flatten
+from normlab.training import run
+from normlab.training.build import image_data, initial_model
+from normlab.training.foldable import unfoldable
+
+ALL = "probes=[layers,landscape,shift]"
+SHORT = ["data=digits", "train_size=120", "batch_size=30", "epochs=2", "threads=1", "dropout=0.2"]  # 8 steps
+PLAIN = ["schedule=constant", "momentum=0", "gradient_clip=null", "lr=0.05"]  # W(t+1) = W(t) - lr·g
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path]:
+    """A run with all probes, which tests read and never change."""
+    settings, folder = load(*SHORT, *PLAIN, "norm=bn", ALL), tmp_path_factory.mktemp("probed") / "bn"
+    assert run(settings, folder).status == "completed"
+    return settings, folder
+
+
+def values(rows: list[ProbeRow], name: str, step: int) -> dict[tuple[str, str], float]:
+    return {(layer, what): value for _, at, which, layer, what, value in rows if (which, at) == (name, step)}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["norm=bn", *PLAIN], ["norm=brn", "norm.begin=0", "norm.r_end=3", "norm.d_end=3", "l1=1e-3"]],
+    ids=["bn", "brn, one cycle, momentum, clipped, penalised"],
+)
+def test_a_run_ends_in_the_same_bits_with_and_without(
+    tmp_path: Path, measured: tuple[Settings, Path], overrides: list[str]
+) -> None:
+    without = run(load(*SHORT, *overrides), tmp_path / "without")
+    folder = measured[1] if overrides[0] == "norm=bn" else tmp_path / "with"
+    record = run(load(*SHORT, *overrides, ALL), folder)
+    assert record.config_hash == without.config_hash
+    assert record.metrics == without.metrics
+    assert not (tmp_path / "without/probes.csv").exists()
+    assert (folder / "probes.csv").exists()
+    one, other = (torch.load(each / "last.ckpt", weights_only=True) for each in (folder, tmp_path / "without"))
+    assert one["state_dict"].keys() == other["state_dict"].keys()
+    for name, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][name]), name
+    momenta = [
+        {i: state["momentum_buffer"] for i, state in each["optimizer_states"][0]["state"].items()}
+        for each in (one, other)
+    ]
+    assert all(
+        (m is None and n is None) or torch.equal(m, n) for m, n in zip(*(m.values() for m in momenta), strict=True)
+    )
+    files = [each / "predictions.npz" for each in (folder, tmp_path / "without")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def first_step(settings: Settings) -> StepLoss:
+    """The first training step's loss: its images augmented, its dropout, the initial network. Written out by hand."""
+    data, model = image_data(settings), initial_model(settings)
+    data.setup()
+    where = data.train.where[epoch_order(120, settings.seed, 0)[:30]]
+    draws = epoch_draws(120, settings.seed, 0)[:30]
+    pixels = rotate_and_shift(data.train.pool[0][where].float() / 255, draws, rotation=7, shift=2)
+    torch.manual_seed(stream_seed(Stream.DROPOUT, settings.seed, 0))
+    return StepLoss(model.net, (pixels - data.mean) / data.std, data.train.pool[1][where])
+
+
+def test_the_landscape_is_that_of_the_step_that_is_taken(measured: tuple[Settings, Path]) -> None:
+    settings, folder = measured
+    loss = first_step(settings)
+    expected = along_gradient(loss, loss.weights, [0.025, 0.05, 0.1, 0.2])  # ½, 1, 2 and 4 times lr
+    found = values(read_probes(folder), "landscape", 0)
+    assert found == {("", what): pytest.approx(value, rel=1e-5) for what, value in expected.quantities().items()}
+
+
+def test_the_shift_is_that_of_the_step_that_is_taken(measured: tuple[Settings, Path]) -> None:
+    settings, folder = measured
+    loss = first_step(settings)
+    _, g = gradient(loss, loss.weights)
+    after = {name: weight - settings.lr * g[name] for name, weight in loss.weights.items()}
+    of = {layer: [name] for layer, name in convolutions(loss.net).items()}
+    expected = covariate_shift(loss, loss.weights, after, parameters(loss.net), of)
+    found = values(read_probes(folder), "shift", 0)
+    assert list(dict.fromkeys(layer for layer, _ in found)) == [
+        "block2",
+        "squeeze",
+        "block3",
+        "block4",
+        "block5",
+        "head",
+    ]
+    for layer, each in expected.items():
+        assert found[layer, "l2"] == pytest.approx(each.l2, rel=1e-3)
+        assert found[layer, "cosine"] == pytest.approx(each.cosine, rel=1e-4)
+        assert found[layer, "gradient_norm"] == pytest.approx(each.gradient, rel=1e-4)
+    assert found["block5", "l2"] > 0.01
+
+
+def test_when_a_run_is_measured(measured: tuple[Settings, Path]) -> None:
+    rows = read_probes(measured[1])
+    assert {row[:2] for row in rows if row[2] == "layers"} == {(0, 0), (1, 4), (2, 8)}
+    for name in ("landscape", "shift"):
+        assert {row[:2] for row in rows if row[2] == name} == {(step / 4, step) for step in range(8)}
+    assert POINTS == 40
+
+
+def test_tensorboard_draws_what_the_table_holds(measured: tuple[Settings, Path]) -> None:
+    rows = read_probes(measured[1])
+    events = EventAccumulator(str(measured[1]), {"scalars": 0, "tensors": 0}).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("probe.")]
+    assert {tag.partition("/")[0] for tag in tags} == {"probe.layers", "probe.landscape", "probe.shift"}
+    curve = [(event.step, event.value) for event in events.Scalars("probe.layers/gamma_mean.block3")]
+    expected = [(row[0], row[5]) for row in rows if row[3:5] == ("block3", "gamma_mean")]
+    assert curve == [(epoch, pytest.approx(value)) for epoch, value in expected]
+    smooth = [event.step for event in events.Scalars("probe.landscape/smoothness")]
+    assert smooth == list(range(8))
+    layout = Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    pages = {page.title: page.chart for page in layout.category}
+    assert [title for title in pages if "Probe" in title] == ["Probe: layers", "Probe: landscape", "Probe: shift"]
+    for charts in (pages["Probe: layers"], pages["Probe: landscape"], pages["Probe: shift"]):
+        for chart in charts:
+            (pattern,) = chart.multiline.tag
+            assert sum(bool(re.search(pattern, tag)) for tag in tags) in (
+                (3, 2, 1) if "loss" in pattern else (1, 2, 5, 6, 7)
+            )
+
+
+class TestSettings:
+    def test_probes_make_no_other_setting(self) -> None:
+        one, other = load("norm=ln"), load("norm=ln", ALL)
+        assert other.probes == ["layers", "landscape", "shift"]
+        assert one.config_hash() == other.config_hash()
+        assert one.setting() == other.setting()
+        assert one.slug() == other.slug()
+        assert flatten(one.model_dump()) == flatten(other.model_dump())
+
+    @pytest.mark.parametrize(("word", "told"), [("layers", "probes=[layers"), ("[layer]", "'layers', 'landscape' or")])
+    def test_a_wrong_one_is_a_line_that_helps(self, word: str, told: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            load(f"probes={word}")
+        assert told in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_a_run_with_probes_trains_by_itself(self) -> None:
+        settings = [load("norm=gn", ALL, f"seed={seed}") for seed in (0, 1)]
+        reason = refusal(settings[0])
+        assert reason is not None
+        assert "probes=[layers,landscape,shift]" in reason
+        assert arrays(settings, 9) == ([], {0: reason, 1: reason})
+        assert unfoldable(settings[0]) == reason  # so that on a GPU it takes Lightning's loop
+
+    def test_a_finished_run_is_not_trained_again_and_that_is_told(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["data=digits", "norm=ln", f"log_dir={tmp_path}", "probes=[layers]"]
+        settings, folder = load(*words), tmp_path / "runs" / load(*words).slug()
+        folder.mkdir(parents=True)
+        dataclasses.replace(Record.failed(settings, ""), status="completed", error=None).save(folder)
+        assert train.main(words) == 0
+        told = capsys.readouterr().err
+        assert "finished without these probes" in told
+        assert f"python -m normlab.probe {folder}" in told
+        write_probes(folder, [(0, 0, "layers", "block1", "dead", 0.0)])
+        assert train.main(words) == 0
+        assert "probes" not in capsys.readouterr().err
+
+
+class TestCheckpoint:
+    @pytest.fixture
+    def folder(self, measured: tuple[Settings, Path], tmp_path: Path) -> Path:
+        return Path(shutil.copytree(measured[1], tmp_path / "copy"))
+
+    def test_its_rows_join_those_of_training(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        before = read_probes(folder)
+        assert probe.main([str(folder)]) == 0
+        rows = read_probes(folder)
+        assert [row for row in rows if row[1] < 8] == [row for row in before if row[1] < 8]
+        assert values(rows, "layers", 8) == values(before, "layers", 8)  # the same images, the same weights
+        assert len(rows) == len(before) + len(values(rows, "landscape", 8)) + len(values(rows, "shift", 8))
+        assert {row[0] for row in rows if row[1] == 8} == {2}
+        shown = capsys.readouterr().out
+        assert "landscape after 2 epochs, 8 steps" in shown
+        assert f"{values(rows, 'landscape', 8)['', 'smoothness']:.4g}" in shown
+
+    def test_a_second_call_adds_nothing(self, folder: Path) -> None:
+        assert probe.main([str(folder), "shift"]) == 0
+        once = read_probes(folder)
+        assert {row[2] for row in once if row[1] == 8} == {"layers", "shift"}
+        assert probe.main([str(folder), "shift"]) == 0
+        assert read_probes(folder) == once
+
+    def test_a_run_without_probes_gets_its_first(self, folder: Path) -> None:
+        (folder / "probes.csv").unlink()
+        assert probe.main([str(folder), "landscape"]) == 0
+        assert {row[1:3] for row in read_probes(folder)} == {(8, "landscape")}
+
+    @pytest.mark.parametrize(
+        ("broken", "told"),
+        [
+            (lambda folder: (folder / "result.json").unlink(), "holds no run"),
+            (lambda folder: (folder / "last.ckpt").unlink(), "holds no last.ckpt: train its run again with force=true"),
+            (lambda folder: (folder / "last.ckpt").write_bytes(b"no"), "last.ckpt cannot be loaded"),
+            (lambda folder: (folder / "probes.csv").write_text("a,b\n"), "probes.csv is damaged"),
+        ],
+        ids=["no run", "no checkpoint", "a damaged checkpoint", "a damaged table"],
+    )
+    def test_what_is_missing_is_one_line(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], broken: object, told: str
+    ) -> None:
+        broken(folder)
+        assert probe.main([str(folder), "layers"]) == 2
+        error = capsys.readouterr().err
+        assert told in error
+        assert error.count("\n") == 1
+
+    def test_an_unknown_probe_lists_the_choices(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        assert probe.main([str(tmp_path), "gradient"]) == 2
+        assert "choose one of layers, landscape, shift" in capsys.readouterr().err
+
+
+def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    rows = [(0.25, 3, "landscape", "", "loss", 2.25), (1.0, 12, "layers", "block1", "relu_skew", float("inf"))]
+    assert read_probes(tmp_path) == []
+    write_probes(tmp_path, rows)
+    assert read_probes(tmp_path) == rows
+    (tmp_path / "probes.csv").write_text("epoch,step,probe,layer,quantity,value\n1,x,layers,,loss,2\n")
+    with pytest.raises(RecordError, match=r"probes\.csv is damaged"):
+        read_probes(tmp_path)
