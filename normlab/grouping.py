@@ -7,6 +7,7 @@ from normlab.settings import Settings
 
 __all__ = ["FREE", "arrays", "key", "refusal"]
 
+AFTERWARDS = ("statistics",)  # probes of the trained network: how it was trained is no matter to them
 MANY = 4
 
 # What may differ inside an array: a value a network is all that the computation needs of it.
@@ -20,8 +21,8 @@ def refusal(settings: Settings) -> str | None:
     """Why a run cannot be trained in an array at all, in one line; None where it can."""
     if settings.precision == "16-mixed":
         return "precision=16-mixed scales the gradients of a network by its own history"
-    if settings.probes:
-        return f"probes=[{','.join(settings.probes)}] measures inside a network that trains by itself"
+    if within := [probe for probe in settings.probes if probe not in AFTERWARDS]:
+        return f"probes=[{','.join(within)}] measures inside a network that trains by itself"
     return None
 
 

@@ -22,7 +22,7 @@ NORM_CHANNELS = (10, 20, 20, 12, 12)  # channels at the five norms of `normlab.n
 LATER = {"weight_standardization": False, "lr_per": None, "train_size": None}  # settings of newer versions, unused
 
 Scalar = bool | int | float | str | None
-Probe = Literal["layers", "landscape", "shift"]
+Probe = Literal["layers", "landscape", "shift", "statistics"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 

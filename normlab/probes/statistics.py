@@ -30,7 +30,7 @@ def averaging_layers(net: nn.Module) -> dict[str, nn.BatchNorm2d]:
     return {
         name: layer
         for name, layer in net.named_modules()
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None  # type: ignore[misc]
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None
     }
 
 
@@ -72,7 +72,7 @@ def log_probs_by_batch(net: nn.Module, images: torch.Tensor, size: int) -> torch
     training = net.training
     net.eval()
     whole = len(images) // size * size
-    parts = list(images[:whole].split(max(1, AT_ONCE // size) * size)) if whole else []
+    parts = list(torch.split(images[:whole], max(1, AT_ONCE // size) * size)) if whole else []
     parts += [images[whole:]] if whole < len(images) else []
     try:
         with ExitStack() as stack:
@@ -93,7 +93,7 @@ def _own_statistics(layer: nn.BatchNorm2d, size: int) -> Iterator[None]:
         parts = []
         whole = len(x) // size * size
         for some in (
-            x[:whole].unflatten(0, (-1, size)) if whole else None,
+            x[:whole].view(-1, size, *x.shape[1:]) if whole else None,
             x[None, whole:] if whole < len(x) else None,
         ):
             if some is not None:
@@ -186,7 +186,7 @@ def decompose(
 
 
 def _in_eval_mode(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    return torch.cat([net(part) for part in images.split(AT_ONCE)])
+    return torch.cat([net(part) for part in torch.split(images, AT_ONCE)])
 
 
 def _accuracy(log_prob: torch.Tensor, labels: torch.Tensor) -> float:

@@ -18,6 +18,7 @@ from normlab.settings import Settings
 from normlab.training.build import image_data
 from normlab.training.classifier import Classifier
 from normlab.training.probes import first_images, landscape_values, shift_values
+from normlab.training.statistics import statistics_values
 
 __all__ = ["probe_checkpoint"]
 
@@ -52,6 +53,8 @@ def probe_checkpoint(folder: Path, probes: Sequence[str]) -> list[ProbeRow]:
             _, found = gradient(loss, weights)
             after = {name: values - lr * found[name] for name, values in weights.items()}
             rows += [(epoch, step, "shift", *value) for value in shift_values(loss, net, weights, after)]
+    if "statistics" in probes:
+        rows += [(epoch, step, "statistics", *value) for value in statistics_values(net, data)]
     kept = [row for row in read_probes(folder) if row[1] != step or row[2] not in probes]
     try:
         write_probes(folder, [*kept, *rows])

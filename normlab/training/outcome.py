@@ -12,11 +12,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from normlab.data.datamodule import ImageData
 from normlab.nets import l1_norm, sparsity
-from normlab.record import Record, write_predictions
+from normlab.record import Record, read_probes, write_predictions
 from normlab.settings import Settings
 from normlab.training.callbacks import EpochTable
 from normlab.training.classifier import Classifier
 from normlab.training.device import versions
+from normlab.training.probes import ProbeTable
+from normlab.training.statistics import statistics_values
 from normlab.training.views import show_filters, show_hyperparameters, show_result
 
 __all__ = ["Trained", "asked", "conclude"]
@@ -77,6 +79,13 @@ def conclude(settings: Settings, folder: Path, trained: Trained) -> Record:
         metrics |= {"penalty": settings.l1 * float(l1_norm(model.penalised).detach()), **sparsity(model.net)}
         test, labels = trained.log_prob["test"], data.test.labels
         prob_true = test.exp().gather(1, labels[:, None])[:, 0]
+        if "statistics" in settings.probes:
+            probed = ProbeTable(folder, writer)
+            probed.rows = read_probes(folder)
+            steps = settings.epochs * -(-len(data.train) // settings.batch_size)
+            values = statistics_values(model.net, data)
+            probed.add("statistics", values, epoch=settings.epochs, step=steps, at=settings.epochs)
+            probed.save()
         write_predictions(folder, test.argmax(1).numpy(), prob_true.numpy(), labels.numpy())
         show_filters(writer, model.net, settings.epochs)
         show_result(
