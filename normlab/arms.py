@@ -10,14 +10,18 @@ from normlab.errors import ConfigError
 __all__ = ["arms", "mixed_sweep"]
 
 OF_CUSTOM = ("norm.target", "norm.options")
+ALONE = (*OF_CUSTOM, "+norm.target")  # what no other norm takes
 
 
 def arms(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
     """The jobs of a sweep, with the words for a user's own layer in those alone that have norm=custom.
 
-    Jobs that differed in such words only become one: `norm=bn,custom norm.target=a:A,b:B` are three runs. Raises
-    `ConfigError` where there are such words and no job has norm=custom.
+    Jobs that differed in such words only become one: `norm=bn,custom norm.target=a:A,b:B` are three runs. Without any
+    norm=custom, `+norm.options` is for the package's own norms. Raises `ConfigError` where there are other such words
+    and no job has norm=custom.
     """
+    if not any("norm=custom" in job for job in jobs) and not any(word.startswith(ALONE) for job in jobs for word in job):
+        return [list(job) for job in jobs]
     lost: dict[tuple[str, ...], list[str]] = {}
     found: list[list[str]] = []
     for job in jobs:

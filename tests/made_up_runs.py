@@ -18,6 +18,7 @@ def made_up(
     seed: int = 0,
     *,
     test_acc: float = 0.9,
+    val_acc: float | None = None,
     curve: Sequence[float] | None = None,
     status: str = "completed",
     error: str | None = None,
@@ -50,7 +51,7 @@ def made_up(
         "train_acc_running": test_acc - 0.01,
         "test_acc": test_acc,
     }
-    metrics |= {"test_ce": 1 - test_acc, "train_ce": 0.9 - test_acc, "val_acc": None, "zeros": 0.0}
+    metrics |= {"test_ce": 1 - test_acc, "train_ce": 0.9 - test_acc, "val_acc": val_acc, "zeros": 0.0}
     record = Record(
         status=status,
         error=error,

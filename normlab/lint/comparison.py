@@ -18,23 +18,30 @@ TUNED = ("lr", "lr_per", "schedule", "batch_size", "epochs", "momentum", "gradie
 STRENGTHS = ("l1", "weight_decay", "dropout", "augment.rotation", "augment.shift")  # 0: without
 
 
-def unequal(counts: Mapping[str, int | None]) -> Iterator[Finding]:
-    """Settings of unequal size: label → number of parameters, None where that is not known.
+def unequal(counted: Sequence[tuple[str, str, int | None]]) -> Iterator[Finding]:
+    """Settings of unequal size: the norm, the label and the number of parameters of each, None where it is not known.
 
     Told where the largest has over 5 % more than the smallest. A control without a norm lacks 2 % of the parameters,
     and none of the norms with a number a channel differs by more than 3 %: that is part of what a norm is.
     """
+    by_norm: dict[str, set[int | None]] = {}
+    for norm, _, count in counted:
+        by_norm.setdefault(norm, set()).add(count)
     sizes: dict[int, list[str]] = {}
-    for label, count in counts.items():
-        if count is not None:
-            sizes.setdefault(count, []).append(label)
+    unknown = []
+    for norm, label, count in counted:
+        name = norm if len(by_norm[norm]) == 1 else label  # as a rule the norm alone makes the difference
+        if count is None:
+            unknown.append(name)
+        else:
+            sizes.setdefault(count, []).append(name)
     if sizes and max(sizes) > (1 + LARGER) * min(sizes):
         told = "; ".join(f"{size:,}: {names(labels)}" for size, labels in sorted(sizes.items()))
         yield Finding(
             "parameters",
             f"The settings differ in the number of parameters ({told}): a difference between them may be one of size.",
         )
-    if len(counts) > 1 and (unknown := [label for label, count in counts.items() if count is None]):
+    if unknown and len(counted) > 1:
         others = f" The others have {' or '.join(f'{size:,}' for size in sorted(sizes))}." if sizes else ""
         yield Finding(
             "parameters",

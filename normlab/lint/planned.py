@@ -31,7 +31,7 @@ def lint(runs: Sequence[Settings], study: Study | None = None, spread: Spread | 
             continue
         found += [finding for rule in PER_SETTING for finding in rule(cells)]
         found += confounded([cell.levels for cell in cells])
-        found += unequal({cell.label: parameters(cell.settings) for cell in cells})
+        found += unequal([(cell.settings.norm.name, cell.label, parameters(cell.settings)) for cell in cells])
         found += selection(cells, study)
         found += one_rate(cells)
         found += planned_seeds(cells, study, spread)

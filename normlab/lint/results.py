@@ -85,10 +85,10 @@ def _at_chance(run: Run) -> bool:
     return acc is not None and acc <= chance + 3 * (chance * (1 - chance) / max(images, 1)) ** 0.5
 
 
-def _sizes(cells: Sequence[Cell]) -> dict[str, int | None]:
-    """Label → number of parameters, as it was counted; settings of which nothing is known are left out."""
-    counted = [(cell.label, run.record.parameters) for cell in cells for run in cell.completed]
-    return {label: count for label, count in counted if count is not None}
+def _sizes(cells: Sequence[Cell]) -> list[tuple[str, str, int | None]]:
+    """The number of parameters as it was counted; settings that say none are left out."""
+    counted = {cell.label: [run.record.parameters for run in cell.completed] for cell in cells}
+    return [(cell.norm, cell.label, n) for cell in cells for n in {*counted[cell.label]} if n is not None]
 
 
 def _rates(cells: Sequence[Cell], asked: Sequence[Asked]) -> Iterator[Finding]:

@@ -36,14 +36,16 @@ class Spread:
 
 def spread_of(records: Iterable[Record]) -> Spread | None:
     """Pooled over the settings of finished runs: sqrt(Σ(x - mean of its setting)² / Σ(n - 1)); None below 4 degrees of
-    freedom, where it says little, or where all are equal."""
+    freedom, where it says little, where all are equal, and for runs of several data sets."""
     accuracies: dict[str, list[float]] = {}
+    sets = set()
     for record in records:
+        sets.add(record.config["data"]["name"])
         if (acc := record.metrics.get("test_acc")) is not None:
             accuracies.setdefault(repr(sorted(record.setting.items())), []).append(100 * acc)
     df = sum(len(values) - 1 for values in accuracies.values())
     squares = sum(len(values) * float(np.var(values)) for values in accuracies.values())
-    if df < LEAST or not squares:
+    if df < LEAST or not squares or len(sets) > 1:
         return None
     return Spread(math.sqrt(squares / df), f"as in the {df + len(accuracies)} runs that stand finished")
 
