@@ -20,7 +20,9 @@ def arms(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
     norm=custom, `+norm.options` is for the package's own norms. Raises `ConfigError` where there are other such words
     and no job has norm=custom.
     """
-    if not any("norm=custom" in job for job in jobs) and not any(word.startswith(ALONE) for job in jobs for word in job):
+    if not any("norm=custom" in job for job in jobs) and not any(
+        word.startswith(ALONE) for job in jobs for word in job
+    ):
         return [list(job) for job in jobs]
     lost: dict[tuple[str, ...], list[str]] = {}
     found: list[list[str]] = []

@@ -1,5 +1,6 @@
 """From a command line to typed settings, by Hydra; what does not fit is one line that lists the choices."""
 
+import copy
 import difflib
 import itertools
 import json
@@ -142,8 +143,9 @@ def plan(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
     ]  # changes no run; the launcher may come
     swept = [f"{key}={value}" for key, value in sweep_of(study).items()] if study else []
     planned: dict[Path, Job] = {}
+    composed: dict[tuple[str, ...], DictConfig] = {}
     for job in arms(list(_crossed([*swept, *overrides]))) if multirun else [list(overrides)]:
-        config = _compose(job, with_hydra=True)
+        config = _composed(job, composed)
         place = config.hydra.sweep if multirun else config.hydra.run
         found = Job(parse(config), Path(place.dir, *([place.subdir] if multirun else [])))
         if found.folder in planned:
@@ -152,6 +154,19 @@ def plan(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
             )
         planned[found.folder] = found
     return list(planned.values())
+
+
+def _composed(job: Sequence[str], known: dict[tuple[str, ...], DictConfig]) -> DictConfig:
+    """A job's configuration; Hydra takes a tenth of a second, so runs that differ in the seed alone share its work."""
+    seeds = [word.removeprefix("seed=") for word in job if word.startswith("seed=")]
+    if len(seeds) != 1 or not seeds[0].isdecimal():
+        return _compose(job, with_hydra=True)
+    others = tuple(word for word in job if not word.startswith("seed="))
+    if others not in known:
+        known[others] = _compose(job, with_hydra=True)
+    config = copy.deepcopy(known[others])
+    config.seed = int(seeds[0])
+    return config
 
 
 def study_of(overrides: Sequence[str]) -> str | None:

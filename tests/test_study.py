@@ -1,10 +1,11 @@
 """Studies: their files, what they sweep, what a command line makes of them."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from normlab.config import load, plan, study_of
+from normlab.config import Job, load, plan, study_of
 from normlab.errors import ConfigError, NormlabError
 from normlab.places import choices
 from normlab.study import STUDY_FILE, Claim, Study, protocol, sweep_of
@@ -15,6 +16,11 @@ STUDIES = choices("study")
 def words(name: str) -> list[str]:
     """What a command line has to say for a study: one of a layer of one's own needs the layer."""
     return [f"study={name}", *["norm.target=mine:Layer"] * ("custom" in sweep_of(name)["norm"].split(","))]
+
+
+@cache
+def jobs_of(name: str) -> list[Job]:
+    return plan(words(name), multirun=False)
 
 
 def folders(*overrides: str) -> list[str]:
@@ -28,7 +34,7 @@ def test_a_study_file_is_complete(name: str) -> None:
     assert "seed" in sweep_of(name)
     assert set(study.factors) == set(sweep_of(name)) - {"seed"}
     assert protocol(name)["name"] == name, "its runs lie in a folder of its name"
-    jobs = plan(words(name), multirun=False)
+    jobs = jobs_of(name)
     assert len({job.folder for job in jobs}) == len(jobs)
     assert {job.folder.parent.name for job in jobs} == {name}
 
@@ -36,7 +42,7 @@ def test_a_study_file_is_complete(name: str) -> None:
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_first_runs_cover_every_setting(name: str) -> None:
     """Seeds are the slowest: an interrupted study has about as many seeds of each setting."""
-    jobs = plan(words(name), multirun=False)
+    jobs = jobs_of(name)
     settings = {str(job.settings.setting()) for job in jobs}
     assert {str(job.settings.setting()) for job in jobs[: len(settings)]} == settings
 
@@ -101,7 +107,7 @@ def test_launcher_words_do_not_disturb_the_plan() -> None:
 
 def test_a_run_trains_on_one_thread_however_many_are_left() -> None:
     for name in STUDIES:
-        assert {job.settings.threads for job in plan([*words(name), "seed=0"], multirun=False)} == {1}
+        assert {job.settings.threads for job in jobs_of(name)} == {1}
 
 
 def test_no_study_is_no_study() -> None:
@@ -139,3 +145,13 @@ def test_a_damaged_study_is_told_in_a_line(tmp_path: Path, text: str) -> None:
 def test_a_claim_says_what_can_be_tested(values: dict[str, object], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Claim.model_validate({"claim": "c", "source": "s", "of": {"norm": "bn"}, "against": {"norm": "ln"}} | values)
+
+
+def test_runs_that_differ_in_the_seed_are_planned_as_each_alone() -> None:
+    """They share Hydra's work; hash, folder and settings are those of a command line of their own."""
+    words = ["norm=gn", "l1=1e-3", "data=digits"]
+    together = plan([*words, "seed=range(3)"], multirun=True)
+    alone = [plan([*words, f"seed={seed}"], multirun=True)[0] for seed in range(3)]
+    assert together == alone
+    with pytest.raises(ConfigError, match="seed"):
+        plan([*words, "seed=1,-1"], multirun=True)
