@@ -18,6 +18,7 @@ from rich.table import Table as RichTable
 from normlab.analysis import tables, words
 from normlab.analysis.cells import Sorted, chosen, sort
 from normlab.analysis.claims import judge
+from normlab.analysis.decomposed import decomposition_table
 from normlab.analysis.page import Section, Shown, render
 from normlab.analysis.table import runs
 from normlab.errors import DataError, NormlabError
@@ -89,6 +90,8 @@ def report(
     errors, overlap = tables.errors_table(found), tables.overlap_table(found)
     published = tables.published_table(study, found) if study else None
 
+    parts = decomposition_table(found)
+
     out = out or folder
     seconds = timed.groupby("setting")["fit_s"].mean().dropna().to_dict()
     told = words.findings(found, summary, pairs, margin, study, judged)
@@ -112,6 +115,8 @@ def report(
         )
     sections += [Section("curves", "Learning curves"), Section("factors", "Factors that are numbers")]
     sections.append(Section("probes", "Inside the network", PROBES))
+    if len(parts):
+        sections.append(Section("statistics", "Which statistics", STATISTICS, [words.decomposition_words(parts)]))
     made_of = [words.errors_words(errors)] * bool(len(errors)) + [words.overlap_words(overlap)] * bool(len(overlap))
     sections.append(Section("errors", "Errors", tables=made_of))
     sections += [Section("galleries", "Misclassified images"), Section("confusion", "Confusion")]
@@ -119,6 +124,7 @@ def report(
         sections.append(Section("lost", "Runs that did not complete", tables=[_lost(found)]))
 
     written = {"summary": summary, "comparisons": tables.comparisons_table(pairs, margin), "times": timed}
+    written |= {"statistics": parts} if len(parts) else {}
     written |= {"claims": tables.claims_table(judged), "errors": errors, "overlap": overlap}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -162,6 +168,7 @@ CLAIMS = "What was said, and what these runs say to it."
 PAIRS = "Settings two by two, as one family of tests: what differs, what is equivalent, what is still undecided."
 
 
+STATISTICS = "Batch norm's accuracy, taken apart: docs/probes.md has the definitions."
 PROBES = "What the probes measured while the networks trained; docs/probes.md has the definitions."
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from normlab.analysis import drawing
 from normlab.analysis import study_figures as draw
 from normlab.analysis.cells import Cell, Sorted, holds, numeric, word
+from normlab.analysis.decomposed import decomposition_pictures
 from normlab.analysis.figures import confusion
 from normlab.analysis.forensics import times_wrong
 from normlab.analysis.probed import probe_pictures
@@ -107,6 +108,8 @@ def pictures(
     yield from _factor_curves(found, data)
     for name, caption, figure in probe_pictures(found):
         yield _picture(name, "probes", caption, figure)
+    for name, caption, figure in decomposition_pictures(found):
+        yield _picture(name, "statistics", caption, figure)
     errors = errors_table(found)
     if len(errors):
         columns = ["share_seed", "share_test_set", "share_interaction"]

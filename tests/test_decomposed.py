@@ -1,0 +1,81 @@
+"""Where batch norm's loss comes from: the table and figures of runs with the probe `statistics`."""
+
+from pathlib import Path
+
+import pytest
+from made_up_runs import made_up
+
+from normlab.analysis.cells import Sorted, sort
+from normlab.analysis.decomposed import decomposition_pictures, decomposition_table
+from normlab.analysis.table import runs
+from normlab.record import write_probes
+from normlab.report import main as report
+from normlab.settings import Settings
+
+# batch size: accuracies with running averages, precise statistics, a test batch's own, a training batch's own
+TRUTH = {2: (0.90, 0.94, 0.80, 0.82), 8: (0.96, 0.97, 0.93, 0.94), 32: (0.985, 0.985, 0.98, 0.99)}
+
+
+def place(folder: Path, seed: int, size: int, acc: float) -> Path:
+    """The folder of a run that is made up."""
+    record = made_up(folder, "bn", seed, test_acc=acc, images=1000, batch_size=size)
+    return folder / Settings.model_validate(record.config).slug()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for seed, wobble in enumerate([0.0, 0.002, -0.002]):
+        for size, (running, precise, test, train) in TRUTH.items():
+            run = place(tmp_path, seed, size, running + wobble)
+            values = {"test_running_acc": running, "test_precise_acc": precise, "test_batch_acc": test}
+            values |= {"train_batch_acc": train}
+            rows = [(2, 9, "statistics", "", name, value + wobble) for name, value in values.items()]
+            rows += [(2, 9, "statistics", f"block{i}.norm", "error_mean", 1 / size + 0.01 * i) for i in (1, 2)]
+            rows += [(2, 9, "statistics", f"block{i}.norm", "error_log_var", 2 / size + 0.01 * i) for i in (1, 2)]
+            write_probes(run, [*rows, (2, 9, "layers", "block1", "dead", 0.5)])
+        made_up(tmp_path, "gn", seed, test_acc=0.98, images=1000, batch_size=2)  # has nothing to average
+    return tmp_path
+
+
+def found(folder: Path) -> Sorted:
+    return sort(runs(folder))
+
+
+def test_the_table(folder: Path) -> None:
+    table = decomposition_table(found(folder)).set_index("batch_size")
+    assert list(table.index) == [2, 8, 32]
+    two = table.loc[2]
+    assert two["n"] == 3
+    assert two["test_running_acc_mean"] == pytest.approx(0.90)
+    assert two["train_batch_acc_mean"] == pytest.approx(0.82)
+    assert (two["recovered_pp"], two["lost_pp"], two["trained_pp"]) == pytest.approx((4, 8.5, 4.5))
+    assert two["recovered_low"] == pytest.approx(4), "every seed wobbles alike: a paired difference does not"
+    assert two["test_running_acc_low"] < 0.897
+    assert two["block2_error_log_var"] == pytest.approx(1.02)
+    assert table.loc[32, "lost_pp"] == table.loc[32, "recovered_pp"] == pytest.approx(0)
+
+
+def test_the_figures_hold_the_points(folder: Path) -> None:
+    figures = {name: figure for name, _, figure in decomposition_pictures(found(folder))}
+    assert list(figures) == ["statistics", "statistics-means", "statistics-variances"]
+    lines = [line.get_xydata().tolist() for line in figures["statistics"].axes[0].lines]
+    assert [[2, 90], [8, 96], [32, 98.5]] in [[[x, pytest.approx(y)] for x, y in line] for line in lines]
+    lines = [line.get_xydata().tolist() for line in figures["statistics-variances"].axes[0].lines]
+    expected = [[size, pytest.approx(2 / size + 0.01)] for size in TRUTH]
+    assert any(line == expected for line in lines)
+
+
+def test_a_report_has_both(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report([str(folder)]) == 0
+    assert "Which statistics" in capsys.readouterr().out
+    assert (folder / "statistics.csv").read_text().count("\n") == 4
+    assert (folder / "figures" / "statistics.svg").exists()
+    assert "Which statistics" in (folder / "report.html").read_text()
+
+
+def test_two_batch_sizes_are_no_curve(tmp_path: Path) -> None:
+    run = place(tmp_path, 0, 2, 0.9)
+    names = ("test_running_acc", "test_precise_acc", "test_batch_acc", "train_batch_acc")
+    write_probes(run, [(2, 9, "statistics", "", name, 0.9) for name in names])
+    assert len(decomposition_table(found(tmp_path))) == 1
+    assert list(decomposition_pictures(found(tmp_path))) == []
