@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,9 +26,11 @@ __all__ = [
     "Record",
     "RecordError",
     "read_probes",
+    "read_support",
     "write_metrics",
     "write_predictions",
     "write_probes",
+    "write_support",
 ]
 
 SCHEMA = 1
@@ -182,6 +185,25 @@ def write_predictions(folder: Path, pred: np.ndarray, prob_true: np.ndarray, tru
         content, pred=pred.astype(np.uint8), prob_true=prob_true.astype(np.float32), true=true.astype(np.uint8)
     )
     write_atomically(folder / "predictions.npz", content.getvalue())
+
+
+def write_support(folder: Path, support: np.ndarray) -> None:
+    """support.npz: which of the penalised weights, bool (P,), are not exactly 0; `packed`, eight a byte, and `size`."""
+    content = io.BytesIO()
+    np.savez_compressed(content, packed=np.packbits(support), size=np.array(support.size))
+    write_atomically(folder / "support.npz", content.getvalue())
+
+
+def read_support(folder: Path) -> np.ndarray | None:
+    """The support as it was written; None where there is no file. `RecordError`, in one line, where it is damaged."""
+    file = folder / "support.npz"
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as found:
+            return np.unpackbits(found["packed"], count=int(found["size"])).astype(bool)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise RecordError(f"{file} is damaged ({error}): delete it, and the report goes without it") from error
 
 
 def write_probes(folder: Path, rows: Iterable[ProbeRow]) -> None:

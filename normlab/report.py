@@ -20,6 +20,7 @@ from normlab.analysis.cells import Sorted, chosen, sort
 from normlab.analysis.claims import judge
 from normlab.analysis.decomposed import decomposition_table
 from normlab.analysis.page import Section, Shown, render
+from normlab.analysis.path import path_table
 from normlab.analysis.table import runs
 from normlab.errors import DataError, NormlabError
 from normlab.lint import lint_results
@@ -90,7 +91,7 @@ def report(
     errors, overlap = tables.errors_table(found), tables.overlap_table(found)
     published = tables.published_table(study, found) if study else None
 
-    parts = decomposition_table(found)
+    parts, path = decomposition_table(found), path_table(found)
 
     out = out or folder
     seconds = timed.groupby("setting")["fit_s"].mean().dropna().to_dict()
@@ -117,6 +118,8 @@ def report(
     sections.append(Section("probes", "Inside the network", PROBES))
     if len(parts):
         sections.append(Section("statistics", "Which statistics", STATISTICS, [words.decomposition_words(parts)]))
+    if len(path):
+        sections.append(Section("path", "What L1 removes", PATH, [words.path_words(path)]))
     made_of = [words.errors_words(errors)] * bool(len(errors)) + [words.overlap_words(overlap)] * bool(len(overlap))
     sections.append(Section("errors", "Errors", tables=made_of))
     sections += [Section("galleries", "Misclassified images"), Section("confusion", "Confusion")]
@@ -124,6 +127,7 @@ def report(
         sections.append(Section("lost", "Runs that did not complete", tables=[_lost(found)]))
 
     written = {"summary": summary, "comparisons": tables.comparisons_table(pairs, margin), "times": timed}
+    written |= {"path": path} if len(path) else {}
     written |= {"statistics": parts} if len(parts) else {}
     written |= {"claims": tables.claims_table(judged), "errors": errors, "overlap": overlap}
     try:
@@ -168,6 +172,9 @@ CLAIMS = "What was said, and what these runs say to it."
 PAIRS = "Settings two by two, as one family of tests: what differs, what is equivalent, what is still undecided."
 
 
+PATH = (
+    "A path of λ: exact zeros, what is left after training on without the penalty, whether seeds keep the same weights."
+)
 STATISTICS = "Batch norm's accuracy, taken apart: docs/probes.md has the definitions."
 PROBES = "What the probes measured while the networks trained; docs/probes.md has the definitions."
 

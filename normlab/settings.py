@@ -19,7 +19,12 @@ __all__ = ["NORM_CHANNELS", "Augment", "Data", "Norm", "Penalty", "Probe", "Sett
 
 NORM_CHANNELS = (10, 20, 20, 12, 12)  # channels at the five norms of `normlab.nets.Net`; a test holds the two together
 
-LATER = {"weight_standardization": False, "lr_per": None, "train_size": None}  # settings of newer versions, unused
+LATER = {
+    "weight_standardization": False,
+    "lr_per": None,
+    "train_size": None,
+    "refit_epochs": 0,
+}  # settings of newer versions, unused
 
 Scalar = bool | int | float | str | None
 Probe = Literal["layers", "landscape", "shift", "statistics"]
@@ -184,6 +189,7 @@ class Settings(Model):
     momentum: Annotated[Finite, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[Finite, Field(ge=0)] = 0.0
     gradient_clip: Annotated[Finite, Field(gt=0)] | None = 1.0
+    refit_epochs: Annotated[int, Field(ge=0)] = 0
     augment: Augment = Augment()
     train_size: Annotated[int, Field(ge=1)] | None = None
     val_size: Annotated[int, Field(ge=0)] | None = None

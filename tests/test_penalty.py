@@ -1,6 +1,7 @@
 """The L1 penalty: what it covers, its gradient, its proximal step, and how sparsity is counted."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -225,22 +226,31 @@ def ones() -> Net:
 def test_sparsity_of_weights_made_by_hand() -> None:
     """10 zeros, one filter whole among them; two more weights within 1 % of their own filter's largest."""
     net = ones()
-    assert sparsity(net) == {"zeros": 0.0, "small": 0.0, "zero_filters": 0.0}
+    assert sparsity(net) == {"zeros": 0.0, "small": 0.0, "zero_filters": 0.0, "zero_scales": 1.0}
     with torch.no_grad():
         net.block1.conv.weight[0] = 0.0  # 9 numbers: a filter
         net.squeeze.weight[3, 7] = -0.0  # 1 of 20
         net.block2.conv.weight[4] *= 1000
         net.block2.conv.weight[4, 0, 0] = torch.tensor([9.9, -9.9, 10.1])
-    assert sparsity(net) == {"zeros": 10 / 7466, "small": 12 / 7466, "zero_filters": 1 / 94}
+    assert sparsity(net) == {"zeros": 10 / 7466, "small": 12 / 7466, "zero_filters": 1 / 94, "zero_scales": 1.0}
+
+
+def test_zero_scales_of_those_that_there_are() -> None:
+    net = Net("gn")
+    with torch.no_grad():
+        net.block2.norm.weight[:5] = 0.0
+        net.block2.norm.bias[:] = 0.0
+    assert sparsity(net)["zero_scales"] == 5 / 74
+    assert math.isnan(sparsity(Net("none"))["zero_scales"])
 
 
 def test_sparsity_of_nothing_but_zeros() -> None:
     net = ones()
     nn.init.zeros_(net.block1.conv.weight)
-    assert sparsity(net) == {"zeros": 90 / 7466, "small": 90 / 7466, "zero_filters": 10 / 94}
+    assert sparsity(net) == {"zeros": 90 / 7466, "small": 90 / 7466, "zero_filters": 10 / 94, "zero_scales": 1.0}
     for p in net.parameters():
         nn.init.zeros_(p)
-    assert sparsity(net) == {"zeros": 1.0, "small": 1.0, "zero_filters": 1.0}
+    assert sparsity(net) == {"zeros": 1.0, "small": 1.0, "zero_filters": 1.0, "zero_scales": 1.0}
 
 
 def test_small_takes_no_notice_of_a_filters_scale() -> None:

@@ -17,6 +17,7 @@ from normlab.analysis.cells import Cell, Sorted, holds, numeric, word
 from normlab.analysis.decomposed import decomposition_pictures
 from normlab.analysis.figures import confusion
 from normlab.analysis.forensics import times_wrong
+from normlab.analysis.path import path_pictures
 from normlab.analysis.probed import probe_pictures
 from normlab.analysis.stats import Comparison, summarise
 from normlab.analysis.tables import errors_table, overlap_table, wrong
@@ -108,6 +109,8 @@ def pictures(
     yield from _factor_curves(found, data)
     for name, caption, figure in probe_pictures(found):
         yield _picture(name, "probes", caption, figure)
+    for name, caption, figure in path_pictures(found):
+        yield _picture(name, "path", caption, figure)
     for name, caption, figure in decomposition_pictures(found):
         yield _picture(name, "statistics", caption, figure)
     errors = errors_table(found)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from normlab.errors import NormlabError
-from normlab.record import ProbeRow, Record, read_probes
+from normlab.record import ProbeRow, Record, read_probes, read_support
 from normlab.settings import flatten
 
 __all__ = ["Run", "read", "runs", "varying"]
@@ -71,6 +71,11 @@ class Run:
     def probes(self) -> list[ProbeRow]:
         """The rows of probes.csv; none where the file is missing. Raises `NormlabError` where it is damaged."""
         return read_probes(self.folder)
+
+    @cached_property
+    def support(self) -> np.ndarray | None:
+        """support.npz: which penalised weights are not exactly 0, bool (P,); None where the file is missing."""
+        return read_support(self.folder)
 
 
 def runs(folder: str | Path) -> list[Run]:

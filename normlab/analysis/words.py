@@ -22,6 +22,7 @@ __all__ = [
     "findings",
     "overlap_words",
     "pairs_words",
+    "path_words",
     "published_words",
     "settings_words",
 ]
@@ -227,6 +228,28 @@ def errors_words(table: pd.DataFrame) -> Table:
         f"Of {images} test images. The last four columns: where the variance of one run's accuracy would come from, "
         "on a fresh seed and a fresh test set of this size, and its standard deviation (two-way random effects, "
         "seeds by images)."
+    )
+    return Table(headings, rows, note=note)
+
+
+def path_words(table: pd.DataFrame) -> Table:
+    """What L1 removes along a path of λ: a row a setting."""
+    refit = "refit_test_acc_mean" in table
+    rows = []
+    for row in table.to_dict("records"):
+        cells = [str(row["setting"]), f"{row['n']}", number(100 * row["test_acc_mean"], 2)]
+        cells += [number(100 * row[name], 1) for name in ("zeros", "zero_filters", "zero_scales")]
+        cells += [number(row["weight_norm"], 2), number(row["step_ratio"], 2)]
+        if refit:
+            there = isinstance(row["refit_gain_pp"], float) and math.isfinite(row["refit_gain_pp"])
+            cells += [_interval(row, "refit_gain") if there else NONE]
+        rows.append([*cells, number(row["agreement"], 2), number(row["chance"], 2)])
+    headings = ["setting", "n", "test acc. %", "zero weights, %", "zero filters, %", "zero scales γ, %", "‖w‖₂"]
+    headings += ["effective lr, x", *["gained by the refit, pp"] * refit, "agreement", "by chance"]
+    note = (
+        "Zeros are exact. Effective lr: lr / ‖w‖², by that of the setting without L1: a norm makes the scale of the "
+        "filters before it meaningless, and L1 then changes how far a step turns them. Agreement: Jaccard index of the "
+        "weights that are left, over pairs of seeds; by chance: of random ones of the same number."
     )
     return Table(headings, rows, note=note)
 

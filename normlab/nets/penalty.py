@@ -1,5 +1,6 @@
 """The L1 penalty λ·Σ|w|: which parameters it covers, how it acts on a step, and how sparse it leaves a network."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -77,12 +78,16 @@ def sparsity(net: Net, relative: float = 0.01) -> dict[str, float]:
     - "small": weights with |w| ≤ relative · max|w| of their own filter (an all-zero filter counts whole). A norm makes
       a filter's scale meaningless, so an absolute threshold would mislead.
     - "zero_filters": output filters that are all exactly 0.
+    - "zero_scales": scales γ of the norms that are exactly 0, of those that there are; nan where there are none.
     """
     filters = [weight.flatten(1) for weight in penalised(net, "conv").values()]
     weights = sum(f.numel() for f in filters)
+    scales = list(penalised(net, "norm").values())
+    total = sum(s.numel() for s in scales)
     small = sum(int((f.abs() <= relative * f.abs().amax(1, keepdim=True)).sum()) for f in filters)
     return {
         "zeros": sum(int((f == 0).sum()) for f in filters) / weights,
         "small": small / weights,
         "zero_filters": sum(int((f == 0).all(1).sum()) for f in filters) / sum(len(f) for f in filters),
+        "zero_scales": sum(int((s == 0).sum()) for s in scales) / total if total else math.nan,
     }

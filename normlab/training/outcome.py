@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from normlab.data.datamodule import ImageData
-from normlab.nets import l1_norm, sparsity
-from normlab.record import Record, read_probes, write_predictions
+from normlab.nets import l1_norm, penalised, sparsity
+from normlab.record import Record, read_probes, write_predictions, write_support
 from normlab.settings import Settings
 from normlab.training.callbacks import EpochTable
 from normlab.training.classifier import Classifier
@@ -76,6 +77,9 @@ def conclude(settings: Settings, folder: Path, trained: Trained) -> Record:
     if status == "completed":
         for part, values in trained.log_prob.items():
             metrics |= _score(part, values, getattr(data, part).labels)
+        metrics["weight_norm"] = (
+            sum(float(w.double().square().sum()) for w in penalised(model.net, "conv").values()) ** 0.5
+        )
         metrics |= {"penalty": settings.l1 * float(l1_norm(model.penalised).detach()), **sparsity(model.net)}
         test, labels = trained.log_prob["test"], data.test.labels
         prob_true = test.exp().gather(1, labels[:, None])[:, 0]
@@ -86,6 +90,9 @@ def conclude(settings: Settings, folder: Path, trained: Trained) -> Record:
             found = statistics_values(model.net, data)
             probed.add("statistics", found, epoch=settings.epochs, step=steps, at=settings.epochs)
             probed.save()
+        support = [(parameter != 0).flatten().cpu().numpy() for parameter in model.penalised]
+        if not all(part.all() for part in support):
+            write_support(folder, np.concatenate(support))
         write_predictions(folder, test.argmax(1).numpy(), prob_true.numpy(), labels.numpy())
         show_filters(writer, model.net, settings.epochs)
         show_result(

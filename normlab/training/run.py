@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,12 +28,14 @@ from normlab.training.memory import keep_freed_memory
 from normlab.training.outcome import Trained, asked, conclude
 from normlab.training.probes import ProbeTable, probe_callbacks
 from normlab.training.progress import EpochLine, ProgressLine
+from normlab.training.refit import refit
 from normlab.training.views import NormViews, show_filters, show_settings
 
 __all__ = ["run", "run_array"]
 
 ALL_THREADS = torch.get_num_threads()  # what torch takes by itself, before a run asks for fewer
-FILES = ("result.json", "metrics.csv", "predictions.npz", "probes.csv")  # written whole, by way of a hidden file
+# Written whole, by way of a hidden file.
+FILES = ("result.json", "metrics.csv", "predictions.npz", "probes.csv", "support.npz")
 OUTPUTS = (*FILES, "train.log", "hparams.yaml", "last.ckpt", "best.ckpt")
 SCRATCH = ("events.out.tfevents.*", *(f".{name}.*" for name in FILES))
 OURS = (".lock", ".hydra", "result.json")  # one of them stands in every folder in which a run has begun
@@ -231,7 +234,12 @@ def _train(settings: Settings, folder: Path, data: ImageData, model: Classifier,
         images_per_s=speed.images_per_s,
         fitted=fitted,
     )
-    return conclude(settings, folder, trained)
+    record = conclude(settings, folder, trained)
+    if settings.refit_epochs and record.status == "completed":
+        found, seconds = refit(settings, model, data)
+        metrics, times = {**record.metrics, **found}, {**record.time, "refit_s": seconds}
+        record = replace(record, metrics=metrics, time=times)
+    return record
 
 
 def _trainer(

@@ -1,0 +1,56 @@
+"""Keeps a study's small results beside this file: `python docs/keep.py lightning_logs/batch_size`.
+
+In docs/studies/<name>/: runs.csv (a row a run), the report's tables, the figures that docs/studies.md shows. The folders
+of the runs, with checkpoints and curves, stay where they are.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+from normlab.analysis import read
+from normlab.errors import NormlabError
+from normlab.report import main as report
+from normlab.study import STUDY_FILE
+
+HERE = Path(__file__).parent
+TABLES = ("summary", "comparisons", "claims", "statistics", "path")
+FIGURES = ("by-*.png", "statistics*.png", "path*.png", "differences.png", "accuracy.png")
+MOST = 12  # settings of which a figure of accuracies or differences can still be read
+COLUMNS = ("folder", "error", "device", "fit_s", "measure_s")  # of this machine: left out
+
+
+def keep(folder: Path, to: Path) -> None:
+    """Writes the small results of a study's folder. Raises `NormlabError` where it holds no run."""
+    table = read(folder)
+    to.mkdir(parents=True, exist_ok=True)
+    kept = table.drop(columns=[name for name in COLUMNS if name in table])
+    kept.to_csv(to / "runs.csv", index=False, float_format="%.8g", lineterminator="\n")
+    with tempfile.TemporaryDirectory() as made:
+        if code := report([str(folder), "--out", made]):
+            raise SystemExit(code)
+        for name in TABLES:
+            if (file := Path(made, f"{name}.csv")).is_file() and file.read_text(encoding="utf-8").count("\n") > 1:
+                shutil.copy(file, to)
+        few = Path(made, "summary.csv").read_text(encoding="utf-8").count("\n") - 1 <= MOST
+        for pattern in FIGURES if few else FIGURES[:-2]:
+            for figure in Path(made, "figures").glob(pattern):
+                shutil.copy(figure, to)
+    if (folder / STUDY_FILE).is_file():
+        shutil.copy(folder / STUDY_FILE, to)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a folder with the runs of a study")
+    parser.add_argument("--out", type=Path, help="where to; docs/studies/<name> unless given")
+    given = parser.parse_args()
+    try:
+        keep(given.folder, given.out or HERE / "studies" / given.folder.resolve().name)
+    except NormlabError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
