@@ -21,8 +21,8 @@ def refit(settings: Settings, model: Classifier, data: ImageData) -> tuple[dict[
 
     Without the penalty, and with every penalised parameter that is exactly 0 kept there: its support is fixed. L1
     shrinks what it keeps too; the refit tells that bias from what the removed weights were worth (the "relaxed lasso":
-    Meinshausen 2007, "Relaxed Lasso", section 2). The epochs have the order and the augmentation of the run's first. Gives {"refit_train_acc", "refit_test_acc"} in [0, 1], in
-    eval mode without augmentation, and the seconds it took.
+    Meinshausen 2007, "Relaxed Lasso", section 2). The epochs have the order and the augmentation of the run's first.
+    Gives {"refit_train_acc", "refit_test_acc"} in [0, 1], in eval mode without augmentation, and the seconds it took.
     """
     began = time.perf_counter()
     model = copy.deepcopy(model)
