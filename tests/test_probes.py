@@ -202,6 +202,7 @@ class TestLayers:
             weight = net.get_parameter(name)
             assert found[layer, "gradient_norm"] == pytest.approx(float(weight.grad.norm()), rel=1e-4)
             assert found[layer, "stable_rank"] == pytest.approx(stable_rank(weight))
+            assert found[layer, "weight_norm"] == pytest.approx(float(weight.norm()), rel=1e-5)
 
     def test_layers_come_in_the_order_of_the_forward_pass(self) -> None:
         net, images, labels = some_net("bn")

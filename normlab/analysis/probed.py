@@ -39,8 +39,9 @@ LAYER_FIGURES = {  # name: its title, its layers, its quantities with their word
     "weights": (
         "Weights and gradients of the convolutions",
         LAYERS,
-        {"stable_rank": "stable rank", "gradient_norm": "gradient norm"},
-        "Convolutions: the stable rank of the weights, and the norm of their gradient on one fixed batch.",
+        {"weight_norm": "norm ‖W‖", "stable_rank": "stable rank", "gradient_norm": "gradient norm"},
+        "Convolutions: norm and stable rank of the weights, and the norm of their gradient on one fixed batch. Where a "
+        "norm follows, the network is the same for every scale of W, and lr / ‖W‖² is the effective learning rate.",
     ),
 }
 

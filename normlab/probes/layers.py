@@ -62,7 +62,8 @@ def layer_statistics(net: Net, images: torch.Tensor, labels: torch.Tensor) -> li
 
     - `relu_mean`, `relu_sd`, `relu_skew`, `norm_mean`, …: `moments` of what ReLU and norm put out, over (N, C, H, W).
     - `dead`: `dead_share` of what ReLU puts out.
-    - `stable_rank`, `gradient_norm`: of the convolution's weights; the gradient is that of the batch's cross-entropy.
+    - `weight_norm` (‖W‖_F), `stable_rank`, `gradient_norm`: of the convolution's weights; the gradient is that of the
+      batch's cross-entropy.
     - `gamma_mean`, `gamma_sd`, `beta_mean`, …: over the numbers of a norm's γ, β or other parameters.
     """
     net = copy.deepcopy(net).train()
@@ -80,6 +81,7 @@ def layer_statistics(net: Net, images: torch.Tensor, labels: torch.Tensor) -> li
         ce = nll_loss(net(images), labels)
         gradients = torch.autograd.grad(ce, [weights[name] for name in of.values()])
     for (layer, name), gradient in zip(of.items(), gradients, strict=True):
+        values.append((layer, "weight_norm", float(weights[name].detach().double().norm())))
         values.append((layer, "stable_rank", stable_rank(weights[name])))
         values.append((layer, "gradient_norm", float(gradient.double().norm())))
     for name, norm in net.norm_layers().items():
