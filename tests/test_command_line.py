@@ -154,8 +154,8 @@ def test_a_strict_data_set_that_is_missing_names_files_and_the_way_out(train: Co
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["norm=xx"], ["bn, custom, gn, in, ln, none"]),
-        (["-m", "norm=bn,xx"], ["bn, custom, gn, in, ln, none"]),
+        (["norm=xx"], ["bn, brn, custom, dyt, frn, gbn, gn, in, ln, ln2d, ln_elem, none, rms"]),
+        (["-m", "norm=bn,xx"], ["bn, brn, custom, dyt, frn, gbn, gn, in, ln, ln2d, ln_elem, none, rms"]),
         (["l1=-1"], ["l1=-1"]),
         (["norm=gn", "norm.num_groups=3"], ["choose one of 1, 2"]),
         (["batch_size=0"], ["batch_size=0"]),

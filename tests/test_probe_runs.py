@@ -153,7 +153,9 @@ class TestSettings:
         assert one.slug() == other.slug()
         assert flatten(one.model_dump()) == flatten(other.model_dump())
 
-    @pytest.mark.parametrize(("word", "told"), [("layers", "probes=[layers"), ("[layer]", "'layers', 'landscape' or")])
+    @pytest.mark.parametrize(
+        ("word", "told"), [("layers", "probes=[layers"), ("[layer]", "'layers', 'landscape', 'shift' or")]
+    )
     def test_a_wrong_one_is_a_line_that_helps(self, word: str, told: str) -> None:
         with pytest.raises(ConfigError) as caught:
             load(f"probes={word}")
@@ -195,7 +197,9 @@ class TestCheckpoint:
         rows = read_probes(folder)
         assert [row for row in rows if row[1] < 8] == [row for row in before if row[1] < 8]
         assert values(rows, "layers", 8) == values(before, "layers", 8)  # the same images, the same weights
-        assert len(rows) == len(before) + len(values(rows, "landscape", 8)) + len(values(rows, "shift", 8))
+        new = [values(rows, name, 8) for name in ("landscape", "shift", "statistics")]
+        assert all(new)
+        assert len(rows) == len(before) + sum(map(len, new))
         assert {row[0] for row in rows if row[1] == 8} == {2}
         shown = capsys.readouterr().out
         assert "landscape after 2 epochs, 8 steps" in shown

@@ -1,13 +1,16 @@
 """Where batch norm's loss at small batches comes from: the rows of the probe `statistics`, by batch size."""
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from normlab.analysis.cells import Cell, Sorted
 from normlab.analysis.stats import Summary, difference_of, summarise
+
+if TYPE_CHECKING:  # matplotlib takes half a second, which a report without figures saves
+    from matplotlib.figure import Figure
 
 __all__ = ["decomposition_pictures", "decomposition_table", "statistics_of"]
 
@@ -65,7 +68,7 @@ def decomposition_table(found: Sorted) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def decomposition_pictures(found: Sorted) -> Iterator[tuple[str, str, Figure]]:
+def decomposition_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]:
     """(file name, caption, figure): accuracies and errors against the batch size, three figures a kind of setting."""
     from normlab.analysis.study_figures import factor_curve
 

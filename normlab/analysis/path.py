@@ -2,14 +2,16 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from normlab.analysis.cells import Cell, Sorted
 from normlab.analysis.stats import difference_of, summarise
+
+if TYPE_CHECKING:  # matplotlib takes half a second, which a report without figures saves
+    from matplotlib.figure import Figure
 
 __all__ = ["chance", "jaccard_of_supports", "path_pictures", "path_table"]
 
@@ -66,7 +68,7 @@ def chance(a: float, b: float) -> float:
     return float(a * b / (a + b - a * b))
 
 
-def path_pictures(found: Sorted) -> Iterator[tuple[str, str, Figure]]:
+def path_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]:
     """(file name, caption, figure): accuracy against exact zeros, before and after the refit."""
     from normlab.analysis.study_figures import factor_curve
 
