@@ -21,6 +21,7 @@ from normlab.analysis.claims import judge
 from normlab.analysis.decomposed import decomposition_table
 from normlab.analysis.page import Section, Shown, render
 from normlab.analysis.path import path_table
+from normlab.analysis.rates import at_own_best, rates_table
 from normlab.analysis.table import runs
 from normlab.errors import DataError, NormlabError
 from normlab.lint import lint_results
@@ -91,7 +92,8 @@ def report(
     errors, overlap = tables.errors_table(found), tables.overlap_table(found)
     published = tables.published_table(study, found) if study else None
 
-    parts, path = decomposition_table(found), path_table(found)
+    parts, path, rates = decomposition_table(found), path_table(found), rates_table(found)
+    best = at_own_best(found, margin) if len(rates) else []
 
     out = out or folder
     seconds = timed.groupby("setting")["fit_s"].mean().dropna().to_dict()
@@ -118,6 +120,9 @@ def report(
     sections.append(Section("probes", "Inside the network", PROBES))
     if len(parts):
         sections.append(Section("statistics", "Which statistics", STATISTICS, [words.decomposition_words(parts)]))
+    if len(rates):
+        own = [words.pairs_words(best, margin)] if best else []
+        sections.append(Section("rates", "Learning rates", RATES, [words.rates_words(rates), *own]))
     if len(path):
         sections.append(Section("path", "What L1 removes", PATH, [words.path_words(path)]))
     made_of = [words.errors_words(errors)] * bool(len(errors)) + [words.overlap_words(overlap)] * bool(len(overlap))
@@ -127,6 +132,7 @@ def report(
         sections.append(Section("lost", "Runs that did not complete", tables=[_lost(found)]))
 
     written = {"summary": summary, "comparisons": tables.comparisons_table(pairs, margin), "times": timed}
+    written |= {"rates": rates, "best": tables.comparisons_table(best, margin)} if len(rates) else {}
     written |= {"path": path} if len(path) else {}
     written |= {"statistics": parts} if len(parts) else {}
     written |= {"claims": tables.claims_table(judged), "errors": errors, "overlap": overlap}
@@ -172,6 +178,7 @@ CLAIMS = "What was said, and what these runs say to it."
 PAIRS = "Settings two by two, as one family of tests: what differs, what is equivalent, what is still undecided."
 
 
+RATES = "Where each setting is stable, which rate suits it, and how settings compare when each has its own."
 PATH = (
     "A path of λ: exact zeros, what is left after training on without the penalty, whether seeds keep the same weights."
 )

@@ -12,14 +12,10 @@ import numpy.typing as npt
 from normlab.analysis.table import Run, varying
 from normlab.errors import NormlabError
 
-__all__ = ["Cell", "Sorted", "chosen", "factors_of", "holds", "label", "numeric", "sort", "word"]
+__all__ = ["Cell", "Sorted", "at_chance", "chosen", "factors_of", "holds", "label", "numeric", "sort", "word"]
 
-PROTOCOL = (
-    "data",
-    "epochs",
-    "train_size",
-    "val_size",
-)  # how much was learned from, and what was measured: the yardstick itself
+# How much was learned from, and what was measured: the yardstick itself.
+PROTOCOL = ("data", "epochs", "train_size", "val_size")
 
 
 @dataclass(frozen=True)
@@ -166,6 +162,14 @@ def value(run: Run, metric: str) -> float | None:
         if len(curve) > 1:
             return float(np.maximum(0, -np.diff(curve)).sum())
     return None
+
+
+def at_chance(run: Run) -> bool:
+    """Whether an accuracy is no better than always naming the commonest class (within three standard errors)."""
+    acc, images = run.record.metrics.get("test_acc"), run.record.data.get("test") or 0
+    true = (run.predictions or {}).get("true")
+    chance = float(np.bincount(true).max() / true.size) if true is not None and true.size else 0.1
+    return acc is not None and acc <= chance + 3 * (chance * (1 - chance) / max(images, 1)) ** 0.5
 
 
 def holds(cell: Cell, wanted: Mapping[str, Any]) -> bool:

@@ -24,6 +24,7 @@ __all__ = [
     "pairs_words",
     "path_words",
     "published_words",
+    "rates_words",
     "settings_words",
 ]
 
@@ -230,6 +231,33 @@ def errors_words(table: pd.DataFrame) -> Table:
         "seeds by images)."
     )
     return Table(headings, rows, note=note)
+
+
+def rates_words(table: pd.DataFrame) -> Table:
+    """Learning rates: a row a setting, what each rate came to."""
+    rows = []
+    for setting, of in table.groupby("setting", sort=False):
+        stable = of[of["stable"]]
+        best = of[of["best"]]
+        lost = of["diverged"].sum() + of["chance"].sum()
+        first = best.iloc[0] if len(best) else None
+        rows.append(
+            [
+                str(setting),
+                f"{first['lr']:g}" if first is not None else NONE,
+                number(100 * first["val_acc_mean"], 2) if first is not None else NONE,
+                number(100 * first["test_acc_mean"], 2) if first is not None else NONE,
+                f"{stable['lr'].max():g}" if len(stable) else NONE,
+                f"{int(lost)} of {int(of['runs'].sum())}",
+                ", ".join(f"{row['lr']:g}" for _, row in of[~of["stable"]].iterrows()) or NONE,
+            ]
+        )
+    headings = ["setting", "best lr", "its validation acc. %", "its test acc. %", "largest stable lr"]
+    note = (
+        "Best: by validation accuracy, of the rates at which every run trained. Stable: no run diverged or stayed at "
+        "chance; lost: the runs that did."
+    )
+    return Table([*headings, "runs lost", "at lr"], rows, note=note)
 
 
 def path_words(table: pd.DataFrame) -> Table:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from normlab.analysis.cells import Cell, Sorted, label, word
-from normlab.analysis.table import Run
+from normlab.analysis.cells import Cell, Sorted, at_chance, label, word
 from normlab.lint.asked import Asked, asked_of
 from normlab.lint.comparison import confounded, one_rate, selection, unequal
 from normlab.lint.finding import Finding, names
@@ -71,18 +70,10 @@ def _diverged(cell: Cell) -> int:
 def _chance(cells: Sequence[Cell], constant: Sequence[str]) -> Iterator[Finding]:
     """Networks that learned nothing; those that could not are told of already."""
     for cell in cells:
-        stuck = [run.record.seed for run in cell.completed if _at_chance(run)]
+        stuck = [run.record.seed for run in cell.completed if at_chance(run)]
         if stuck and cell.label not in constant:
             seeds = f"seed{'s' * (len(stuck) > 1)} {', '.join(map(str, stuck))}"
             yield Finding("chance", f"{cell.label}: the network never left chance with {seeds}.")
-
-
-def _at_chance(run: Run) -> bool:
-    """Whether an accuracy is no better than always naming the commonest class (within three standard errors)."""
-    acc, images = run.record.metrics.get("test_acc"), run.record.data.get("test") or 0
-    true = (run.predictions or {}).get("true")
-    chance = float(np.bincount(true).max() / true.size) if true is not None and true.size else 0.1
-    return acc is not None and acc <= chance + 3 * (chance * (1 - chance) / max(images, 1)) ** 0.5
 
 
 def _sizes(cells: Sequence[Cell]) -> list[tuple[str, str, int | None]]:

@@ -1,0 +1,75 @@
+"""Several learning rates: the best by validation accuracy, the largest stable one, settings each at their own."""
+
+from pathlib import Path
+
+import pytest
+from made_up_runs import made_up
+
+from normlab.analysis.cells import Sorted, sort
+from normlab.analysis.rates import at_own_best, rates_table
+from normlab.analysis.table import runs
+from normlab.report import main as report
+
+# norm: lr -> validation and test accuracy. The test accuracy of gn is highest where its validation accuracy is not.
+TRUTH = {
+    "bn": {0.01: (0.90, 0.91), 0.1: (0.97, 0.975), 1.0: (0.95, 0.96)},
+    "gn": {0.01: (0.96, 0.955), 0.1: (0.95, 0.98), 1.0: (0.10, 0.10)},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for seed, wobble in enumerate([0.001, -0.001, 0.0]):
+        for norm, rates in TRUTH.items():
+            for lr, (val, test) in rates.items():
+                lost = norm == "bn" and lr == 1.0 and seed == 2
+                made_up(
+                    tmp_path, norm, seed, test_acc=test + wobble, val_acc=val, images=1000, lr=lr,
+                    status="diverged" if lost else "completed",
+                )  # fmt: skip
+    return tmp_path
+
+
+def found(folder: Path) -> Sorted:
+    return sort(runs(folder))
+
+
+def test_the_table(folder: Path) -> None:
+    table = rates_table(found(folder)).set_index(["setting", "lr"])
+    assert len(table) == 6
+    assert table.loc[("bn", 1.0), "diverged"] == 1
+    assert not table.loc[("bn", 1.0), "stable"]
+    assert table.loc[("gn", 1.0), "chance"] == 3
+    assert [index for index, best in table["best"].items() if best] == [("bn", 0.1), ("gn", 0.01)]
+    assert table.loc[("gn", 0.1), "test_acc_mean"] == pytest.approx(0.98), "better on the test set, and not chosen"
+
+
+def test_each_at_its_own(folder: Path) -> None:
+    ((a, b, comparison),) = at_own_best(found(folder), 0.5)
+    assert (a.levels["lr"], b.levels["lr"]) == (0.1, 0.01)
+    assert comparison.difference.mean == pytest.approx(2)
+    assert comparison.difference.method == "paired"
+
+
+def test_a_report_has_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report([str(folder), "--no-figures"]) == 0
+    shown = capsys.readouterr().out
+    assert "Learning rates" in shown
+    assert "3 of 9" in shown, "runs of gn that never left chance"
+    assert (folder / "rates.csv").read_text().count("\n") == 7
+    assert (folder / "best.csv").read_text().count("\n") == 2
+
+
+def test_without_held_out_images_nothing_is_best(tmp_path: Path) -> None:
+    for lr in (0.01, 0.1, 1.0):
+        made_up(tmp_path, "bn", 0, test_acc=0.9, images=1000, lr=lr)
+    table = rates_table(found(tmp_path))
+    assert not table["best"].any()
+    assert table["stable"].all()
+    assert at_own_best(found(tmp_path), 0.5) == []
+
+
+def test_two_rates_are_no_search(tmp_path: Path) -> None:
+    for lr in (0.01, 0.1):
+        made_up(tmp_path, "bn", 0, test_acc=0.9, val_acc=0.9, images=1000, lr=lr)
+    assert rates_table(found(tmp_path)).empty
