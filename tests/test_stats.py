@@ -88,8 +88,8 @@ def test_summary_and_paired_are_scipys_one_sample_test(values: Floats, confidenc
     low, high = reference.confidence_interval(confidence)
     summary, difference = summarise(values, confidence), paired(values, confidence)
     for found in (summary, difference):
-        assert (found.mean, found.sd) == pytest.approx((values.mean(), values.std(ddof=1)), abs=1e-9)
-        assert (found.low, found.high) == pytest.approx((low, high), abs=1e-9)
+        assert (found.mean, found.sd) == pytest.approx((values.mean(), values.std(ddof=1)), rel=1e-9, abs=1e-9)
+        assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9, abs=1e-9)
     assert difference.p == pytest.approx(reference.pvalue)
     assert (difference.se, difference.df) == (pytest.approx(stats.sem(values)), values.size - 1)
 
