@@ -211,3 +211,13 @@ def test_a_report_without_warnings_has_no_heading_for_them(tmp_path: Path, capsy
     assert main([str(tmp_path), "--no-figures"]) == 0
     assert "Warnings" not in capsys.readouterr().out
     assert "<h2>Warnings" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_rate_at_which_a_run_diverged_is_not_the_best(tmp_path: Path) -> None:
+    """The seeds that are left flatter it; the table of learning rates leaves it out too."""
+    for seed in (0, 1):
+        for lr, val in ((0.01, 0.90), (0.1, 0.95), (1.0, 0.97)):
+            lost = lr == 1.0 and seed == 1
+            made_up(tmp_path, "bn", seed, test_acc=0.9, val_acc=val, lr=lr, status="diverged" if lost else "completed")
+    told = [finding.message for finding in lint_results(sort(runs(tmp_path))) if finding.code == "learning-rate"]
+    assert any("lr=0.1 is the best" in message for message in told), told

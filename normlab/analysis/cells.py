@@ -12,7 +12,7 @@ import numpy.typing as npt
 from normlab.analysis.table import Run, varying
 from normlab.errors import NormlabError
 
-__all__ = ["Cell", "Sorted", "at_chance", "chosen", "factors_of", "holds", "label", "numeric", "sort", "word"]
+__all__ = ["Cell", "Sorted", "at_chance", "chosen", "factors_of", "holds", "label", "numeric", "sort", "stable", "word"]
 
 # How much was learned from, and what was measured: the yardstick itself.
 PROTOCOL = ("data", "epochs", "train_size", "val_size")
@@ -170,6 +170,11 @@ def at_chance(run: Run) -> bool:
     true = (run.predictions or {}).get("true")
     chance = float(np.bincount(true).max() / true.size) if true is not None and true.size else 0.1
     return acc is not None and acc <= chance + 3 * (chance * (1 - chance) / max(images, 1)) ** 0.5
+
+
+def stable(cell: Cell) -> bool:
+    """Whether every run of a setting trained: none was lost or stayed at chance."""
+    return len(cell.completed) == len(cell.ended) and not any(at_chance(run) for run in cell.completed)
 
 
 def holds(cell: Cell, wanted: Mapping[str, Any]) -> bool:

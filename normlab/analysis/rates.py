@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from normlab.analysis.cells import Cell, Sorted, at_chance, label
+from normlab.analysis.cells import Cell, Sorted, at_chance, label, stable
 from normlab.analysis.stats import Comparison, summarise
 from normlab.analysis.tables import compared
 
@@ -37,7 +37,7 @@ def rates_table(found: Sorted) -> pd.DataFrame:
                     "runs": len(cell.ended),
                     "diverged": diverged,
                     "chance": sum(at_chance(run) for run in cell.completed),
-                    "stable": _stable(cell),
+                    "stable": stable(cell),
                     "best": cell is best,
                     "val_acc_mean": _mean(cell),
                     "test_acc_mean": s.mean if s else np.nan,
@@ -66,12 +66,8 @@ def _kinds(found: Sorted) -> dict[str, list[Cell]]:
 
 
 def _best(cells: Sequence[Cell]) -> Cell | None:
-    able = [cell for cell in cells if _stable(cell) and cell.values("val_acc")]
+    able = [cell for cell in cells if stable(cell) and cell.values("val_acc")]
     return max(able, key=_mean) if able else None  # of equal ones the first, the smallest rate
-
-
-def _stable(cell: Cell) -> bool:
-    return len(cell.completed) == len(cell.ended) and not any(at_chance(run) for run in cell.completed)
 
 
 def _mean(cell: Cell) -> float:

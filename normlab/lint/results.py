@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from normlab.analysis.cells import Cell, Sorted, at_chance, label, word
+from normlab.analysis.cells import Cell, Sorted, at_chance, label, stable, word
 from normlab.lint.asked import Asked, asked_of
 from normlab.lint.comparison import confounded, one_rate, selection, unequal
 from normlab.lint.finding import Finding, names
@@ -84,13 +84,13 @@ def _sizes(cells: Sequence[Cell]) -> list[tuple[str, str, int | None]]:
 
 def _rates(cells: Sequence[Cell], asked: Sequence[Asked]) -> Iterator[Finding]:
     """Where several lr were run: the best of each norm (of each setting without its lr) by validation accuracy, the
-    mean over seeds. Of equal ones all count as best."""
+    mean over seeds, where every run trained. Of equal ones all count as best."""
     if "lr" not in cells[0].levels:
         yield from one_rate(asked)
         return
     by_setting: dict[str, dict[float, float]] = {}
     for cell in cells:
-        if values := list(cell.values("val_acc").values()):
+        if stable(cell) and (values := list(cell.values("val_acc").values())):
             others = {key: level for key, level in cell.levels.items() if key != "lr"}
             by_setting.setdefault(json.dumps(others), {})[float(cell.levels["lr"])] = float(np.mean(values))
     best = {
