@@ -79,3 +79,13 @@ def test_two_batch_sizes_are_no_curve(tmp_path: Path) -> None:
     write_probes(run, [(2, 9, "statistics", "", name, 0.9) for name in names])
     assert len(decomposition_table(found(tmp_path))) == 1
     assert list(decomposition_pictures(found(tmp_path))) == []
+
+
+def test_a_norm_that_averages_nothing_has_no_errors_to_draw(tmp_path: Path) -> None:
+    for size in TRUTH:
+        record = made_up(tmp_path, "gn", 0, test_acc=0.9, images=1000, batch_size=size)
+        names = ("test_running_acc", "test_precise_acc", "test_batch_acc", "train_batch_acc")
+        rows = [(2, 9, "statistics", "", name, 0.9) for name in names]
+        write_probes(tmp_path / Settings.model_validate(record.config).slug(), rows)
+    assert [name for name, *_ in decomposition_pictures(found(tmp_path))] == ["statistics"]
+    assert (decomposition_table(found(tmp_path))["recovered_pp"] == 0).all()

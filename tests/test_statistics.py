@@ -101,4 +101,12 @@ def test_the_parts_of_a_decomposition() -> None:
 
 
 def test_other_norms_have_nothing_to_average() -> None:
-    assert averaging_layers(Net("gn")) == {}
+    """Whatever the statistics, it is the same network: a control."""
+    torch.manual_seed(0)
+    net, x = Net("gn").double().eval(), images(20)
+    assert averaging_layers(net) == {}
+    labels = torch.arange(20) % 10
+    found, errors = decompose(net, x, (x, labels), (x, labels), size=4)
+    assert errors == {}
+    assert len(found) == 6
+    assert len(set(found.values())) == 1

@@ -96,6 +96,8 @@ def decomposition_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]
             ("error_log_var", "variances", "rms error of the running variances, of their logarithm"),
         ):
             layers = [layer for layer, what in some[0][1] if what == quantity]
+            if not layers:  # a norm that averages nothing
+                continue
             errors = {
                 layer.removesuffix(".norm"): _curve([(x, values[layer, quantity]) for x, values in some])
                 for layer in layers

@@ -6,7 +6,7 @@ from normlab.data.augment import rotate_and_shift
 from normlab.data.datamodule import Batch, ImageData, Resident, epoch_draws
 from normlab.nets import Net
 from normlab.probes.layers import Value
-from normlab.probes.statistics import averaging_layers, decompose
+from normlab.probes.statistics import decompose
 
 __all__ = ["MOST", "statistics_values"]
 
@@ -18,10 +18,8 @@ def statistics_values(net: Net, data: ImageData) -> list[Value]:
 
     The precise statistics are those of training images as an epoch brings them, augmented by its draws; accuracies are
     measured without augmentation. Up to 10,000 images of each part are used, in an order drawn from the run's seed.
-    Nothing where no layer keeps running averages.
+    Where no layer keeps running averages, all accuracies of a part are one: the control.
     """
-    if not averaging_layers(net):
-        return []
     where = _some(len(data.train), data.seed)
     seen, _ = _as_input(data, data.train, where, net)
     if data.rotation or data.shift:
