@@ -86,7 +86,9 @@ def path_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]:
                 other.values("zeros") and _mean(other.values("zeros")) > 0 for other in _path(cell, found)
             ):
                 s = summarise([100 * value for value in values.values()])
-                lines.setdefault(_rest(cell), []).append((100 * _mean(cell.values("zeros")), s.mean, s.low, s.high))
+                lines.setdefault(_rest(cell), []).append(
+                    (round(100 * _mean(cell.values("zeros")), 1), s.mean, s.low, s.high)
+                )
                 norms[_rest(cell)] = cell.norm
         if lines:
             curves: Mapping[str, Any] = {label: tuple(np.array(points).T) for label, points in lines.items()}
