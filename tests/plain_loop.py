@@ -56,7 +56,7 @@ def by_hand(settings: Settings, data: ImageData | None = None) -> Net:
                     w.grad *= min(1.0, settings.gradient_clip / (norm.item() + 1e-6))
             optimizer.step()
             if settings.penalty.method == "proximal":
-                threshold = schedule.get_last_lr()[0] * settings.l1
+                threshold = schedule.get_last_lr()[0] * settings.l1 / (1 - settings.momentum)
                 for w in covered:
                     w.data = w.data.sign() * (w.data.abs() - threshold).clamp(min=0)
             schedule.step()

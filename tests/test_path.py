@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
                 )
                 place = tmp_path / Settings.model_validate(record.config).slug()
                 values = json.loads((place / "result.json").read_text())
-                values["metrics"] |= {"zeros": zeros, "zero_filters": zeros / 2, "zero_scales": None}
+                values["metrics"] |= {"zeros": zeros, "zero_filters": zeros / 2, "zero_scales": None, "small": 0.3}
                 values["metrics"] |= {"weight_norm": norm, "refit_test_acc": acc + wobble + 0.005}
                 (place / "result.json").write_text(json.dumps(values))
                 if zeros:
@@ -53,7 +53,7 @@ def test_the_table(folder: Path) -> None:
     assert len(table) == 6
     row = table[table["setting"].str.contains("proximal") & (table["l1"] == 1e-3)].iloc[0]
     assert row["test_acc_mean"] == pytest.approx(0.98)
-    assert (row["zeros"], row["zero_filters"], row["weight_norm"]) == (0.25, 0.125, 2.0)
+    assert (row["zeros"], row["zero_filters"], row["small"], row["weight_norm"]) == (0.25, 0.125, 0.3, 2.0)
     assert row["step_ratio"] == pytest.approx(4), "half the norm: a step turns the weights four times as far"
     assert row["refit_gain_pp"] == pytest.approx(0.5)
     assert (row["refit_gain_low"], row["refit_gain_high"]) == pytest.approx((0.5, 0.5)), "paired: no seed departs"

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from normlab.nets import SCOPES, Net, add_subgradient_, l1_norm, penalised, soft_threshold_, sparsity
+from normlab.nets import (
+    SCOPES,
+    Net,
+    add_subgradient_,
+    l1_norm,
+    penalised,
+    proximal_threshold,
+    soft_threshold_,
+    sparsity,
+)
 
 AFFINE = ["bn", "ln", "gn", "in"]
 FAN_IN = {90: 9, 1800: 90, 200: 20, 2160: 180, 1296: 108, 120: 12}  # numbers of a convolution: inputs of one output
@@ -172,6 +181,28 @@ def test_soft_threshold_minimises_what_a_proximal_step_does(w: float, threshold:
     p = parameter(w)
     soft_threshold_([p], threshold)
     assert p.item() == pytest.approx(best, abs=1.01e-3)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("method", ["proximal", "subgradient"])
+def test_both_methods_minimise_loss_plus_penalty(method: str, momentum: float) -> None:
+    """Σ a/2·(w - c)² + λ·Σ|w| has its minimum at sign(c)·max(|c| - λ/a, 0), whatever the momentum."""
+    a, c = torch.tensor([1.0, 2.0, 0.5, 4.0, 1.0]), torch.tensor([1.0, -0.5, 0.3, 0.1, -0.25])
+    w = nn.Parameter(torch.zeros(5))
+    lr, l1 = 0.01, 0.3
+    optimizer = torch.optim.SGD([w], lr, momentum, nesterov=momentum > 0)
+    for _ in range(4000):
+        w.grad = a * (w.detach() - c)
+        if method == "subgradient":
+            add_subgradient_([w], l1)
+        optimizer.step()
+        if method == "proximal":
+            soft_threshold_([w], proximal_threshold(lr, l1, momentum))
+    expected = c.sign() * (c.abs() - l1 / a).clamp(min=0)
+    assert (expected == 0).tolist() == [False, False, True, False, True]
+    hops = 4 * lr * l1 / (1 - momentum)  # a subgradient jumps about 0
+    torch.testing.assert_close(w.detach(), expected, rtol=0, atol=1e-4 if method == "proximal" else hops)
+    assert (w == 0).tolist() == ((expected == 0).tolist() if method == "proximal" else [False] * 5)
 
 
 def test_soft_threshold_leaves_exact_zeros() -> None:

@@ -16,13 +16,14 @@ if TYPE_CHECKING:  # matplotlib takes half a second, which a report without figu
 __all__ = ["chance", "jaccard_of_supports", "path_pictures", "path_table"]
 
 LEAST = 3  # λ that make a path
-SHARES = ("zeros", "zero_filters", "zero_scales", "weight_norm")
+SHARES = ("zeros", "small", "zero_filters", "zero_scales", "weight_norm")
 
 
 def path_table(found: Sorted) -> pd.DataFrame:
     """A row a setting, where l1 has three values or more; shares and accuracies in [0, 1], differences in pp.
 
     - zeros, zero_filters, zero_scales: exact zeros among the weights of convolutions, whole filters, and scales γ.
+      small: weights of at most 1 % of the largest of their filter, which is what subgradient steps leave instead.
     - weight_norm: ‖w‖₂ of the convolutions. Where a norm follows, the network computes the same with other scales of w,
       and a step of size lr turns w as one of lr / ‖w‖² would turn a vector of length 1: the effective learning rate
       (van Laarhoven 2017, "L2 Regularization versus Batch and Weight Normalization"). `step_ratio` is ‖w‖⁻² by that

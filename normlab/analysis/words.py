@@ -266,18 +266,28 @@ def path_words(table: pd.DataFrame) -> Table:
     rows = []
     for row in table.to_dict("records"):
         cells = [str(row["setting"]), f"{row['n']}", number(100 * row["test_acc_mean"], 2)]
-        cells += [number(100 * row[name], 1) for name in ("zeros", "zero_filters", "zero_scales")]
+        cells += [number(100 * row[name], 1) for name in ("zeros", "small", "zero_filters", "zero_scales")]
         cells += [number(row["weight_norm"], 2), number(row["step_ratio"], 2)]
         if refit:
             there = isinstance(row["refit_gain_pp"], float) and math.isfinite(row["refit_gain_pp"])
             cells += [_interval(row, "refit_gain") if there else NONE]
         rows.append([*cells, number(row["agreement"], 2), number(row["chance"], 2)])
-    headings = ["setting", "n", "test acc. %", "zero weights, %", "zero filters, %", "zero scales γ, %", "‖w‖₂"]
+    headings = [
+        "setting",
+        "n",
+        "test acc. %",
+        "zero weights, %",
+        "near zero, %",
+        "zero filters, %",
+        "zero scales γ, %",
+        "‖w‖₂",
+    ]
     headings += ["effective lr, x", *["gained by the refit, pp"] * refit, "agreement", "by chance"]
     note = (
-        "Zeros are exact. Effective lr: lr / ‖w‖², by that of the setting without L1: a norm makes the scale of the "
-        "filters before it meaningless, and L1 then changes how far a step turns them. Agreement: Jaccard index of the "
-        "weights that are left, over pairs of seeds; by chance: of random ones of the same number."
+        "Zeros are exact; near zero: at most 1 % of the largest weight of its filter. Effective lr: lr / ‖w‖², by that "
+        "of the setting without L1: a norm makes the scale of the filters before it meaningless, and L1 then changes "
+        "how far a step turns them. Agreement: Jaccard index of the weights that are left, over pairs of seeds; by "
+        "chance: of random ones of the same number."
     )
     return Table(headings, rows, note=note)
 

@@ -3,7 +3,16 @@
 from normlab.nets.about import ABOUT, About
 from normlab.nets.net import PLACEMENTS, Net
 from normlab.nets.norms import NORMS, load_class, make_norm
-from normlab.nets.penalty import METHODS, SCOPES, add_subgradient_, l1_norm, penalised, soft_threshold_, sparsity
+from normlab.nets.penalty import (
+    METHODS,
+    SCOPES,
+    add_subgradient_,
+    l1_norm,
+    penalised,
+    proximal_threshold,
+    soft_threshold_,
+    sparsity,
+)
 
 __all__ = [
     "ABOUT",
@@ -18,6 +27,7 @@ __all__ = [
     "load_class",
     "make_norm",
     "penalised",
+    "proximal_threshold",
     "soft_threshold_",
     "sparsity",
 ]

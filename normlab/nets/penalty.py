@@ -8,7 +8,16 @@ from torch import nn
 
 from normlab.nets.net import Net
 
-__all__ = ["METHODS", "SCOPES", "add_subgradient_", "l1_norm", "penalised", "soft_threshold_", "sparsity"]
+__all__ = [
+    "METHODS",
+    "SCOPES",
+    "add_subgradient_",
+    "l1_norm",
+    "penalised",
+    "proximal_threshold",
+    "soft_threshold_",
+    "sparsity",
+]
 
 SCOPES = ("weights", "conv", "norm", "all")
 METHODS = ("subgradient", "proximal")
@@ -59,11 +68,23 @@ def add_subgradient_(parameters: Iterable[nn.Parameter], l1: float) -> None:
         parameter.grad.add_(parameter.sign(), alpha=l1)
 
 
+def proximal_threshold(lr: float, l1: float, momentum: float) -> float:
+    """The threshold of the proximal step after a step of SGD: lr·λ / (1 - momentum).
+
+    SGD's velocity v ← momentum·v + g adds a lasting gradient up to 1 / (1 - momentum) times: its steps are those of
+    lr / (1 - momentum), and the threshold has to follow. Then training rests where 0 ∈ ∇loss + λ·∂|w|, as with
+    subgradient steps; lr·λ would have it rest where λ·(1 - momentum) is the penalty. Yun, Lozano & Yang 2021
+    ("Adaptive Proximal Gradient Methods for Structured Neural Networks", algorithm 1) threshold by lr·λ, but average
+    the gradient, v ← momentum·v + (1 - momentum)·g, which is the same in other units.
+    """
+    return lr * l1 / (1 - momentum)
+
+
 @torch.no_grad()
 def soft_threshold_(parameters: Iterable[nn.Parameter], threshold: float) -> None:
     """The proximal step of threshold·Σ|w|, in place: w ← sign(w)·max(|w| - threshold, 0).
 
-    After a gradient step of size lr the threshold is lr·λ. It leaves exact zeros, which subgradient steps never do.
+    The threshold after a step of SGD is `proximal_threshold`. It leaves exact zeros, which subgradient steps never do.
     Source: Parikh & Boyd 2014, "Proximal Algorithms", section 6.5.2.
     """
     for parameter in parameters:

@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from normlab.data.datamodule import Batch
-from normlab.nets import METHODS, Net, add_subgradient_, l1_norm, penalised, soft_threshold_
+from normlab.nets import METHODS, Net, add_subgradient_, l1_norm, penalised, proximal_threshold, soft_threshold_
 
 __all__ = ["Classifier"]
 
@@ -56,7 +56,7 @@ class Classifier(LightningModule):
     Args:
         norm, norm_options, dropout, placement, weight_standardization: of `Net`.
         l1: λ ≥ 0. scope: which parameters it covers. method: "subgradient" adds λ·sign(w) to the gradient;
-            "proximal" soft-thresholds by lr·λ after the step.
+            "proximal" soft-thresholds by lr·λ / (1 - momentum) after the step.
         lr: learning rate; the peak with schedule "onecycle" (Smith & Topin 2019), which warms up for 30 % of the steps
             from lr/25 and falls on a cosine to lr/250,000. "constant" keeps it.
         momentum: of SGD, in Nesterov's form; 0: plain SGD. weight_decay: times w, added to every gradient.
@@ -110,10 +110,11 @@ class Classifier(LightningModule):
             add_subgradient_(self.penalised, self.l1)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        self.lr_used = optimizer.param_groups[0]["lr"]  # the schedule moves on before the epoch ends
+        group = optimizer.param_groups[0]
+        self.lr_used = group["lr"]  # the schedule moves on before the epoch ends
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.l1 and self.method == "proximal":
-            soft_threshold_(self.penalised, self.lr_used * self.l1)
+            soft_threshold_(self.penalised, proximal_threshold(self.lr_used, self.l1, group["momentum"]))
 
     def on_train_epoch_end(self) -> None:
         results = self.running.results()

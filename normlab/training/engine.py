@@ -48,7 +48,8 @@ class Rates:
         """One step of SGD in place, all (K, P): what `Classifier` and torch's SGD do to one network, row by row.
 
         g ← g + λ·sign(w) (subgradient); g ← g · min(1, clip / ‖g‖); g ← g + weight_decay·w; v ← momentum·v + g;
-        w ← w - lr·(g + momentum·v); w ← sign(w)·max(|w| - lr·λ, 0) (proximal). `step`: int64 (1,), from 0.
+        w ← w - lr·(g + momentum·v); w ← sign(w)·max(|w| - t, 0), t = `proximal_threshold` (proximal). `step`: int64
+        (1,), from 0.
         """
         lr = self.lr.index_select(0, step).view(-1, 1)
         grads.addcmul_(self.l1 * (1 - self.proximal) * self.covered, parameters.sign())
@@ -57,7 +58,7 @@ class Rates:
         grads.addcmul_(self.weight_decay, parameters)
         velocity.mul_(self.momentum).add_(grads)
         parameters.sub_(lr * torch.addcmul(grads, self.momentum, velocity))
-        threshold = lr * self.l1 * self.proximal * self.covered
+        threshold = lr * self.l1 / (1 - self.momentum) * self.proximal * self.covered
         parameters.sub_(torch.clamp(parameters, -threshold, threshold))
 
 
