@@ -16,8 +16,8 @@ from normlab.study import STUDY_FILE
 
 HERE = Path(__file__).parent
 TABLES = ("summary", "comparisons", "claims", "statistics", "path", "rates", "best")
-FIGURES = ("by-*.png", "statistics*.png", "path*.png", "differences.png", "accuracy.png")
-MOST = 12  # settings of which a figure of accuracies or differences can still be read
+FIGURES = ("by-*.png", "statistics*.png", "path*.png", "accuracy.png")
+MOST = 12  # settings of which a figure of accuracies can still be read
 COLUMNS = ("folder", "error", "device", "fit_s", "measure_s")  # of this machine: left out
 
 
@@ -34,7 +34,7 @@ def keep(folder: Path, to: Path) -> None:
             if (file := Path(made, f"{name}.csv")).is_file() and file.read_text(encoding="utf-8").count("\n") > 1:
                 shutil.copy(file, to)
         few = Path(made, "summary.csv").read_text(encoding="utf-8").count("\n") - 1 <= MOST
-        for pattern in FIGURES if few else FIGURES[:-2]:
+        for pattern in FIGURES if few else FIGURES[:-1]:
             for figure in Path(made, "figures").glob(pattern):
                 shutil.copy(figure, to)
     if (folder / STUDY_FILE).is_file():
