@@ -16,6 +16,7 @@ from normlab.errors import ConfigError, NormlabError
 from normlab.grouping import arrays
 from normlab.job import BEGAN, ONLY, end_with_parent
 from normlab.progress import note, settled
+from normlab.record import read_plan, write_plan
 from normlab.settings import Settings
 
 __all__ = ["ArrayLauncher", "ArrayLauncherConf", "check_options"]
@@ -95,24 +96,45 @@ class ArrayLauncher(JoblibLauncher):  # type: ignore[misc]  # mypy sees only our
         usual = 1 if accelerator == "gpu" else cpu_count()
         workers = usual if self.options.n_jobs < 1 else self.options.n_jobs
         self.joblib["n_jobs"] = workers
-        groups, single = arrays([job.settings for job in waiting], self._largest(accelerator), workers)
-        groups, odd = _without_odd_layers(waiting, groups)
         diary = waiting[0].folder.parent / "progress.log"
+        runs = _stopped(jobs, waiting)
+        for run in runs:
+            note(diary, f"an array of {len(run)} runs goes on: {', '.join(job.folder.name for job in run)}")
+        going = {job.folder for run in runs for job in run}
+        new = [job for job in waiting if job.folder not in going]
+        groups, single = arrays([job.settings for job in new], self._largest(accelerator), workers)
+        groups, odd = _without_odd_layers(new, groups)
         for index, reason in sorted((single | odd).items()):
-            note(diary, f"{waiting[index].folder.name} runs singly: {reason}")
+            note(diary, f"{new[index].folder.name} runs singly: {reason}")
         for group in groups:
-            note(diary, f"an array of {len(group)} runs: {', '.join(waiting[i].folder.name for i in group)}")
-        if groups:
-            runs = [[waiting[index] for index in group] for group in groups]
-            for reason in _in_workers(
-                runs, self.options.memory_limit, min(workers, len(groups)), cpu_count() // workers
-            ):
+            run = [new[index] for index in group]
+            note(diary, f"an array of {len(run)} runs: {', '.join(job.folder.name for job in run)}")
+            if not any(job.settings.force for job in run):
+                write_plan(run[0].folder, [(job.folder.name, job.settings.config_hash()) for job in run])
+            runs.append(run)
+        if runs:
+            for reason in _in_workers(runs, self.options.memory_limit, min(workers, len(runs)), cpu_count() // workers):
                 note(diary, f"an array failed ({reason}): its runs are done singly")
         if all(settled(job, int(os.environ.get(BEGAN, "0"))) for job in jobs):
             self.joblib["n_jobs"] = 1  # nothing is left to do: no workers to start for that
 
     def _largest(self, accelerator: str) -> int:
         return self.options.n_per_array or LARGEST[accelerator]
+
+
+def _stopped(jobs: Sequence[Job], waiting: Sequence[Job]) -> list[list[Job]]:
+    """The arrays that were planned before and have not ended, the runs of them that have ended included: a network's
+    last bits depend on what it shares its products with, so they are left as they were planned."""
+    known = {(job.folder.name, job.settings.config_hash()): job for job in jobs if not job.settings.force}
+    left = {job.folder for job in waiting}
+    plans = [plan for job in known.values() if (plan := read_plan(job.folder)) and set(plan) <= known.keys()]
+    found: list[list[Job]] = []
+    for array in [[known[run] for run in plan] for plan in plans]:
+        folders = {job.folder for job in array}
+        if left & folders:
+            found.append(array)
+            left -= folders
+    return found
 
 
 def _in_workers(groups: Sequence[Sequence[Job]], memory_limit: float | None, workers: int, threads: int) -> list[str]:

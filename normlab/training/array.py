@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from normlab.training.engine import Engine, EpochResult, Rates
 from normlab.training.footprint import networks_at_once
 from normlab.training.member import Member, learning_rates
 from normlab.training.outcome import Trained, conclude
+from normlab.training.snapshot import Snapshot
 
 __all__ = ["load_array", "train_array"]
 
@@ -44,11 +46,16 @@ def train_array(
     *,
     memory_limit: float | None = None,
     told: Told | None = None,
+    ended: Collection[int] = (),
+    before: Snapshot | None = None,
 ) -> Iterator[Record]:
     """Trains runs that can share a computation (`normlab.grouping`) and leaves each one's files in its folder,
-    all but result.json: the records for that come in the order of the runs, each when its other files stand.
+    all but result.json: the records for that come in the order of the runs, each when its other files stand. After
+    every epoch a snapshot in the first folder holds what is needed to go on.
 
     Args:
+        ended: runs, by their index, that have a result already: their networks are trained for the sake of the others'
+            last bits, their folders are not touched. before: how far the array had come when it was stopped.
         memory_limit: GiB for what a step keeps; where it is too little for all networks, they take turns in a step.
         told: called after every epoch with its number (from 1) and the members.
     """
@@ -57,65 +64,85 @@ def train_array(
     device = torch.device("cuda", torch.cuda.current_device()) if accelerator == "gpu" else torch.device("cpu")
     set_float32_products(common, accelerator)
     steps = math.ceil(len(data[0].train) / common.batch_size)
-    members = [
-        Member(*each, steps=steps, accelerator=accelerator)
-        for each in zip(settings, folders, data, models, strict=True)
-    ]
-    at_once = networks_at_once(models[0].net, common.batch_size, len(models), device, memory_limit)
+    members = {
+        index: Member(*each, steps=steps, accelerator=accelerator, before=before.runs[index] if before else None)
+        for index, each in enumerate(zip(settings, folders, data, models, strict=True))
+        if index not in ended
+    }
+    if before is None:
+        at_once = networks_at_once(models[0].net, common.batch_size, len(models), device, memory_limit)
+    else:
+        at_once = before.at_once
     rates = array_rates(settings, models, steps * common.epochs)
     engine = Engine([model.net for model in models], settings, data, rates, device=device, at_once=at_once)
     log.info("trained as an array of %d networks, %d in one forward pass", len(models), at_once)
-    for member in members:
+    if before is not None:
+        log.info("goes on after epoch %d of %d", before.epoch, common.epochs)
+        engine.restore(before.numbers)
+    for index, member in members.items():
+        engine.stack.write_back(index, member.model.net)
         member.begin()
-    began = time.perf_counter()
-    for epoch in range(common.epochs):
+    for epoch in range(before.epoch if before else 0, common.epochs):
+        if all(member.diverged is not None for member in members.values()):
+            break
+        began = time.perf_counter()
         engine.begin_epoch(epoch)
         training = time.perf_counter()
         result = engine.train_epoch()
-        _end_epoch(engine, members, epoch, result, (time.perf_counter() - training) / len(members))
+        _end_epoch(engine, members, epoch, result, (time.perf_counter() - training) / len(models))
+        for member in members.values():
+            member.journal.fit_s += (time.perf_counter() - began) / len(models)
+        Snapshot(
+            names=[folder.name for folder in folders],
+            hashes=[each.config_hash() for each in settings],
+            epoch=epoch + 1,
+            at_once=at_once,
+            numbers=engine.state(),
+            runs=[members[index].progress() if index in members else None for index in range(len(models))],
+        ).save(folders[0])
         if told is not None:
-            told(epoch + 1, members)
-        if all(member.diverged is not None for member in members):
-            break
-    fit_s = (time.perf_counter() - began) / len(members)
-    where = describe_device(device) | {"array": len(members)}
+            told(epoch + 1, [*members.values()])
+    where = describe_device(device) | {"array": len(models)}
     if accelerator == "gpu":
         where["graph"] = engine.not_replayed is None
         if engine.not_replayed is not None:
             log.warning("the steps were not replayed as a CUDA graph: %s", engine.not_replayed)
     began = time.perf_counter()
-    log_prob: list[dict[str, torch.Tensor]] = [{} for _ in members]
+    log_prob: list[dict[str, torch.Tensor]] = [{} for _ in models]
     for part in data[0].predicted:
         for index, values in engine.said(part):
             log_prob[index][part] = values
-    share = (time.perf_counter() - began) / len(members)
-    for member, said in zip(members, log_prob, strict=True):
+    share = (time.perf_counter() - began) / len(models)
+    for index, member in members.items():
         trained = Trained(
             model=member.model,
             data=member.data,
             logger=member.logger,
             table=member.table,
             diverged=member.diverged,
-            log_prob=said if member.diverged is None else {},
+            log_prob=log_prob[index] if member.diverged is None else {},
             device=where,
-            fit_s=fit_s,
-            images_per_s=member.images_per_s,
+            fit_s=member.journal.fit_s,
+            images_per_s=member.table.images_per_s(len(member.data.train)),
             fitted=time.perf_counter() - share,
         )
-        yield conclude(member.settings, member.folder, trained)
+        record = conclude(member.settings, member.folder, trained)
+        if member.journal.resumed:
+            record = replace(record, time={**record.time, "resumed": member.journal.resumed})
+        yield record
 
 
-def _end_epoch(engine: Engine, members: Sequence[Member], epoch: int, result: EpochResult, seconds: float) -> None:
+def _end_epoch(engine: Engine, members: Mapping[int, Member], epoch: int, result: EpochResult, seconds: float) -> None:
     """Scores what is held out and tells every member that has not diverged. `seconds`: a member's share of the time."""
-    held_out: list[dict[str, float]] = [{} for _ in members]
-    for part in members[0].data.curves:
+    held_out: list[dict[str, float]] = [{} for _ in engine.data]
+    for part in engine.data[0].curves:
         for index, said in engine.said(part):
-            labels = getattr(members[index].data, part).labels
+            labels = getattr(engine.data[index], part).labels
             held_out[index][f"acc/{part}"] = (said.argmax(1) == labels).float().mean().item()
             held_out[index][f"ce/{part}"] = nll_loss(said, labels).item()
     velocity = engine.stack.named(engine.velocity.cpu())
     done = (epoch + 1) * engine.steps_an_epoch
-    for index, member in enumerate(members):
+    for index, member in members.items():
         if member.diverged is not None:
             continue
         engine.stack.write_back(index, member.model.net)
@@ -131,8 +158,6 @@ def _end_epoch(engine: Engine, members: Sequence[Member], epoch: int, result: Ep
             "optim/lr": rates[done - 1],
         }
         member.end_epoch(epoch, measured, rates[done], {name: values[index] for name, values in velocity.items()})
-        if not math.isfinite(ce):
-            member.diverged = epoch + 1
 
 
 def array_rates(settings: Sequence[Settings], models: Sequence[Classifier], steps: int) -> Rates:

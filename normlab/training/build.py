@@ -1,9 +1,6 @@
-"""From settings to the parts of a run: images, network, what watches it."""
-
-from pathlib import Path
+"""From settings to the parts of a run: images and network."""
 
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from normlab.data.datamodule import ImageData
 from normlab.errors import ConfigError
@@ -11,7 +8,7 @@ from normlab.randomness import Stream, stream_seed
 from normlab.settings import Settings
 from normlab.training.classifier import Classifier
 
-__all__ = ["checkpoints", "image_data", "initial_model", "lightning_precision", "set_float32_products"]
+__all__ = ["image_data", "initial_model", "lightning_precision", "set_float32_products"]
 
 
 def image_data(settings: Settings) -> ImageData:
@@ -56,15 +53,6 @@ def initial_model(settings: Settings) -> Classifier:
     if settings.l1 and not model.penalised:
         raise ConfigError(f"l1={settings.l1:g} with penalty.scope={settings.penalty.scope} covers no parameter here")
     return model
-
-
-def checkpoints(folder: Path, data: ImageData) -> list[ModelCheckpoint]:
-    """last.ckpt, and best.ckpt where images are held out: without them there is nothing to choose by."""
-    kept = [ModelCheckpoint(folder, filename="last", enable_version_counter=False)]
-    if "val" in data.curves:  # the test set chooses nothing
-        best = ModelCheckpoint(folder, filename="best", monitor="acc/val", mode="max", enable_version_counter=False)
-        kept.append(best)
-    return kept
 
 
 def lightning_precision(settings: Settings) -> str:

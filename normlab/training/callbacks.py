@@ -3,6 +3,7 @@
 import math
 import time
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ class EpochTable(Logger):
         self.folder = folder
         self.rows: dict[int, dict[str, float]] = {}
 
+    def restore(self, rows: Mapping[int, Mapping[str, float]], logger: Logger) -> None:
+        """Takes the epochs of a run that stopped; tells `logger` the last of them again, which it may not have kept."""
+        self.rows = {epoch: dict(row) for epoch, row in rows.items()}
+        last = max(self.rows)
+        tags = {tag: self.rows[last][column] for column, tag in COLUMNS.items() if column in self.rows[last]}
+        for in_turn in (self, logger):
+            in_turn.log_metrics(tags, last)
+
     @property
     def name(self) -> str:
         return ""
@@ -55,6 +64,17 @@ class EpochTable(Logger):
             return
         self.rows.setdefault(int(step), {"epoch": int(step)}).update(cells)
         write_metrics(self.folder, [self.rows[epoch] for epoch in sorted(self.rows)], ["epoch", *COLUMNS])
+
+    def images_per_s(self, images: int) -> float:
+        """Over all epochs, each of so many images: from the first step of an epoch to its last, without evaluation."""
+        seconds = sum(row.get("seconds", 0.0) for row in self.rows.values())
+        return len(self.rows) * images / seconds if seconds else 0.0
+
+    @property
+    def diverged(self) -> int | None:
+        """The epoch in which the training loss was not finite, the last one then; None where there is none."""
+        found = [epoch for epoch, row in self.rows.items() if not math.isfinite(row.get("train_ce", 0.0))]
+        return min(found, default=None)
 
     def last(self, column: str) -> float | None:
         """A column's value in the last epoch; None where it was not measured or is not finite."""
@@ -76,15 +96,8 @@ class Speed(Callback):
     """Training images a second: from the first step of an epoch to its last, without evaluation."""
 
     def __init__(self) -> None:
-        self.images = 0
-        self.seconds = 0.0
         self._start = self._end = 0.0
         self._seen = 0
-
-    @property
-    def images_per_s(self) -> float:
-        """Over the whole run."""
-        return self.images / self.seconds if self.seconds else 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start, self._seen = time.perf_counter(), 0
@@ -99,8 +112,6 @@ class Speed(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = self._end - self._start
-        self.images += self._seen
-        self.seconds += seconds
         pl_module.log("speed/images_per_s", self._seen / seconds)
         pl_module.log("speed/seconds", seconds)
 
@@ -113,11 +124,7 @@ class Speed(Callback):
 class DivergenceStop(Callback):
     """Ends a run whose training loss is no longer finite, after the epoch in which that happened."""
 
-    def __init__(self) -> None:
-        self.epoch: int | None = None
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         ce = pl_module.running.ce.compute()  # type: ignore[union-attr,operator]  # Classifier's
         if not torch.isfinite(ce):
-            self.epoch = trainer.current_epoch + 1
             trainer.should_stop = True

@@ -4,7 +4,7 @@ Every network has its own weights, order of images, augmentation, dropout masks,
 and penalty. A step holds device tensors only and never asks the device for a value, so that a GPU can replay it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -127,6 +127,20 @@ class Engine:
         """All that a step changes."""
         yield from (self.stack.parameters, self.grads, self.velocity, self.step, self.seen)
         yield from (self.correct, self.ce, self.penalty, *self.stack.buffers.values())
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """A copy, on the CPU, of what the next epoch needs of those before it."""
+        kept = {"parameters": self.stack.parameters, "velocity": self.velocity, "step": self.step}
+        kept |= {f"buffers.{name}": values for name, values in self.stack.buffers.items()}
+        return {name: values.detach().cpu().clone() for name, values in kept.items()}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Goes on from a `state`, in place."""
+        for name, values in {"parameters": self.stack.parameters, "velocity": self.velocity, "step": self.step}.items():
+            values.copy_(state[name])
+        for name, values in self.stack.buffers.items():
+            values.copy_(state[f"buffers.{name}"])
 
     def _one(self, size: int) -> Callable[[], None]:
         return lambda: self.train_step(size)

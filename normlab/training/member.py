@@ -18,9 +18,11 @@ from lightning.pytorch.utilities.types import LRSchedulerConfig
 
 from normlab.data.datamodule import EVAL_BATCH, ImageData
 from normlab.settings import Settings
-from normlab.training.build import checkpoints, lightning_precision
+from normlab.training.build import lightning_precision
 from normlab.training.callbacks import EpochTable
 from normlab.training.classifier import Classifier
+from normlab.training.saving import Journal, WholeFile, checkpoints
+from normlab.training.snapshot import Progress
 from normlab.training.views import NormViews, show_filters, show_settings
 
 __all__ = ["Member", "learning_rates"]
@@ -31,16 +33,27 @@ class Member:
 
     Args:
         model: its weights are those of the last `end_epoch`. steps: optimizer steps an epoch.
-        accelerator: "cpu" or "gpu", where the engine trains.
+        accelerator: "cpu" or "gpu", where the engine trains. before: what stands of a run that goes on.
     """
 
     def __init__(
-        self, settings: Settings, folder: Path, data: ImageData, model: Classifier, *, steps: int, accelerator: str
+        self,
+        settings: Settings,
+        folder: Path,
+        data: ImageData,
+        model: Classifier,
+        *,
+        steps: int,
+        accelerator: str,
+        before: Progress | None = None,
     ) -> None:
         self.settings, self.folder, self.data, self.model, self.steps = settings, folder, data, model, steps
-        self.logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+        self.before = before
+        # TensorBoard leaves out what a stopped run wrote from this epoch on: it is told again
+        again = max(before.rows) if before else None
+        self.logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False, purge_step=again)
         self.table = EpochTable(folder)
-        self.diverged: int | None = None
+        self.journal = Journal(settings.config_hash(), self.table, before)
         self.optimizer, self.schedule = model.optimizer(steps * settings.epochs)
         self.trainer = Trainer(
             accelerator="cpu",  # where its copy of the weights lies
@@ -49,7 +62,8 @@ class Member:
             max_epochs=settings.epochs,
             deterministic=accelerator == "gpu",  # torch's switch for the whole process: the same bits twice
             logger=[self.logger, self.table],
-            callbacks=[*checkpoints(folder, data)],
+            callbacks=[self.journal, *checkpoints(folder, data)],
+            plugins=[WholeFile()],
             enable_progress_bar=False,
             enable_model_summary=False,
         )
@@ -69,8 +83,28 @@ class Member:
         for callback in trainer.checkpoint_callbacks:
             callback.setup(trainer, self.model, "fit")
 
+    @property
+    def diverged(self) -> int | None:
+        """The epoch in which the training loss was not finite."""
+        return self.table.diverged
+
+    def progress(self) -> Progress:
+        """What has to be kept for a run that may have to go on, beside what the engine holds."""
+        return Progress(
+            rows={epoch: dict(row) for epoch, row in self.table.rows.items()},
+            checkpoints=[callback.state_dict() for callback in self.trainer.checkpoint_callbacks],
+            fit_s=self.journal.fit_s,
+            resumed=self.journal.resumed,
+        )
+
     def begin(self) -> None:
-        """Before the first epoch."""
+        """Before the first epoch that is trained now, with `model` holding the weights that it begins with."""
+        if self.before is not None:
+            self.table.restore(self.before.rows, self.logger)
+            for callback, state in zip(self.trainer.checkpoint_callbacks, self.before.checkpoints, strict=True):
+                callback.load_state_dict(dict(state))
+            self.views.write(self.model, max(self.before.rows))
+            return
         show_settings(self.logger.experiment, self.settings)
         show_filters(self.logger.experiment, self.model.net, 0)
         self.logger.log_hyperparams(dict(self.model.hparams))
@@ -109,12 +143,6 @@ class Member:
         for callback in self.trainer.checkpoint_callbacks:  # each saves in the one of the two that is its turn
             callback.on_validation_end(self.trainer, self.model)
             callback.on_train_epoch_end(self.trainer, self.model)
-
-    @property
-    def images_per_s(self) -> float:
-        """Over all epochs: its own images in its share of the time."""
-        seconds = sum(row["seconds"] for row in self.table.rows.values())
-        return len(self.table.rows) * len(self.data.train) / seconds if seconds else 0.0
 
     def _progress(self, epoch: int) -> None:
         """Lightning's counters as they stand while it saves a checkpoint at the end of an epoch."""

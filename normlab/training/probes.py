@@ -15,7 +15,7 @@ from normlab.probes.layers import Value, convolutions, layer_statistics, paramet
 from normlab.probes.loss import StepLoss, Weights
 from normlab.probes.points import points
 from normlab.probes.shift import covariate_shift
-from normlab.record import ProbeRow, write_probes
+from normlab.record import ProbeRow, read_probes, write_probes
 from normlab.settings import Settings
 
 __all__ = [
@@ -39,12 +39,23 @@ class ProbeTable:
         self.folder, self.writer = folder, writer
         self.rows: list[ProbeRow] = []
 
+    def restore(self, *, step: int, shown: int) -> None:
+        """Takes the rows of a run that stopped, up to a step; shows TensorBoard again what stands at `shown` or later
+        on its axis."""
+        self.rows = [row for row in read_probes(self.folder) if row[1] <= step]
+        for epoch, at, probe, layer, quantity, value in self.rows:
+            self._show(probe, (layer, quantity, value), round(epoch) if probe == "layers" else at, shown)
+
     def add(self, probe: str, values: Sequence[Value], *, epoch: float, step: int, at: int) -> None:
         """at: where the values stand on TensorBoard's axis."""
         self.rows += [(epoch, step, probe, layer, quantity, value) for layer, quantity, value in values]
-        for layer, quantity, value in values:
-            if math.isfinite(value):  # TensorBoard draws a nan as a triangle at 0
-                self.writer.add_scalar(f"probe.{probe}/{quantity}{layer and f'.{layer}'}", value, at)
+        for each in values:
+            self._show(probe, each, at)
+
+    def _show(self, probe: str, value: Value, at: int, first: int = 0) -> None:
+        layer, quantity, number = value
+        if at >= first and math.isfinite(number):  # TensorBoard draws a nan as a triangle at 0
+            self.writer.add_scalar(f"probe.{probe}/{quantity}{layer and f'.{layer}'}", number, at)
 
     def save(self) -> None:
         """Writes probes.csv with all rows so far, whole or not at all."""
@@ -71,7 +82,8 @@ class LayerProbe(Callback):
         self.data, self.table = data, table
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._measure(trainer, pl_module, trainer.current_epoch)
+        if trainer.current_epoch == 0:  # else the run goes on, and has measured where it stands
+            self._measure(trainer, pl_module, 0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._measure(trainer, pl_module, trainer.current_epoch + 1)

@@ -1,5 +1,6 @@
 """One run, or an array of runs: settings and folders in, files and records out. Knows Lightning, but no Hydra."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,10 +16,10 @@ from rich.console import Console
 from normlab.data.datamodule import ImageData
 from normlab.data.sources import resolve
 from normlab.errors import BusyError, ConfigError, NormlabError
-from normlab.record import Record
+from normlab.record import PLAN, Record
 from normlab.settings import Settings
 from normlab.training.array import load_array, train_array
-from normlab.training.build import checkpoints, lightning_precision, set_float32_products
+from normlab.training.build import lightning_precision, set_float32_products
 from normlab.training.callbacks import DivergenceStop, EpochTable, Reseed, Speed
 from normlab.training.classifier import Classifier
 from normlab.training.device import choose_accelerator, describe_device, missing_device
@@ -29,22 +30,27 @@ from normlab.training.outcome import Trained, asked, conclude
 from normlab.training.probes import ProbeTable, probe_callbacks
 from normlab.training.progress import EpochLine, ProgressLine
 from normlab.training.refit import refit
+from normlab.training.saving import Begun, Journal, WholeFile, begun, checkpoints
+from normlab.training.snapshot import SNAPSHOT, Snapshot
 from normlab.training.views import NormViews, show_filters, show_settings
 
 __all__ = ["run", "run_array"]
 
 ALL_THREADS = torch.get_num_threads()  # what torch takes by itself, before a run asks for fewer
 # Written whole, by way of a hidden file.
-FILES = ("result.json", "metrics.csv", "predictions.npz", "probes.csv", "support.npz")
-OUTPUTS = (*FILES, "train.log", "hparams.yaml", "last.ckpt", "best.ckpt")
-SCRATCH = ("events.out.tfevents.*", *(f".{name}.*" for name in FILES))
-OURS = (".lock", ".hydra", "result.json")  # one of them stands in every folder in which a run has begun
+RESULTS = ("result.json", "predictions.npz", "support.npz")  # of the end of a run
+GROWING = ("metrics.csv", "probes.csv", "last.ckpt", "best.ckpt")  # from its first epoch on
+SCRATCH = tuple(f".{name}.*" for name in (*RESULTS, *GROWING))
+LOGS = ("train.log", "hparams.yaml", "events.out.tfevents.*")
+ARRAY = (SNAPSHOT, PLAN, f".{SNAPSHOT}.*", f".{PLAN}.*")  # of the array whose first run it is
+OURS = (".lock", ".hydra", "result.json", PLAN)  # one of them stands in every folder in which a run has begun
 
 
 def run(settings: Settings, folder: str | Path, *, console: Console | None = None) -> Record:
     """Trains one network, measures it and leaves the whole run in `folder`; returns what stands in result.json.
 
-    A finished run of the same configuration is returned as it stands, unless `settings.force`. A run that fails while
+    A finished run of the same configuration is returned as it stands, unless `settings.force`; one that was stopped
+    goes on after its last whole epoch, and ends with the bits of one that was not. A run that fails while
     it trains is recorded as `failed`, with the traceback in train.log; a loss that is not finite ends it as `diverged`;
     a GPU that is not there makes it `unavailable`; Ctrl-C and SIGTERM leave it `interrupted` and raise
     `KeyboardInterrupt`. `console` is where progress is shown: stderr by default.
@@ -63,8 +69,9 @@ def run_array(
 ) -> list[Record]:
     """Trains runs that can share a computation (`normlab.grouping.arrays`) as one.
 
-    Gives the records of those that it trained: a run that stands finished is left as it is, one that another process
-    trains is left to that, one whose GPU is not there to `run`.
+    Where they were stopped as an array, they go on as that. Gives the records of those that it trained: a run that
+    stands finished is left as it is, one that another process trains is left to that, one whose GPU is not there to
+    `run`.
 
     Every run leaves the folder that `run` leaves, whatever its neighbours do. Ctrl-C and SIGTERM leave all of them
     `interrupted`. Raises what stops all of them, and leaves no record then: each may still be done singly.
@@ -73,18 +80,17 @@ def run_array(
         memory_limit: GiB for what a step keeps; None: half of a GPU's memory.
     """
     console = Console(quiet=True)
-    settings = [with_data(each, console) for each in settings]
     mine: list[tuple[Settings, Path]] = []
+    ended: list[tuple[Settings, Path]] = []
     with ExitStack() as claims:
-        for each, folder in zip(settings, folders, strict=True):
+        for each, folder in zip([with_data(each, console) for each in settings], folders, strict=True):
             if missing_device(each.accelerator, each.devices):
                 continue  # never a silent fall-back: alone it is recorded as unavailable
             try:
-                if claims.enter_context(_claimed(each, folder)) is None:
-                    mine.append((each, folder))
+                (mine if claims.enter_context(_claimed(each, folder)) is None else ended).append((each, folder))
             except BusyError:
                 continue  # its record belongs to the process that trains there
-        return _train_together(mine, console, memory_limit) if mine else []
+        return _train_together(mine, console, memory_limit, ended) if mine else []
 
 
 @contextmanager
@@ -138,12 +144,16 @@ def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
             record.save(folder)
         return record
     [data], [model] = load_array([settings])
-    _make_room(folder)
+    before = None if settings.force else begun(folder, settings.config_hash())
+    _make_room(folder, whole=not isinstance(before, Begun))
+    _remove(folder, *ARRAY)  # of an array that does not go on as one
     with log_to(folder / "train.log") as log:
+        if before is not None:
+            _tell_of(before, settings, log, console)
         if alone is not None:
             log.info("trained without a CUDA graph: %s", alone)
         try:
-            record = _train(settings, folder, data, model, console)
+            record = _train(settings, folder, data, model, console, before if isinstance(before, Begun) else None)
         except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C and SIGTERM into SystemExit
             _interrupted(settings).save(folder)
             raise KeyboardInterrupt from None
@@ -155,29 +165,58 @@ def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
 
 
 def _train_together(
-    runs: Sequence[tuple[Settings, Path]], console: Console, memory_limit: float | None = None
+    mine: Sequence[tuple[Settings, Path]],
+    console: Console,
+    memory_limit: float | None = None,
+    ended: Sequence[tuple[Settings, Path]] = (),
 ) -> list[Record]:
-    """Trains an array, and saves each record when it is there."""
+    """Trains an array, and saves each record when it is there. `ended`: runs that have a result, and may have been part
+    of the array when it was stopped."""
+    runs, before = _stopped_array(mine, ended)
     settings, folders = [each for each, _ in runs], [folder for _, folder in runs]
     _prepare(settings[0])
     data, models = load_array(settings)
-    for folder in folders:
-        _make_room(folder)
+    for _, folder in mine:
+        _make_room(folder, whole=before is None)
+        if before is None:
+            _remove(folder, SNAPSHOT)
     records: list[Record] = []
-    with log_to(*[folder / "train.log" for folder in folders]) as log:
+    to_do = [run for run in runs if run in mine]
+    with log_to(*[folder / "train.log" for _, folder in to_do]) as log:
         line = EpochLine(settings[0].slug(), settings[0].epochs, console)
+        past = {index for index, run in enumerate(runs) if run not in mine}
         try:
-            for record in train_array(settings, folders, data, models, memory_limit=memory_limit, told=line):
-                record.save(folders[len(records)])
+            for record in train_array(
+                settings, folders, data, models, memory_limit=memory_limit, told=line, ended=past, before=before
+            ):
+                record.save(to_do[len(records)][1])
                 records.append(record)
         except (KeyboardInterrupt, SystemExit):
-            for each, folder in runs[len(records) :]:
+            for each, folder in to_do[len(records) :]:
                 _interrupted(each).save(folder)
             raise KeyboardInterrupt from None
         except Exception:
             log.exception("the array failed")
             raise
+    for folder in folders:
+        _remove(folder, *ARRAY)
     return records
+
+
+def _stopped_array(
+    mine: Sequence[tuple[Settings, Path]], ended: Sequence[tuple[Settings, Path]]
+) -> tuple[Sequence[tuple[Settings, Path]], Snapshot | None]:
+    """The runs of an array in its order, and how far it had come: a stopped one's, if all that is to be done was part
+    of it and the rest of it has ended; otherwise what is to be done, from the beginning."""
+    known = {(folder.name, each.config_hash()): (each, folder) for each, folder in [*ended, *mine]}
+    wanted = {(folder.name, each.config_hash()) for each, folder in mine}
+    if not any(each.force for each, _ in mine):
+        for _, folder in known.values():
+            found = Snapshot.load(folder)
+            array = [*zip(found.names, found.hashes, strict=True)] if found else []
+            if wanted <= set(array) <= known.keys():
+                return [known[run] for run in array], found
+    return mine, None
 
 
 def _prepare(settings: Settings) -> None:
@@ -192,13 +231,29 @@ def _prepare(settings: Settings) -> None:
     keep_freed_memory()
 
 
-def _make_room(folder: Path) -> None:
+def _make_room(folder: Path, *, whole: bool = True) -> None:
     """Removes what an earlier attempt left, once nothing that the user can mend is left to go wrong.
 
-    Its event files above all: two attempts in one folder would be drawn as one zig-zag.
+    Its event files above all: two attempts in one folder would be drawn as one zig-zag. `whole`: also what a run that
+    goes on needs.
     """
-    for file in [folder / name for name in OUTPUTS] + [file for name in SCRATCH for file in folder.glob(name)]:
-        file.unlink(missing_ok=True)
+    _remove(folder, *RESULTS, *SCRATCH, *((*GROWING, *LOGS) if whole else ()))
+
+
+def _remove(folder: Path, *names: str) -> None:
+    for name in names:
+        for file in folder.glob(name):
+            file.unlink(missing_ok=True)
+
+
+def _tell_of(before: Begun | str, settings: Settings, log: logging.Logger, console: Console) -> None:
+    """Says how a run begins that was begun before."""
+    if isinstance(before, Begun):
+        told = f"goes on after epoch {before.epoch} of {settings.epochs}"
+    else:
+        told = f"{before}: training begins anew"
+    log.info("%s", told)
+    console.print(f"{settings.slug()}  {told}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _interrupted(settings: Settings) -> Record:
@@ -210,16 +265,33 @@ def _failed(settings: Settings, error: Exception) -> Record:
     return Record(status="failed", error=f"{told} (the traceback is in train.log)", **asked(settings))
 
 
-def _train(settings: Settings, folder: Path, data: ImageData, model: Classifier, console: Console) -> Record:
-    """By Lightning's loop."""
-    trainer, logger, table, speed, divergence = _trainer(settings, folder, data, console)
-    show_settings(logger.experiment, settings)
-    show_filters(logger.experiment, model.net, 0)
-    began = time.perf_counter()
-    trainer.fit(model, datamodule=data)
+def _train(
+    settings: Settings, folder: Path, data: ImageData, model: Classifier, console: Console, before: Begun | None
+) -> Record:
+    """By Lightning's loop, from the beginning or from where the run stopped."""
+    # TensorBoard leaves out what a stopped run wrote from this epoch on: it is told again
+    logger = TensorBoardLogger(
+        folder, name="", version="", default_hp_metric=False, purge_step=before.epoch if before else None
+    )
+    table, probes = EpochTable(folder), ProbeTable(folder, logger.experiment)
+    journal = Journal(settings.config_hash(), table, before)
+    if before is None:
+        show_settings(logger.experiment, settings)
+        show_filters(logger.experiment, model.net, 0)
+    else:
+        table.restore(before.rows, logger)
+        probes.restore(step=before.step, shown=before.epoch)
+        if settings.precision == "64-true":
+            model.double()  # Lightning does so after it has loaded the weights
+    trainer = _trainer(settings, folder, data, console, (logger, table), probes, journal)
+    if before is None or (before.epoch < settings.epochs and table.diverged is None):
+        trainer.fit(model, datamodule=data, ckpt_path=before.file if before else None, weights_only=True)
+    else:  # it stopped between its last epoch and its result
+        model.load_state_dict(torch.load(before.file, map_location="cpu", weights_only=True)["state_dict"])
+        NormViews(logger.experiment).write(model, before.epoch)
     fitted = time.perf_counter()
     log_prob = {}
-    if divergence.epoch is None:
+    if table.diverged is None:
         batches = trainer.predict(model, datamodule=data) or []
         log_prob = {part: torch.cat(found) for part, found in zip(data.predicted, batches, strict=True)}
     trained = Trained(
@@ -227,14 +299,16 @@ def _train(settings: Settings, folder: Path, data: ImageData, model: Classifier,
         data=data,
         logger=logger,
         table=table,
-        diverged=divergence.epoch,
+        diverged=table.diverged,
         log_prob=log_prob,
         device=describe_device(trainer.strategy.root_device),
-        fit_s=fitted - began,
-        images_per_s=speed.images_per_s,
+        fit_s=journal.fit_s,
+        images_per_s=table.images_per_s(len(data.train)),
         fitted=fitted,
     )
     record = conclude(settings, folder, trained)
+    if journal.resumed:
+        record = replace(record, time={**record.time, "resumed": journal.resumed})
     if settings.refit_epochs and record.status == "completed":
         found, seconds = refit(settings, model, data)
         metrics, times = {**record.metrics, **found}, {**record.time, "refit_s": seconds}
@@ -243,33 +317,39 @@ def _train(settings: Settings, folder: Path, data: ImageData, model: Classifier,
 
 
 def _trainer(
-    settings: Settings, folder: Path, data: ImageData, console: Console
-) -> tuple[Trainer, TensorBoardLogger, EpochTable, Speed, DivergenceStop]:
-    logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
-    table, speed, divergence = EpochTable(folder), Speed(), DivergenceStop()
+    settings: Settings,
+    folder: Path,
+    data: ImageData,
+    console: Console,
+    loggers: tuple[TensorBoardLogger, EpochTable],
+    probes: ProbeTable,
+    journal: Journal,
+) -> Trainer:
+    speed = Speed()
     callbacks: list[Callback] = [
         Reseed(settings.seed),
         speed,
-        divergence,
-        NormViews(logger.experiment),
+        DivergenceStop(),
+        NormViews(loggers[0].experiment),
         ProgressLine(settings.slug(), speed, console),
-        *probe_callbacks(settings, data, ProbeTable(folder, logger.experiment)),
+        *probe_callbacks(settings, data, probes),
+        journal,
         *checkpoints(folder, data),
     ]
     accelerator = choose_accelerator(settings.accelerator)
     set_float32_products(settings, accelerator)
-    trainer = Trainer(
+    return Trainer(
         accelerator=accelerator,
         devices=settings.devices,
         precision=lightning_precision(settings),  # type: ignore[arg-type]  # one of its words
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip,
         deterministic=accelerator == "gpu",  # the same bits twice; on CPU they are anyway
-        logger=[logger, table],
+        logger=[*loggers],
         callbacks=callbacks,
+        plugins=[WholeFile()],
         log_every_n_steps=1,  # nothing is logged a step; any larger number warns where an epoch is short
         num_sanity_val_steps=0,
         enable_progress_bar=False,  # ProgressLine is ours
         enable_model_summary=False,
     )
-    return trainer, logger, table, speed, divergence

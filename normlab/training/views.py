@@ -84,12 +84,12 @@ class NormViews(Callback):
         self.writer = writer
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(pl_module, trainer.current_epoch)
+        self.write(pl_module, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(pl_module, trainer.current_epoch + 1)
+        self.write(pl_module, trainer.current_epoch + 1)
 
-    def _write(self, module: LightningModule, epoch: int) -> None:
+    def write(self, module: LightningModule, epoch: int) -> None:
         for tag, values in norm_state(module.net):  # type: ignore[arg-type]  # Classifier's
             if torch.isfinite(values).all():  # a histogram of nan is refused by TensorBoard, with a traceback
                 low, high = values.min().item(), values.max().item()

@@ -1,0 +1,224 @@
+"""A run that was stopped goes on after its last whole epoch, and ends with the bits of one that was not."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from normlab.config import load
+from normlab.nets import NORMS
+from normlab.record import Record
+from normlab.settings import Settings
+from normlab.training import Classifier, run, run_array
+from normlab.training.engine import Engine
+from normlab.training.member import Member
+from normlab.training.saving import EpochCheckpoint
+from normlab.training.snapshot import Snapshot
+
+BASE = ["data=digits", "epochs=3", "batch_size=64", "train_size=200", "val_size=100", "threads=1", "dropout=0.1"]
+STEPS = 4  # an epoch
+TIMES = ("images_per_s", "seconds")
+
+
+class Stop:
+    """Stops training at a step, once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int, error: type[BaseException] = KeyboardInterrupt):
+        self.left = step
+        real: Callable[..., torch.Tensor] = Classifier.training_step
+
+        def training_step(model: Classifier, batch: Any, batch_idx: int) -> torch.Tensor:
+            self.left -= 1
+            if self.left == -1:
+                raise error
+            return real(model, batch, batch_idx)
+
+        monkeypatch.setattr(Classifier, "training_step", training_step)
+
+
+def stopped_and_resumed(settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch, *steps: int) -> Record:
+    for step in steps:
+        with monkeypatch.context() as patch:
+            Stop(patch, step)
+            with pytest.raises(KeyboardInterrupt):
+                run(settings, folder)
+            assert Record.load(folder).status == "interrupted"
+    return run(settings, folder)
+
+
+def curves(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
+
+
+def shown(folder: Path) -> dict[str, list[Any]]:
+    """All that TensorBoard shows, times apart."""
+    found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0, "images": 0, "tensors": 0})
+    found.Reload()
+    tags = found.Tags()
+    said: dict[str, list[Any]] = {
+        tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in tags["scalars"] if not tag.startswith("speed/")
+    }
+    said |= {tag: [(e.step, e.histogram_value.num) for e in found.Histograms(tag)] for tag in tags["histograms"]}
+    return said | {tag: [e.step for e in found.Images(tag)] for tag in tags["images"]}
+
+
+def same(resumed: Path, whole: Path) -> None:
+    """Weights, optimizer, curves, predictions, probes, result and views: equal to the last bit."""
+    expected, got = Record.load(whole), Record.load(resumed)
+    assert got.status == expected.status
+    assert json.dumps(got.metrics) == json.dumps(expected.metrics)
+    assert curves(resumed) == curves(whole)
+    for name in ("last.ckpt", "best.ckpt"):
+        a, b = (torch.load(folder / name, weights_only=True) for folder in (resumed, whole))
+        assert a["epoch"] == b["epoch"], name
+        for key, value in b["state_dict"].items():
+            assert torch.equal(a["state_dict"][key], value), (name, key)
+        assert a["global_step"] == b["global_step"]
+        states = [each["optimizer_states"][0]["state"] for each in (a, b)]
+        assert states[0].keys() == states[1].keys()
+        for key, state in states[1].items():
+            assert torch.equal(states[0][key]["momentum_buffer"], state["momentum_buffer"])
+    if expected.status == "completed":
+        a, b = (np.load(folder / "predictions.npz") for folder in (resumed, whole))
+        for name in b.files:
+            assert a[name].tobytes() == b[name].tobytes(), name
+    for name in ("probes.csv", "support.npz"):
+        assert (resumed / name).exists() == (whole / name).exists()
+    if (whole / "probes.csv").exists():
+        assert (resumed / "probes.csv").read_text() == (whole / "probes.csv").read_text()
+    expected_views, views = shown(whole), shown(resumed)
+    assert views.keys() == expected_views.keys()
+    for tag, points in expected_views.items():
+        assert views[tag] == points, tag
+    assert {f.name for f in resumed.iterdir() if not f.name.startswith("events")} == {
+        f.name for f in whole.iterdir() if not f.name.startswith("events")
+    }
+
+
+@pytest.mark.parametrize("words", [["l1=0"], ["l1=1e-2", "penalty.method=proximal"]], ids=["plain", "l1"])
+@pytest.mark.parametrize("norm", [name for name in NORMS if name != "custom"])
+def test_a_stopped_run_ends_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, norm: str, words: list[str]
+) -> None:
+    """Stopped in the middle of its second epoch, in the third, and then let to its end."""
+    settings = load(*BASE, f"norm={norm}", *words)
+    run(settings, tmp_path / "whole")
+    record = stopped_and_resumed(settings, tmp_path / "stopped", monkeypatch, STEPS + 2, STEPS + 1)
+    assert record.time["resumed"] == 2
+    same(tmp_path / "stopped", tmp_path / "whole")
+    log = (tmp_path / "stopped" / "train.log").read_text()
+    assert log.count("goes on after epoch") == 2
+    assert "goes on after epoch 2 of 3" in log
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["probes=[layers,landscape,shift,statistics]"],
+        ["test_curve=true", "val_size=0", "schedule=constant", "momentum=0"],
+        ["refit_epochs=1", "l1=1e-2", "penalty.method=proximal"],
+        ["precision=64-true"],
+        ["precision=bf16-mixed", "weight_decay=1e-3"],
+        ["weight_standardization=true", "norm=gn"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_with_every_other_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    settings = load(*BASE, "norm=bn", *words)
+    run(settings, tmp_path / "whole")
+    stopped_and_resumed(settings, tmp_path / "stopped", monkeypatch, 2 * STEPS + 1)
+    if "val_size=0" in words:
+        assert not (tmp_path / "stopped" / "best.ckpt").exists()
+    else:
+        same(tmp_path / "stopped", tmp_path / "whole")
+    assert curves(tmp_path / "stopped") == curves(tmp_path / "whole")
+    assert Record.load(tmp_path / "stopped").metrics == pytest.approx(Record.load(tmp_path / "whole").metrics, abs=0)
+
+
+ARRAY = [["seed=0"], ["seed=1", "l1=1e-3"], ["seed=2", "l1=1e-2", "penalty.method=proximal"]]
+
+
+def array_of(*words: str) -> list[Settings]:
+    return [load(*BASE, *words, *own) for own in ARRAY]
+
+
+def folders(place: Path, settings: list[Settings]) -> list[Path]:
+    return [place / each.slug() for each in settings]
+
+
+def stop_array(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, calls: int) -> None:
+    """Stops at a call of a method, before it does anything."""
+    real = getattr(where, name)
+    left = [calls]
+
+    def stopping(*args: Any, **kwargs: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(where, name, stopping)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "calls"),
+    [
+        (Engine, "train_step", 2),  # nothing is done yet: it begins anew
+        (Engine, "train_step", STEPS + 2),
+        (Member, "end_epoch", 5),  # one run has saved its second epoch, the others have not
+        (EpochCheckpoint, "on_train_epoch_end", 8),  # between best.ckpt and last.ckpt
+        (Snapshot, "save", 2),
+        (Record, "save", 2),  # the first run has its result, the others have not
+    ],
+    ids=["first epoch", "second epoch", "between runs", "between files", "before the snapshot", "between results"],
+)
+@pytest.mark.parametrize("norm", ["bn", "gn"])
+def test_a_stopped_array_ends_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, norm: str, where: Any, name: str, calls: int
+) -> None:
+    settings = array_of(f"norm={norm}")
+    whole, stopped = folders(tmp_path / "whole", settings), folders(tmp_path / "stopped", settings)
+    run_array(settings, whole)
+    with monkeypatch.context() as patch:
+        stop_array(patch, where, name, calls)
+        with pytest.raises(KeyboardInterrupt):
+            run_array(settings, stopped)
+    records = run_array(settings, stopped)
+    assert len(records) == (2 if where is Record else 3)
+    for a, b in zip(stopped, whole, strict=True):
+        same(a, b)
+        assert not (a / "array.ckpt").exists()
+
+
+@pytest.mark.parametrize("norm", [name for name in NORMS if name != "custom"])
+def test_arrays_of_every_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, norm: str) -> None:
+    settings = array_of(f"norm={norm}")
+    whole, stopped = folders(tmp_path / "whole", settings), folders(tmp_path / "stopped", settings)
+    run_array(settings, whole)
+    with monkeypatch.context() as patch:
+        stop_array(patch, Engine, "train_step", 2 * STEPS + 2)
+        with pytest.raises(KeyboardInterrupt):
+            run_array(settings, stopped)
+    assert {Record.load(folder).status for folder in stopped} == {"interrupted"}
+    assert [record.time["resumed"] for record in run_array(settings, stopped)] == [1, 1, 1]
+    for a, b in zip(stopped, whole, strict=True):
+        same(a, b)
+
+
+def test_a_run_of_a_stopped_array_can_go_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = array_of("norm=ln")
+    stopped = folders(tmp_path, settings)
+    with monkeypatch.context() as patch:
+        stop_array(patch, Engine, "train_step", STEPS + 2)
+        with pytest.raises(KeyboardInterrupt):
+            run_array(settings, stopped)
+    record = run(settings[0], stopped[0])
+    assert (record.status, record.time["resumed"], record.time["epochs"]) == ("completed", 1, 3)
+    assert len(run_array(settings, stopped)) == 2
