@@ -19,6 +19,7 @@ from normlab.analysis import tables, words
 from normlab.analysis.cells import Sorted, chosen, sort
 from normlab.analysis.claims import judge
 from normlab.analysis.decomposed import decomposition_table
+from normlab.analysis.effects import effects, effects_table
 from normlab.analysis.page import Section, Shown, render
 from normlab.analysis.path import path_table
 from normlab.analysis.rates import at_own_best, rates_table
@@ -94,6 +95,7 @@ def report(
 
     parts, path, rates = decomposition_table(found), path_table(found), rates_table(found)
     best = at_own_best(found, margin) if len(rates) else []
+    factorial = effects(found, margin)
 
     out = out or folder
     seconds = timed.groupby("setting")["fit_s"].mean().dropna().to_dict()
@@ -116,6 +118,8 @@ def report(
                 verdict=1,
             )
         )
+    if factorial:
+        sections.append(Section("effects", "Effects", EFFECTS, [words.effects_words(effects_table(factorial), margin)]))
     sections += [Section("curves", "Learning curves"), Section("factors", "Factors that are numbers")]
     sections.append(Section("probes", "Inside the network", PROBES))
     if len(parts):
@@ -134,6 +138,7 @@ def report(
     written = {"summary": summary, "comparisons": tables.comparisons_table(pairs, margin), "times": timed}
     written |= {"rates": rates, "best": tables.comparisons_table(best, margin)} if len(rates) else {}
     written |= {"path": path} if len(path) else {}
+    written |= {"effects": effects_table(factorial)} if factorial else {}
     written |= {"statistics": parts} if len(parts) else {}
     written |= {"claims": tables.claims_table(judged), "errors": errors, "overlap": overlap}
     try:
@@ -178,6 +183,7 @@ CLAIMS = "What was said, and what these runs say to it."
 PAIRS = "Settings two by two, as one family of tests: what differs, what is equivalent, what is still undecided."
 
 
+EFFECTS = "What each factor does, averaged over all others, and with each norm alone."
 RATES = "Where each setting is stable, which rate suits it, and how settings compare when each has its own."
 PATH = (
     "A path of λ: exact zeros, what is left after training on without the penalty, whether seeds keep the same weights."

@@ -15,6 +15,7 @@ from normlab.analysis import drawing
 from normlab.analysis import study_figures as draw
 from normlab.analysis.cells import Cell, Sorted, holds, numeric, word
 from normlab.analysis.decomposed import decomposition_pictures
+from normlab.analysis.effects import effects
 from normlab.analysis.figures import confusion
 from normlab.analysis.forensics import times_wrong
 from normlab.analysis.path import path_pictures
@@ -107,6 +108,18 @@ def pictures(
             draw.bands(series, norms, title=f"Learning curves on {data}"),
         )
     yield from _factor_curves(found, data)
+    if factorial := effects(found, margin):
+        rows = [
+            (each.label, d.mean, d.low, d.high, each.comparison.verdict)
+            for each in factorial
+            for d in [each.comparison.difference]
+        ]
+        yield _picture(
+            "effects",
+            "effects",
+            "What each factor adds to the test accuracy, averaged over all others, in percentage points.",
+            draw.differences(rows, margin, title=f"Effects on test accuracy, {data}"),
+        )
     for name, caption, figure in probe_pictures(found):
         yield _picture(name, "probes", caption, figure)
     for name, caption, figure in path_pictures(found):

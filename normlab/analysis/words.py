@@ -18,6 +18,7 @@ __all__ = [
     "Table",
     "claims_words",
     "decomposition_words",
+    "effects_words",
     "errors_words",
     "findings",
     "overlap_words",
@@ -258,6 +259,30 @@ def rates_words(table: pd.DataFrame) -> Table:
         "chance; lost: the runs that did."
     )
     return Table([*headings, "runs lost", "at lr"], rows, note=note)
+
+
+def effects_words(table: pd.DataFrame, margin: float) -> Table:
+    """What each factor does: a row a factor, level and norm."""
+    rows = [
+        [
+            f"{row['factor']}={row['level']} against {row['against']}",
+            str(row["norm"]),
+            str(row["verdict"]),
+            f"{row['n']}",
+            f"{row['pairs']}",
+            signed(row["effect_pp"]),
+            f"{signed(row['effect_low'])} to {signed(row['effect_high'])}",
+            p_word(row["p_holm"]),
+            p_word(row["p_equivalence_holm"]),
+        ]
+        for row in table.to_dict("records")
+    ]
+    note = (
+        "A seed's effect is the mean over pairs of settings that are alike but for this factor; intervals are t "
+        f"intervals over seeds. Equivalent: within {margin:g} pp. p is corrected for all rows of this table (Holm)."
+    )
+    headings = ["factor", "with", "verdict", "seeds", "pairs", "effect, pp", "95 % interval", "p", "p of equivalence"]
+    return Table(headings, rows, text=3, note=note)
 
 
 def path_words(table: pd.DataFrame) -> Table:
