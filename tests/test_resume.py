@@ -1,15 +1,12 @@
 """A run that was stopped goes on after its last whole epoch, and ends with the bits of one that was not."""
 
-import csv
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from same_bits import curves, same
 
 from normlab.config import load
 from normlab.nets import NORMS
@@ -23,7 +20,6 @@ from normlab.training.snapshot import Snapshot
 
 BASE = ["data=digits", "epochs=3", "batch_size=64", "train_size=200", "val_size=100", "threads=1", "dropout=0.1"]
 STEPS = 4  # an epoch
-TIMES = ("images_per_s", "seconds")
 
 
 class Stop:
@@ -50,56 +46,6 @@ def stopped_and_resumed(settings: Settings, folder: Path, monkeypatch: pytest.Mo
                 run(settings, folder)
             assert Record.load(folder).status == "interrupted"
     return run(settings, folder)
-
-
-def curves(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
-
-
-def shown(folder: Path) -> dict[str, list[Any]]:
-    """All that TensorBoard shows, times apart."""
-    found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0, "images": 0, "tensors": 0})
-    found.Reload()
-    tags = found.Tags()
-    said: dict[str, list[Any]] = {
-        tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in tags["scalars"] if not tag.startswith("speed/")
-    }
-    said |= {tag: [(e.step, e.histogram_value.num) for e in found.Histograms(tag)] for tag in tags["histograms"]}
-    return said | {tag: [e.step for e in found.Images(tag)] for tag in tags["images"]}
-
-
-def same(resumed: Path, whole: Path) -> None:
-    """Weights, optimizer, curves, predictions, probes, result and views: equal to the last bit."""
-    expected, got = Record.load(whole), Record.load(resumed)
-    assert got.status == expected.status
-    assert json.dumps(got.metrics) == json.dumps(expected.metrics)
-    assert curves(resumed) == curves(whole)
-    for name in ("last.ckpt", "best.ckpt"):
-        a, b = (torch.load(folder / name, weights_only=True) for folder in (resumed, whole))
-        assert a["epoch"] == b["epoch"], name
-        for key, value in b["state_dict"].items():
-            assert torch.equal(a["state_dict"][key], value), (name, key)
-        assert a["global_step"] == b["global_step"]
-        states = [each["optimizer_states"][0]["state"] for each in (a, b)]
-        assert states[0].keys() == states[1].keys()
-        for key, state in states[1].items():
-            assert torch.equal(states[0][key]["momentum_buffer"], state["momentum_buffer"])
-    if expected.status == "completed":
-        a, b = (np.load(folder / "predictions.npz") for folder in (resumed, whole))
-        for name in b.files:
-            assert a[name].tobytes() == b[name].tobytes(), name
-    for name in ("probes.csv", "support.npz"):
-        assert (resumed / name).exists() == (whole / name).exists()
-    if (whole / "probes.csv").exists():
-        assert (resumed / "probes.csv").read_text() == (whole / "probes.csv").read_text()
-    expected_views, views = shown(whole), shown(resumed)
-    assert views.keys() == expected_views.keys()
-    for tag, points in expected_views.items():
-        assert views[tag] == points, tag
-    assert {f.name for f in resumed.iterdir() if not f.name.startswith("events")} == {
-        f.name for f in whole.iterdir() if not f.name.startswith("events")
-    }
 
 
 @pytest.mark.parametrize("words", [["l1=0"], ["l1=1e-2", "penalty.method=proximal"]], ids=["plain", "l1"])

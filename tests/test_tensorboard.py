@@ -310,7 +310,7 @@ def test_what_is_not_finite_gets_no_histogram() -> None:
     views = NormViews(writer)  # type: ignore[arg-type]
     with torch.no_grad():
         model.net.norm_layers()["block2.norm"].weight[3] = torch.nan
-    views._write(model, 1)
+    views.write(model, 1)
     assert set(writer.histograms) == {f"{layer}/{name}" for layer in CHANNELS for name in STATE} - {
         "norm.block2/scale_gamma"
     }
