@@ -50,10 +50,13 @@ def job(config: DictConfig) -> None:
         if not sweeps:  # whose sweep it is comes back for it
             log.warning("%s", error)  # its record belongs to the process that trains there
     except NormlabError as error:
-        standing = Record.find(folder)
+        standing = Record.readable(folder)
         if standing is not None and standing.config_hash != settings.config_hash():
             raise  # never write over the result of another configuration
-        Record.failed(settings, str(error).splitlines()[0]).save(folder)
+        try:
+            Record.failed(settings, str(error).splitlines()[0]).save(folder)
+        except NormlabError as second:  # a full disk: the other runs may still be done
+            log.error("%s", second)
 
 
 _watching: set[int] = set()

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -155,8 +156,8 @@ class SweepProgress:
 
 
 def note(log: Path, line: str) -> None:
-    """Adds a line with the time to a sweep's progress.log."""
-    with log.open("a", encoding="utf-8") as file:
+    """Adds a line with the time to a sweep's progress.log; a full disk leaves it out."""
+    with suppress(OSError), log.open("a", encoding="utf-8") as file:
         file.write(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {line}\n")
 
 

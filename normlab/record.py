@@ -23,6 +23,7 @@ __all__ = [
     "PROBE_COLUMNS",
     "SCHEMA",
     "STATUSES",
+    "DamagedError",
     "ProbeRow",
     "Record",
     "RecordError",
@@ -48,6 +49,10 @@ ProbeRow = tuple[float, int, str, str, str, float]  # in these columns; layer is
 
 class RecordError(NormlabError):
     """A result.json that cannot be read as one."""
+
+
+class DamagedError(RecordError):
+    """A file that is no whole one of ours: what made it can make it again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,24 +99,28 @@ class Record:
         return self.status in DONE
 
     def save(self, folder: Path) -> None:
-        """Writes result.json, whole or not at all."""
+        """Writes result.json, whole or not at all. Raises `NormlabError`, in one line, where nothing can be written."""
         values = asdict(self)
         text = json.dumps({"schema": values.pop("schema")} | values, indent=1, ensure_ascii=False, allow_nan=False)
-        write_atomically(folder / "result.json", text.encode() + b"\n")
+        try:
+            write_atomically(folder / "result.json", text.encode() + b"\n")
+        except OSError as error:
+            raise NormlabError(
+                f"{folder}: result.json cannot be written ({error.strerror}): make room there, and the same command "
+                "goes on"
+            ) from error
 
     @classmethod
     def load(cls, folder: Path) -> "Record":
-        """Reads result.json; `RecordError`, in one line, where it is damaged or of another schema."""
+        """Reads result.json. Raises in one line: `DamagedError`, or `RecordError` where it is of another schema."""
         file = folder / "result.json"
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
             if values["schema"] != SCHEMA:
                 raise RecordError(f"{file}: schema {values['schema']}, but this version reads schema {SCHEMA}")
-            if values["status"] not in STATUSES:
-                raise RecordError(f"{file}: unknown status {values['status']!r}")
             return _checked(cls(**values))
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise RecordError(f"{file} is damaged ({error}): delete it, and the run is done again") from error
+            raise DamagedError(f"{file} is damaged ({error}): the run has to be done again") from error
 
     @classmethod
     def find(cls, folder: Path) -> "Record | None":
@@ -119,12 +128,21 @@ class Record:
         return cls.load(folder) if (folder / "result.json").exists() else None
 
     @classmethod
+    def readable(cls, folder: Path) -> "Record | None":
+        """The record of a folder; None also where it is damaged: nothing can then be known of the run."""
+        try:
+            return cls.find(folder)
+        except DamagedError:
+            return None
+
+    @classmethod
     def standing(cls, folder: Path, config_hash: str) -> "Record | None":
-        """The finished record that answers this configuration already, or None where the run has to be done.
+        """The finished record that answers this configuration already, or None where the run has to be done: a damaged
+        one answers nothing.
 
         Raises `ConfigError` where the folder holds the result of another configuration.
         """
-        record = cls.find(folder)
+        record = cls.readable(folder)
         if record is None:
             return None
         if record.config_hash != config_hash:

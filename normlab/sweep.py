@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from normlab.config import Job
+from normlab.errors import NormlabError
 from normlab.job import BEGAN, ONLY
 from normlab.progress import SweepProgress, modified, settled
 from normlab.record import Record
@@ -54,17 +55,19 @@ def sweep(jobs: Sequence[Job], launch: Callable[[bool], None], began: int) -> No
         tried
             again, unless it was interrupted.
     """
+    tried: set[Path] = set()  # ended without a result here: by the clock that may be long ago, if it went back
     suspects: set[Path] = set()  # begun when a process died, and left without a record: one of them may be the cause
     idle = 0
     os.environ[BEGAN] = str(began)
     with SweepProgress(jobs, began, jobs[0].folder.parent / "progress.log"):
-        while left := [job for job in jobs if not settled(job, began)]:
+        while left := [job for job in jobs if job.folder not in tried and not settled(job, began)]:
             free = [job for job in left if not _busy(job.folder)]
             if not free:  # the rest is trained by other processes: done when they are, or taken over when they die
                 time.sleep(1)
                 continue
             doubtful = [job for job in free if job.folder in suspects]
             logs = {job.folder: modified(job.folder / "train.log") for job in free}
+            results = {job.folder: modified(job.folder / "result.json") for job in free}
             os.environ[ONLY] = os.pathsep.join(str(job.folder) for job in doubtful)
             try:
                 launch(bool(doubtful))
@@ -72,10 +75,14 @@ def sweep(jobs: Sequence[Job], launch: Callable[[bool], None], began: int) -> No
                 if error.code == 130:
                     raise KeyboardInterrupt from None
                 print("normlab: the launch ended early; going on with the rest", file=sys.stderr)
-            open_ = [job for job in free if not settled(job, began) and not _busy(job.folder)]
+            tried |= {job.folder for job in free if _ended(job, results[job.folder])}
+            open_ = [
+                job for job in free if job.folder not in tried and not settled(job, began) and not _busy(job.folder)
+            ]
             begun = [job for job in open_ if modified(job.folder / "train.log") != logs[job.folder]]
             if doubtful:
                 for job in begun:  # it was alone
+                    tried.add(job.folder)
                     _give_up(job)
             else:
                 suspects |= {job.folder for job in begun}
@@ -94,5 +101,15 @@ def _busy(folder: Path) -> bool:
         return True
 
 
+def _ended(job: Job, before: int) -> bool:
+    """Whether a run has got a record since, other than that it was interrupted. before: when it had been written."""
+    record = Record.readable(job.folder)
+    return modified(job.folder / "result.json") != before and record is not None and record.status != "interrupted"
+
+
 def _give_up(job: Job) -> None:
-    Record.failed(job.settings, "the process that trained it died twice: is there enough memory?").save(job.folder)
+    failed = Record.failed(job.settings, "the process that trained it died twice: is there enough memory?")
+    try:
+        failed.save(job.folder)
+    except NormlabError as error:  # a full disk: the other runs may still be done
+        print(f"normlab: {error}", file=sys.stderr)

@@ -22,7 +22,7 @@ from normlab.errors import ConfigError, DataError, NormlabError
 from normlab.job import job as do
 from normlab.launcher import check_options
 from normlab.places import choices, conf_dir
-from normlab.record import Record, read_probes
+from normlab.record import DamagedError, Record, read_probes
 from normlab.settings import dotted
 from normlab.study import Study, protocol, sweep_of
 from normlab.sweep import parallel, sweep
@@ -118,7 +118,7 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
             sweep(jobs, lambda one_by_one: _launch(arguments, one_by_one), began)
         else:
             _launch(arguments)
-    runs = [(job.folder, Record.find(job.folder)) for job in jobs]
+    runs = [(job.folder, Record.readable(job.folder)) for job in jobs]
     summary.show(runs, jobs[0].settings.log_dir, len(jobs) - len(waiting), study=study is not None)
     return 0 if all(record is not None and record.status == "completed" for _, record in runs) else 1
 
@@ -128,7 +128,7 @@ def _warn(jobs: Sequence[Job], study: Study | None) -> None:
     from normlab.lint import lint  # pandas: not where nothing is left to do
     from normlab.lint.seeds import spread_of
 
-    standing = [record for job in jobs if (record := Record.find(job.folder)) and record.done]
+    standing = [record for job in jobs if (record := Record.readable(job.folder)) and record.done]
     for finding in lint([job.settings for job in jobs], study, spread_of(standing)):
         print(f"normlab: {'note' if finding.note else 'warning'}: {finding.message}", file=sys.stderr)
 
@@ -156,6 +156,10 @@ def _lay_beside(study: Study, folder: Path) -> None:
 
 
 def _stands(job: Job) -> bool:
+    try:
+        Record.find(job.folder)
+    except DamagedError as error:
+        print(f"normlab: {error}", file=sys.stderr)
     return not job.settings.force and Record.standing(job.folder, job.settings.config_hash()) is not None
 
 

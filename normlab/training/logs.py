@@ -1,6 +1,7 @@
 """train.log: everything that a run's libraries say, kept out of the terminal."""
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,16 +24,31 @@ def no_advert(record: logging.LogRecord) -> bool:
     return "Tip:" not in record.getMessage()
 
 
+class LogFile(logging.FileHandler):
+    """A log that a full disk leaves short: what it cannot hold is no reason to end a run, or to fill the terminal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Lets the line go."""
+
+
+def thread_failed(args: threading.ExceptHookArgs) -> None:
+    """A hook for threads that end with an exception: whatever depends on them will fail and say so."""
+    logging.getLogger(SOURCES[0]).warning("a thread ended: %s", args.exc_value)
+
+
 @contextmanager
 def log_to(*files: Path) -> Iterator[logging.Logger]:
-    """While it is open, what Lightning, warnings and normlab log goes to these files, and only there."""
-    handlers = [logging.FileHandler(file, encoding="utf-8") for file in files]
+    """While it is open, what Lightning, warnings and normlab log goes to these files, and only there; so does what
+    ends a thread, such as TensorBoard's, which writes by one of its own."""
+    handlers = [LogFile(file, encoding="utf-8") for file in files]
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handler.addFilter(no_advert)
     loggers = [logging.getLogger(name) for name in SOURCES]
     before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
     logging.captureWarnings(True)
+    hook = threading.excepthook
+    threading.excepthook = thread_failed
     try:
         for logger in loggers:
             logger.handlers[:], logger.propagate = [*handlers], False
@@ -42,6 +58,7 @@ def log_to(*files: Path) -> Iterator[logging.Logger]:
                 warnings.filterwarnings("ignore", message)
             yield loggers[0]
     finally:
+        threading.excepthook = hook
         logging.captureWarnings(False)
         for logger, (found, propagate, level) in zip(loggers, before, strict=True):
             logger.handlers[:], logger.propagate = found, propagate

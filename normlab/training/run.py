@@ -128,7 +128,7 @@ def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
     """Does the run, and records it however it ends."""
     if missing := missing_device(settings.accelerator, settings.devices):
         record = Record(status="unavailable", error=missing, **asked(settings))
-        if not ((standing := Record.find(folder)) and standing.done):  # force=true, and the GPU has gone since
+        if not ((standing := Record.readable(folder)) and standing.done):  # force=true, and the GPU has gone since
             record.save(folder)
         return record
     _prepare(settings)
