@@ -27,12 +27,15 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("folder", type=Path, help="a run's folder: result.json and last.ckpt are in it")
     parser.add_argument("probes", nargs="*", metavar="PROBE", help=f"{', '.join(NAMES)}; all of them unless given")
+    parser.add_argument(
+        "--target", metavar="PACKAGE.MODULE:CLASS", help="the layer of a run with norm=custom: its code is run"
+    )
     given = parser.parse_args(arguments)
     try:
         for name in given.probes:
             if name not in NAMES:
                 raise ConfigError(f"{name} is no probe: choose one of {', '.join(NAMES)}")
-        rows = _measured(given.folder, given.probes or NAMES)
+        rows = _measured(given.folder, given.probes or NAMES, given.target)
     except NormlabError as error:
         print(f"normlab: {error}", file=sys.stderr)
         return 2
@@ -47,11 +50,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _measured(folder: Path, probes: Sequence[str]) -> list[ProbeRow]:
+def _measured(folder: Path, probes: Sequence[str], target: str | None) -> list[ProbeRow]:
     from normlab.training.checkpoint import probe_checkpoint  # a second or two: torch and Lightning
 
     with Console(stderr=True).status("measuring"):
-        return probe_checkpoint(folder, probes)
+        return probe_checkpoint(folder, probes, target)
 
 
 def tables(rows: Sequence[ProbeRow]) -> list[tuple[str, Table]]:

@@ -15,15 +15,14 @@ from normlab.probes.loss import StepLoss, gradient
 from normlab.randomness import Stream, stream_seed
 from normlab.record import ProbeRow, Record, read_probes, write_probes
 from normlab.settings import Settings
-from normlab.training.build import image_data
-from normlab.training.classifier import Classifier
+from normlab.training.build import image_data, initial_model
 from normlab.training.probes import first_images, landscape_values, shift_values
 from normlab.training.statistics import statistics_values
 
 __all__ = ["probe_checkpoint"]
 
 
-def probe_checkpoint(folder: Path, probes: Sequence[str]) -> list[ProbeRow]:
+def probe_checkpoint(folder: Path, probes: Sequence[str], target: str | None = None) -> list[ProbeRow]:
     """Measures the network of last.ckpt on the CPU, leaves the rows in the run's probes.csv and returns them.
 
     The batch of `landscape` and `shift` is the first that one more epoch would bring, augmented as that would be, with
@@ -31,9 +30,11 @@ def probe_checkpoint(folder: Path, probes: Sequence[str]) -> list[ProbeRow]:
     peak learning rate. In probes.csv the rows take the place of those of the same probe at the same step, which an
     earlier call left or, for `layers`, the end of training; all others stay.
 
+    target: the layer of a run with norm=custom. No file says what code is run: the caller does.
+
     Raises `NormlabError`, in one line, where the folder holds no run, no checkpoint or images are missing.
     """
-    settings, net, step = _trained(folder)
+    settings, net, step = _trained(folder, target)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)  # the last bits are those of training
     data = image_data(settings)
@@ -63,7 +64,7 @@ def probe_checkpoint(folder: Path, probes: Sequence[str]) -> list[ProbeRow]:
     return rows
 
 
-def _trained(folder: Path) -> tuple[Settings, Net, int]:
+def _trained(folder: Path, target: str | None) -> tuple[Settings, Net, int]:
     """A run's settings, its network after the last epoch that was saved, and the number of its steps."""
     record = Record.find(folder)
     if record is None:
@@ -77,13 +78,22 @@ def _trained(folder: Path) -> tuple[Settings, Net, int]:
         first = error.errors()[0]
         told = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
         raise ConfigError(f"{folder}/result.json: {told}: train its run again with force=true") from None
+    if settings.norm.target not in (None, target):
+        raise ConfigError(
+            f"{folder} was trained with a layer of its own, whose code would run: name it, as in "
+            f"--target {settings.norm.target}"
+        )
     try:
-        step = int(torch.load(file, map_location="cpu", weights_only=True)["global_step"])
-        model = Classifier.load_from_checkpoint(file, map_location="cpu", weights_only=True)
+        found = torch.load(file, map_location="cpu", weights_only=True)
+        step = int(found["global_step"])
+        model = initial_model(settings)
+        if settings.precision == "64-true":
+            model.double()
+        model.load_state_dict(found["state_dict"])
     except Exception as error:  # a damaged file, or a user's own norm that is not there any more, may raise anything
         told = next(iter(str(error).splitlines()), type(error).__name__)
         raise NormlabError(f"{file} cannot be loaded ({told}): train its run again with force=true") from None
-    return settings, model.net.double() if settings.precision == "64-true" else model.net, step
+    return settings, model.net, step
 
 
 def _next_batch(settings: Settings, data: ImageData, net: Net, epoch: int) -> Batch:
