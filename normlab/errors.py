@@ -6,7 +6,13 @@ class NormlabError(Exception):
 
 
 class ConfigError(NormlabError, ValueError):
-    """A setting that is unknown, out of range or does not fit another one."""
+    """A setting that is unknown, out of range or does not fit another one.
+
+    Its text often repeats what was typed: what would break the line or steer a terminal is shown by its escape.
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(message)))
 
 
 class BusyError(NormlabError):

@@ -19,6 +19,7 @@ __all__ = ["NORM_CHANNELS", "Augment", "Data", "Norm", "Penalty", "Probe", "Sett
 
 NORM_CHANNELS = (10, 20, 20, 12, 12)  # channels at the five norms of `normlab.nets.Net`; a test holds the two together
 
+MOST = 1e12  # of what multiplies a weight or a gradient: their product still is a float32
 LATER = {
     "weight_standardization": False,
     "lr_per": None,
@@ -176,19 +177,19 @@ class Settings(Model):
     norm: Norm = Norm()
     data: Data = Data()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    l1: Annotated[Finite, Field(ge=0)] = 0.0
+    l1: Annotated[Finite, Field(ge=0, le=MOST)] = 0.0
     penalty: Penalty = Penalty()
     dropout: Annotated[Finite, Field(ge=0, lt=1)] = 0.0
     placement: Literal["post", "pre"] = "post"
     weight_standardization: bool = False
     epochs: Annotated[int, Field(ge=1)] = 12
     batch_size: Annotated[int, Field(ge=1)] = 128
-    lr: Annotated[Finite, Field(gt=0)] = 0.1
+    lr: Annotated[Finite, Field(gt=0, le=MOST)] = 0.1
     lr_per: Annotated[int, Field(ge=1)] | None = None
     schedule: Literal["onecycle", "constant"] = "onecycle"
     momentum: Annotated[Finite, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[Finite, Field(ge=0)] = 0.0
-    gradient_clip: Annotated[Finite, Field(gt=0)] | None = 1.0
+    weight_decay: Annotated[Finite, Field(ge=0, le=MOST)] = 0.0
+    gradient_clip: Annotated[Finite, Field(gt=0, le=MOST)] | None = 1.0
     refit_epochs: Annotated[int, Field(ge=0)] = 0
     augment: Augment = Augment()
     train_size: Annotated[int, Field(ge=1)] | None = None

@@ -16,7 +16,7 @@ from rich.console import Console
 from normlab.data.datamodule import ImageData
 from normlab.data.sources import resolve
 from normlab.errors import BusyError, ConfigError, NormlabError
-from normlab.record import PLAN, Record
+from normlab.record import PLAN, Record, read_probes
 from normlab.settings import Settings
 from normlab.training.array import load_array, train_array
 from normlab.training.build import lightning_precision, set_float32_products
@@ -145,6 +145,11 @@ def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
         return record
     [data], [model] = load_array([settings])
     before = None if settings.force else begun(folder, settings.config_hash())
+    if isinstance(before, Begun) and settings.probes:
+        try:
+            read_probes(folder)
+        except NormlabError:
+            before = "probes.csv is damaged"
     _make_room(folder, whole=not isinstance(before, Begun))
     _remove(folder, *ARRAY)  # of an array that does not go on as one
     with log_to(folder / "train.log") as log:
@@ -280,7 +285,8 @@ def _train(
         show_filters(logger.experiment, model.net, 0)
     else:
         table.restore(before.rows, logger)
-        probes.restore(step=before.step, shown=before.epoch)
+        if settings.probes:
+            probes.restore(step=before.step, shown=before.epoch)
         if settings.precision == "64-true":
             model.double()  # Lightning does so after it has loaded the weights
     trainer = _trainer(settings, folder, data, console, (logger, table), probes, journal)

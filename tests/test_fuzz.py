@@ -1,0 +1,257 @@
+"""Any configuration trains two steps or is refused in one line before training; any bytes are refused in one line.
+
+`FUZZ=5000 pytest tests/test_fuzz.py` tries that many of each kind.
+"""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from lightning.pytorch import Trainer
+from made_up_runs import made_up
+
+from normlab.config import load, plan
+from normlab.errors import NormlabError
+from normlab.nets import NORMS
+from normlab.report import main as report
+from normlab.settings import Settings
+from normlab.training.array import load_array
+from normlab.training.build import lightning_precision
+from normlab.training.callbacks import Reseed
+from normlab.training.run import _prepare, run
+from normlab.training.saving import Begun, begun
+
+HERE = Path(__file__).parent
+MANY = int(os.environ.get("FUZZ", "0"))
+QUICK = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+
+# Values that a setting may have, and values that none should. Half of what is drawn is meant to fit.
+WHOLE = [0, 1, 2, 3, 16, 127, 1297, 1500, 10**4, 10**9, 2**32 - 1]
+REAL = [0, 1e-300, 1e-12, 1e-3, 0.1, 0.5, 0.999, 1.0, 7, 180, 1e6, 1e30, 1e300]
+JUNK = [
+    "-1",
+    "-0.5",
+    "nan",
+    "inf",
+    "-inf",
+    "null",
+    "true",
+    "false",
+    "abc",
+    "''",
+    "[]",
+    "[1,2]",
+    "{a: 1}",
+    "1e999",
+    "ü",
+    "0x10",
+    "1_000",
+    "${seed}",
+    "${nowhere}",
+    "???",
+    "' '",
+    "a.b",
+    "../..",
+    "2**3",
+    "10000000000000000000000",
+    "1e-400",
+]
+FITTING: dict[str, list[Any]] = {
+    "norm": [name for name in NORMS if name != "custom"],
+    "norm.eps": REAL,
+    "norm.momentum": REAL,
+    "norm.affine": ["true", "false"],
+    "norm.num_groups": WHOLE,
+    "norm.channels_per_group": [*WHOLE, "null"],
+    "norm.virtual_batch_size": WHOLE,
+    "norm.r_max": REAL,
+    "norm.begin": WHOLE,
+    "norm.alpha": REAL,
+    "norm.threshold": ["true", "false"],
+    "norm.target": ["torch.nn:BatchNorm2d", "torch.nn:Linear", "nowhere:Layer"],
+    "data": ["digits"],
+    "seed": WHOLE,
+    "l1": REAL,
+    "penalty.scope": ["weights", "conv", "norm", "all"],
+    "penalty.method": ["subgradient", "proximal"],
+    "dropout": REAL,
+    "placement": ["pre", "post"],
+    "weight_standardization": ["true", "false"],
+    "epochs": WHOLE,
+    "batch_size": WHOLE,
+    "lr": REAL,
+    "lr_per": [*WHOLE, "null"],
+    "schedule": ["onecycle", "constant"],
+    "momentum": REAL,
+    "weight_decay": REAL,
+    "gradient_clip": [*REAL, "null"],
+    "refit_epochs": WHOLE,
+    "augment": ["true", "false"],
+    "augment.rotation": REAL,
+    "augment.shift": REAL,
+    "train_size": [*WHOLE, "null"],
+    "val_size": [*WHOLE, "null"],
+    "test_curve": ["true", "false"],
+    "probes": ["[]", "[layers]", "[layers,landscape,shift,statistics]"],
+    "accelerator": ["cpu", "auto"],
+    "devices": [1],
+    "precision": ["32-true", "64-true", "bf16-mixed", "16-mixed", "tf32"],
+    "threads": [1, 2, "null"],
+    "name": ["x", "'ein name'", "null"],
+}
+
+
+@st.composite
+def overrides(draw: st.DrawFn) -> list[str]:
+    keys = draw(st.lists(st.sampled_from(sorted(FITTING)), max_size=8, unique=True))
+    words = []
+    for key in keys:
+        fits = draw(st.integers(0, 19)) > 0
+        words.append(f"{key}={draw(st.sampled_from(FITTING[key] if fits else JUNK))}")
+    if draw(st.integers(0, 19)) == 0:
+        words.append(draw(st.text(max_size=12)))
+    return words
+
+
+def one_line(error: BaseException) -> None:
+    assert str(error).strip(), "it says why"
+    assert len(str(error).splitlines()) == 1, str(error)
+
+
+def two_steps(asked: Settings) -> None:
+    """As `run` trains, without what it leaves."""
+    _prepare(asked)
+    [data], [model] = load_array([asked])
+    trainer = Trainer(
+        accelerator="cpu",
+        precision=lightning_precision(asked),  # type: ignore[arg-type]
+        max_epochs=asked.epochs,
+        max_steps=2,
+        gradient_clip_val=asked.gradient_clip,
+        logger=False,
+        callbacks=[Reseed(asked.seed)],
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, datamodule=data)
+    assert trainer.global_step >= 1
+
+
+@given(overrides())
+@example(["batch_size=1", "norm=in"])
+@example(["train_size=1", "val_size=0", "norm=bn"])
+@example(["epochs=1000000000"])
+@example(["norm=custom", "norm.target=torch.nn:BatchNorm2d"])
+@settings(max_examples=MANY or 60, **QUICK)
+def test_any_configuration_trains_two_steps_or_is_refused_in_one_line(words: list[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            asked = load("data=digits", "threads=1", *words)
+            if asked.norm.target is not None:
+                from normlab.custom import check_custom
+
+                check_custom(asked.norm)
+            two_steps(asked)
+        except NormlabError as error:
+            one_line(error)
+
+
+@given(st.lists(overrides(), min_size=1, max_size=2), st.booleans())
+@settings(max_examples=MANY or 60, **QUICK)
+def test_any_command_line_is_a_plan_or_one_line(parts: list[list[str]], multirun: bool) -> None:
+    try:
+        jobs = plan([word for words in parts for word in words], multirun=multirun)
+        assert jobs
+        assert len({job.folder for job in jobs}) == len(jobs)
+    except NormlabError as error:
+        one_line(error)
+
+
+BYTES = st.one_of(
+    st.binary(max_size=300),
+    st.text(max_size=200).map(str.encode),
+    st.sampled_from(
+        [b"{", b"[]", b"{}", b"null", b"PK\x03\x04", b"\x93NUMPY", b"epoch\n", b"epoch,seconds\n1", b"\x80\x04."]
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("good")
+    for norm in ("bn", "gn"):
+        for seed in (0, 1):
+            made_up(place, norm, seed)
+    return place
+
+
+@pytest.mark.parametrize("name", ["result.json", "metrics.csv", "predictions.npz", "support.npz", "probes.csv"])
+def test_any_bytes_in_a_folder_are_reported_or_refused_in_one_line(
+    good: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = sorted(file.parent for file in good.rglob("result.json"))[0]
+    before = (folder / name).read_bytes() if (folder / name).exists() else None
+
+    @given(BYTES, st.integers(0, 2000))
+    @settings(max_examples=MANY or 15, **QUICK)
+    def try_them(noise: bytes, at: int) -> None:
+        """Noise alone, and noise in the midst of what was there."""
+        for content in (noise, (before or b"")[:at] + noise, (before or b"")[:at] + noise + (before or b"")[at:]):
+            (folder / name).write_bytes(content)
+            capsys.readouterr()
+            code = report([str(good), "--no-figures", "--out", str(good / "out")])
+            told = capsys.readouterr().err
+            assert code in (0, 2)
+            assert "Traceback" not in told
+            if code:
+                assert told.count("\n") == 1, told
+                assert folder.name in told or "cannot be compared" in told
+
+    try:
+        try_them()
+    finally:
+        (folder / name).unlink()
+        if before is not None:
+            (folder / name).write_bytes(before)
+
+
+@given(BYTES)
+@settings(max_examples=MANY or 60, **QUICK)
+def test_any_bytes_as_a_checkpoint_are_a_reason_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, noise: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    (folder / "last.ckpt").write_bytes(noise)
+    found = begun(folder, "0123456789ab")
+    assert isinstance(found, str)
+    assert len(found.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["result.json", "last.ckpt", "metrics.csv", "probes.csv"])
+def test_training_goes_over_any_bytes(tmp_path: Path, name: str) -> None:
+    """What a stranger left in a run's folder does not stop the run."""
+    asked = load("data=digits", "norm=none", "epochs=1", "train_size=64", "val_size=0", "threads=1")
+    run(asked, tmp_path)
+    for noise in (b"", b"\x00\xff", b"{", b"PK\x03\x04", b"epoch\n1\n"):
+        (tmp_path / "result.json").unlink(missing_ok=True)
+        (tmp_path / name).write_bytes(noise)
+        assert run(asked, tmp_path).status == "completed"
+
+
+def test_a_checkpoint_that_is_whole_is_gone_on_from(tmp_path: Path) -> None:
+    """The control of the tests above."""
+    asked = load("data=digits", "norm=none", "epochs=1", "train_size=64", "val_size=0", "threads=1")
+    run(asked, tmp_path)
+    found = begun(tmp_path, asked.config_hash())
+    assert isinstance(found, Begun)
+    assert found.epoch == 1
+    assert torch.load(found.file, weights_only=True)["global_step"] == found.step
