@@ -244,11 +244,14 @@ def read_plan(folder: Path) -> list[tuple[str, str]]:
 
 def write_probes(folder: Path, rows: Iterable[ProbeRow]) -> None:
     """probes.csv: a row a value that a probe measured. epoch: how many were done (0.5: half of the first), step: how
-    many steps."""
+    many steps. Values in float32, as TensorBoard has them: nine digits bring those back exactly."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(PROBE_COLUMNS)
-    writer.writerows((f"{epoch:.6g}", step, *names, f"{value:.9g}") for epoch, step, *names, value in rows)
+    with np.errstate(over="ignore"):
+        writer.writerows(
+            (f"{epoch:.6g}", step, *names, f"{np.float32(value):.9g}") for epoch, step, *names, value in rows
+        )
     write_atomically(folder / "probes.csv", text.getvalue().encode())
 
 

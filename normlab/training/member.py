@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 
@@ -21,7 +20,7 @@ from normlab.settings import Settings
 from normlab.training.build import lightning_precision
 from normlab.training.callbacks import EpochTable
 from normlab.training.classifier import Classifier
-from normlab.training.saving import Journal, WholeFile, checkpoints
+from normlab.training.saving import Journal, WholeFile, checkpoints, event_logger
 from normlab.training.snapshot import Progress
 from normlab.training.views import NormViews, show_filters, show_settings
 
@@ -49,9 +48,7 @@ class Member:
     ) -> None:
         self.settings, self.folder, self.data, self.model, self.steps = settings, folder, data, model, steps
         self.before = before
-        # TensorBoard leaves out what a stopped run wrote from this epoch on: it is told again
-        again = max(before.rows) if before else None
-        self.logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False, purge_step=again)
+        self.logger = event_logger(folder, max(before.rows) if before else None)
         self.table = EpochTable(folder)
         self.journal = Journal(settings.config_hash(), self.table, before)
         self.optimizer, self.schedule = model.optimizer(steps * settings.epochs)

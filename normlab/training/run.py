@@ -30,7 +30,7 @@ from normlab.training.outcome import Trained, asked, conclude
 from normlab.training.probes import ProbeTable, probe_callbacks
 from normlab.training.progress import EpochLine, ProgressLine
 from normlab.training.refit import refit
-from normlab.training.saving import Begun, Journal, WholeFile, begun, checkpoints
+from normlab.training.saving import Begun, Journal, WholeFile, begun, checkpoints, event_logger
 from normlab.training.snapshot import SNAPSHOT, Snapshot
 from normlab.training.views import NormViews, show_filters, show_settings
 
@@ -274,10 +274,7 @@ def _train(
     settings: Settings, folder: Path, data: ImageData, model: Classifier, console: Console, before: Begun | None
 ) -> Record:
     """By Lightning's loop, from the beginning or from where the run stopped."""
-    # TensorBoard leaves out what a stopped run wrote from this epoch on: it is told again
-    logger = TensorBoardLogger(
-        folder, name="", version="", default_hp_metric=False, purge_step=before.epoch if before else None
-    )
+    logger = event_logger(folder, before.epoch if before else None)
     table, probes = EpochTable(folder), ProbeTable(folder, logger.experiment)
     journal = Journal(settings.config_hash(), table, before)
     if before is None:

@@ -18,7 +18,7 @@ from normlab.record import write_atomically
 from normlab.training.callbacks import EpochTable
 from normlab.training.snapshot import Progress
 
-__all__ = ["Begun", "EpochCheckpoint", "Journal", "WholeFile", "begun", "checkpoints"]
+__all__ = ["Begun", "EpochCheckpoint", "Journal", "WholeFile", "begun", "checkpoints", "event_logger"]
 
 OURS = "normlab"  # the key of a checkpoint that is not Lightning's
 
@@ -124,6 +124,21 @@ def begun(folder: Path, config_hash: str) -> Begun | str | None:
         return Begun(file, max(rows), int(found["global_step"]), rows, float(ours["fit_s"]), int(ours["resumed"]))
     except Exception as error:  # a damaged file may raise anything
         return f"last.ckpt cannot be read ({next(iter(str(error).splitlines()), type(error).__name__)[:80]})"
+
+
+def event_logger(folder: Path, before: int | None = None) -> TensorBoardLogger:
+    """TensorBoard's events of a run, in a new file. before: how many epochs a run that goes on had done.
+
+    TensorBoard reads the files of a folder by their names, in which the clock's seconds stand, and leaves out of the
+    older ones what stands at `before` or later on its axis: that has to be told again. The older ones are renamed, so
+    that they come first also where the run goes on within a second, or the clock went back.
+    """
+    start = "events.out.tfevents."
+    if before is not None:
+        for number, file in enumerate(sorted(folder.glob(f"{start}*"))):
+            _, _, rest = file.name.removeprefix(start).partition(".")
+            file.rename(folder / f"{start}{number:010d}.{rest}")
+    return TensorBoardLogger(folder, name="", version="", default_hp_metric=False, purge_step=before)
 
 
 def checkpoints(folder: Path, data: ImageData) -> list[EpochCheckpoint]:
