@@ -19,7 +19,7 @@ __all__ = ["NORM_CHANNELS", "Augment", "Data", "Norm", "Penalty", "Probe", "Sett
 
 NORM_CHANNELS = (10, 20, 20, 12, 12)  # channels at the five norms of `normlab.nets.Net`; a test holds the two together
 
-MOST = 1e12  # of what multiplies a weight or a gradient: their product still is a float32
+MOST, FLOAT32 = 1e30, 3e38  # of what multiplies a weight or a gradient; the largest float32
 LATER = {
     "weight_standardization": False,
     "lr_per": None,
@@ -226,6 +226,10 @@ class Settings(Model):
             raise ValueError("precision=16-mixed needs a GPU: use precision=bf16-mixed on CPU")
         if self.accelerator == "cpu" and self.precision == "tf32":
             raise ValueError("precision=tf32 needs a GPU: use precision=32-true on CPU")
+        if self.peak_lr * max(1.0, self.l1) / (1 - self.momentum) > FLOAT32:
+            raise ValueError(
+                f"lr={self.lr:g}: with these l1, momentum and lr_per a step is beyond what float32 can hold"
+            )
         scaleless = self.norm.name == "none" or self.norm.options.get("affine") is False
         if self.l1 and self.penalty.scope == "norm" and scaleless and self.norm.name != "custom":
             raise ValueError(f"penalty.scope=norm: norm={self.norm.name} has no scales here to be penalised")

@@ -22,7 +22,7 @@ from normlab.errors import ConfigError, DataError, NormlabError
 from normlab.job import job as do
 from normlab.launcher import check_options
 from normlab.places import choices, conf_dir
-from normlab.record import DamagedError, Record, read_probes
+from normlab.record import DONE, DamagedError, Record, read_probes
 from normlab.settings import dotted
 from normlab.study import Study, protocol, sweep_of
 from normlab.sweep import parallel, sweep
@@ -50,8 +50,8 @@ Hydra's own flags: python -m normlab.train --hydra-help
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line; returns the exit code: 0 when every run completed, 1 when one did not, 2 when the command line
-    was wrong, 130 when it was stopped."""
+    """The command line; returns the exit code: 0 when every run completed (or diverged, in a sweep), 1 when one did
+    not, 2 when the command line was wrong, 130 when it was stopped."""
     # Hydra's own parser takes -m before the settings only; here it may stand anywhere.
     sweep = [flag for flag in arguments if flag in ("-m", "--multirun")]
     arguments = sweep[:1] + [word for word in arguments if word not in sweep]
@@ -120,7 +120,8 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
             _launch(arguments)
     runs = [(job.folder, Record.readable(job.folder)) for job in jobs]
     summary.show(runs, jobs[0].settings.log_dir, len(jobs) - len(waiting), study=study is not None)
-    return 0 if all(record is not None and record.status == "completed" for _, record in runs) else 1
+    well = DONE if multirun else ("completed",)  # in a comparison a divergence is a result
+    return 0 if all(record is not None and record.status in well for _, record in runs) else 1
 
 
 def _warn(jobs: Sequence[Job], study: Study | None) -> None:

@@ -150,7 +150,7 @@ def two_steps(asked: Settings) -> None:
 @example(["train_size=1", "val_size=0", "norm=bn"])
 @example(["epochs=1000000000"])
 @example(["norm=custom", "norm.target=torch.nn:BatchNorm2d"])
-@settings(max_examples=MANY or 60, **QUICK)
+@settings(max_examples=MANY or 40, **QUICK)
 def test_any_configuration_trains_two_steps_or_is_refused_in_one_line(words: list[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -202,7 +202,7 @@ def test_any_bytes_in_a_folder_are_reported_or_refused_in_one_line(
     before = (folder / name).read_bytes() if (folder / name).exists() else None
 
     @given(BYTES, st.integers(0, 2000))
-    @settings(max_examples=MANY or 15, **QUICK)
+    @settings(max_examples=MANY or 6, **QUICK)
     def try_them(noise: bytes, at: int) -> None:
         """Noise alone, and noise in the midst of what was there."""
         for content in (noise, (before or b"")[:at] + noise, (before or b"")[:at] + noise + (before or b"")[at:]):

@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +17,6 @@ from normlab import sweep as module
 from normlab.config import Job, plan
 from normlab.progress import SweepProgress, duration, settled
 from normlab.record import Record
-from normlab.report import main as report
 from normlab.sweep import parallel, sweep
 
 
@@ -297,41 +295,6 @@ def results(folder: Path) -> list[Path]:
     return sorted(folder.rglob("result.json"))
 
 
-TABLES = ("summary", "comparisons", "claims", "errors", "overlap")
-
-
-@pytest.mark.slow
-def test_killed_and_started_again_it_ends_with_the_same_tables(tmp_path: Path) -> None:
-    undisturbed = start(tmp_path / "a", "seed=0,1")
-    told, _ = undisturbed.communicate(timeout=400)
-    assert undisturbed.returncode == 0, told
-
-    # Its workers outlive it by a second or two: the second start meets them, as a user's would.
-    command = [sys.executable, "-m", "normlab.train", *STUDY, "seed=0,1", "hydra.launcher.n_jobs=2"]
-    killed = subprocess.Popen(
-        [*command, f"log_dir={tmp_path / 'b'}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 200
-    while not results(tmp_path / "b") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    before = {file: file.read_bytes() for file in results(tmp_path / "b") if '"completed"' in file.read_text()}
-    assert 0 < len(before) < 4, "it was killed on its way"
-
-    again = start(tmp_path / "b", "seed=0,1")
-    told, _ = again.communicate(timeout=400)
-    assert again.returncode == 0, told
-    assert len(results(tmp_path / "b")) == 4
-    for file, content in before.items():
-        assert file.read_bytes() == content, "what stood finished was left alone"
-    for place in ("a", "b"):
-        assert report([str(tmp_path / place / "replication_quick"), "--no-figures"]) == 0
-    for table in TABLES:
-        one, other = (tmp_path / place / "replication_quick" / f"{table}.csv" for place in ("a", "b"))
-        assert one.read_bytes() == other.read_bytes(), table
-
-
 @pytest.mark.slow
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
     """Both end well with all runs done, and both have trained: each has two workers, and more were at work."""
@@ -346,8 +309,8 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_failing_run_neither_stops_nor_hides_the_others(tmp_path: Path) -> None:
-    """lr=1e30 diverges, gpu is not there or trains; the rest completes, and the end lists what became of each."""
+def test_a_run_that_diverges_neither_stops_nor_hides_the_others(tmp_path: Path) -> None:
+    """lr=1e30 diverges, which in a comparison is a result; the rest completes, the end lists what became of each."""
     command = [
         sys.executable,
         "-m",
@@ -360,7 +323,7 @@ def test_a_failing_run_neither_stops_nor_hides_the_others(tmp_path: Path) -> Non
     ]
     command += ["lr=0.1,1e30", "accelerator=cpu", "gradient_clip=null", "schedule=constant", f"log_dir={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 0, done.stderr
     assert "2 runs: 1 completed, 1 diverged" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert "diverged: the" in done.stdout
