@@ -49,7 +49,7 @@ def test_the_table(folder: Path) -> None:
     assert two["test_running_acc_mean"] == pytest.approx(0.90)
     assert two["train_batch_acc_mean"] == pytest.approx(0.82)
     assert (two["recovered_pp"], two["lost_pp"], two["trained_pp"]) == pytest.approx((4, 8.5, 4.5))
-    assert two["recovered_low"] == pytest.approx(4), "every seed wobbles alike: a paired difference does not"
+    assert two["recovered_low"] == pytest.approx(4, abs=1e-4), "every seed wobbles alike: a paired difference does not"
     assert two["test_running_acc_low"] < 0.897
     assert two["block2_error_log_var"] == pytest.approx(1.02)
     assert table.loc[32, "lost_pp"] == table.loc[32, "recovered_pp"] == pytest.approx(0)
