@@ -154,7 +154,7 @@ def test_a_stopped_array_ends_as_if_it_had_not_been(
 
 @pytest.mark.parametrize("norm", [name for name in NORMS if name != "custom"])
 def test_arrays_of_every_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, norm: str) -> None:
-    settings = array_of(f"norm={norm}", "epochs=2")
+    settings = array_of(f"norm={norm}", "epochs=2")[::2]  # without L1 and with it
     whole, stopped = folders(tmp_path / "whole", settings), folders(tmp_path / "stopped", settings)
     run_array(settings, whole)
     with monkeypatch.context() as patch:
@@ -162,7 +162,7 @@ def test_arrays_of_every_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
         with pytest.raises(KeyboardInterrupt):
             run_array(settings, stopped)
     assert {Record.load(folder).status for folder in stopped} == {"interrupted"}
-    assert [record.time["resumed"] for record in run_array(settings, stopped)] == [1, 1, 1]
+    assert [record.time["resumed"] for record in run_array(settings, stopped)] == [1, 1]
     for a, b in zip(stopped, whole, strict=True):
         same(a, b)
 
