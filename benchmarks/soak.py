@@ -99,7 +99,7 @@ def main() -> None:
             "seconds from one result to the next": quarters(gaps.tolist()),
         }
         lines = ["| | first quarter | last quarter | change |", "|---|---|---|---|"]
-        lines += [f"| {name} | {a:.3g} | {b:.3g} | {100 * (b / a - 1):+.1f} % |" for name, (a, b) in rows.items()]
+        lines += [f"| {name} | {a:,.4g} | {b:,.4g} | {100 * (b / a - 1):+.1f} % |" for name, (a, b) in rows.items()]
         minutes = (ended[-1].stat().st_mtime - ended[0].stat().st_mtime) / 60
         statuses = " and ".join(sorted({record.status for record in records}))
         command = f"python -m benchmarks.soak --runs {given.runs} --launcher {given.launcher} --out docs"
