@@ -21,6 +21,8 @@ def refusal(settings: Settings) -> str | None:
     """Why a run cannot be trained in an array at all, in one line; None where it can."""
     if settings.precision == "16-mixed":
         return "precision=16-mixed scales the gradients of a network by its own history"
+    if settings.devices > 1:
+        return f"devices={settings.devices} is one network on several devices"
     if settings.refit_epochs:
         return "refit_epochs trains a network on by itself"
     if within := [probe for probe in settings.probes if probe not in AFTERWARDS]:

@@ -21,9 +21,12 @@ class Stream(IntEnum):
     DROPOUT = 4
 
 
-def stream_seed(stream: Stream, seed: int, epoch: int = 0) -> int:
-    """A 63-bit seed for one stream of one run in one epoch, mixed so that neighbours have nothing in common."""
-    word = np.random.SeedSequence([seed, epoch, int(stream)]).generate_state(1, np.uint64)[0]
+def stream_seed(stream: Stream, seed: int, epoch: int = 0, rank: int = 0) -> int:
+    """A 63-bit seed for one stream of one run in one epoch, mixed so that neighbours have nothing in common.
+
+    rank: of a process, where several train one run and draw for their own images.
+    """
+    word = np.random.SeedSequence([seed, epoch, int(stream), *([rank] if rank else [])]).generate_state(1, np.uint64)[0]
     return int(word >> np.uint64(1))
 
 

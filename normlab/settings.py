@@ -25,6 +25,7 @@ LATER = {
     "lr_per": None,
     "train_size": None,
     "refit_epochs": 0,
+    "sync_batchnorm": True,
 }  # settings of newer versions, unused
 
 Scalar = bool | int | float | str | None
@@ -198,6 +199,7 @@ class Settings(Model):
     probes: list[Probe] = []
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: Annotated[int, Field(ge=1)] = 1
+    sync_batchnorm: bool = True
     precision: Literal["32-true", "tf32", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
     threads: Annotated[int, Field(ge=1)] | None = None
     log_dir: Annotated[str, Field(min_length=1)] = "lightning_logs"
@@ -220,8 +222,7 @@ class Settings(Model):
     @model_validator(mode="after")
     def _together(self) -> "Settings":
         """What no setting shows alone."""
-        if self.devices > 1:
-            raise ValueError(f"devices={self.devices}: a run trains on one device; sweep with -m to use more of them")
+        self._check_devices()
         if self.accelerator == "cpu" and self.precision == "16-mixed":
             raise ValueError("precision=16-mixed needs a GPU: use precision=bf16-mixed on CPU")
         if self.accelerator == "cpu" and self.precision == "tf32":
@@ -234,6 +235,22 @@ class Settings(Model):
         if self.l1 and self.penalty.scope == "norm" and scaleless and self.norm.name != "custom":
             raise ValueError(f"penalty.scope=norm: norm={self.norm.name} has no scales here to be penalised")
         return self
+
+    def _check_devices(self) -> None:
+        if self.devices == 1:
+            if not self.sync_batchnorm:
+                raise ValueError("sync_batchnorm=false goes with devices=2 or more, not with one device")
+            return
+        asked = f"devices={self.devices}"
+        if self.devices > self.batch_size:
+            raise ValueError(f"{asked}: no more than the {self.batch_size} images of a batch, which the devices share")
+        if self.norm.name == "custom" and self.sync_batchnorm:
+            raise ValueError(
+                f"{asked}: norm=custom cannot be synchronised; with sync_batchnorm=false each device normalizes its "
+                "own share of a batch"
+            )
+        if within := [probe for probe in self.probes if probe != "statistics"]:
+            raise ValueError(f"{asked}: probes=[{','.join(within)}] needs a network on one device")
 
     @property
     def peak_lr(self) -> float:

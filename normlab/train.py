@@ -95,6 +95,11 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
         arguments, multirun = ["-m", *arguments], True
     check_options(overrides)
     jobs = plan(overrides, multirun=multirun)
+    if multirun and (several := max(job.settings.devices for job in jobs)) > 1:
+        raise ConfigError(
+            f"devices={several}: the runs of a sweep share the machine, each on one device; leave devices out, or "
+            "train this run by itself, without -m"
+        )
     for norm in {job.settings.norm.model_dump_json(): job.settings.norm for job in jobs}.values():
         if norm.target is not None:
             check_custom(norm)

@@ -23,6 +23,7 @@ from normlab.settings import Settings
 from normlab.training.array import load_array
 from normlab.training.build import lightning_precision
 from normlab.training.callbacks import Reseed
+from normlab.training.ranks import check_shares
 from normlab.training.run import _prepare, run
 from normlab.training.saving import Begun, begun
 
@@ -99,7 +100,8 @@ FITTING: dict[str, list[Any]] = {
     "test_curve": ["true", "false"],
     "probes": ["[]", "[layers]", "[layers,landscape,shift,statistics]"],
     "accelerator": ["cpu", "auto"],
-    "devices": [1],
+    "devices": [1, 1, 1, 2, 3],
+    "sync_batchnorm": ["true", "false"],
     "precision": ["32-true", "64-true", "bf16-mixed", "16-mixed", "tf32"],
     "threads": [1, 2, "null"],
     "name": ["x", "'ein name'", "null"],
@@ -124,9 +126,10 @@ def one_line(error: BaseException) -> None:
 
 
 def two_steps(asked: Settings) -> None:
-    """As `run` trains, without what it leaves."""
+    """As `run` trains, without what it leaves; on one device (tests/test_devices.py has several)."""
     _prepare(asked)
     [data], [model] = load_array([asked])
+    check_shares(asked, data)
     trainer = Trainer(
         accelerator="cpu",
         precision=lightning_precision(asked),  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
 from normlab.data.augment import rotate_and_shift
 from normlab.data.sources import Images, load
@@ -45,7 +45,7 @@ class Resident(Dataset[Batch]):
         return self.pool[0][self.where[index]], self.pool[1][self.where[index]]
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        where = self.where[torch.as_tensor(indices)]
+        where = self.where[torch.as_tensor(indices, dtype=torch.int64)]  # there may be none
         return self.pool[0][where], self.pool[1][where]
 
 
@@ -73,6 +73,27 @@ class EpochOrder(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         yield from epoch_order(self.size, self.seed, self.epoch).tolist()
+
+
+class Share(BatchSampler):
+    """One process's share of every batch: consecutive images, as many as the others have, or one more or fewer.
+
+    Every image is in exactly one share, which may be empty; torch's `DistributedSampler` would repeat some to make
+    shares equal, and count them twice.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, rank: int, processes: int) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
+        self.rank, self.processes = rank, processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in super().__iter__():
+            yield batch[share(len(batch), self.rank, self.processes)]
+
+
+def share(size: int, rank: int, processes: int) -> slice:
+    """Which of so many images belong to a process."""
+    return slice(size * rank // processes, size * (rank + 1) // processes)
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
@@ -125,6 +146,7 @@ class ImageData(LightningDataModule):
         self.batch_size = batch_size
         self.rotation, self.shift = rotation, shift
         self.classes: tuple[str, ...] = ()
+        self.rank, self.processes = 0, 1  # whose share of every batch the loaders of `fit` give, of how many
         self._epoch = -1
         self._draws = torch.empty(0, 3)
 
@@ -175,10 +197,10 @@ class ImageData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         order = EpochOrder(len(self.train), self.seed)
-        return self._loader(self.train, self.batch_size, order)
+        return self._loader(self.train, self.batch_size, order, shared=True)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        return [self.in_order(name) for name in self.curves]
+        return [self._loader(getattr(self, part), EVAL_BATCH, shared=True) for part in self.curves]
 
     def test_dataloader(self) -> DataLoader[Batch]:
         return self.in_order("test")
@@ -195,11 +217,19 @@ class ImageData(LightningDataModule):
         """The images of "train", "val" or "test" in file order, for evaluation."""
         return self._loader(getattr(self, part), EVAL_BATCH)
 
-    @staticmethod
-    def _loader(images: Resident, batch_size: int, order: Sampler[int] | None = None) -> DataLoader[Batch]:
+    def _loader(
+        self, images: Resident, batch_size: int, order: Sampler[int] | None = None, *, shared: bool = False
+    ) -> DataLoader[Batch]:
         # A generator of its own: without one, every pass draws a number from the global stream, which is dropout's.
         spare = torch.Generator()
-        return DataLoader(images, batch_size=batch_size, sampler=order, collate_fn=whole, generator=spare)
+        if not shared or self.processes == 1:
+            return DataLoader(images, batch_size=batch_size, sampler=order, collate_fn=whole, generator=spare)
+        own = Share(order or SequentialSampler(images), batch_size, self.rank, self.processes)
+        return DataLoader(images, batch_sampler=own, collate_fn=whole, generator=spare)
+
+    def images_of_step(self, index: int) -> int:
+        """Images of an epoch's step, from 0, all processes together: the last one takes what is left."""
+        return min(self.batch_size, len(self.train) - index * self.batch_size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, labels = batch
@@ -215,6 +245,7 @@ class ImageData(LightningDataModule):
         if epoch != self._epoch:
             self._draws = epoch_draws(len(self.train), self.seed, epoch)
             self._epoch, self._used = epoch, 0
-        rows = self._draws[self._used : self._used + size]
-        self._used += size
-        return rows
+        step = size if self.processes == 1 else self.batch_size  # the others' images have rows too
+        rows = self._draws[self._used : self._used + step]
+        self._used += len(rows)
+        return rows[share(len(rows), self.rank, self.processes)]

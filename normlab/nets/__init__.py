@@ -13,6 +13,7 @@ from normlab.nets.penalty import (
     soft_threshold_,
     sparsity,
 )
+from normlab.nets.synced import synchronise
 
 __all__ = [
     "ABOUT",
@@ -30,4 +31,5 @@ __all__ = [
     "proximal_threshold",
     "soft_threshold_",
     "sparsity",
+    "synchronise",
 ]

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from normlab.nets.standardise import rows_fit, standardise
+from normlab.nets.synced import synced_batch_norm
 
 __all__ = ["BatchNorm2d", "batch_norm"]
 
@@ -14,21 +15,26 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     On channels_last maps torch's CPU kernel has 20 times the float32 error of a sum in two steps; with few channels it
     takes up to twice the time and gains nothing from a second thread. So `standardise` takes its place while training
-    on CPU. Everywhere else it is torch's own.
+    on CPU. Everywhere else it is torch's own, but for statistics over several processes (`synced`).
     """
+
+    synced = False  # set by `synchronise`
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """y of the shape of x: (N, C, H, W)."""
-        if not (self.training and self.affine and self.momentum is not None and self.running_mean is not None):
+        ours = (self.affine or self.synced) and self.momentum is not None and self.running_mean is not None
+        if not (self.training and ours):
             return super().forward(x)
+        assert self.momentum is not None  # as it was asked for
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.momentum, self.eps)
+        normalize = synced_batch_norm if self.synced else batch_norm
+        return normalize(x, self.running_mean, self.running_var, self.weight, self.bias, self.momentum, self.eps)
 
 
 def batch_norm(
     x: torch.Tensor,
-    running_mean: torch.Tensor,
+    running_mean: torch.Tensor | None,
     running_var: torch.Tensor | None,
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
@@ -40,7 +46,7 @@ def batch_norm(
     running = (1 - momentum) · running + momentum · batch, with the unbiased variance of the batch.
     """
     values = x.numel() // x.shape[1]  # one number a channel: torch says why that cannot be
-    if running_var is None or values < 2 or not rows_fit(x, weight):
+    if running_mean is None or running_var is None or values < 2 or not rows_fit(x, weight):
         return F.batch_norm(x, running_mean, running_var, weight, bias, training=True, momentum=momentum, eps=eps)
     y, mean, var = standardise(x, None, weight, bias, eps)
     with torch.no_grad():

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from normlab.nets.batch_norm import batch_norm
+from normlab.nets.synced import batch_moments, synced_batch_norm
 
 __all__ = ["BatchRenorm2d", "batch_renorm"]
 
@@ -22,6 +23,8 @@ class BatchRenorm2d(nn.BatchNorm2d):
     run of 12 epochs. The paper averages σ, this averages σ² as batch normalization does, so that the state is the
     same; in eval mode the two are one.
     """
+
+    synced = False  # statistics over several processes: set by `synchronise`
 
     def __init__(
         self,
@@ -60,7 +63,7 @@ class BatchRenorm2d(nn.BatchNorm2d):
         limits = self.limits(self.num_batches_tracked)  # type: ignore[arg-type]
         self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         running = (self.running_mean, self.running_var)
-        return batch_renorm(x, *limits, *running, self.weight, self.bias, self.momentum, self.eps)
+        return batch_renorm(x, *limits, *running, self.weight, self.bias, self.momentum, self.eps, self.synced)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, r_max={self.r_max}, d_max={self.d_max}"  # type: ignore[no-untyped-call]
@@ -76,16 +79,21 @@ def batch_renorm(
     bias: torch.Tensor | None,
     momentum: float,
     eps: float,
+    synced: bool = False,
 ) -> torch.Tensor:
     """A training step of (N, C, H, W); the running statistics (C,) move in place.
 
-    `r_max`, `d_max`: a number, or one a channel.
+    `r_max`, `d_max`: a number, or one a channel. synced: x is this process's share of a batch.
     """
     with torch.no_grad():
-        var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+        if synced:
+            mean, var, _ = batch_moments(x)
+        else:
+            var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
         sigma = (running_var + eps).sqrt()
         r = ((var + eps).sqrt() / sigma).clamp(1 / r_max, r_max).to(x.dtype)
         d = ((mean - running_mean) / sigma).clamp(-d_max, d_max).to(x.dtype)
     scale = r if weight is None else weight * r
     shift = d if weight is None else weight * d
-    return batch_norm(x, running_mean, running_var, scale, shift if bias is None else bias + shift, momentum, eps)
+    normalize = synced_batch_norm if synced else batch_norm
+    return normalize(x, running_mean, running_var, scale, shift if bias is None else bias + shift, momentum, eps)

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from normlab.nets.batch_norm import batch_norm
+from normlab.nets.synced import gather_counts, sum_over_processes
 
 __all__ = ["GhostBatchNorm2d", "ghost_batch_norm"]
 
@@ -17,9 +18,14 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
 
         running ← (1 - m)^n · running + Σ m · (1 - m)^(n - i) · ghost_i,   i = 1 … n
 
+    Where several processes share a batch, each cuts its own share into ghost batches; `synchronise` lets the running
+    averages take in those of all processes, in their order.
+
     Raises `ValueError` while training where a ghost batch has one number a channel: it has no variance.
     Source: Hoffer, Hubara & Soudry 2017, "Train longer, generalize better", algorithm 1.
     """
+
+    synced = False
 
     def __init__(
         self,
@@ -39,10 +45,17 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         """y of the shape of x: (N, C, H, W)."""
         if not self.training:
             return super().forward(x)
-        assert self.running_mean is not None and self.momentum is not None  # noqa: PT018  # as it was built
+        assert self.running_mean is not None  # as it was built
+        assert self.running_var is not None
+        assert self.momentum is not None
         running = (self.running_mean, self.running_var)
-        y = ghost_batch_norm(x, self.virtual_batch_size, *running, self.weight, self.bias, self.momentum, self.eps)
+        mean, var = map(torch.zeros_like, running) if self.synced else running
+        y = ghost_batch_norm(x, self.virtual_batch_size, mean, var, self.weight, self.bias, self.momentum, self.eps)
         self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        if self.synced:
+            ghosts = -(-len(x) // self.virtual_batch_size)
+            take_in_(self.running_mean, mean, ghosts, self.momentum)
+            take_in_(self.running_var, var, ghosts, self.momentum)
         return y
 
     def extra_repr(self) -> str:
@@ -71,3 +84,15 @@ def ghost_batch_norm(
         batch_norm(ghost, running_mean, running_var, weight, bias, momentum, eps) for ghost in torch.split(x, size)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+@torch.no_grad()
+def take_in_(running: torch.Tensor, own: torch.Tensor, ghosts: int, momentum: float) -> None:
+    """Moves running averages by the ghost batches of all processes, one process after the other.
+
+    own: what this process's `ghosts` ghost batches make of running averages that are 0.
+    """
+    counts = gather_counts(ghosts, running)
+    later = counts[torch.distributed.get_rank() + 1 :].sum()
+    kept = 1 - momentum
+    running.mul_(kept ** counts.sum()).add_(sum_over_processes(own * kept**later))

@@ -83,29 +83,30 @@ class EpochTable(Logger):
 
 
 class Reseed(Callback):
-    """Gives every epoch its own dropout stream, which follows from (seed, epoch)."""
+    """Gives every epoch its own dropout stream, which follows from (seed, epoch) and the process."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        torch.manual_seed(stream_seed(Stream.DROPOUT, self.seed, trainer.current_epoch))
+        torch.manual_seed(stream_seed(Stream.DROPOUT, self.seed, trainer.current_epoch, trainer.global_rank))
 
 
 class Speed(Callback):
-    """Training images a second: from the first step of an epoch to its last, without evaluation."""
+    """Training images a second, of all devices: from the first step of an epoch to its last, without evaluation."""
 
     def __init__(self) -> None:
-        self._start = self._end = 0.0
-        self._seen = 0
+        self._start = self._end = self._seen = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start, self._seen = time.perf_counter(), 0
+        self._start, self._seen = time.perf_counter(), 0.0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._seen += len(batch[1])
+        share = pl_module.share  # Classifier's
+        assert isinstance(share, float)
+        self._seen += len(batch[1]) * trainer.world_size / share
         if trainer.is_last_batch and pl_module.device.type == "cuda":
             torch.cuda.synchronize()  # steps are queued: the clock must wait for the last one
         self._end = time.perf_counter()

@@ -36,6 +36,13 @@ class Measures(nn.Module):
         self.ce.update(ce * len(labels))
         self.images.update(len(labels))
 
+    def acc_so_far(self) -> torch.Tensor:
+        """Accuracy over the images that this process has seen; `compute` would wait for all others to ask too."""
+        right, wrong = self.acc.tp, self.acc.fn
+        assert isinstance(right, torch.Tensor)  # as micro-averaged
+        assert isinstance(wrong, torch.Tensor)
+        return (right / (right + wrong)).squeeze()
+
     def results(self) -> dict[str, torch.Tensor]:
         results = {"acc": self.acc.compute(), "ce": self.ce.compute() / self.images.compute()}
         for metric in (self.acc, self.ce, self.images):
@@ -83,6 +90,7 @@ class Classifier(LightningModule):
         self.save_hyperparameters()
         self.l1, self.method = l1, method
         self.lr_used = 0.0
+        self.share = 1.0  # what this process's mean over its images counts in the mean over all processes
         # channels_last: convolutions of so few channels run about a third faster in it on CPU
         net = Net(norm, dropout, placement, norm_options, weight_standardization)
         self.net = net.to(memory_format=torch.channels_last)
@@ -103,7 +111,8 @@ class Classifier(LightningModule):
         if self.l1:
             with torch.no_grad():
                 self.penalty.update(self.l1 * l1_norm(self.penalised))
-        return ce  # without the penalty: on_before_optimizer_step adds its gradient, optimizer_step its threshold
+        # without the penalty: on_before_optimizer_step adds its gradient, optimizer_step its threshold
+        return ce if self.share == 1 else ce * self.share
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.l1 and self.method == "subgradient":
@@ -132,6 +141,8 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         images, labels = batch
+        if not len(labels):  # the others' share was all of it
+            return
         log_prob = self(images)
         measures = self.held_out[self._part(dataloader_idx)]
         measures.update(log_prob, labels, nll_loss(log_prob, labels))  # type: ignore[operator]  # ModuleDict hides Measures
@@ -176,5 +187,9 @@ class Classifier(LightningModule):
         return str(getattr(self.trainer.datamodule, "curves", PARTS)[dataloader_idx])  # type: ignore[attr-defined]
 
     def _log_epoch(self, values: Mapping[str, torch.Tensor]) -> None:
-        """`step` makes epochs the axis of the curves, so that runs of different batch sizes lie on one another."""
-        self.log_dict({**values, "step": float(self.current_epoch + 1)}, sync_dist=True)
+        """`step` makes epochs the axis of the curves, so that runs of different batch sizes lie on one another.
+
+        The values are those of all devices already; a log that synchronised them again would wait for every device
+        wherever a value is read.
+        """
+        self.log_dict({**values, "step": float(self.current_epoch + 1)})

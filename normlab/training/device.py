@@ -7,23 +7,30 @@ from typing import Any
 
 import torch
 
-__all__ = ["choose_accelerator", "describe_device", "missing_device", "versions"]
+from normlab.settings import Settings
+
+__all__ = ["choose_accelerator", "describe_device", "missing_device", "set_threads", "versions"]
+
+ALL_THREADS = torch.get_num_threads()  # what torch takes by itself, before a run asks for fewer
 
 
 def missing_device(accelerator: str, devices: int) -> str | None:
     """Why this machine cannot give the accelerator that is asked for, in one line; None where it can."""
-    if accelerator != "gpu":
-        return None
-    if not torch.cuda.is_available():
+    if accelerator == "gpu" and not torch.cuda.is_available():
         return "accelerator=gpu, but torch finds no GPU on this machine: use accelerator=cpu or auto"
-    if torch.cuda.device_count() < devices:
-        return f"devices={devices}, but this machine has {torch.cuda.device_count()}"
+    if choose_accelerator(accelerator) == "gpu" and torch.cuda.device_count() < devices:
+        return f"devices={devices}, but this machine has {torch.cuda.device_count()}: use devices=1 or accelerator=cpu"
     return None
 
 
 def choose_accelerator(asked: str) -> str:
     """ "gpu" or "cpu": what auto means on this machine."""
     return "gpu" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def set_threads(settings: Settings) -> None:
+    """The CPU threads of a process: what is asked for, or a process's share of what torch takes by itself."""
+    torch.set_num_threads(settings.threads or max(1, ALL_THREADS // settings.devices))
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:

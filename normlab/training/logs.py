@@ -13,6 +13,7 @@ SOURCES = ("normlab", "lightning.pytorch", "lightning.fabric", "py.warnings")
 
 # Said once a run and of no use to its reader, each for a reason.
 SILENCED = (
+    ".*It is recommended to use .*sync_dist=True.*",  # what is logged is that of all devices already
     ".*does not have many workers.*",  # a batch is one indexing call: workers would only copy it
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own call into torch
     ".*Checkpoint directory .* exists and is not empty.*",  # a run's folder holds its other files too

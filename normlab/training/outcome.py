@@ -78,7 +78,7 @@ def conclude(settings: Settings, folder: Path, trained: Trained) -> Record:
         for part, values in trained.log_prob.items():
             metrics |= _score(part, values, getattr(data, part).labels)
         metrics["weight_norm"] = (
-            sum(float(w.double().square().sum()) for w in penalised(model.net, "conv").values()) ** 0.5
+            sum(float(w.detach().double().square().sum()) for w in penalised(model.net, "conv").values()) ** 0.5
         )
         metrics |= {"penalty": settings.l1 * float(l1_norm(model.penalised).detach()), **sparsity(model.net)}
         test, labels = trained.log_prob["test"], data.test.labels

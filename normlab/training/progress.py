@@ -55,7 +55,7 @@ class ProgressLine(Callback):
         self.progress.update(self.task, completed=trainer.global_step, description=self._where(trainer))
 
     def _tell(self, trainer: Trainer, pl_module: LightningModule) -> str:
-        running = pl_module.running.acc.compute()  # type: ignore[union-attr,operator]  # Classifier's
+        running = pl_module.running.acc_so_far()  # type: ignore[union-attr,operator]  # Classifier's
         held_out = {part: trainer.callback_metrics.get(f"acc/{part}") for part in ("val", "test")}
         parts = [f"train {100 * float(running):.2f} %"]
         parts += [f"{part} {100 * float(acc):.2f} %" for part, acc in held_out.items() if acc is not None]

@@ -30,7 +30,7 @@ def refit(settings: Settings, model: Classifier, data: ImageData) -> tuple[dict[
     keep_zeros(model)
     trainer = Trainer(
         accelerator=choose_accelerator(settings.accelerator),
-        devices=settings.devices,
+        devices=1,
         precision=lightning_precision(settings),  # type: ignore[arg-type]  # one of its words
         max_epochs=settings.refit_epochs,
         gradient_clip_val=settings.gradient_clip,

@@ -1,42 +1,31 @@
 """One run, or an array of runs: settings and folders in, files and records out. Knows Lightning, but no Hydra."""
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
-import torch
 from filelock import FileLock, Timeout
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
-from normlab.data.datamodule import ImageData
 from normlab.data.sources import resolve
 from normlab.errors import BusyError, ConfigError, NormlabError
 from normlab.record import PLAN, Record, read_probes
 from normlab.settings import Settings
 from normlab.training.array import load_array, train_array
-from normlab.training.build import lightning_precision, set_float32_products
-from normlab.training.callbacks import DivergenceStop, EpochTable, Reseed, Speed
-from normlab.training.classifier import Classifier
-from normlab.training.device import choose_accelerator, describe_device, missing_device
+from normlab.training.device import choose_accelerator, missing_device, set_threads
+from normlab.training.fit import train
 from normlab.training.foldable import unfoldable
 from normlab.training.logs import log_to
 from normlab.training.memory import keep_freed_memory
-from normlab.training.outcome import Trained, asked, conclude
-from normlab.training.probes import ProbeTable, probe_callbacks
-from normlab.training.progress import EpochLine, ProgressLine
-from normlab.training.refit import refit
-from normlab.training.saving import Begun, Journal, WholeFile, begun, checkpoints, event_logger
+from normlab.training.outcome import asked
+from normlab.training.progress import EpochLine
+from normlab.training.ranks import check_shares
+from normlab.training.saving import Begun, begun
 from normlab.training.snapshot import SNAPSHOT, Snapshot
-from normlab.training.views import NormViews, show_filters, show_settings
 
 __all__ = ["run", "run_array"]
 
-ALL_THREADS = torch.get_num_threads()  # what torch takes by itself, before a run asks for fewer
 # Written whole, by way of a hidden file.
 RESULTS = ("result.json", "predictions.npz", "support.npz")  # of the end of a run
 GROWING = ("metrics.csv", "probes.csv", "last.ckpt", "best.ckpt")  # from its first epoch on
@@ -144,6 +133,7 @@ def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
             record.save(folder)
         return record
     [data], [model] = load_array([settings])
+    check_shares(settings, data)
     before = None if settings.force else begun(folder, settings.config_hash())
     if isinstance(before, Begun) and settings.probes:
         try:
@@ -158,7 +148,7 @@ def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
         if alone is not None:
             log.info("trained without a CUDA graph: %s", alone)
         try:
-            record = _train(settings, folder, data, model, console, before if isinstance(before, Begun) else None)
+            record = train(settings, folder, data, model, console, before if isinstance(before, Begun) else None)
         except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C and SIGTERM into SystemExit
             _interrupted(settings).save(folder)
             raise KeyboardInterrupt from None
@@ -232,7 +222,7 @@ def _prepare(settings: Settings) -> None:
             raise ConfigError("precision=16-mixed needs a GPU: use precision=bf16-mixed on CPU")
         if settings.precision == "tf32":
             raise ConfigError("precision=tf32 needs a GPU: use precision=32-true on CPU")
-    torch.set_num_threads(settings.threads or ALL_THREADS)
+    set_threads(settings)
     keep_freed_memory()
 
 
@@ -268,91 +258,3 @@ def _interrupted(settings: Settings) -> Record:
 def _failed(settings: Settings, error: Exception) -> Record:
     told = f"{type(error).__name__}: {error}".splitlines()[0]
     return Record(status="failed", error=f"{told} (the traceback is in train.log)", **asked(settings))
-
-
-def _train(
-    settings: Settings, folder: Path, data: ImageData, model: Classifier, console: Console, before: Begun | None
-) -> Record:
-    """By Lightning's loop, from the beginning or from where the run stopped."""
-    logger = event_logger(folder, before.epoch if before else None)
-    table, probes = EpochTable(folder), ProbeTable(folder, logger.experiment)
-    journal = Journal(settings.config_hash(), table, before)
-    if before is None:
-        show_settings(logger.experiment, settings)
-        show_filters(logger.experiment, model.net, 0)
-    else:
-        table.restore(before.rows, logger)
-        if settings.probes:
-            probes.restore(step=before.step, shown=before.epoch)
-        if settings.precision == "64-true":
-            model.double()  # Lightning does so after it has loaded the weights
-    trainer = _trainer(settings, folder, data, console, (logger, table), probes, journal)
-    if before is None or (before.epoch < settings.epochs and table.diverged is None):
-        trainer.fit(model, datamodule=data, ckpt_path=before.file if before else None, weights_only=True)
-    else:  # it stopped between its last epoch and its result
-        model.load_state_dict(torch.load(before.file, map_location="cpu", weights_only=True)["state_dict"])
-        NormViews(logger.experiment).write(model, before.epoch)
-    fitted = time.perf_counter()
-    log_prob = {}
-    if table.diverged is None:
-        batches = trainer.predict(model, datamodule=data) or []
-        log_prob = {part: torch.cat(found) for part, found in zip(data.predicted, batches, strict=True)}
-    trained = Trained(
-        model=model,
-        data=data,
-        logger=logger,
-        table=table,
-        diverged=table.diverged,
-        log_prob=log_prob,
-        device=describe_device(trainer.strategy.root_device),
-        fit_s=journal.fit_s,
-        images_per_s=table.images_per_s(len(data.train)),
-        fitted=fitted,
-    )
-    record = conclude(settings, folder, trained)
-    if journal.resumed:
-        record = replace(record, time={**record.time, "resumed": journal.resumed})
-    if settings.refit_epochs and record.status == "completed":
-        found, seconds = refit(settings, model, data)
-        metrics, times = {**record.metrics, **found}, {**record.time, "refit_s": seconds}
-        record = replace(record, metrics=metrics, time=times)
-    return record
-
-
-def _trainer(
-    settings: Settings,
-    folder: Path,
-    data: ImageData,
-    console: Console,
-    loggers: tuple[TensorBoardLogger, EpochTable],
-    probes: ProbeTable,
-    journal: Journal,
-) -> Trainer:
-    speed = Speed()
-    callbacks: list[Callback] = [
-        Reseed(settings.seed),
-        speed,
-        DivergenceStop(),
-        NormViews(loggers[0].experiment),
-        ProgressLine(settings.slug(), speed, console),
-        *probe_callbacks(settings, data, probes),
-        journal,
-        *checkpoints(folder, data),
-    ]
-    accelerator = choose_accelerator(settings.accelerator)
-    set_float32_products(settings, accelerator)
-    return Trainer(
-        accelerator=accelerator,
-        devices=settings.devices,
-        precision=lightning_precision(settings),  # type: ignore[arg-type]  # one of its words
-        max_epochs=settings.epochs,
-        gradient_clip_val=settings.gradient_clip,
-        deterministic=accelerator == "gpu",  # the same bits twice; on CPU they are anyway
-        logger=[*loggers],
-        callbacks=callbacks,
-        plugins=[WholeFile()],
-        log_every_n_steps=1,  # nothing is logged a step; any larger number warns where an epoch is short
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,  # ProgressLine is ours
-        enable_model_summary=False,
-    )

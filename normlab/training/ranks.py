@@ -1,0 +1,172 @@
+"""One run on several devices: a process a device on this machine, by Lightning's DDP. This process has rank 0."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import distributed
+
+from normlab.data.datamodule import ImageData
+from normlab.errors import ConfigError, NormlabError
+from normlab.settings import Settings
+from normlab.training.device import choose_accelerator
+
+__all__ = ["Rank", "RankError", "Weigh", "as_rank", "check_shares", "ranks"]
+
+PATIENCE = timedelta(minutes=30)  # a process that waits longer for another one gives up
+END = 10.0  # seconds that a process has to end by itself
+
+
+class RankError(NormlabError):
+    """A process that trained along with this one has ended too early."""
+
+
+class Here(LightningEnvironment):
+    """Processes that are there already, on one machine."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self._rank = rank
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    def local_rank(self) -> int:
+        return self._rank
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of the processes of a run.
+
+    Attributes:
+        rank: 0 in the process that was asked, which alone writes. processes: of the run.
+        meeting: a file by which they find each other. backend: of torch.distributed.
+    """
+
+    rank: int
+    processes: int
+    meeting: str
+    backend: str
+
+    @property
+    def environment(self) -> Here:
+        """For Lightning's `Trainer(plugins=…)`."""
+        return Here(self.rank)
+
+
+@contextmanager
+def as_rank(rank: Rank) -> Iterator[None]:
+    """While it is open, this process belongs to the group of the run."""
+    # By a file and the loopback device: nothing listens on a network.
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    if loopback:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+    if rank.backend == "nccl":
+        torch.cuda.set_device(rank.rank)
+    distributed.init_process_group(
+        rank.backend,
+        init_method=Path(rank.meeting).as_uri(),
+        rank=rank.rank,
+        world_size=rank.processes,
+        timeout=PATIENCE,
+    )
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def ranks(settings: Settings, train: Callable[..., None], *args: Any) -> Iterator[Rank]:
+    """Starts the other processes of a run, each of which calls `train(rank, settings, *args)` and has to do the same
+    steps as this one, which has rank 0. They are gone when the context ends.
+
+    Raises `RankError`, in one line, where one of them has failed.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    backend = "nccl" if choose_accelerator(settings.accelerator) == "gpu" else "gloo"
+    with tempfile.TemporaryDirectory(prefix="normlab-") as folder:
+        own, *others = [
+            Rank(rank, settings.devices, str(Path(folder, "meeting")), backend) for rank in range(settings.devices)
+        ]
+        processes, ready = list[BaseProcess](), []
+        try:
+            for other in others:
+                receives, sends = spawn.Pipe(duplex=False)
+                processes.append(spawn.Process(target=_serve, args=(sends, train, other, settings, *args), daemon=True))
+                processes[-1].start()
+                sends.close()  # theirs is open: once it is closed too, they have ended
+                ready.append(receives)
+            for rank, connection in enumerate(ready, 1):
+                try:
+                    connection.recv()
+                except EOFError:
+                    raise RankError(_failed(processes) or f"the process of device {rank} did not begin") from None
+            with as_rank(own):
+                try:
+                    yield own
+                except RuntimeError as error:  # what torch.distributed raises where another process is gone
+                    if found := _failed(processes):
+                        raise RankError(found) from error
+                    raise
+            for process in processes:
+                process.join(END)
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+
+
+def _serve(ready: Connection, train: Callable[..., None], rank: Rank, settings: Settings, *args: Any) -> None:
+    """What a process beside rank 0 does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: rank 0 decides
+    train(lambda: ready.send(None), rank, settings, *args)
+
+
+def _failed(processes: list[BaseProcess]) -> str | None:
+    """Which process has failed, in one line: rank 0 may know of it a moment before it has ended."""
+    ended = wait([process.sentinel for process in processes], END)
+    for rank, process in enumerate(processes, 1):
+        if process.sentinel in ended:
+            process.join(END)  # its files are closed a moment before its exit code is there
+        if process.exitcode:
+            how = f"signal {-process.exitcode}" if process.exitcode < 0 else f"exit code {process.exitcode}"
+            why = "is there enough memory?" if process.exitcode < 0 else "train.log says why"
+            return f"the process of device {rank} ended with {how}: {why}"
+    return None
+
+
+class Weigh(Callback):
+    """Lets every image count the same: DDP takes the mean over processes, whose shares of a batch may differ by one."""
+
+    def __init__(self, data: ImageData) -> None:
+        self.data = data
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        share = len(batch[1]) * self.data.processes / self.data.images_of_step(batch_idx)
+        pl_module.share = share  # type: ignore[assignment]  # Classifier's
+
+
+def check_shares(settings: Settings, data: ImageData) -> None:
+    """Raises `ConfigError` where the last step of an epoch has fewer images than there are devices."""
+    left = data.images_of_step((len(data.train) - 1) // settings.batch_size)
+    if left < settings.devices:
+        raise ConfigError(
+            f"devices={settings.devices}: the last step of an epoch has {left} of {len(data.train)} training images, "
+            "fewer than there are devices: choose another batch_size or train_size"
+        )

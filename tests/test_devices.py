@@ -1,0 +1,252 @@
+"""One run on several devices: the gradients, weights and measures of a single process, every image counted once."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from same_bits import same
+from test_resume import Stop
+
+from normlab.config import load
+from normlab.data.datamodule import Share, share
+from normlab.errors import ConfigError
+from normlab.nets import NORMS
+from normlab.record import Record
+from normlab.settings import Settings
+from normlab.training import run
+from normlab.training.array import load_array
+from normlab.training.callbacks import DivergenceStop, Reseed
+from normlab.training.fit import _fit, _trainer
+from normlab.training.ranks import Rank, Weigh, as_rank, ranks
+
+BASE = ["data=digits", "epochs=2", "accelerator=cpu", "threads=1", "precision=64-true", "l1=1e-3", "lr=0.05"]
+ODD = ["batch_size=21", "train_size=50", "val_size=61"]  # shares of 10 and 11; 30 and 31 validation images
+GHOSTS = ["batch_size=16", "train_size=40", "val_size=1"]  # one validation image: one share of it is empty
+UNSYNCED = ["batch_size=16", "train_size=48", "val_size=0"]
+OWN = {
+    "gbn": [*GHOSTS, "norm.virtual_batch_size=4"],
+    "brn": [*ODD, "norm.begin=1", "norm.r_end=4", "norm.d_end=3"],
+}
+CASES = {norm: [f"norm={norm}", *OWN.get(norm, ODD)] for norm in NORMS if norm != "custom"}
+CASES |= {
+    "unsynced": ["norm=bn", *UNSYNCED],
+    "half": ["norm=bn", "precision=bf16-mixed", *ODD],
+    "no scales": ["norm=bn", "norm.affine=false", *ODD],
+    "standardised": ["norm=bn", "weight_standardization=true", "penalty.method=proximal", *ODD],
+}
+
+
+class Gradients(Callback):
+    """Every step's gradients, as the optimizer meets them, before they are clipped."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, torch.Tensor]] = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        named = pl_module.named_parameters()
+        self.steps.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+
+Fitted = tuple[list[dict[str, torch.Tensor]], dict[str, torch.Tensor], dict[str, torch.Tensor]]
+
+
+def fit(words: list[str], rank: Rank | None = None) -> Fitted:
+    """The gradients of every step, the network in the end, what Lightning has measured in the last epoch."""
+    settings = load(*BASE, *words)
+    [data], [model] = load_array([settings])
+    gradients = Gradients()
+    callbacks = [Reseed(0), DivergenceStop(), gradients, *([Weigh(data)] if rank else [])]
+    trainer = _trainer(settings, callbacks, (), rank)
+    _fit(trainer, settings, data, model, None, rank)
+    return gradients.steps, copy.deepcopy(model.net.state_dict()), dict(trainer.callback_metrics)
+
+
+def on_two(name: str) -> list[str]:
+    return [*CASES[name], "devices=2", f"sync_batchnorm={str(name != 'unsynced').lower()}"]
+
+
+def beside(ready: Callable[[], None], rank: Rank, settings: Settings) -> None:
+    torch.set_num_threads(1)
+    ready()
+    with as_rank(rank):
+        for name in CASES:
+            fit(on_two(name), rank)
+
+
+@pytest.fixture(scope="module")
+def together() -> dict[str, Fitted]:
+    """Every case by two processes, which are started once."""
+    with ranks(load(*BASE, *on_two("bn")), beside) as rank:
+        return {name: fit(on_two(name), rank) for name in CASES}
+
+
+def agree(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], **close: float) -> None:
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value, **close, msg=lambda text, name=name: f"{name}: {text}")
+
+
+TAGS = ("acc/train_running", "ce/train", "penalty/train", "loss/train", "optim/lr")
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("unsynced", "half")])
+def test_two_devices_compute_what_one_does(together: dict[str, Fitted], name: str) -> None:
+    """In float64, so that a sum in another order is no difference; with augmentation, clipping and a penalty."""
+    gradients, weights, measured = fit(CASES[name])
+    got_gradients, got_weights, got = together[name]
+    assert len(got_gradients) == len(gradients) == 2 * 3
+    for step, expected in zip(got_gradients, gradients, strict=True):
+        agree(step, expected, rtol=1e-7, atol=1e-10)
+    agree(got_weights, weights, rtol=1e-7, atol=1e-10)
+    tags = [*TAGS, "acc/val", "ce/val"]
+    agree({t: got[t] for t in tags}, {t: measured[t] for t in tags}, rtol=1e-6, atol=1e-6)  # sums in float32
+
+
+def test_batch_norm_that_is_not_synchronised_is_ghost_batch_norm(together: dict[str, Fitted]) -> None:
+    """Of ghost batches of a device's images, but for the running averages: they are the first device's."""
+    gradients, weights, measured = fit([*UNSYNCED, "norm=gbn", "norm.virtual_batch_size=8"])
+    got_gradients, got_weights, got = together["unsynced"]
+    for step, expected in zip(got_gradients, gradients, strict=True):
+        agree(step, expected, rtol=1e-7, atol=1e-10)
+    averages = [name for name in weights if "running" in name]
+    assert not any(torch.allclose(got_weights[name], weights[name], rtol=1e-3) for name in averages)
+    parameters = [name for name in weights if name not in averages and "tracked" not in name]
+    agree({n: got_weights[n] for n in parameters}, {n: weights[n] for n in parameters}, rtol=1e-7, atol=1e-10)
+    agree({t: got[t] for t in TAGS}, {t: measured[t] for t in TAGS}, rtol=1e-6, atol=1e-6)
+
+
+def test_half_precision(together: dict[str, Fitted]) -> None:
+    """The first step: as near as eight bits of mantissa let it be, where other statistics would be far."""
+    both = [fit(CASES["half"]), together["half"]]
+    expected, got = (torch.cat([values.flatten() for values in fitted[0][0].values()]) for fitted in both)
+    assert (got - expected).norm() < 0.1 * expected.norm()
+
+
+WHOLE = ["data=digits", "epochs=2", "accelerator=cpu", "threads=1", "precision=64-true", "norm=bn", "dropout=0.1"]
+WHOLE += ["batch_size=32", "train_size=101", "val_size=61", "devices=2", "l1=1e-2", "penalty.method=proximal"]
+WHOLE += ["refit_epochs=1", "probes=[statistics]"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run; dropout masks are drawn by each device for its own images."""
+    folder = tmp_path_factory.mktemp("devices") / "whole"
+    run(load(*WHOLE), folder)
+    return folder
+
+
+def test_a_run_on_two_devices_leaves_what_a_run_leaves(whole: Path, tmp_path: Path) -> None:
+    one = run(load(*WHOLE, "devices=1"), tmp_path)
+    record = Record.load(whole)
+    assert (record.status, record.device["devices"]) == ("completed", 2)
+    assert "devices" not in one.device
+    assert record.metrics.keys() == one.metrics.keys()
+    assert record.metrics["test_acc"] == pytest.approx(one.metrics["test_acc"], abs=0.2), "other masks, one task"
+    names = [sorted(file.name.partition("tfevents")[0] for file in place.iterdir()) for place in (whole, tmp_path)]
+    assert names[0] == names[1]
+    assert "WARNING" not in (whole / "train.log").read_text()
+
+
+def test_stopped_on_two_devices_it_ends_as_if_it_had_not_been(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        Stop(patch, 4 + 2)  # in the second epoch, on the first device
+        with pytest.raises(KeyboardInterrupt):
+            run(load(*WHOLE), tmp_path)
+    assert Record.load(tmp_path).status == "interrupted"
+    assert run(load(*WHOLE), tmp_path).time["resumed"] == 1
+    same(tmp_path, whole)
+
+
+DIES = """
+import os, signal, torch
+from torch import nn
+
+class Dies(nn.InstanceNorm2d):
+    def forward(self, x):
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() == 1:
+            {how}
+        return super().forward(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "ended with signal 9: is there enough memory?"),
+        ("raise ValueError('not here')", "ended with exit code 1: train.log says why"),
+    ],
+    ids=["killed", "raises"],
+)
+def test_a_process_that_dies_is_a_reason_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, told: str
+) -> None:
+    module = f"dies_{len(how)}"
+    (tmp_path / f"{module}.py").write_text(DIES.format(how=how))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = load(*WHOLE, "norm=custom", f"norm.target={module}:Dies", "sync_batchnorm=false")
+    record = run(settings, tmp_path / "run")
+    assert record.status == "failed"
+    assert record.error is not None
+    assert f"the process of device 1 {told}" in record.error
+    assert ("ValueError: not here" in (tmp_path / "run/train.log").read_text()) == ("raise" in how)
+    assert not torch.distributed.is_initialized()
+
+
+def test_what_this_process_raises_is_told_and_not_blamed_on_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        Stop(patch, 2, OSError("the disk is gone"))
+        record = run(load(*WHOLE), tmp_path)
+    assert (record.status, record.error) == ("failed", "OSError: the disk is gone (the traceback is in train.log)")
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["devices=64", "batch_size=32"], "devices=64: no more than the 32 images of a batch"),
+        (
+            ["devices=2", "norm=custom", "norm.target=a:B"],
+            "norm=custom cannot be synchronised; with sync_batchnorm=false",
+        ),
+        (["devices=2", "probes=[layers,statistics]"], "devices=2: probes=[layers] needs a network on one device"),
+        (["sync_batchnorm=false"], "sync_batchnorm=false goes with devices=2 or more"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_is_refused(words: list[str], told: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(*words)
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_last_step_that_leaves_a_device_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the last step of an epoch has 1 of 97 training images"):
+        run(load(*WHOLE, "train_size=97"), tmp_path)
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_synchronised_is_the_default_and_changes_no_older_hash() -> None:
+    usual = load("norm=bn")
+    assert "sync_batchnorm" not in usual.identity()
+    two = load("norm=bn", "devices=2")
+    assert len({each.config_hash() for each in (usual, two, load("norm=bn", "devices=2", "sync_batchnorm=false"))}) == 3
+    assert "devices_2" in two.slug()
+
+
+@pytest.mark.parametrize("processes", [2, 3, 8])
+@pytest.mark.parametrize("images", [1, 2, 7, 40])
+def test_every_image_is_in_exactly_one_share(images: int, processes: int) -> None:
+    loaders = [list(Share(range(images), 6, rank, processes)) for rank in range(processes)]  # type: ignore[arg-type]
+    assert len({len(batches) for batches in loaders}) == 1, "all take the same number of steps"
+    assert [index for batches in zip(*loaders, strict=True) for batch in batches for index in batch] == [*range(images)]
+    sizes = [[*range(images)][share(images, rank, processes)] for rank in range(processes)]
+    assert max(map(len, sizes)) - min(map(len, sizes)) <= 1
