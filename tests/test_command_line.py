@@ -235,12 +235,13 @@ def test_a_folder_with_another_configuration_is_refused_and_left_alone(train: Co
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == written
 
 
-@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]], ids=["one run", "a sweep"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_command_and_is_recorded(
-    train: Command, tmp_path: Path, number: int, sweep: list[str]
-) -> None:
-    command = [sys.executable, "-m", "normlab.train", "data=digits", "epochs=500", "threads=1", *sweep]
+SIGNALS = [(number, sweep) for number in (signal.SIGINT, signal.SIGTERM) for sweep in ("", "-m seed=0,1")]
+SIGNALS += [(signal.SIGTERM, "devices=2 accelerator=cpu")]
+
+
+@pytest.mark.parametrize(("number", "words"), SIGNALS)
+def test_a_signal_ends_the_command_and_is_recorded(train: Command, tmp_path: Path, number: int, words: str) -> None:
+    command = [sys.executable, "-m", "normlab.train", "data=digits", "epochs=500", "threads=1", *words.split()]
     # A shell that runs the tests in the background lets its children ignore Ctrl-C.
     listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

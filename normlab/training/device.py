@@ -18,7 +18,7 @@ def missing_device(accelerator: str, devices: int) -> str | None:
     """Why this machine cannot give the accelerator that is asked for, in one line; None where it can."""
     if accelerator == "gpu" and not torch.cuda.is_available():
         return "accelerator=gpu, but torch finds no GPU on this machine: use accelerator=cpu or auto"
-    if choose_accelerator(accelerator) == "gpu" and torch.cuda.device_count() < devices:
+    if devices > 1 and choose_accelerator(accelerator) == "gpu" and torch.cuda.device_count() < devices:
         return f"devices={devices}, but this machine has {torch.cuda.device_count()}: use devices=1 or accelerator=cpu"
     return None
 

@@ -27,7 +27,7 @@ from normlab.training.memory import keep_freed_memory
 from normlab.training.outcome import Trained, conclude
 from normlab.training.probes import ProbeTable, probe_callbacks
 from normlab.training.progress import ProgressLine
-from normlab.training.ranks import Rank, Weigh, as_rank, ranks
+from normlab.training.ranks import Here, Rank, Stops, Weigh, as_rank, ranks
 from normlab.training.refit import refit
 from normlab.training.saving import Begun, Journal, WholeFile, checkpoints, event_logger
 from normlab.training.views import NormViews, show_filters, show_settings
@@ -67,7 +67,7 @@ def train(
             _fit(one, settings, data, model, before)
         else:
             with ranks(settings, _beside, folder, before) as rank:
-                several = _trainer(settings, [*callbacks, Weigh(data)], (logger, table), rank)
+                several = _trainer(settings, [*callbacks, Weigh(data), Stops()], (logger, table), rank)
                 _fit(several, settings, data, model, before, rank)
             synchronise(model.net, False)
             data.rank, data.processes = 0, 1
@@ -110,7 +110,14 @@ def _beside(ready: Callable[[], None], rank: Rank, settings: Settings, folder: P
     with log_to(folder / "train.log") as log:
         try:
             [data], [model] = load_array([settings])
-            callbacks = [Reseed(settings.seed), Speed(), DivergenceStop(), *checkpoints(folder, data), Weigh(data)]
+            callbacks = [
+                Reseed(settings.seed),
+                Speed(),
+                DivergenceStop(),
+                *checkpoints(folder, data),
+                Weigh(data),
+                Stops(),
+            ]
             ready()
             with as_rank(rank):
                 _fit(_trainer(settings, callbacks, (), rank), settings, data, model, before, rank)
@@ -161,7 +168,7 @@ def _trainer(
         deterministic=accelerator == "gpu",  # the same bits twice; on CPU they are anyway
         logger=[*loggers],
         callbacks=callbacks,
-        plugins=[WholeFile(), *([rank.environment] if rank else [])],
+        plugins=[WholeFile(), Here(rank.rank if rank else 0)],
         log_every_n_steps=1,  # nothing is logged a step; any larger number warns where an epoch is short
         num_sanity_val_steps=0,
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),

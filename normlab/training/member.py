@@ -20,6 +20,7 @@ from normlab.settings import Settings
 from normlab.training.build import lightning_precision
 from normlab.training.callbacks import EpochTable
 from normlab.training.classifier import Classifier
+from normlab.training.ranks import Here
 from normlab.training.saving import Journal, WholeFile, checkpoints, event_logger
 from normlab.training.snapshot import Progress
 from normlab.training.views import NormViews, show_filters, show_settings
@@ -60,7 +61,7 @@ class Member:
             deterministic=accelerator == "gpu",  # torch's switch for the whole process: the same bits twice
             logger=[self.logger, self.table],
             callbacks=[self.journal, *checkpoints(folder, data)],
-            plugins=[WholeFile()],
+            plugins=[WholeFile(), Here()],
             enable_progress_bar=False,
             enable_model_summary=False,
         )

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from normlab.errors import ConfigError, NormlabError
 from normlab.settings import Settings
 from normlab.training.device import choose_accelerator
 
-__all__ = ["Rank", "RankError", "Weigh", "as_rank", "check_shares", "ranks"]
+__all__ = ["Here", "Rank", "RankError", "Stops", "Weigh", "as_rank", "check_shares", "ranks"]
 
 PATIENCE = timedelta(minutes=30)  # a process that waits longer for another one gives up
 END = 10.0  # seconds that a process has to end by itself
@@ -35,9 +36,10 @@ class RankError(NormlabError):
 
 
 class Here(LightningEnvironment):
-    """Processes that are there already, on one machine."""
+    """Processes that are there already, on one machine; inside of a SLURM job too, whose processes and signals
+    Lightning would take for its own."""
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int = 0) -> None:
         super().__init__()
         self._rank = rank
 
@@ -62,11 +64,6 @@ class Rank:
     processes: int
     meeting: str
     backend: str
-
-    @property
-    def environment(self) -> Here:
-        """For Lightning's `Trainer(plugins=…)`."""
-        return Here(self.rank)
 
 
 @contextmanager
@@ -134,7 +131,8 @@ def ranks(settings: Settings, train: Callable[..., None], *args: Any) -> Iterato
 
 def _serve(ready: Connection, train: Callable[..., None], rank: Rank, settings: Settings, *args: Any) -> None:
     """What a process beside rank 0 does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: rank 0 decides
+    for stop in (signal.SIGINT, signal.SIGTERM):  # they may reach all processes: rank 0 decides
+        signal.signal(stop, signal.SIG_IGN)
     train(lambda: ready.send(None), rank, settings, *args)
 
 
@@ -149,6 +147,18 @@ def _failed(processes: list[BaseProcess]) -> str | None:
             why = "is there enough memory?" if process.exitcode < 0 else "train.log says why"
             return f"the process of device {rank} ended with {how}: {why}"
     return None
+
+
+class Stops(Callback):
+    """Lets SIGTERM do what it did before Lightning took it over: its handler waits for the other processes, which may
+    be in the middle of something that all do together."""
+
+    def __init__(self) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.handler)
 
 
 class Weigh(Callback):

@@ -12,6 +12,7 @@ from normlab.training.build import lightning_precision
 from normlab.training.callbacks import Reseed
 from normlab.training.classifier import Classifier
 from normlab.training.device import choose_accelerator
+from normlab.training.ranks import Here
 
 __all__ = ["keep_zeros", "refit"]
 
@@ -35,6 +36,7 @@ def refit(settings: Settings, model: Classifier, data: ImageData) -> tuple[dict[
         max_epochs=settings.refit_epochs,
         gradient_clip_val=settings.gradient_clip,
         logger=False,
+        plugins=[Here()],
         callbacks=[Reseed(settings.seed)],
         enable_checkpointing=False,
         enable_progress_bar=False,
