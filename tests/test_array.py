@@ -299,7 +299,6 @@ def test_on_a_gpu_a_single_run_is_an_array_of_one(tmp_path: Path, monkeypatch: p
 
     module = sys.modules["normlab.training.run"]
     monkeypatch.setattr(module, "choose_accelerator", lambda _: "gpu")
-    monkeypatch.setattr(module, "set_float32_products", lambda *_: None)
     record = run(quick("seed=4"), tmp_path / "engine")
     assert record.status == "completed"
     assert record.device["array"] == 1
