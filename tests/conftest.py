@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 
 from normlab.config import load
 from normlab.record import Record
@@ -21,6 +22,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("mnist"):
                 item.add_marker(pytest.mark.skip(reason="NORMLAB_DATA is not set"))
+
+
+def pytest_unconfigure() -> None:
+    warm.end()
 
 
 @pytest.fixture

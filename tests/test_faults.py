@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from same_bits import curves, same
+from warm import python_m
 
 from normlab.config import Job, load, plan
 from normlab.progress import settled
@@ -52,14 +53,15 @@ def stop_in_epoch(number: int, monkeypatch: pytest.MonkeyPatch, settings: Settin
 
 def train(*words: str, place: Path, limit: int | None = None) -> subprocess.CompletedProcess[str]:
     """The command line, in a process that can write files of so many bytes at most."""
+    command = ["normlab.train", *BASE, *words, f"log_dir={place}"]
+    if limit is None:
+        return python_m(*command)
 
     def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit or 0, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
-    return subprocess.run(
-        [sys.executable, "-m", "normlab.train", *BASE, *words, f"log_dir={place}"],
-        text=True, capture_output=True, timeout=300, preexec_fn=small_files if limit else None,
-    )  # fmt: skip
+    command = [sys.executable, "-m", *command]
+    return subprocess.run(command, text=True, capture_output=True, timeout=300, preexec_fn=small_files)
 
 
 def one_line(told: str, *words: str) -> None:
