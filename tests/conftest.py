@@ -1,6 +1,7 @@
 """What every test shares: one thread, a data folder of its own, no network."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_unconfigure() -> None:
     warm.end()
+
+
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Runs in this process draw no pictures for TensorBoard: they take a small run longer than training."""
+    import normlab.training  # noqa: F401  # torch and Lightning, which half of the tests do without
+
+    for name in [name for name in sys.modules if name.startswith("normlab.training.")]:
+        for function in {"show_filters", "show_result"} & vars(sys.modules[name]).keys():  # wherever it is used
+            patch.setattr(sys.modules[name], function, lambda *_, **__: None)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at no picture: test_tensorboard.py and some of test_resume.py and test_faults.py do."""
+    draw_nothing(monkeypatch)
 
 
 @pytest.fixture

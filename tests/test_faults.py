@@ -84,6 +84,7 @@ def full(file_name: str, calls: int = 1) -> Callable[[Path, bytes], None]:
     return write
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_disk_full_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The epoch before stands; with room again the run goes on from it."""
     settings = settings_of()
@@ -109,6 +110,7 @@ def test_disk_full_from_the_start(tmp_path: Path) -> None:
     assert Record.load(folder).status == "failed"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_disk_full_while_a_result_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,6 +165,7 @@ def test_an_altered_mnist_file(tmp_path: Path) -> None:
     assert not list((tmp_path / "logs").rglob("result.json"))
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("damage", ["cut short", "noise", "empty", "another configuration", "code"])
 def test_a_checkpoint_that_cannot_be_gone_on_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, capsys: pytest.CaptureFixture[str]
@@ -204,6 +207,7 @@ class Runs:
         return Path.touch, (self.file,)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("damage", [b"", b'{"schema": 1, "status": "comp', b"\x00\xff"])
 def test_a_damaged_result(tmp_path: Path, damage: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     """Training says so and does the run again, the others stand; the report names the file."""
@@ -223,6 +227,7 @@ def test_a_damaged_result(tmp_path: Path, damage: bytes, capsys: pytest.CaptureF
     assert (second / "result.json").stat().st_mtime_ns == standing
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_metrics_file_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that goes on takes its rows from the checkpoint."""
     settings = settings_of()
@@ -234,6 +239,7 @@ def test_a_metrics_file_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert curves(tmp_path / "stopped") == curves(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_studies_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What would write over another configuration's result is refused; what fits beside it is done."""
     from normlab.train import main
