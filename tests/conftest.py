@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,17 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MNIST = os.environ.get("NORMLAB_DATA")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests stay in files where they can: each of pytest's processes makes what a file's tests share for itself."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None  # load: with -n alone
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:  # long tests first, or one process waits for the other's at the end
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if not MNIST:
         for item in items:
             if item.get_closest_marker("mnist"):
