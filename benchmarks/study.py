@@ -86,8 +86,8 @@ class Bench:
 
     def measure(self, repetition: int, cell: Cell) -> None:
         if cell.arm == "R0" and (cell.norm, cell.batch) not in self.workers:
-            tried = {n: together([self._plain(cell, n)])[0] for n in (WORKERS[:1] if self.quick else WORKERS)}
-            self.workers[cell.norm, cell.batch] = max(tried, key=lambda n: tried[n])
+            tried = {n: 0.0 if self.quick else together([self._plain(cell, n)])[0] for n in WORKERS}
+            self.workers[cell.norm, cell.batch] = max(tried, key=lambda n: tried[n])  # quick: the first
         found, startup = together(self._commands(cell))
         processes = len(self._commands(cell))
         measured = Measurement(repetition, *cell, processes, round(found, 1), round(startup, 2))

@@ -1,10 +1,13 @@
 """What every test shares: one thread, a data folder of its own, no network."""
 
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import warm
 
 from normlab.config import load
 from normlab.record import Record
@@ -16,11 +19,40 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MNIST = os.environ.get("NORMLAB_DATA")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests stay in files where they can: each of pytest's processes makes what a file's tests share for itself."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None  # load: with -n alone
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:  # long tests first, or one process waits for the other's at the end
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if not MNIST:
         for item in items:
             if item.get_closest_marker("mnist"):
                 item.add_marker(pytest.mark.skip(reason="NORMLAB_DATA is not set"))
+
+
+def pytest_unconfigure() -> None:
+    warm.end()
+
+
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Runs in this process draw no pictures for TensorBoard: they take a small run longer than training."""
+    import normlab.training  # noqa: F401  # torch and Lightning, which half of the tests do without
+
+    for name in [name for name in sys.modules if name.startswith("normlab.training.")]:
+        for function in {"show_filters", "show_result"} & vars(sys.modules[name]).keys():  # wherever it is used
+            patch.setattr(sys.modules[name], function, lambda *_, **__: None)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at no picture: test_tensorboard.py and some of test_resume.py and test_faults.py do."""
+    draw_nothing(monkeypatch)
 
 
 @pytest.fixture

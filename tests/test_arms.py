@@ -1,13 +1,12 @@
 """A sweep in which one arm is a layer of the user's own: what goes to that arm alone, and what Hydra makes of it."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from warm import python_m
 
 from hydra_plugins.normlab_arms import ArmsSweeper
 from normlab.arms import arms, mixed_sweep
@@ -133,9 +132,7 @@ def test_one_command_one_folder(
     (tmp_path / "own_scale.py").write_text(LAYER)
     words = ["study=custom_layer_quick", "norm=bn,custom", "norm.target=own_scale:Scale", "seed=0"]
     words += ["norm.options={start: 0.5}", "epochs=1", "train_size=256", "hydra/launcher=basic"]
-    command = [sys.executable, "-m", "normlab.train", *words]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    done = python_m("normlab.train", *words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
     assert done.returncode == 0, done.stderr
     assert "normlab.report lightning_logs/custom_layer_quick\n" in done.stdout
     records = [

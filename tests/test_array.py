@@ -197,6 +197,7 @@ def quick(*words: str) -> Settings:
     return load("data=digits", "norm=gn", "epochs=1", "batch_size=256", "threads=1", *words)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_diverges_is_recorded_and_touches_nobody(tmp_path: Path) -> None:
     calm = [quick(f"seed={seed}", "epochs=2") for seed in (0, 1, 2)]
     wild = [calm[0], quick("seed=1", "lr=1e30", "gradient_clip=null", "epochs=2"), calm[2]]
@@ -211,6 +212,7 @@ def test_a_run_that_diverges_is_recorded_and_touches_nobody(tmp_path: Path) -> N
         assert got[index].metrics == expected[index].metrics
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_run_is_left_as_it_is_and_a_busy_one_to_its_process(tmp_path: Path) -> None:
     settings, folders = [quick(f"seed={seed}") for seed in range(4)], [tmp_path / str(seed) for seed in range(4)]
     first = run(settings[0], folders[0])
@@ -233,6 +235,7 @@ def test_a_stop_from_outside_leaves_all_of_them_interrupted(tmp_path: Path, monk
     assert [Record.load(tmp_path / name).status for name in ("0", "1")] == ["interrupted", "interrupted"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_recorded_before_a_stop_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import normlab.training.array as module
 
@@ -250,6 +253,7 @@ def test_what_was_recorded_before_a_stop_is_kept(tmp_path: Path, monkeypatch: py
     assert [Record.load(tmp_path / name).status for name in ("0", "1")] == ["completed", "interrupted"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_failure_leaves_the_runs_to_be_done_singly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failed(self: Engine) -> None:
         raise RuntimeError("no memory")
@@ -271,6 +275,7 @@ def test_what_a_user_can_mend_is_said_before_a_file_is_touched(tmp_path: Path) -
     assert not (tmp_path / "0/train.log").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_same_array_gets_the_same_bits(tmp_path: Path) -> None:
     settings = [quick(f"seed={seed}", "batch_size=8", "dropout=0.2") for seed in range(3)]
     torch.manual_seed(7)  # whatever was drawn before must not matter
@@ -293,6 +298,7 @@ def test_learning_rates_are_the_schedules(tmp_path: Path) -> None:
     assert set(member_module.learning_rates(quick("schedule=constant"), 7)) == {0.1}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_on_a_gpu_a_single_run_is_an_array_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As far as a CPU can show it: the run takes the engine's way, and says so in its device."""
     import sys
@@ -317,6 +323,7 @@ def test_on_a_gpu_a_single_run_is_an_array_of_one(tmp_path: Path, monkeypatch: p
     assert dataclasses.replace(record) == Record.load(tmp_path / "failed")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_accuracies_of_arrays_and_single_runs_agree_over_seeds(tmp_path: Path) -> None:
     """In float32, where trajectories part: TOST bounds the mean difference; docs/equivalence.md has more seeds."""

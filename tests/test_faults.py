@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from same_bits import curves, same
+from warm import python_m
 
 from normlab.config import Job, load, plan
 from normlab.progress import settled
@@ -52,14 +53,15 @@ def stop_in_epoch(number: int, monkeypatch: pytest.MonkeyPatch, settings: Settin
 
 def train(*words: str, place: Path, limit: int | None = None) -> subprocess.CompletedProcess[str]:
     """The command line, in a process that can write files of so many bytes at most."""
+    command = ["normlab.train", *BASE, *words, f"log_dir={place}"]
+    if limit is None:
+        return python_m(*command)
 
     def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit or 0, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
-    return subprocess.run(
-        [sys.executable, "-m", "normlab.train", *BASE, *words, f"log_dir={place}"],
-        text=True, capture_output=True, timeout=300, preexec_fn=small_files if limit else None,
-    )  # fmt: skip
+    command = [sys.executable, "-m", *command]
+    return subprocess.run(command, text=True, capture_output=True, timeout=300, preexec_fn=small_files)
 
 
 def one_line(told: str, *words: str) -> None:
@@ -82,6 +84,7 @@ def full(file_name: str, calls: int = 1) -> Callable[[Path, bytes], None]:
     return write
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_disk_full_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The epoch before stands; with room again the run goes on from it."""
     settings = settings_of()
@@ -107,6 +110,7 @@ def test_disk_full_from_the_start(tmp_path: Path) -> None:
     assert Record.load(folder).status == "failed"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_disk_full_while_a_result_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +165,7 @@ def test_an_altered_mnist_file(tmp_path: Path) -> None:
     assert not list((tmp_path / "logs").rglob("result.json"))
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("damage", ["cut short", "noise", "empty", "another configuration", "code"])
 def test_a_checkpoint_that_cannot_be_gone_on_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, capsys: pytest.CaptureFixture[str]
@@ -202,6 +207,7 @@ class Runs:
         return Path.touch, (self.file,)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("damage", [b"", b'{"schema": 1, "status": "comp', b"\x00\xff"])
 def test_a_damaged_result(tmp_path: Path, damage: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     """Training says so and does the run again, the others stand; the report names the file."""
@@ -221,6 +227,7 @@ def test_a_damaged_result(tmp_path: Path, damage: bytes, capsys: pytest.CaptureF
     assert (second / "result.json").stat().st_mtime_ns == standing
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_metrics_file_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that goes on takes its rows from the checkpoint."""
     settings = settings_of()
@@ -232,6 +239,7 @@ def test_a_metrics_file_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert curves(tmp_path / "stopped") == curves(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_studies_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What would write over another configuration's result is refused; what fits beside it is done."""
     from normlab.train import main

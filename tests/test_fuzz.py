@@ -239,6 +239,7 @@ def test_any_bytes_as_a_checkpoint_are_a_reason_in_one_line(
     assert len(found.splitlines()) == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", ["result.json", "last.ckpt", "metrics.csv", "probes.csv"])
 def test_training_goes_over_any_bytes(tmp_path: Path, name: str) -> None:
     """What a stranger left in a run's folder does not stop the run."""
@@ -250,6 +251,7 @@ def test_training_goes_over_any_bytes(tmp_path: Path, name: str) -> None:
         assert run(asked, tmp_path).status == "completed"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_checkpoint_that_is_whole_is_gone_on_from(tmp_path: Path) -> None:
     """The control of the tests above."""
     asked = load("data=digits", "norm=none", "epochs=1", "train_size=64", "val_size=0", "threads=1")

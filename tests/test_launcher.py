@@ -3,10 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm import python_m
 
 from normlab.config import load
 from normlab.errors import ConfigError
@@ -79,17 +79,9 @@ def layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def sweep(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "normlab.train", "-m", "hydra/launcher=array", "data=digits", "epochs=1"]
-    command += ["batch_size=256", *words]
+    command = ["normlab.train", "-m", "hydra/launcher=array", "data=digits", "epochs=1", "batch_size=256", *words]
     path = os.pathsep.join([str(REPOSITORY), str(folder)])
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": path} | environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
+    return python_m(*command, cwd=folder, env=os.environ | {"PYTHONPATH": path} | environment, timeout=400)
 
 
 def records(folder: Path) -> dict[str, Record]:
@@ -113,10 +105,7 @@ def test_a_sweep_by_arrays(tmp_path: Path) -> None:
     again = sweep(tmp_path, *words)
     assert again.returncode == 0
     assert "(8 stood finished, skipped)" in again.stdout
-    report = subprocess.run(
-        [sys.executable, "-m", "normlab.report", str(folders[0].parent), "--no-figures"],
-        cwd=REPOSITORY, capture_output=True, text=True,
-    )  # fmt: skip
+    report = python_m("normlab.report", str(folders[0].parent), "--no-figures", cwd=REPOSITORY)
     assert report.returncode == 0, report.stderr
 
 

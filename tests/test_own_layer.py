@@ -122,6 +122,7 @@ def test_a_layer_of_an_installed_package_serves_unchanged(target: str, options: 
     assert unfoldable(load("norm=custom", f"norm.target={target}", f"norm.options={options}")) is None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_it_trains_alone_as_in_an_array(tmp_path: Path) -> None:
     words = ["norm=custom", "norm.target=torchvision.models.convnext:LayerNorm2d", "data=digits", "epochs=1"]
     words += ["train_size=128", "batch_size=64", "threads=1", "precision=64-true"]

@@ -43,6 +43,7 @@ def values(rows: list[ProbeRow], name: str, step: int) -> dict[tuple[str, str], 
     return {(layer, what): value for _, at, which, layer, what, value in rows if (which, at) == (name, step)}
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "overrides",
     [["norm=bn", *PLAIN], ["norm=brn", "norm.begin=0", "norm.r_end=3", "norm.d_end=3", "l1=1e-3"]],

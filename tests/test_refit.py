@@ -39,6 +39,7 @@ def test_zeros_stay_and_the_rest_moves() -> None:
             assert (parameter != before[name])[~zero].any(), name
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_with_a_refit(tmp_path: Path) -> None:
     plain = run(load(*WORDS), tmp_path / "plain")
     refitted = run(load(*WORDS, "refit_epochs=2"), tmp_path / "refit")
@@ -59,6 +60,7 @@ def test_a_run_with_a_refit(tmp_path: Path) -> None:
     assert support.sum() == pytest.approx(conv * 7466 + (1 - (plain.metrics["zero_scales"] or 0)) * 74)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_support_is_the_same_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[np.ndarray]] = []
     keep = module.keep_zeros

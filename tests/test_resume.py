@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import draw_nothing
 from same_bits import curves, same
 
 from normlab.config import load
@@ -48,6 +49,7 @@ def stopped_and_resumed(settings: Settings, folder: Path, monkeypatch: pytest.Mo
     return run(settings, folder)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("words", [["l1=0"], ["l1=1e-2", "penalty.method=proximal"]], ids=["plain", "l1"])
 @pytest.mark.parametrize("norm", [name for name in NORMS if name != "custom"])
 def test_a_stopped_run_ends_as_if_it_had_not_been(
@@ -73,6 +75,7 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path: Path, monkeypatch: pytes
     assert "goes on after epoch 2 of 3" in log
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "words",
     [
@@ -122,6 +125,17 @@ def stop_array(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, calls: in
     monkeypatch.setattr(where, name, stopping)
 
 
+@pytest.fixture(scope="module")
+def whole_array(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Settings], list[Path]]:
+    """An array that nobody has stopped, without pictures."""
+    settings = array_of("norm=bn")
+    whole = folders(tmp_path_factory.mktemp("whole"), settings)
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        run_array(settings, whole)
+    return settings, whole
+
+
 @pytest.mark.parametrize(
     ("where", "name", "calls"),
     [
@@ -134,13 +148,17 @@ def stop_array(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, calls: in
     ],
     ids=["first epoch", "second epoch", "between runs", "between files", "before the snapshot", "between results"],
 )
-@pytest.mark.parametrize("norm", ["bn"])
+@pytest.mark.usefixtures("undrawn")
 def test_a_stopped_array_ends_as_if_it_had_not_been(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, norm: str, where: Any, name: str, calls: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    whole_array: tuple[list[Settings], list[Path]],
+    where: Any,
+    name: str,
+    calls: int,
 ) -> None:
-    settings = array_of(f"norm={norm}")
-    whole, stopped = folders(tmp_path / "whole", settings), folders(tmp_path / "stopped", settings)
-    run_array(settings, whole)
+    settings, whole = whole_array
+    stopped = folders(tmp_path, settings)
     with monkeypatch.context() as patch:
         stop_array(patch, where, name, calls)
         with pytest.raises(KeyboardInterrupt):
@@ -152,6 +170,7 @@ def test_a_stopped_array_ends_as_if_it_had_not_been(
         assert not (a / "array.ckpt").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("norm", [name for name in NORMS if name != "custom"])
 def test_arrays_of_every_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, norm: str) -> None:
     settings = array_of(f"norm={norm}", "epochs=2")[::2]  # without L1 and with it

@@ -92,6 +92,7 @@ class Layer(nn.BatchNorm2d):
 """
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_no_file_names_the_code_that_a_probe_runs(
     tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

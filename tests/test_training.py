@@ -25,6 +25,7 @@ def weights(folder: Path, checkpoint: str = "last.ckpt") -> dict[str, torch.Tens
     return torch.load(folder / checkpoint, weights_only=True)["state_dict"]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -57,6 +58,7 @@ def test_training_is_what_a_plain_loop_computes(tmp_path: Path, overrides: list[
         )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_same_question_gets_the_same_bits(tmp_path: Path, quick: Settings) -> None:
     torch.manual_seed(7)  # whatever was drawn before must not matter
     first = run(quick, tmp_path / "a")
@@ -70,6 +72,7 @@ def test_the_same_question_gets_the_same_bits(tmp_path: Path, quick: Settings) -
     assert other.metrics["train_ce"] != first.metrics["train_ce"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_of_one_seed_start_alike_whatever_the_norm(tmp_path: Path) -> None:
     """A step so small that it changes nothing leaves the initial weights to be compared."""
     starts = []
@@ -147,6 +150,7 @@ def test_reported_numbers_are_those_of_the_checkpoint(finished: tuple[Path, Reco
     assert record.metrics["penalty"] == pytest.approx(penalty, rel=1e-5)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_best_is_chosen_by_validation_alone(finished: tuple[Path, Record], tmp_path: Path, quick: Settings) -> None:
     folder, _ = finished
     table = rows(folder)
@@ -159,6 +163,7 @@ def test_best_is_chosen_by_validation_alone(finished: tuple[Path, Record], tmp_p
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_run_is_returned_as_it_stands(tmp_path: Path, quick: Settings) -> None:
     first = run(quick, tmp_path)
     written = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
@@ -182,6 +187,7 @@ def test_a_loss_that_is_not_finite_is_recorded_as_diverged(tmp_path: Path, quick
     assert Record.load(tmp_path) == record
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_failure_is_recorded_with_its_traceback(
     tmp_path: Path, quick: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +202,7 @@ def test_a_failure_is_recorded_with_its_traceback(
     assert run(quick, tmp_path).status == "completed", "a failed run is done again"
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_a_stop_from_outside_is_recorded_as_interrupted(
     tmp_path: Path, quick: Settings, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
@@ -225,6 +232,7 @@ def test_a_precision_that_the_cpu_lacks_is_refused(tmp_path: Path, quick: Settin
         run(quick.model_copy(update={"precision": "16-mixed"}), tmp_path)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_proximal_l1_leaves_exact_zeros_and_subgradient_does_not(tmp_path: Path, quick: Settings) -> None:
     zeros = {}
     for method in ("subgradient", "proximal"):
@@ -248,6 +256,7 @@ def test_outputs_that_are_not_finite_are_no_result(
     assert not (tmp_path / "predictions.npz").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_cannot_start_leaves_a_finished_run_alone(tmp_path: Path, quick: Settings) -> None:
     run(quick, tmp_path)
     written = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
@@ -269,6 +278,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path, quick: Setting
     assert [file.name for file in tmp_path.iterdir()] == [".lock"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_read_says_what_every_run_had(tmp_path: Path, quick: Settings) -> None:
     """A setting in which one run departs from the default is a column for all of them, NaN for none."""
     for dropout in (0.0, 0.1):

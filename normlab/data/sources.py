@@ -13,6 +13,7 @@ of which has the right checksum, since all three sets use the same file names.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 
@@ -266,6 +267,7 @@ def _mirrors(data: Published) -> Sequence[str]:
     return mirrors
 
 
+@cache  # a sixth of a second, and runs only read them
 def _digits() -> Images:
     """scikit-learn's copy of the test part of the UCI optical digits (Alpaydin & Kaynak 1998, doi:10.24432/C50P49).
 
