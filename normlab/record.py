@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from normlab.errors import ConfigError, NormlabError
 from normlab.settings import Settings
@@ -209,14 +210,14 @@ def write_predictions(folder: Path, pred: np.ndarray, prob_true: np.ndarray, tru
     write_atomically(folder / "predictions.npz", content.getvalue())
 
 
-def write_support(folder: Path, support: np.ndarray) -> None:
+def write_support(folder: Path, support: npt.NDArray[np.bool_]) -> None:
     """support.npz: which of the penalised weights, bool (P,), are not exactly 0; `packed`, eight a byte, and `size`."""
     content = io.BytesIO()
     np.savez_compressed(content, packed=np.packbits(support), size=np.array(support.size))
     write_atomically(folder / "support.npz", content.getvalue())
 
 
-def read_support(folder: Path) -> np.ndarray | None:
+def read_support(folder: Path) -> npt.NDArray[np.bool_] | None:
     """The support as it was written; None where there is no file. `RecordError`, in one line, where it is damaged."""
     file = folder / "support.npz"
     if not file.is_file():

@@ -1,25 +1,64 @@
-"""The wheel: built, put into a folder of its own, used from another one."""
+"""The sdist and the wheels: built, compared, put into a folder of their own, used from another one."""
 
 import subprocess
 import sys
+import sysconfig
+import tarfile
+import tomllib
+import venv
 import zipfile
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+needs_git = pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="no clone: git cannot say what belongs to it")
+
+
+def built(folder: Path, *what: str) -> Path:
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), *what, str(REPOSITORY)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(REPOSITORY)]
-    subprocess.run(command, check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
+    """Built from this folder."""
+    return next(built(tmp_path_factory.mktemp("direct"), "--wheel").glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An sdist, and the wheel built from that."""
+    return built(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="module")
+def sdist(dist: Path) -> set[str]:
+    """The files in the sdist, as they are named in this folder."""
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
+        return {name.partition("/")[2] for name in archive.getnames()}
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def metadata(wheel: Path) -> Message:
+    return message_from_bytes(next(text for name, text in contents(wheel).items() if name.endswith("/METADATA")))
 
 
 def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
-    names = set(zipfile.ZipFile(wheel).namelist())
+    names = set(contents(wheel))
     assert {
+        "normlab/py.typed",
         "normlab/conf/config.yaml",
         "normlab/conf/norm/gn.yaml",
         "normlab/conf/hydra/job_logging/normlab.yaml",
@@ -27,7 +66,58 @@ def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
         "hydra_plugins/normlab_array.py",
         "hydra_plugins/normlab_arms.py",
     } <= names
-    assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "lightning_logs/"))]
+    assert {name.partition("/")[0] for name in names} == {"normlab", "hydra_plugins", "normlab-0.1.0.dist-info"}
+    assert {Path(name).suffix for name in names if "dist-info" not in name} == {".py", ".yaml", ".j2", ".typed"}
+
+
+def test_the_wheel_from_the_sdist_is_the_one_from_here(wheel: Path, dist: Path) -> None:
+    assert contents(next(dist.glob("*.whl"))) == contents(wheel)
+
+
+@needs_git
+def test_the_sdist_holds_what_git_does(sdist: set[str]) -> None:
+    """Everything that the tests read, and no run, cache or build of one's own. What git would add counts as its own."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    found = subprocess.run(listed, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.split("\0")
+    ours = {name for name in found if (REPOSITORY / name).is_file()}
+    assert sdist == {name for name in ours if not name.startswith(".ci/")} | {"PKG-INFO"}
+
+
+def test_the_sdist_brings_what_its_own_tests_read(sdist: set[str]) -> None:
+    assert {
+        "pyproject.toml",
+        ".gitignore",  # a build from the sdist leaves out by it what a build from a clone does
+        "tests/conftest.py",
+        "tests/lowest.txt",
+        "docs/norms.csv",
+        "notebooks/execute.py",
+        "lightning_logs/replication/report.html",
+        "lightning_logs/replication/bn-seed_0/result.json",
+    } <= sdist
+
+
+def test_the_classifiers_are_the_pythons_that_may_install_it(wheel: Path) -> None:
+    told = metadata(wheel)
+    allowed = SpecifierSet(str(told["Requires-Python"]))
+    classified = {line.rpartition(" ")[2] for line in told.get_all("Classifier", []) if ":: Python :: 3." in line}
+    assert classified == {f"3.{minor}" for minor in range(40) if f"3.{minor}.5" in allowed}
+    lowest, highest = (sorted(classified, key=lambda text: int(text[2:]))[i] for i in (0, -1))
+    assert f"Python {lowest} to {highest}" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert PROJECT["tool"]["mypy"]["python_version"] == lowest
+    assert PROJECT["tool"]["ruff"]["target-version"] == f"py{lowest.replace('.', '')}"
+
+
+def test_the_lowest_releases_are_those_of_pyproject() -> None:
+    asked: dict[str, set[str]] = {}
+    extras = PROJECT["project"]["optional-dependencies"]
+    for text in [*PROJECT["project"]["dependencies"], *extras["dev"], *extras["notebooks"]]:
+        requirement = Requirement(text)
+        bounds = {bound.version for bound in requirement.specifier if bound.operator == ">="}
+        assert len(bounds) == 1, f"{text} has no lower bound"
+        asked.setdefault(requirement.name, set()).update(bounds)
+    lines = (REPOSITORY / "tests/lowest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert {name: {pin.removesuffix(".*")} for name, pin in pinned.items()} == asked
 
 
 def test_a_run_from_the_wheel_in_another_folder(wheel: Path, tmp_path: Path) -> None:
@@ -43,3 +133,21 @@ def test_a_run_from_the_wheel_in_another_folder(wheel: Path, tmp_path: Path) -> 
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[0] == str(site / "normlab" / "conf")
     assert (here / "lightning_logs/runs/gn-digits-epochs_1-seed_0/result.json").exists()
+
+
+@pytest.mark.slow
+def test_a_user_s_strictly_typed_script(wheel: Path, tmp_path: Path) -> None:
+    """mypy reads `typed_use.py` in an environment that has the wheel, of which only what py.typed opens is seen."""
+    venv.create(tmp_path / "env", with_pip=False, symlinks=True)
+    python = tmp_path / "env/bin/python"
+    asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    site = Path(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip())
+    zipfile.ZipFile(wheel).extractall(site)
+    (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")  # torch and all the rest, after the wheel
+    here = tmp_path / "here"
+    here.mkdir()
+    script = here / "typed_use.py"
+    script.write_bytes((REPOSITORY / "tests/typed_use.py").read_bytes())
+    command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(python), "--cache-dir", "cache"]
+    done = subprocess.run([*command, script.name], cwd=here, env={"PATH": ""}, capture_output=True, text=True)
+    assert done.stdout == "Success: no issues found in 1 source file\n", done.stdout + done.stderr

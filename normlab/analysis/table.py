@@ -73,7 +73,7 @@ class Run:
         return read_probes(self.folder)
 
     @cached_property
-    def support(self) -> np.ndarray | None:
+    def support(self) -> npt.NDArray[np.bool_] | None:
         """support.npz: which penalised weights are not exactly 0, bool (P,); None where the file is missing."""
         return read_support(self.folder)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -87,6 +87,10 @@ class Net(nn.Module):
         self.block4 = block(convs[3], 8, 0.0)
         self.block5 = block(convs[4], 6, dropout)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), classify, nn.Flatten(), nn.LogSoftmax(dim=1))
+
+    if TYPE_CHECKING:  # nn.Module's call is untyped: what a user's code gets from a network would be Any
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Log-probabilities of shape (N, 10) for images of shape (N, 1, 28, 28)."""
