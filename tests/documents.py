@@ -15,6 +15,7 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from conftest import REPOSITORY
 
 from normlab import calculate, probe, report, train
@@ -196,7 +197,8 @@ def in_docstrings(files: Sequence[Path], page: str) -> Iterator[Command]:
 def in_help(door: str) -> Iterator[Command]:
     """Commands of what `--help` prints, made wide so that no example is folded."""
     shown = io.StringIO()
-    with redirect_stdout(shown), suppress(SystemExit):
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(shown), suppress(SystemExit):
+        patch.setenv("COLUMNS", "1000")
         DOORS[door].main(["--help"])
     assert shown.getvalue(), door
     yield from in_plain_text(f"normlab.{door} --help", shown.getvalue())
@@ -222,7 +224,7 @@ def code(*folders: str) -> list[Path]:
 def documents() -> dict[str, list[Command | Snippet]]:
     """Commands and snippets of each page, in its order; the README comes first."""
     pages: dict[str, list[Command | Snippet]] = {}
-    places = [REPOSITORY, REPOSITORY / "docs", REPOSITORY / "notebooks"]
+    places = [REPOSITORY, *(REPOSITORY / name for name in ("docs", "notebooks", "lightning_logs"))]
     for file in [file for place in places for file in sorted(place.glob("*.md"), reverse=place == REPOSITORY)]:
         page = file.relative_to(REPOSITORY).as_posix()
         pages[page] = list(in_markdown(page, file.read_text(encoding="utf-8")))

@@ -211,15 +211,16 @@ def probe(shop: Shop, words: list[str]) -> None:
 
 def available(shop: Shop, folder: str, any_folder: str = DRAWN) -> Path:
     """A folder of runs that a command reads. A page of instructions has to make it; where a command stands alone, in a
-    help or a notebook, what makes it is clear from its name. FOLDER is any."""
-    strict, folder = shop.strict and folder != "FOLDER", any_folder if folder == "FOLDER" else folder
+    help or a notebook, what makes it is clear from its name. FOLDER and NAME are any."""
+    anything = folder in ("FOLDER", "lightning_logs/NAME")
+    strict, folder = shop.strict and not anything, any_folder if anything else folder
     if folder not in shop.made:
         name = folder.removeprefix("lightning_logs/")
         assert not strict, f"no command of this page makes {folder} before it is read"
         if run := re.fullmatch(r"runs/(\w+)-seed_(\d+)", name):
             train(shop, [f"norm={run[1]}", *[f"seed={run[2]}"] * (run[2] != "0")])
         elif name == "sweep":
-            train(shop, ["-m", "norm=bn,ln", "l1=0,1e-3"])
+            train(shop, ["-m", "norm=bn,ln,gn", "l1=0,1e-3", "seed=0,1,2"])
         else:
             train(shop, [f"study={name}"])
     assert folder in shop.made, f"{folder}: no command makes it"
@@ -316,6 +317,7 @@ def benchmark(shop: Shop, words: list[str], *, name: str, short: Sequence[str], 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(clock, "register_optimizer_step_post_hook", lambda note: handles.append(hook(note)))
             patch.setattr(os, "cpu_count", lambda: 1)  # what would be a process a core is done in this one
+            patch.setattr("benchmarks.probes.PROBES", ("", "layers"))
             if not Path("mnist").exists():
                 write_as_mnist(cut(load_images("digits"), 32 * 12, 64), Path("mnist"))
             if leaves:
@@ -572,6 +574,15 @@ def test_words_of_what_is_executed_elsewhere() -> None:
             assert words == ["lightning_logs"], command
         elif start == "python -m benchmarks.study":
             assert isinstance(study.arguments(words), argparse.Namespace), command
+
+
+def test_no_page_of_the_repository_is_left_out() -> None:
+    git = subprocess.run(["git", "ls-files", "*.md", "*.ipynb"], cwd=REPOSITORY, capture_output=True, text=True)
+    if git.returncode:
+        pytest.skip("no clone: what belongs to the repository is not known")
+    places = {"", "docs/", "notebooks/", "lightning_logs/"}
+    for file in git.stdout.splitlines():
+        assert file[: file.rfind("/") + 1] in places, f"{file}: tests/documents.py does not look there"
 
 
 def test_a_mention_names_a_command_that_is_there() -> None:
