@@ -69,7 +69,7 @@ def main(given: Sequence[str] | None = None) -> int:
         acc = {kind: {r.seed: 100 * r.metrics["test_acc"] for r in found} for kind, found in records.items()}
         differences = [acc["array"][seed] - acc["single"][seed] for seed in acc["single"]]
         found, margin = difference_of(acc["array"], acc["single"]), smallest_margin(differences)
-        assert tost(found, margin * (1 + 1e-9)) <= 0.05
+        assert margin == 0 or tost(found, margin * (1 + 1e-9)) <= 0.05  # 0: every pair agrees to the image
         spread = {kind: f"{mean(of.values()):.2f} ± {stdev(of.values()):.2f}" for kind, of in acc.items()}
         equal = sum(difference == 0 for difference in differences)
         lines.append(

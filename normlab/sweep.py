@@ -25,7 +25,9 @@ def parallel(overrides: Sequence[str], jobs: Sequence[Job]) -> list[str]:
 
     On a GPU the array launcher; on CPU a process a core, with arrays where some batches are so small that they pay.
     """
-    if any(override.startswith("hydra/launcher=") for override in overrides) or len(jobs) < 2:
+    given = {override.lstrip("+").partition("=")[0] for override in overrides}
+    options = any(name.startswith("hydra.launcher.") for name in given)  # they need their launcher for one run too
+    if any(override.startswith("hydra/launcher=") for override in overrides) or (len(jobs) < 2 and not options):
         return []
     from normlab.training.device import choose_accelerator  # torch: a second or two
 
@@ -39,7 +41,6 @@ def parallel(overrides: Sequence[str], jobs: Sequence[Job]) -> list[str]:
     else:
         # A batch of one run: nobody waits behind a queue of runs that another process could have begun.
         words = ["hydra/launcher=joblib", processes, "hydra.launcher.batch_size=1"]
-    given = {override.lstrip("+").partition("=")[0] for override in overrides}
     return [word for word in words if word.partition("=")[0] not in given]
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from rich.console import Console
 
 from normlab.byhand import NORMS, Batch, Rules, calculate, default_batch, random_batch
@@ -21,7 +20,7 @@ from normlab.byhand.pages import html, markdown
 from normlab.byhand.picture import overview, picture
 from normlab.byhand.terminal import show
 from normlab.byhand.words import amount, equals, fixed, number_text, statistics_table, window
-from normlab.calculate import EXAMPLES, main
+from normlab.calculate import main
 
 PICTURES = ["norms", *NORMS]
 
@@ -428,27 +427,6 @@ def test_a_reader_that_leaves_early_and_a_terminal_without_greek(tmp_path: Path)
         [sys.executable, "-X", "utf8=0", "-c", code], env={"PYTHONIOENCODING": "ascii"}, capture_output=True
     )
     assert ascii_only.returncode == 0, ascii_only.stderr
-
-
-COMMANDS = re.findall(
-    r"^python -m normlab\.calculate(.*?)(?:  .*)?$",
-    (REPOSITORY / "README.md").read_text(encoding="utf-8") + re.sub(r"(?m)^ +", "", EXAMPLES),
-    re.MULTILINE,
-)
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_documented_command_works(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("mine.csv").write_text("1 2 3 " * 48)
-    monkeypatch.setattr("normlab.byhand.files.write", lambda results, out: ([out.name], ""))
-    printed(capsys, *command.split())
-
-
-def test_there_are_documented_commands() -> None:
-    assert len(COMMANDS) == 7
 
 
 def test_help_shows_the_examples(capsys: pytest.CaptureFixture[str]) -> None:

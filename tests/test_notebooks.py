@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,6 @@ from PIL import Image
 
 from normlab.analysis.axes_picture import axes
 from normlab.analysis.drawing import png
-from normlab.config import plan
 from normlab.study import Study
 
 FOLDER = REPOSITORY / "notebooks"
@@ -133,18 +131,6 @@ def test_its_links_lead_somewhere(name: str) -> None:
         if cell.cell_type == "markdown":
             for link in re.findall(r"\]\((?!https?://|#)([^)#]+)\)", cell.source):
                 assert (FOLDER / link).exists(), link
-
-
-def commands() -> list[str]:
-    text = "\n".join(cell.source for name in NOTEBOOKS for cell in loaded(name).cells if cell.cell_type == "markdown")
-    return re.findall(r"^python -m normlab\.train[^\n`]*", text.replace("\\\n", " "), re.MULTILINE)
-
-
-def test_its_commands_are_understood() -> None:
-    assert len(commands()) >= 2
-    for command in commands():
-        arguments = shlex.split(command)[3:]
-        assert plan([a for a in arguments if a != "-m"], multirun="-m" in arguments)
 
 
 @pytest.mark.slow

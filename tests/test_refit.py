@@ -39,6 +39,14 @@ def test_zeros_stay_and_the_rest_moves() -> None:
             assert (parameter != before[name])[~zero].any(), name
 
 
+def test_a_refit_after_a_single_epoch_begins_with_its_first_draws(tmp_path: Path) -> None:
+    """It has the number of the refit's own first epoch."""
+    words = ["data=digits", "epochs=1", "train_size=64", "val_size=0", "batch_size=32", "threads=1", "refit_epochs=1"]
+    record = run(load(*words), tmp_path)
+    assert record.status == "completed", record.error
+    assert record.metrics["refit_test_acc"] is not None
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_a_run_with_a_refit(tmp_path: Path) -> None:
     plain = run(load(*WORDS), tmp_path / "plain")

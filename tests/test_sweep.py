@@ -200,6 +200,8 @@ def test_a_study_takes_every_core_with_a_thread_each(tmp_path: Path, monkeypatch
     assert words[:2] == ["hydra/launcher=joblib", "hydra.launcher.n_jobs=3"]
     assert parallel(["hydra/launcher=basic"], jobs) == []
     assert parallel([], jobs[:1]) == [], "one run needs no launcher"
+    left = parallel(["hydra.launcher.n_jobs=2"], jobs[:1])
+    assert "hydra/launcher=joblib" in left, "with one run left, the same command is still understood"
     assert "hydra.launcher.n_jobs=3" not in parallel(["hydra.launcher.n_jobs=2"], jobs), "who gives a number has it"
 
 

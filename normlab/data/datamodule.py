@@ -197,6 +197,7 @@ class ImageData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         order = EpochOrder(len(self.train), self.seed)
+        self._epoch = -1  # a training begins (a refit, where another was before): at its epoch's first draw
         return self._loader(self.train, self.batch_size, order, shared=True)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
