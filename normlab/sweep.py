@@ -68,7 +68,7 @@ def sweep(jobs: Sequence[Job], launch: Callable[[bool], None], began: int) -> No
             doubtful = [job for job in free if job.folder in suspects]
             logs = {job.folder: modified(job.folder / "train.log") for job in free}
             results = {job.folder: modified(job.folder / "result.json") for job in free}
-            os.environ[ONLY] = os.pathsep.join(str(job.folder) for job in doubtful)
+            os.environ[ONLY] = os.pathsep.join(str(job.folder.absolute()) for job in doubtful)
             try:
                 launch(bool(doubtful))
             except SystemExit as error:  # Hydra's way to say that a worker died; its own lines say more

@@ -127,6 +127,23 @@ def test_a_run_that_kills_its_process_is_found_and_told(tmp_path: Path) -> None:
     assert count == [False, True]
 
 
+def test_a_run_is_tried_alone_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """log_dir as it is by default, relative: a worker knows its folder by the whole path."""
+    monkeypatch.chdir(tmp_path)
+    jobs = jobs_in(Path("logs"))
+    told: list[str] = []
+
+    def kill(number: int) -> None:
+        told.append(os.environ[module.ONLY])
+        for job in jobs:
+            (job.folder / "train.log").write_text("begun")
+            os.utime(job.folder / "train.log", (10**9, 10**9 + number))
+        raise SystemExit(1)
+
+    sweep(jobs, launches(kill)[0], began=0)
+    assert told == ["", os.pathsep.join(str(tmp_path / job.folder) for job in jobs)]
+
+
 def test_a_launcher_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def nothing(_: int) -> None:
         raise SystemExit(1)
