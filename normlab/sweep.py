@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from normlab.claim import busy
 from normlab.config import Job
 from normlab.errors import NormlabError
 from normlab.job import BEGAN, ONLY
@@ -61,7 +60,7 @@ def sweep(jobs: Sequence[Job], launch: Callable[[bool], None], began: int) -> No
     os.environ[BEGAN] = str(began)
     with SweepProgress(jobs, began, jobs[0].folder.parent / "progress.log"):
         while left := [job for job in jobs if job.folder not in tried and not settled(job, began)]:
-            free = [job for job in left if not _busy(job.folder)]
+            free = [job for job in left if not busy(job.folder)]
             if not free:  # the rest is trained by other processes: done when they are, or taken over when they die
                 time.sleep(1)
                 continue
@@ -77,7 +76,7 @@ def sweep(jobs: Sequence[Job], launch: Callable[[bool], None], began: int) -> No
                 print("normlab: the launch ended early; going on with the rest", file=sys.stderr)
             tried |= {job.folder for job in free if _ended(job, results[job.folder])}
             open_ = [
-                job for job in free if job.folder not in tried and not settled(job, began) and not _busy(job.folder)
+                job for job in free if job.folder not in tried and not settled(job, began) and not busy(job.folder)
             ]
             begun = [job for job in open_ if modified(job.folder / "train.log") != logs[job.folder]]
             if doubtful:
@@ -90,15 +89,6 @@ def sweep(jobs: Sequence[Job], launch: Callable[[bool], None], began: int) -> No
             if idle == IDLE:
                 print(f"normlab: {len(open_)} runs could not be begun: the lines above say why", file=sys.stderr)
                 return
-
-
-def _busy(folder: Path) -> bool:
-    """Whether a process trains in the folder."""
-    try:
-        with FileLock(folder / ".lock", blocking=False):
-            return False
-    except Timeout:
-        return True
 
 
 def _ended(job: Job, before: int) -> bool:

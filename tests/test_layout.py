@@ -14,7 +14,7 @@ PACKAGE = Path(normlab.__file__).parent
 # From the ground up: a room may import from lower floors only, and from its own room.
 FLOORS = [
     {"errors", "places"},
-    {"settings", "arms"},
+    {"settings", "arms", "claim"},
     {"record"},
     {"study"},
     {"config"},
