@@ -10,7 +10,7 @@ from normlab.claim import busy
 from normlab.config import Job
 from normlab.errors import NormlabError
 from normlab.job import BEGAN, ONLY
-from normlab.progress import SweepProgress, modified, settled
+from normlab.progress import SweepProgress, epochs_done, modified, settled
 from normlab.record import Record
 
 __all__ = ["parallel", "sweep"]
@@ -55,7 +55,8 @@ def sweep(jobs: Sequence[Job], launch: Callable[[bool], None], began: int) -> No
             again, unless it was interrupted.
     """
     tried: set[Path] = set()  # ended without a result here: by the clock that may be long ago, if it went back
-    suspects: set[Path] = set()  # begun when a process died, and left without a record: one of them may be the cause
+    # Begun when a process died, left without a record and no further than before: one of them may be the cause.
+    suspects: set[Path] = set()
     idle = 0
     os.environ[BEGAN] = str(began)
     with SweepProgress(jobs, began, jobs[0].folder.parent / "progress.log"):
@@ -67,6 +68,7 @@ def sweep(jobs: Sequence[Job], launch: Callable[[bool], None], began: int) -> No
             doubtful = [job for job in free if job.folder in suspects]
             logs = {job.folder: modified(job.folder / "train.log") for job in free}
             results = {job.folder: modified(job.folder / "result.json") for job in free}
+            epochs = {job.folder: epochs_done(job.folder) for job in free}
             os.environ[ONLY] = os.pathsep.join(str(job.folder.absolute()) for job in doubtful)
             try:
                 launch(bool(doubtful))
@@ -79,12 +81,13 @@ def sweep(jobs: Sequence[Job], launch: Callable[[bool], None], began: int) -> No
                 job for job in free if job.folder not in tried and not settled(job, began) and not busy(job.folder)
             ]
             begun = [job for job in open_ if modified(job.folder / "train.log") != logs[job.folder]]
+            stuck = [job for job in begun if epochs_done(job.folder) <= epochs[job.folder]]
             if doubtful:
-                for job in begun:  # it was alone
+                for job in stuck:  # it was alone
                     tried.add(job.folder)
                     _give_up(job)
             else:
-                suspects |= {job.folder for job in begun}
+                suspects |= {job.folder for job in stuck}
             idle = idle + 1 if len(open_) == len(free) and not begun else 0
             if idle == IDLE:
                 print(f"normlab: {len(open_)} runs could not be begun: the lines above say why", file=sys.stderr)
@@ -98,8 +101,12 @@ def _ended(job: Job, before: int) -> bool:
 
 
 def _give_up(job: Job) -> None:
-    failed = Record.failed(job.settings, "the process that trained it died twice: is there enough memory?")
+    record = Record.readable(job.folder)
+    if record is not None and record.status == "interrupted":
+        told = "it was stopped twice before another epoch was done: does a job have enough time?"
+    else:
+        told = "the process that trained it died twice: is there enough memory?"
     try:
-        failed.save(job.folder)
+        Record.failed(job.settings, told).save(job.folder)
     except NormlabError as error:  # a full disk: the other runs may still be done
         print(f"normlab: {error}", file=sys.stderr)

@@ -23,6 +23,7 @@ FLOORS = [
     {"training", "lint"},
     {"summary", "job"},
     {"sweep", "launcher"},
+    {"cluster"},
     {"train", "report", "calculate", "probe"},
 ]
 ALLOWED_LATE = {("custom", "nets")}  # inside a function: torch is imported only for a layer that is there
