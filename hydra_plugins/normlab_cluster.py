@@ -1,7 +1,7 @@
 """Hydra takes launchers from this namespace package only; what these do stands in normlab/cluster.py.
 
-`submitit_slurm` and `submitit_local` keep their names and options: normlab.train puts `SlurmLauncher` and `LocalLauncher`
-in the place of their plugin's, for its own command alone.
+`submitit_slurm` and `submitit_local` keep their names and options: normlab.train puts `SlurmLauncher` and
+`LocalLauncher` in the place of their plugin's, for its own command alone.
 """
 
 from importlib.util import find_spec

@@ -1,7 +1,7 @@
 """`hydra/launcher=submitit_slurm` and `array_slurm`: a sweep's runs as jobs of a cluster, one run or one array a job.
 
-Submitit talks to the queue. What a job does, and what is said of its end, stands here. `submitit_local` and `array_local`
-take the same way with processes of this machine. Imported only where the extra `slurm` is installed.
+Submitit talks to the queue. What a job does, and what is said of its end, stands here. `submitit_local` and
+`array_local` take the same way with processes of this machine. Imported only where the extra `slurm` is installed.
 """
 
 import os
@@ -134,7 +134,7 @@ def _stop_in_time() -> list[str]:
             over.append(str(error))
             raise KeyboardInterrupt from None
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(warned, warn)
@@ -170,7 +170,7 @@ class ClusterLauncher(BaseSubmititLauncher):  # type: ignore[misc]
         except (OSError, RuntimeError, ValueError, AssertionError, NameError) as error:  # submitit's ways to say no
             _tell(diary, f"the queue took no job: {_last_line(str(error))}")
             return []
-        note(diary, f"{len(jobs)} jobs submitted, {jobs[0].job_id} the first")
+        note(diary, f"{_jobs(len(jobs))} submitted, {jobs[0].job_id} the first")
         self._wait(list(zip(jobs, works, strict=True)), diary)
         return []
 
@@ -220,7 +220,7 @@ class ClusterLauncher(BaseSubmititLauncher):  # type: ignore[misc]
         except KeyboardInterrupt:
             self._cancel([job for job, _ in left])
             if left:
-                _tell(diary, f"{len(left)} jobs cancelled")
+                _tell(diary, f"{_jobs(len(left))} cancelled")
             raise
 
     def _cancel(self, jobs: Sequence[Any]) -> None:
@@ -249,6 +249,10 @@ def _end(job: Any) -> str | None:
         return f"ended without a result ({job.state}); {log}"
     outcome, told = pickle_load(job.paths.result_pickle)
     return f"{_last_line(told)}; {log}" if outcome == "error" else told
+
+
+def _jobs(number: int) -> str:
+    return f"{number} job{'s' * (number != 1)}"
 
 
 def _last_line(text: str) -> str:

@@ -134,7 +134,7 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
 
 
 def _on_cluster(overrides: list[str], multirun: bool) -> list[str]:
-    """What a command line gets whose jobs go to a queue: submitit's names and options, with our way to wait for them."""
+    """What a command line gets whose jobs go to a queue: submitit's options, with our way to wait for the jobs."""
     try:
         from normlab.cluster import check_cluster
     except ModuleNotFoundError:
