@@ -43,6 +43,7 @@ Examples:
   python -m normlab.train -m norm=bn,ln,gn l1=0,1e-3 seed=0,1,2
   python -m normlab.train -m norm=bn,ln,gn 'seed=range(8)' batch_size=8 hydra/launcher=array
   python -m normlab.train study=replication_quick
+  python -m normlab.train study=replication hydra/launcher=array_slurm hydra.launcher.gpus_per_node=1
   python -m normlab.train norm=custom norm.target=package.module:Class norm.options='{{eps: 1e-3}}'
   python -m normlab.train -m norm=bn,ln,gn,custom norm.target=package.module:Class 'seed=range(5)'
   tensorboard --logdir lightning_logs
