@@ -31,6 +31,7 @@ from normlab.progress import note, settled
 __all__ = ["ArrayLocalConf", "ArraySlurmConf", "ClusterLauncher", "check_cluster"]
 
 TIME_OVER = "its time was over (hydra.launcher.timeout_min): what it has trained is kept"
+SENT_AWAY = "it was told to end: what it has trained is kept"
 GPUS = ("gpus_per_node", "gpus_per_task", "gres")  # options that ask for a GPU
 ONE = ("nodes", "tasks_per_node")  # a run is trained by one process
 
@@ -88,12 +89,12 @@ class Work:
     def __call__(self) -> str | None:
         """In the job. What is to be told of it, in a line; its results stand in the folders."""
         os.environ.update(self.environment)
-        over = _stop_in_time()
+        told = _stop_in_time()
         try:
             return self._do()
         except KeyboardInterrupt:
-            if over:
-                return TIME_OVER
+            if told:
+                return told[-1]  # as a result: submitit takes a job that made room for one that comes back
             raise
 
     def _do(self) -> str | None:
@@ -118,11 +119,11 @@ class Work:
 
 def _stop_in_time() -> list[str]:
     """A job that is sent away leaves its runs interrupted, as Ctrl-C does, not failed. The list that is returned gets
-    an entry when its time is over and submitit will not queue it again."""
+    the reason, unless submitit has queued the job again."""
     from submitit import JobEnvironment
     from submitit.core.utils import UncompletedJobError
 
-    over: list[str] = []
+    told: list[str] = []
     warned = signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]
     theirs = signal.getsignal(warned)
 
@@ -130,16 +131,17 @@ def _stop_in_time() -> list[str]:
         try:
             if callable(theirs):
                 theirs(number, frame)  # queues the job again and ends it, or raises
-        except UncompletedJobError as error:
-            over.append(str(error))
+        except UncompletedJobError:
+            told.append(TIME_OVER)
             raise KeyboardInterrupt from None
 
     def stop(*_: object) -> None:
+        told.append(SENT_AWAY)
         raise KeyboardInterrupt
 
     signal.signal(warned, warn)
     signal.signal(signal.SIGTERM, stop)  # scancel's, and that of a job which has to make room
-    return over
+    return told
 
 
 class ClusterLauncher(BaseSubmititLauncher):  # type: ignore[misc]

@@ -21,7 +21,7 @@ from submitit.core.utils import UncompletedJobError
 
 from normlab import cluster
 from normlab.claim import claim
-from normlab.cluster import TIME_OVER, Work
+from normlab.cluster import SENT_AWAY, TIME_OVER, Work
 from normlab.config import Job, load, plan
 from normlab.record import Record
 from normlab.train import main
@@ -188,11 +188,18 @@ def one_work(folder: Path, settings: Any) -> Work:
     return Work(launcher, [([], Job(settings, folder))], False, None, 0, {}, None)
 
 
-@pytest.mark.parametrize("queued_again", [False, True])
+@pytest.mark.parametrize(
+    ("number", "queued_again", "told"),
+    [
+        (signal.SIGUSR2, False, TIME_OVER),
+        (signal.SIGUSR2, True, None),
+        (signal.SIGTERM, False, SENT_AWAY),
+    ],
+)
 def test_a_job_that_is_sent_away_leaves_its_run_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queued_again: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, queued_again: bool, told: str | None
 ) -> None:
-    """When its time is over, and when submitit has queued it again: either way it is no failure of the run."""
+    """When its time is over, when submitit has queued it again, when it has to make room: no failure of the run."""
     settings = load(*BASE, "norm=gn")
     work = one_work(tmp_path / "stopped", settings)
 
@@ -208,7 +215,7 @@ def test_a_job_that_is_sent_away_leaves_its_run_to_go_on(
     def training_step(model: Classifier, batch: Any, batch_idx: int) -> Any:
         steps.append(batch_idx)
         if len(steps) == 6:  # in the second epoch
-            os.kill(os.getpid(), signal.SIGUSR2)
+            os.kill(os.getpid(), number)
         return real(model, batch, batch_idx)
 
     with monkeypatch.context() as patch:
@@ -217,7 +224,7 @@ def test_a_job_that_is_sent_away_leaves_its_run_to_go_on(
             with pytest.raises(KeyboardInterrupt):
                 work()
         else:
-            assert work() == TIME_OVER
+            assert work() == told
     assert Record.load(tmp_path / "stopped").status == "interrupted"
     assert work.checkpoint().function is work
     assert work() is None
