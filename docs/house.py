@@ -19,7 +19,7 @@ PACKAGE = HERE.parent / "normlab"
 # From the ground up: a room may import from lower floors only, and from its own room.
 FLOORS = [
     {"errors", "places"},
-    {"settings", "arms"},
+    {"settings", "arms", "claim"},
     {"record"},
     {"study"},
     {"config"},
@@ -28,6 +28,7 @@ FLOORS = [
     {"training", "lint"},
     {"summary", "job"},
     {"sweep", "launcher"},
+    {"cluster"},
     {"train", "report", "calculate", "probe"},
 ]
 ALLOWED_LATE = {("custom", "nets")}  # inside a function: torch is imported only for a layer that is there

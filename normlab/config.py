@@ -23,7 +23,7 @@ from normlab.places import choices, conf_dir, group_values
 from normlab.settings import Settings, dotted
 from normlab.study import protocol, sweep_of
 
-__all__ = ["Job", "Settings", "conf_dir", "load", "parse", "plan", "study_of"]
+__all__ = ["Job", "Settings", "conf_dir", "launcher_of", "launcher_options", "load", "parse", "plan", "study_of"]
 
 
 def parse(config: DictConfig) -> Settings:
@@ -58,7 +58,7 @@ def _spell(value: Any) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
 
 
@@ -107,7 +107,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         if "," in value and not value.startswith(("[", "{", "'", '"')) and "Ambiguous value" in str(error):
             return f"{override}: several values need -m (python -m normlab.train -m …)"
         if key == "hydra/launcher" and "hydra/launcher" in str(error):
-            return f"{override}: not installed; normlab[slurm] brings submitit"
+            return f'{override}: not installed; pip install "normlab[slurm]" brings the launchers for a cluster'
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not understood; write name=value"
     if found := re.search(r"Could not override '([^']+)'", str(error)):
@@ -167,6 +167,40 @@ def _composed(job: Sequence[str], known: dict[tuple[str, ...], DictConfig]) -> D
     config = copy.deepcopy(known[others])
     config.seed = int(seeds[0])
     return config
+
+
+def launcher_of(overrides: Sequence[str]) -> str | None:
+    """The launcher that a command line names."""
+    named = [override.partition("=")[2] for override in overrides if override.startswith("hydra/launcher=")]
+    return named[-1] if named else None
+
+
+def launcher_options(overrides: Sequence[str]) -> dict[str, Any]:
+    """The options of the launcher that a command line names, as Hydra has them. `ConfigError`, in one line, where one
+    does not fit."""
+    start = "hydra.launcher."
+    chosen = [override for override in overrides if override.startswith("hydra/launcher=")][-1]
+    given = [override for override in overrides if override.lstrip("+~").startswith(start)]
+    known = OmegaConf.to_container(_compose([chosen], with_hydra=True).hydra.launcher, resolve=False)
+    assert isinstance(known, dict)
+    for override in given:
+        name = override.lstrip("+~").removeprefix(start).partition("=")[0].partition(".")[0]
+        if name not in known or name == "_target_":
+            names = [str(option) for option in known if option != "_target_"]
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {start}{close[0]}?" if close else f"choose one of {', '.join(names)}"
+            raise ConfigError(f"{start}{name} is no option of {chosen}; {hint}")
+        try:
+            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                compose("config", [chosen, override], return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            reason = _first_line(error.__cause__ or error)
+            name, _, value = override.partition("=")
+            quoted = f"; a value with commas is written in quotes, as in '{name}=\"{value}\"'"
+            raise ConfigError(f"{override}: {reason}{quoted if 'Ambiguous' in reason else ''}") from None
+    options = OmegaConf.to_container(_compose([chosen, *given], with_hydra=True).hydra.launcher, resolve=False)
+    assert isinstance(options, dict)
+    return {str(key): value for key, value in options.items()}
 
 
 def study_of(overrides: Sequence[str]) -> str | None:

@@ -19,7 +19,7 @@ from normlab.progress import note, settled
 from normlab.record import read_plan, write_plan
 from normlab.settings import Settings
 
-__all__ = ["ArrayLauncher", "ArrayLauncherConf", "check_options"]
+__all__ = ["LARGEST", "ArrayLauncher", "ArrayLauncherConf", "check_options", "planned", "train"]
 
 log = logging.getLogger("normlab")
 
@@ -96,22 +96,8 @@ class ArrayLauncher(JoblibLauncher):  # type: ignore[misc]  # mypy sees only our
         usual = 1 if accelerator == "gpu" else cpu_count()
         workers = usual if self.options.n_jobs < 1 else self.options.n_jobs
         self.joblib["n_jobs"] = workers
+        runs = planned(jobs, waiting, self._largest(accelerator), workers)
         diary = waiting[0].folder.parent / "progress.log"
-        runs = _stopped(jobs, waiting)
-        for run in runs:
-            note(diary, f"an array of {len(run)} runs goes on: {', '.join(job.folder.name for job in run)}")
-        going = {job.folder for run in runs for job in run}
-        new = [job for job in waiting if job.folder not in going]
-        groups, single = arrays([job.settings for job in new], self._largest(accelerator), workers)
-        groups, odd = _without_odd_layers(new, groups)
-        for index, reason in sorted((single | odd).items()):
-            note(diary, f"{new[index].folder.name} runs singly: {reason}")
-        for group in groups:
-            run = [new[index] for index in group]
-            note(diary, f"an array of {len(run)} runs: {', '.join(job.folder.name for job in run)}")
-            if not any(job.settings.force for job in run):
-                write_plan(run[0].folder, [(job.folder.name, job.settings.config_hash()) for job in run])
-            runs.append(run)
         if runs:
             for reason in _in_workers(runs, self.options.memory_limit, min(workers, len(runs)), cpu_count() // workers):
                 note(diary, f"an array failed ({reason}): its runs are done singly")
@@ -120,6 +106,28 @@ class ArrayLauncher(JoblibLauncher):  # type: ignore[misc]  # mypy sees only our
 
     def _largest(self, accelerator: str) -> int:
         return self.options.n_per_array or LARGEST[accelerator]
+
+
+def planned(jobs: Sequence[Job], waiting: Sequence[Job], largest: int, workers: int = 1) -> list[list[Job]]:
+    """The arrays that a sweep's runs are trained in, each left as its plan with its first run; progress.log says which
+    they are, and why other runs are done singly."""
+    diary = waiting[0].folder.parent / "progress.log"
+    runs = _stopped(jobs, waiting)
+    for run in runs:
+        note(diary, f"an array of {len(run)} runs goes on: {', '.join(job.folder.name for job in run)}")
+    going = {job.folder for run in runs for job in run}
+    new = [job for job in waiting if job.folder not in going]
+    groups, single = arrays([job.settings for job in new], largest, workers)
+    groups, odd = _without_odd_layers(new, groups)
+    for index, reason in sorted((single | odd).items()):
+        note(diary, f"{new[index].folder.name} runs singly: {reason}")
+    for group in groups:
+        run = [new[index] for index in group]
+        note(diary, f"an array of {len(run)} runs: {', '.join(job.folder.name for job in run)}")
+        if not any(job.settings.force for job in run):
+            write_plan(run[0].folder, [(job.folder.name, job.settings.config_hash()) for job in run])
+        runs.append(run)
+    return runs
 
 
 def _stopped(jobs: Sequence[Job], waiting: Sequence[Job]) -> list[list[Job]]:

@@ -18,7 +18,7 @@ from normlab.config import Job
 from normlab.errors import NormlabError
 from normlab.record import Record
 
-__all__ = ["SweepProgress", "modified", "note", "settled"]
+__all__ = ["SweepProgress", "epochs_done", "modified", "note", "settled"]
 
 EVERY = 1.0  # seconds between two looks at the files
 STILL_ALIVE = 300.0  # seconds after which a log gets a line though no run has ended
@@ -113,7 +113,7 @@ class SweepProgress:
                 self.last = ended(job, record)
                 self._tell(f"{self._state()}; {self.last}")
             elif modified(job.folder / "train.log", job.folder / "metrics.csv") >= self.began:
-                self.running[job.folder] = _epochs(job.folder / "metrics.csv")
+                self.running[job.folder] = epochs_done(job.folder)
 
     def _done(self) -> int:
         """Epochs trained, those of ended runs counted in full."""
@@ -191,8 +191,9 @@ def modified(*files: Path) -> int:
     return max(times)
 
 
-def _epochs(metrics: Path) -> int:
+def epochs_done(folder: Path) -> int:
+    """How many epochs metrics.csv has."""
     try:
-        return max(metrics.read_bytes().count(b"\n") - 1, 0)
+        return max((folder / "metrics.csv").read_bytes().count(b"\n") - 1, 0)
     except OSError:
         return 0

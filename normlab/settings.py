@@ -26,7 +26,7 @@ LATER = {
     "train_size": None,
     "refit_epochs": 0,
     "sync_batchnorm": True,
-}  # settings of newer versions, unused
+}  # settings that came later: left out of the hash while they have these values
 
 Scalar = bool | int | float | str | None
 Probe = Literal["layers", "landscape", "shift", "statistics"]

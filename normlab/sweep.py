@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from normlab.claim import busy
 from normlab.config import Job
 from normlab.errors import NormlabError
 from normlab.job import BEGAN, ONLY
-from normlab.progress import SweepProgress, modified, settled
+from normlab.progress import SweepProgress, epochs_done, modified, settled
 from normlab.record import Record
 
 __all__ = ["parallel", "sweep"]
@@ -57,19 +56,21 @@ def sweep(jobs: Sequence[Job], launch: Callable[[bool], None], began: int) -> No
             again, unless it was interrupted.
     """
     tried: set[Path] = set()  # ended without a result here: by the clock that may be long ago, if it went back
-    suspects: set[Path] = set()  # begun when a process died, and left without a record: one of them may be the cause
+    # Begun when a process died, left without a record and no further than before: one of them may be the cause.
+    suspects: set[Path] = set()
     idle = 0
     os.environ[BEGAN] = str(began)
     with SweepProgress(jobs, began, jobs[0].folder.parent / "progress.log"):
         while left := [job for job in jobs if job.folder not in tried and not settled(job, began)]:
-            free = [job for job in left if not _busy(job.folder)]
+            free = [job for job in left if not busy(job.folder)]
             if not free:  # the rest is trained by other processes: done when they are, or taken over when they die
                 time.sleep(1)
                 continue
             doubtful = [job for job in free if job.folder in suspects]
             logs = {job.folder: modified(job.folder / "train.log") for job in free}
             results = {job.folder: modified(job.folder / "result.json") for job in free}
-            os.environ[ONLY] = os.pathsep.join(str(job.folder) for job in doubtful)
+            epochs = {job.folder: epochs_done(job.folder) for job in free}
+            os.environ[ONLY] = os.pathsep.join(str(job.folder.absolute()) for job in doubtful)
             try:
                 launch(bool(doubtful))
             except SystemExit as error:  # Hydra's way to say that a worker died; its own lines say more
@@ -78,28 +79,20 @@ def sweep(jobs: Sequence[Job], launch: Callable[[bool], None], began: int) -> No
                 print("normlab: the launch ended early; going on with the rest", file=sys.stderr)
             tried |= {job.folder for job in free if _ended(job, results[job.folder])}
             open_ = [
-                job for job in free if job.folder not in tried and not settled(job, began) and not _busy(job.folder)
+                job for job in free if job.folder not in tried and not settled(job, began) and not busy(job.folder)
             ]
             begun = [job for job in open_ if modified(job.folder / "train.log") != logs[job.folder]]
+            stuck = [job for job in begun if epochs_done(job.folder) <= epochs[job.folder]]
             if doubtful:
-                for job in begun:  # it was alone
+                for job in stuck:  # it was alone
                     tried.add(job.folder)
                     _give_up(job)
             else:
-                suspects |= {job.folder for job in begun}
+                suspects |= {job.folder for job in stuck}
             idle = idle + 1 if len(open_) == len(free) and not begun else 0
             if idle == IDLE:
                 print(f"normlab: {len(open_)} runs could not be begun: the lines above say why", file=sys.stderr)
                 return
-
-
-def _busy(folder: Path) -> bool:
-    """Whether a process trains in the folder."""
-    try:
-        with FileLock(folder / ".lock", blocking=False):
-            return False
-    except Timeout:
-        return True
 
 
 def _ended(job: Job, before: int) -> bool:
@@ -109,8 +102,12 @@ def _ended(job: Job, before: int) -> bool:
 
 
 def _give_up(job: Job) -> None:
-    failed = Record.failed(job.settings, "the process that trained it died twice: is there enough memory?")
+    record = Record.readable(job.folder)
+    if record is not None and record.status == "interrupted":
+        told = "it was stopped twice before another epoch was done: does a job have enough time?"
+    else:
+        told = "the process that trained it died twice: is there enough memory?"
     try:
-        failed.save(job.folder)
+        Record.failed(job.settings, told).save(job.folder)
     except NormlabError as error:  # a full disk: the other runs may still be done
         print(f"normlab: {error}", file=sys.stderr)

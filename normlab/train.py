@@ -15,7 +15,7 @@ from hydra._internal.utils import get_args_parser  # private, but the only way t
 
 from normlab import summary
 from normlab.arms import mixed_sweep
-from normlab.config import Job, plan, study_of
+from normlab.config import Job, launcher_of, plan, study_of
 from normlab.custom import check_custom
 from normlab.data.sources import resolve
 from normlab.errors import ConfigError, DataError, NormlabError
@@ -29,6 +29,8 @@ from normlab.sweep import parallel, sweep
 
 __all__ = ["main"]
 
+CLUSTER = ("submitit_slurm", "submitit_local", "array_slurm", "array_local")
+
 HELP = """usage: python -m normlab.train [name=value ...]       one run
        python -m normlab.train -m [name=a,b ...]      a sweep: every combination of the values
        python -m normlab.train study=NAME [name=...]  a named study: its own sweep, narrowed or extended by values given
@@ -41,6 +43,7 @@ Examples:
   python -m normlab.train -m norm=bn,ln,gn l1=0,1e-3 seed=0,1,2
   python -m normlab.train -m norm=bn,ln,gn 'seed=range(8)' batch_size=8 hydra/launcher=array
   python -m normlab.train study=replication_quick
+  python -m normlab.train study=replication hydra/launcher=array_slurm hydra.launcher.gpus_per_node=1
   python -m normlab.train norm=custom norm.target=package.module:Class norm.options='{{eps: 1e-3}}'
   python -m normlab.train -m norm=bn,ln,gn,custom norm.target=package.module:Class 'seed=range(5)'
   tensorboard --logdir lightning_logs
@@ -94,6 +97,8 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
     if study and not multirun:
         arguments, multirun = ["-m", *arguments], True
     check_options(overrides)
+    if launcher_of(overrides) in CLUSTER:
+        arguments += _on_cluster(overrides, multirun)
     jobs = plan(overrides, multirun=multirun)
     if multirun and (several := max(job.settings.devices for job in jobs)) > 1:
         raise ConfigError(
@@ -127,6 +132,19 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
     summary.show(runs, jobs[0].settings.log_dir, len(jobs) - len(waiting), study=study is not None)
     well = DONE if multirun else ("completed",)  # in a comparison a divergence is a result
     return 0 if all(record is not None and record.status in well for _, record in runs) else 1
+
+
+def _on_cluster(overrides: list[str], multirun: bool) -> list[str]:
+    """What a command line gets whose jobs go to a queue: submitit's options, with our way to wait for the jobs."""
+    try:
+        from normlab.cluster import check_cluster
+    except ModuleNotFoundError:
+        raise ConfigError(
+            f'hydra/launcher={launcher_of(overrides)}: not installed; pip install "normlab[slurm]" brings it'
+        ) from None
+    check_cluster(overrides, multirun)
+    kind = "Slurm" if str(launcher_of(overrides)).endswith("_slurm") else "Local"
+    return [f"hydra.launcher._target_=hydra_plugins.normlab_cluster.{kind}Launcher"]
 
 
 def _warn(jobs: Sequence[Job], study: Study | None) -> None:

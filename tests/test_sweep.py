@@ -127,6 +127,54 @@ def test_a_run_that_kills_its_process_is_found_and_told(tmp_path: Path) -> None:
     assert count == [False, True]
 
 
+def test_a_run_is_tried_alone_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """log_dir as it is by default, relative: a worker knows its folder by the whole path."""
+    monkeypatch.chdir(tmp_path)
+    jobs = jobs_in(Path("logs"))
+    told: list[str] = []
+
+    def kill(number: int) -> None:
+        told.append(os.environ[module.ONLY])
+        for job in jobs:
+            (job.folder / "train.log").write_text("begun")
+            os.utime(job.folder / "train.log", (10**9, 10**9 + number))
+        raise SystemExit(1)
+
+    sweep(jobs, launches(kill)[0], began=0)
+    assert told == ["", os.pathsep.join(str(tmp_path / job.folder) for job in jobs)]
+
+
+def test_a_run_that_comes_further_is_gone_on_with_as_often_as_it_takes(tmp_path: Path) -> None:
+    """A job's time may be over many times before a long run is done; each time there is an epoch more."""
+    jobs = jobs_in(tmp_path)
+
+    def until_its_time_is_over(number: int) -> None:
+        for job in jobs:
+            (job.folder / "train.log").write_text("begun")
+            os.utime(job.folder / "train.log", (10**9, 10**9 + number))
+            (job.folder / "metrics.csv").write_text("epoch\n" + "1\n" * (number + 1))
+            leave(job, "completed" if number == 4 else "interrupted", None if number == 4 else "stopped")
+
+    launch, count = launches(until_its_time_is_over)
+    sweep(jobs, launch, began=0)
+    assert statuses(jobs) == ["completed", "completed"]
+    assert count == [False] * 5
+
+
+def test_a_run_that_is_stopped_before_it_comes_further_is_not_tried_for_ever(tmp_path: Path) -> None:
+    jobs = jobs_in(tmp_path, "seed=0")
+
+    def stop(number: int) -> None:
+        (jobs[0].folder / "train.log").write_text("begun")
+        os.utime(jobs[0].folder / "train.log", (10**9, 10**9 + number))
+        leave(jobs[0], "interrupted", "stopped")
+
+    launch, count = launches(stop)
+    sweep(jobs, launch, began=0)
+    assert len(count) == 2
+    assert "stopped twice before another epoch was done" in str(Record.load(jobs[0].folder).error)
+
+
 def test_a_launcher_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def nothing(_: int) -> None:
         raise SystemExit(1)

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
+from normlab.claim import claim
 from normlab.data.sources import resolve
 from normlab.errors import BusyError, ConfigError, NormlabError
 from normlab.record import PLAN, Record, read_probes
@@ -91,16 +91,9 @@ def _claimed(settings: Settings, folder: Path) -> Iterator[Record | None]:
     if folder.exists() and any(folder.iterdir()) and not any((folder / name).exists() for name in OURS):
         raise ConfigError(f"{folder} holds files that no run has left there: choose a folder of its own for each run")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise BusyError(f"another process trains in {folder}: wait for it, or choose another name=…") from None
-    try:
+    with claim(folder):
         # looked at again: another process may have finished it just now
         yield None if settings.force else Record.standing(folder, settings.config_hash())
-    finally:
-        lock.release()
 
 
 def with_data(settings: Settings, console: Console) -> Settings:

@@ -1,0 +1,160 @@
+"""One process at a time trains in a folder, also where locks are not seen by other machines."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+
+from normlab import claim as module
+from normlab.claim import busy, claim
+from normlab.errors import BusyError
+
+OTHER = """
+import os, sys, time
+from contextlib import contextmanager
+from pathlib import Path
+from normlab import claim as module
+
+@contextmanager
+def of_another_machine(folder, patience):  # its locks are not seen here
+    yield True
+
+if sys.argv[2] != "here":
+    module._machine, module._locked = lambda: sys.argv[2], of_another_machine
+module.BEAT = 0.2
+with module.claim(Path(sys.argv[1])):
+    print("holds it", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def held_by(machine: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """While a process holds the folder: of this machine ("here") or of another."""
+    command = [sys.executable, "-c", OTHER, str(folder), machine]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "holds it\n", process.communicate()[1]
+            yield process
+        finally:
+            process.kill()
+
+
+def refused(folder: Path, *words: str) -> bool:
+    with pytest.raises(BusyError, match="another process") as caught, claim(folder):
+        pass
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert "\n" not in str(caught.value)
+    return True
+
+
+def test_a_folder_is_held_and_let_go(tmp_path: Path) -> None:
+    assert not busy(tmp_path)
+    with claim(tmp_path):
+        assert (tmp_path / ".owner").exists()
+    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
+
+def test_on_one_machine_a_folder_is_free_as_soon_as_its_process_is_killed(tmp_path: Path) -> None:
+    with held_by("here", tmp_path) as process:
+        assert busy(tmp_path)
+        assert refused(tmp_path, str(process.pid))
+        process.kill()
+        process.wait()
+        assert (tmp_path / ".owner").exists()
+        assert not busy(tmp_path)
+        with claim(tmp_path):
+            pass
+    assert not (tmp_path / ".owner").exists()
+
+
+def test_where_locks_are_of_a_machine_a_process_of_another_is_seen_and_outwaited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STALE", 1.0)
+    with held_by("node7 ab-cd", tmp_path) as process:
+        time.sleep(1.3)  # it is touched
+        assert busy(tmp_path)
+        assert refused(tmp_path, f"({process.pid} on node7)")
+        process.kill()
+        process.wait()
+        assert busy(tmp_path), "nothing tells at once that it has gone"
+        time.sleep(1.2)
+        assert not busy(tmp_path)
+        with claim(tmp_path):
+            assert "node7" not in (tmp_path / ".owner").read_text()
+    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
+
+def test_who_was_held_up_and_lost_its_folder_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STALE", 0.5)
+    with held_by("node7 ab-cd", tmp_path) as process:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.8)
+        with claim(tmp_path):
+            mine = (tmp_path / ".owner").read_text()
+            process.send_signal(signal.SIGCONT)
+            assert process.wait(20) == -signal.SIGKILL
+            assert process.stderr is not None
+            assert "was taken over by another process" in process.stderr.read()
+            assert (tmp_path / ".owner").read_text() == mine
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """As on a Lustre that is mounted without them: the owner alone decides, the process of this machine looked for."""
+
+    def missing(*_: Any) -> bool:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(filelock._unix, "lock_fd_nonblocking", missing)
+    with claim(tmp_path):
+        assert busy(tmp_path)
+        assert refused(tmp_path)
+    assert not busy(tmp_path)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / ".owner").write_text(f"{gone.pid} {module._machine()} 0123")
+    with claim(tmp_path):
+        pass
+
+
+def test_an_error_of_another_kind_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> bool:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(filelock._unix, "lock_fd_nonblocking", broken)
+    with pytest.raises(OSError, match="Input/output"), claim(tmp_path):
+        pass
+
+
+def test_many_who_find_one_gone_are_not_let_in_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between looking at a stale owner and moving it aside, another process has taken the folder over."""
+    old = "1 node7 ab-cd 0123"
+    (tmp_path / ".owner").write_text(old)
+    os.utime(tmp_path / ".owner", (1, 1))
+    (tmp_path / ".lock").touch()
+    read = module._read
+    looked: list[int] = []
+
+    def looks(folder: Path) -> tuple[str, int]:
+        found = read(folder)
+        looked.append(1)
+        if len(looked) == 1:
+            (folder / ".owner").write_text("2 node8 ef-gh 4567")
+        return found
+
+    monkeypatch.setattr(module, "_read", looks)
+    assert refused(tmp_path, "2 on node8")
+    assert (tmp_path / ".owner").read_text() == "2 node8 ef-gh 4567"
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", ".owner"]

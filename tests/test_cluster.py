@@ -1,0 +1,326 @@
+"""Jobs of a cluster, one run or one array each: by small scripts that stand in for SLURM (tests/fake_slurm), and by
+processes of this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from same_bits import same
+
+pytest.importorskip(
+    "hydra_plugins.hydra_submitit_launcher", reason="the extra slurm (hydra-submitit-launcher) is not installed"
+)
+
+from submitit.core.utils import UncompletedJobError
+
+from normlab import cluster
+from normlab.claim import claim
+from normlab.cluster import SENT_AWAY, TIME_OVER, Work
+from normlab.config import Job, load, plan
+from normlab.record import Record
+from normlab.train import main
+from normlab.training import Classifier, run, run_array
+
+HERE = Path(__file__).parent
+BASE = ["data=digits", "epochs=2", "batch_size=64", "train_size=200", "val_size=100", "threads=1", "accelerator=cpu"]
+BASE += ["dropout=0.1"]
+TAIL = "-digits-train_size_200-dropout_0.1-epochs_2-batch_size_64-val_size_100-accelerator_cpu"
+
+DIES = """
+import os
+from torch import nn
+
+class Dies(nn.GroupNorm):
+    def __init__(self, num_channels):
+        super().__init__(1, num_channels)
+
+    def forward(self, x):
+        if self.training and os.environ.get("SLURM_JOB_ID") and len(x) > 4:
+            os._exit(9)
+        return super().forward(x)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Commands run in this process: what they set is taken back."""
+    for name in ("NORMLAB_BEGAN", "NORMLAB_ONLY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the queue keeps its scripts and states."""
+    folder = tmp_path / "queue"
+    folder.mkdir()
+    monkeypatch.setenv("FAKE_SLURM", str(folder))
+    monkeypatch.setenv("PATH", f"{HERE / 'fake_slurm'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def folders() -> dict[str, Path]:
+    """The runs of the sweep in this folder, by norm and seed."""
+    found = [file.parent for file in Path("lightning_logs/sweep").rglob("result.json")]
+    return {f"{Record.load(folder).setting['norm']} {Record.load(folder).seed}": folder for folder in found}
+
+
+@pytest.mark.slow
+def test_arrays_and_single_runs_are_jobs_of_a_queue(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Planned here, trained there: the bits of an array and of a single run in this process."""
+    words = ["-m", *BASE, "norm=bn", "seed=0,1", "hydra/launcher=array_slurm", "hydra.launcher.partition=gpu"]
+    words += ["hydra.launcher.timeout_min=7", "hydra.launcher.cpus_per_task=2", "hydra.launcher.mem_gb=4"]
+    assert main(words) == 0
+    [script] = queue.glob("*.sh")
+    text = script.read_text()
+    for line in ("partition=gpu", "time=7", "cpus-per-task=2", "mem=4GB", "signal=USR2@120", "nodes=1"):
+        assert f"#SBATCH --{line}\n" in text, line
+    assert "--array" not in text, "one job: both runs are one array"
+    assert f"srun --unbuffered --output {Path.cwd() / 'lightning_logs/.submitit'}/" in text
+    told = capsys.readouterr()
+    assert "2 runs: 2 completed" in told.out
+    assert "2/2 runs have ended" in told.err
+    diary = Path("lightning_logs/sweep/progress.log").read_text()
+    assert "an array of 2 runs: " in diary
+    assert "1 job submitted, 1000 the first" in diary
+    found = folders()
+    assert all((folder / ".hydra/config.yaml").exists() for folder in found.values())
+    assert not [file for file in Path("lightning_logs/sweep").rglob(".*") if file.name not in (".lock", ".hydra")]
+    run_array([load(*BASE, "norm=bn", f"seed={n}") for n in (0, 1)], [Path("here/0"), Path("here/1")])
+    for seed in (0, 1):
+        Path(f"here/{seed}/.hydra").mkdir()  # the only thing that a sweep's run has beside
+        same(found[f"bn {seed}"], Path(f"here/{seed}"))
+    assert main(words) == 0
+    assert "(2 stood finished, skipped)" in capsys.readouterr().out
+    assert len(list(queue.glob("*.sh"))) == 1, "nothing was left to submit"
+
+
+def test_what_fits_no_array_is_a_job_of_its_own(
+    queue: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing is submitted that stands finished or that another process trains."""
+    submitted: list[list[str]] = []
+
+    def submit(launcher: Any, works: list[Work]) -> list[Any]:
+        submitted.append([work.name.replace(TAIL, "") for work in works])
+        raise RuntimeError("a queue that is full")
+
+    monkeypatch.setattr(cluster.ClusterLauncher, "_submit", submit)
+    words = ["-m", *BASE, "norm=bn,gn,ln", "seed=0,1", "hydra/launcher=array_slurm"]
+    jobs = {f"{job.settings.norm.name} {job.settings.seed}": job for job in plan(words[1:], multirun=True)}
+    for name in ("gn 0", "ln 1"):
+        jobs[name].folder.mkdir(parents=True)
+    Record(
+        status="completed",
+        config=jobs["gn 0"].settings.model_dump(),
+        config_hash=jobs["gn 0"].settings.config_hash(),
+        setting=jobs["gn 0"].settings.setting(),
+        seed=0,
+    ).save(jobs["gn 0"].folder)
+    with claim(jobs["ln 1"].folder):
+
+        def let_go(*_: Any) -> None:
+            raise KeyboardInterrupt  # what it waits for does not end
+
+        monkeypatch.setattr("normlab.sweep.time.sleep", let_go)
+        assert main(words) == 1
+    assert submitted[0] == ["an array of 2 runs, bn-seed_0 the first", "gn-seed_1", "ln-seed_0"]
+    assert "the queue took no job: a queue that is full" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_job_that_dies_is_tried_twice_and_the_rest_goes_on(
+    queue: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("own_dies.py").write_text(DIES)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    words = ["-m", *BASE, "norm=gn,custom", "norm.target=own_dies:Dies", "seed=0", "hydra/launcher=submitit_slurm"]
+    assert main([*words, "hydra.launcher.array_parallelism=2"]) == 1
+    told = capsys.readouterr()
+    assert {name: Record.load(folder).status for name, folder in folders().items()} == {
+        "gn 0": "completed",
+        "custom 0": "failed",
+    }
+    assert "died twice" in str(Record.load(folders()["custom 0"]).error)
+    assert told.err.count("ended without a result (FAILED); its log is ") == 2
+    assert "Traceback" not in told.out + told.err
+    texts = [file.read_text() for file in sorted(queue.glob("*.sh"))]
+    run(load(*BASE, "norm=gn", "seed=0"), "here")
+    Path("here/.hydra").mkdir()
+    same(folders()["gn 0"], Path("here"))
+    assert ["#SBATCH --array=0-1%2" in text for text in texts] == [True, False], "the second time it is alone"
+
+
+@pytest.mark.slow
+def test_two_commands_share_a_study(queue: Path) -> None:
+    """One submits to the queue, the other starts jobs on this machine: each run is trained by one of them."""
+    words = ["-m", *BASE, "norm=gn", "seed=0,1"]
+    command = [sys.executable, "-m", "normlab.train", *words, "hydra/launcher=array_slurm"]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert main([*words, "hydra/launcher=array_local"]) == 0
+    told = other.communicate(timeout=300)[0]
+    assert other.returncode == 0, told
+    assert "2 runs: 2 completed" in told
+    for folder in folders().values():
+        assert Record.load(folder).status == "completed"
+        assert len(list(folder.glob("events.out.tfevents.*"))) == 1, "trained once"
+
+
+def one_work(folder: Path, settings: Any) -> Work:
+    """A job of one run, without Hydra."""
+
+    def launcher(*_: Any) -> Any:
+        run(settings, folder)
+        return SimpleNamespace(return_value=None)
+
+    return Work(launcher, [([], Job(settings, folder))], False, None, 0, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("number", "queued_again", "told"),
+    [
+        (signal.SIGUSR2, False, TIME_OVER),
+        (signal.SIGUSR2, True, None),
+        (signal.SIGTERM, False, SENT_AWAY),
+    ],
+)
+def test_a_job_that_is_sent_away_leaves_its_run_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, queued_again: bool, told: str | None
+) -> None:
+    """When its time is over, when submitit has queued it again, when it has to make room: no failure of the run."""
+    settings = load(*BASE, "norm=gn")
+    work = one_work(tmp_path / "stopped", settings)
+
+    def submitit(*_: Any) -> None:
+        if queued_again:
+            sys.exit(-1)
+        raise UncompletedJobError("Job not requeued because: timed-out too many times.")
+
+    signal.signal(signal.SIGUSR2, submitit)
+    real = Classifier.training_step
+    steps: list[int] = []
+
+    def training_step(model: Classifier, batch: Any, batch_idx: int) -> Any:
+        steps.append(batch_idx)
+        if len(steps) == 6:  # in the second epoch
+            os.kill(os.getpid(), number)
+        return real(model, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", training_step)
+        if queued_again:
+            with pytest.raises(KeyboardInterrupt):
+                work()
+        else:
+            assert work() == told
+    assert Record.load(tmp_path / "stopped").status == "interrupted"
+    assert work.checkpoint().function is work
+    assert work() is None
+    assert Record.load(tmp_path / "stopped").time["resumed"] == 1
+    run(settings, tmp_path / "whole")
+    same(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_ctrl_c_cancels_the_jobs(tmp_path: Path, queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def done() -> bool:
+        raise KeyboardInterrupt
+
+    jobs: list[Any] = [
+        (SimpleNamespace(job_id=f"1000_{n}", done=done), one_work(tmp_path, load(*BASE))) for n in (0, 1)
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        cluster.Slurm()._wait(jobs, tmp_path / "progress.log")
+    assert (queue / "cancelled").read_text() == "1000_0 1000_1\n"
+    assert capsys.readouterr().err == "normlab: 2 jobs cancelled\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["hydra.launcher.partion=gpu"], "no option of hydra/launcher=array_slurm; did you mean hydra.launcher.partit"),
+        (["hydra.launcher.size=3"], "choose one of submitit_folder, timeout_min"),
+        (["hydra.launcher._target_=os.system"], "_target_ is no option"),
+        (["hydra.launcher.timeout_min=soon"], "timeout_min=soon: Value 'soon' of type 'str'"),
+        (["hydra.launcher.timeout_min=0"], "timeout_min=0: must be above 0"),
+        (["hydra.launcher.n_per_array=0"], "n_per_array=0: must be above 0"),
+        (["hydra.launcher.partition=gpu,long"], "in quotes, as in 'hydra.launcher.partition=\"gpu,long\"'"),
+        (["hydra.launcher.nodes=2"], "nodes=2: a run is trained by one process: leave it at 1"),
+        (["hydra.launcher.tasks_per_node=2"], "tasks_per_node=2: a run is trained by one process"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    queue: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    assert main(["-m", *BASE, "norm=gn,bn", "hydra/launcher=array_slurm", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert told in error
+    assert [file.name for file in Path.cwd().iterdir()] == ["queue"]
+
+
+def test_a_single_run_says_what_it_needs(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*BASE, "norm=gn", "hydra/launcher=submitit_slurm"]) == 2
+    assert "goes with -m" in capsys.readouterr().err
+
+
+def test_where_there_is_no_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["-m", *BASE, "norm=gn", "hydra/launcher=array_slurm"]) == 2
+    assert capsys.readouterr().err == (
+        "normlab: hydra/launcher=array_slurm: no sbatch here: start it where jobs are submitted, on a login node\n"
+    )
+
+
+def test_a_queue_that_takes_no_job(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["-m", *BASE, "norm=gn", "seed=0,1", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=nowhere"]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert "the queue took no job: sbatch: error: invalid partition specified: nowhere" in error
+    assert "2 runs could not be begun" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("launcher", ["submitit_slurm", "array_slurm", "array_local"])
+def test_without_the_extra(tmp_path: Path, launcher: str) -> None:
+    code = "import sys; sys.modules['hydra_plugins.hydra_submitit_launcher'] = None; from normlab.train import main; "
+    code += f"sys.exit(main(['-m', 'norm=gn,bn', 'data=digits', 'hydra/launcher={launcher}']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f'normlab: hydra/launcher={launcher}: not installed; pip install "normlab[slurm]" brings it\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "params", "largest"),
+    [
+        ([], {}, 24),
+        ([], {"gpus_per_node": 1}, 64),
+        (["accelerator=cpu"], {"gpus_per_node": 1}, 24),
+        (["accelerator=gpu"], {}, 64),
+        ([], {"gres": "gpu:1", "n_per_array": 5}, 5),
+    ],
+)
+def test_the_login_node_needs_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], params: dict[str, Any], largest: int
+) -> None:
+    """How large an array may be follows from what a job asks for."""
+    monkeypatch.setattr(cluster, "planned", lambda jobs, waiting, largest: largest)
+    launcher = cluster.Slurm(**{"n_per_array": None} | params)
+    jobs = plan(["data=digits", *words], multirun=False)
+    found: Any = launcher._arrays(jobs, jobs)
+    assert found == largest
