@@ -85,7 +85,7 @@ class Classifier(LightningModule):
         self.lr_used = 0.0
         # channels_last: convolutions of so few channels run about a third faster in it on CPU
         net = Net(norm, dropout, placement, norm_options, weight_standardization)
-        self.net = net.to(memory_format=torch.channels_last)
+        self.net: Net = net.to(memory_format=torch.channels_last)
         self.penalised = list(penalised(self.net, scope).values())
         self.running = Measures()
         self.penalty = MeanMetric(nan_strategy="disable")
