@@ -414,7 +414,7 @@ def _settles(difference: Difference, n: int, margin: float, alpha: float, power:
 
 def _exceeds(noncentrality: float, df: float, alpha: float) -> float:
     """P(T > t_{1-α}) of noncentral t. By symmetry P(-T < t_α): that is near 1 where 1 - P(T ≤ …) would underflow."""
-    noncentrality = min(noncentrality, 1e9)  # nctdtr gives NaN from 1e10 on; the probability is 1 long before
+    noncentrality = min(noncentrality, 1e6)  # nctdtr gives NaN from 1e7 (scipy 1.14) or 1e10 on; it is 1 before
     return float(special.nctdtr(df, -noncentrality, special.stdtrit(df, alpha)))
 
 

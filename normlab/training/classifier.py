@@ -93,7 +93,7 @@ class Classifier(LightningModule):
         self.share = 1.0  # what this process's mean over its images counts in the mean over all processes
         # channels_last: convolutions of so few channels run about a third faster in it on CPU
         net = Net(norm, dropout, placement, norm_options, weight_standardization)
-        self.net = net.to(memory_format=torch.channels_last)
+        self.net: Net = net.to(memory_format=torch.channels_last)
         self.penalised = list(penalised(self.net, scope).values())
         self.running = Measures()
         self.penalty = MeanMetric(nan_strategy="disable")
