@@ -46,7 +46,7 @@ COMMANDS = [each for found in PAGES.values() for each in found if isinstance(eac
 SHORT = {"data": "digits", "epochs": "1", "train_size": "64", "val_size": "32", "threads": "1"}
 RUNS = 2  # of a sweep: the first and the last value of its first setting, the first of the others
 LAUNCHERS = {"joblib", "array"}  # both with one process: this one
-CLUSTER = {"submitit_slurm", "submitit_local", "array_slurm", "array_local", "ray"}
+CLUSTER = {"submitit_slurm", "submitit_local", "array_slurm", "array_local"}
 DRAWN = "lightning_logs/replication"  # the one report that is made with figures
 LEFT = {".hydra", "hparams.yaml", "last.ckpt", "metrics.csv", "predictions.npz", "result.json", "train.log"}
 REPORTED = {"summary.csv", "comparisons.csv", "claims.csv", "errors.csv", "overlap.csv", "times.csv", "report.html"}
@@ -117,7 +117,8 @@ def train(shop: Shop, words: list[str]) -> None:
     if {"--help", "--hydra-help"} & set(words):
         shop.once(["train", *words], lambda: exits(DOORS["train"].main, words))
         return
-    overrides, multirun = [word for word in words if word != "-m"], "-m" in words
+    absent = "hydra/launcher=ray"  # no dependency: docs/cluster.md says with what it was tried
+    overrides, multirun = [word for word in words if word not in ("-m", absent)], "-m" in words
     if (study := study_of(overrides)) is None:  # tests/test_study.py plans every study
         asked = plan([*overrides, *["data=mnist"] * all(key_of(word) != "data" for word in words)], multirun=multirun)
     short = shortened(overrides)
@@ -164,8 +165,7 @@ def shortened(words: Sequence[str]) -> list[str]:
         name = asked.partition("=")[2]
         assert name in LAUNCHERS | CLUSTER, f"{asked}: say in shortened() how that is run here"
         if name in CLUSTER:  # tests/test_cluster.py runs the launchers themselves
-            if name != "ray":  # not installed
-                config.launcher_options(words)
+            config.launcher_options(words)
             chosen = {key: word for key, word in chosen.items() if not key.startswith("hydra.launcher.")}
             chosen["hydra/launcher"] = "hydra/launcher=joblib"
     if study or asked:
