@@ -133,7 +133,15 @@ def _serve(ready: Connection, train: Callable[..., None], rank: Rank, settings: 
     """What a process beside rank 0 does."""
     for stop in (signal.SIGINT, signal.SIGTERM):  # they may reach all processes: rank 0 decides
         signal.signal(stop, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     train(lambda: ready.send(None), rank, settings, *args)
+
+
+def _end_with_parent() -> None:
+    """Where rank 0 was killed, others might wait for it for as long as `PATIENCE`."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+    os._exit(1)
 
 
 def _failed(processes: list[BaseProcess]) -> str | None:
