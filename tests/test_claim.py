@@ -1,6 +1,7 @@
 """One process at a time trains in a folder, also where locks are not seen by other machines."""
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
 import pytest
 
 from normlab import claim as module
@@ -114,10 +114,10 @@ def test_who_was_held_up_and_lost_its_folder_ends(tmp_path: Path, monkeypatch: p
 def test_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """As on a Lustre that is mounted without them: the owner alone decides, the process of this machine looked for."""
 
-    def missing(*_: Any) -> bool:
+    def missing(*_: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(filelock._unix, "lock_fd_nonblocking", missing)
+    monkeypatch.setattr(fcntl, "flock", missing)
     with claim(tmp_path):
         assert busy(tmp_path)
         assert refused(tmp_path)
@@ -130,10 +130,10 @@ def test_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_error_of_another_kind_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> bool:
+    def broken(*_: Any) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(filelock._unix, "lock_fd_nonblocking", broken)
+    monkeypatch.setattr(fcntl, "flock", broken)
     with pytest.raises(OSError, match="Input/output"), claim(tmp_path):
         pass
 
