@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from same_bits import same
+from warm import python_m
 
 from normlab.record import Record
 from normlab.report import main as report
@@ -72,7 +73,8 @@ def test_killed_and_asked_again_it_ends_with_the_same_bits(
     """All its processes, or its own alone. In a folder with spaces and letters of several alphabets."""
     whole, killed = tmp_path / "Größe 5 – 模型", tmp_path / "killed"
     words = [f"hydra/launcher={launcher}", f"hydra.launcher.n_jobs={n_jobs}"]
-    assert start(whole, *(words if launcher == "array" else [])).wait(300) == 0
+    alone = python_m("normlab.train", *WORDS, f"log_dir='{whole}'", *(words if launcher == "array" else []))
+    assert alone.returncode == 0, alone.stderr
     process = start(killed, *words)
     try:
         freeze_halfway(process, killed, checkpoint)

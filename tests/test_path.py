@@ -31,9 +31,8 @@ def folder(tmp_path: Path) -> Path:
         for seed, wobble in enumerate([0.001, -0.001]):
             for l1, (acc, zeros, norm) in TRUTH.items():
                 zeros = zeros if method == "proximal" else 0.0
-                record = made_up(
-                    tmp_path, "gn", seed, test_acc=acc + wobble, images=1000, l1=l1, penalty=Penalty(method=method)
-                )
+                own = {"l1": l1, "penalty": Penalty(method=method)}
+                record = made_up(tmp_path, "gn", seed, test_acc=acc + wobble, images=1000, files=False, **own)
                 place = tmp_path / Settings.model_validate(record.config).slug()
                 values = json.loads((place / "result.json").read_text())
                 values["metrics"] |= {"zeros": zeros, "zero_filters": zeros / 2, "zero_scales": None, "small": 0.3}

@@ -168,7 +168,7 @@ def test_numeric_factors_become_curves_by_themselves(tmp_path: Path, factor: str
     for norm in ("bn", "gn"):
         for level in levels:
             for seed in range(2):
-                made_up(tmp_path, norm, seed, test_acc=0.9 + seed / 100, **{factor: level})
+                made_up(tmp_path, norm, seed, test_acc=0.9 + seed / 100, files=False, **{factor: level})
     assert main([str(tmp_path)]) == 0
     assert (tmp_path / "figures" / f"by-{factor}.svg").exists()
 
