@@ -79,6 +79,10 @@ ELSEWHERE = {
         "tests/test_notebooks.py", "def test_03_runs", "nowhere: opens a browser; the notebooks themselves run there"
     ),
     "ssh": Elsewhere("docs/security.md", "`ssh -L 6006:localhost:6006 machine`", "nowhere: needs a second machine"),
+    "python -m build": Elsewhere(
+        "tests/test_package.py", '"-m", "build", "--no-isolation"', "sdist and wheel, compared"
+    ),
+    "tar xzf": Elsewhere("tests/test_package.py", "tarfile.open", "the sdist is opened and its files are counted"),
     "kill": Elsewhere("tests/test_killed.py", "SIGKILL", "whole commands are killed there"),
     "python -m benchmarks.study": Elsewhere(
         "tests/test_benchmarks.py", "def test_whole_study_benchmark", "all its ways to train, each in its own process"
