@@ -249,6 +249,7 @@ def test_the_document_has_the_tables_of_the_benchmark() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_whole_study_benchmark(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.study", "--data", "digits", "--quick", "--device", "cpu", "--out"]
     done = subprocess.run([*command, str(tmp_path)], cwd=REPOSITORY, env=os.environ, capture_output=True, text=True)
