@@ -119,6 +119,7 @@ def main() -> None:
         )
     print(text)
     if given.out:
+        given.out.mkdir(parents=True, exist_ok=True)
         (given.out / "soak.md").write_text(text, encoding="utf-8")
 
 
