@@ -325,7 +325,6 @@ def test_on_a_gpu_a_single_run_is_an_array_of_one(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
-@pytest.mark.long
 def test_accuracies_of_arrays_and_single_runs_agree_over_seeds(tmp_path: Path) -> None:
     """In float32, where trajectories part: TOST bounds the mean difference; docs/equivalence.md has more seeds."""
     words = ["data=digits", "norm=ln", "epochs=3", "batch_size=32", "threads=1", "val_size=0"]

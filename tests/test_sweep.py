@@ -347,7 +347,6 @@ def results(folder: Path) -> list[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
     """Both end well with all runs done, and both have trained: each has two workers, and more were at work."""
     both = [start(tmp_path) for _ in range(2)]
