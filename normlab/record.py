@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from normlab.errors import ConfigError, NormlabError
-from normlab.settings import Settings
+from normlab.settings import Settings, check_recorded
 
 __all__ = [
     "DONE",
@@ -163,6 +163,10 @@ def _checked(record: Record) -> Record:
     for name in ("config", "setting", "data", "device", "versions", "metrics", "time"):
         if not isinstance(getattr(record, name), Mapping):
             raise ValueError(f"{name} is no mapping")
+    try:
+        check_recorded(record.config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"its config: {error}") from None
     if record.status not in STATUSES:
         raise ValueError(f"status is none of {', '.join(STATUSES)}")
     if not isinstance(record.seed, int) or isinstance(record.seed, bool):

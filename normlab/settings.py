@@ -11,11 +11,24 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from normlab.places import choices, group_values, source_digest
 
-__all__ = ["NORM_CHANNELS", "Augment", "Data", "Norm", "Penalty", "Probe", "Settings", "dotted", "flatten"]
+__all__ = [
+    "NORM_CHANNELS",
+    "Augment",
+    "Data",
+    "Norm",
+    "Penalty",
+    "Probe",
+    "Settings",
+    "check_recorded",
+    "dotted",
+    "flatten",
+    "needs_gpu",
+    "problem",
+]
 
 NORM_CHANNELS = (10, 20, 20, 12, 12)  # channels at the five norms of `normlab.nets.Net`; a test holds the two together
 
@@ -223,10 +236,8 @@ class Settings(Model):
     def _together(self) -> "Settings":
         """What no setting shows alone."""
         self._check_devices()
-        if self.accelerator == "cpu" and self.precision == "16-mixed":
-            raise ValueError("precision=16-mixed needs a GPU: use precision=bf16-mixed on CPU")
-        if self.accelerator == "cpu" and self.precision == "tf32":
-            raise ValueError("precision=tf32 needs a GPU: use precision=32-true on CPU")
+        if self.accelerator == "cpu" and (told := needs_gpu(self.precision)):
+            raise ValueError(told)
         if self.peak_lr * max(1.0, self.l1) / (1 - self.momentum) > FLOAT32:
             raise ValueError(
                 f"lr={self.lr:g}: with these l1, momentum and lr_per a step is beyond what float32 can hold"
@@ -314,12 +325,38 @@ class Settings(Model):
         return f"{stem}-seed_{self.seed}"
 
 
+def needs_gpu(precision: str) -> str | None:
+    """Why there is no such precision on CPU, and which to take; None where there is."""
+    # asked for 16-mixed on CPU, Lightning takes bf16 and says so in a log
+    instead = {"16-mixed": "bf16-mixed", "tf32": "32-true"}.get(precision)
+    return f"precision={precision} needs a GPU: use precision={instead} on CPU" if instead else None
+
+
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration, as `identity()` gives it or result.json has it, by dotted names; places left out, and probes."""
     values = dotted(config)
     for place in ("log_dir", "name", "force", "threads", "probes", "data.root", "data.download"):
         values.pop(place, None)
     return {"norm": values.pop("norm.name"), "data": values.pop("data.name")} | LATER | values
+
+
+def check_recorded(config: Mapping[str, Any]) -> None:
+    """Raises `ValueError`, in one line, where the configuration of a result.json lacks a setting, or one cannot have
+    its value. Settings that this version does not know may stand beside them."""
+    known = {key: value for key, value in config.items() if key in Settings.model_fields}
+    try:
+        expected = Settings.model_validate(known).flat()
+    except ValidationError as error:
+        raise ValueError(problem(error)) from None
+    flat = flatten(config)
+    if missing := [key for key in expected if key not in flat and not key.startswith("norm.")]:
+        raise ValueError(f"{missing[0]} is missing")
+
+
+def problem(error: ValidationError) -> str:
+    """The first of pydantic's errors, in one line: where, and what."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from normlab.errors import ConfigError, NormlabError
 from normlab.places import group_values
 from normlab.record import write_atomically
+from normlab.settings import problem
 
 __all__ = ["STUDY_FILE", "Claim", "Published", "Study", "protocol", "sweep_of"]
 
@@ -91,7 +92,7 @@ class Study(Model):
         try:
             return cls.model_validate({"factors": [key for key in sweep_of(name) if key != "seed"]} | values["study"])
         except ValidationError as error:
-            raise ConfigError(f"conf/study/{name}.yaml: {_told(error)}") from None
+            raise ConfigError(f"conf/study/{name}.yaml: {problem(error)}") from None
 
     @classmethod
     def find(cls, folder: Path) -> "Study | None":
@@ -102,7 +103,7 @@ class Study(Model):
         try:
             return cls.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
         except (ValidationError, yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            told = _told(error) if isinstance(error, ValidationError) else "no YAML"
+            told = problem(error) if isinstance(error, ValidationError) else "no YAML"
             raise NormlabError(
                 f"{file} is damaged ({told}): delete it, and the study's command writes it anew"
             ) from None
@@ -124,8 +125,3 @@ def sweep_of(name: str) -> dict[str, str]:
 def protocol(name: str) -> dict[str, Any]:
     """The settings that a study fixes for all its runs, as its file writes them."""
     return {k: v for k, v in group_values("study", name).items() if k not in ("defaults", "hydra", "study")}
-
-
-def _told(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"

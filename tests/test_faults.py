@@ -165,6 +165,17 @@ def test_an_altered_mnist_file(tmp_path: Path) -> None:
     assert not list((tmp_path / "logs").rglob("result.json"))
 
 
+def misnamed(whole: bytes) -> bytes:
+    """A blank has come into the name of a setting."""
+    assert b'"lr":' in whole
+    return whole.replace(b'"lr":', b'" lr":')
+
+
+def mistyped(whole: bytes) -> bytes:
+    assert b'"epochs": 1,' in whole
+    return whole.replace(b'"epochs": 1,', b'"epochs": null,', 1)
+
+
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("damage", ["cut short", "noise", "empty", "another configuration", "code"])
 def test_a_checkpoint_that_cannot_be_gone_on_from(
@@ -208,15 +219,18 @@ class Runs:
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("damage", [b"", b'{"schema": 1, "status": "comp', b"\x00\xff"])
-def test_a_damaged_result(tmp_path: Path, damage: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("damage", [b"", b'{"schema": 1, "status": "comp', b"\x00\xff", misnamed, mistyped])
+def test_a_damaged_result(
+    tmp_path: Path, damage: bytes | Callable[[bytes], bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Training says so and does the run again, the others stand; the report names the file."""
     from normlab.train import main
 
     words = ["-m", *BASE, "seed=0,1", "epochs=1", f"log_dir={tmp_path}", "name=damaged"]
     assert main(words) == 0
     first, second = sorted(file.parent for file in tmp_path.rglob("result.json"))
-    (first / "result.json").write_bytes(damage)
+    whole = (first / "result.json").read_bytes()
+    (first / "result.json").write_bytes(damage if isinstance(damage, bytes) else damage(whole))
     standing = (second / "result.json").stat().st_mtime_ns
     capsys.readouterr()
     assert report([str(tmp_path / "damaged"), "--no-figures"]) != 0

@@ -90,12 +90,7 @@ def runs(folder: str | Path) -> list[Run]:
     found = []
     for file in files:
         record = Record.load(file.parent)
-        try:
-            found.append(Run(file.parent, record, flatten(record.config)))
-        except (AttributeError, KeyError, TypeError) as error:
-            raise NormlabError(
-                f"{file} is damaged (its config: {error}): delete it, and the run is done again"
-            ) from None
+        found.append(Run(file.parent, record, flatten(record.config)))
     return found
 
 
