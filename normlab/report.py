@@ -20,6 +20,7 @@ from normlab.analysis.cells import Sorted, chosen, sort
 from normlab.analysis.claims import judge
 from normlab.analysis.decomposed import decomposition_table
 from normlab.analysis.effects import effects, effects_table
+from normlab.analysis.findings import findings
 from normlab.analysis.page import Section, Shown, render
 from normlab.analysis.path import path_table
 from normlab.analysis.rates import at_own_best, rates_table
@@ -99,7 +100,7 @@ def report(
 
     out = out or folder
     seconds = timed.groupby("setting")["fit_s"].mean().dropna().to_dict()
-    told = words.findings(found, summary, pairs, margin, study, judged)
+    told = findings(found, summary, pairs, margin, study, judged)
     lint = lint_results(found, pairs, margin=asked, study=study)
     told += [finding.message for finding in lint if finding.note]
     warnings = [*found.notes, *(finding.message for finding in lint if not finding.note)]

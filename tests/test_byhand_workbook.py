@@ -18,7 +18,7 @@ import schedula
 from openpyxl.utils import get_column_letter, range_boundaries
 
 from normlab.byhand import NORMS, Batch, Result, Rules, calculate, default_batch, random_batch
-from normlab.byhand.words import fixed, number_text
+from normlab.byhand.wording import fixed, number_text
 from normlab.byhand.workbook import Places, workbook
 from normlab.errors import ConfigError
 

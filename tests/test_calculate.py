@@ -14,12 +14,12 @@ import pytest
 from rich.console import Console
 
 from normlab.byhand import NORMS, Batch, Rules, calculate, default_batch, random_batch
-from normlab.byhand.colours import SET_COLOURS, set_colour
 from normlab.byhand.files import write
 from normlab.byhand.pages import html, markdown
 from normlab.byhand.picture import overview, picture
+from normlab.byhand.set_colours import SET_COLOURS, set_colour
 from normlab.byhand.terminal import show
-from normlab.byhand.words import amount, equals, fixed, number_text, statistics_table, window
+from normlab.byhand.wording import amount, equals, fixed, number_text, statistics_table, window
 from normlab.calculate import main
 
 PICTURES = ["norms", *NORMS]

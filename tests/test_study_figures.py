@@ -18,17 +18,10 @@ from test_figures import DIGITS, FASHION, LONG, contrast
 
 from normlab.analysis.colours import MUTED, norm_colour, norm_marker
 from normlab.analysis.drawing import spread
-from normlab.analysis.study_figures import (
-    VERDICTS,
-    bands,
-    differences,
-    factor_curve,
-    intervals,
-    overlap,
-    persistent_gallery,
-    styles,
-    variance_shares,
-)
+from normlab.analysis.error_figures import overlap, persistent_gallery, variance_shares
+from normlab.analysis.factor_figure import factor_curve
+from normlab.analysis.panels import VERDICTS, styles
+from normlab.analysis.study_figures import bands, differences, intervals
 
 FINAL = {"bn": 99.47, "bn l1=0.001": 97.8, "ln": 99.44, "ln l1=0.001": 99.41, "gn": 99.45, "gn l1=0.001": 99.42}
 TWELVE = ["bn", "bn l1=0.001", "bn batch_size=16", "bn batch_size=16 l1=0.001", "ln", "ln l1=0.001"]
@@ -207,7 +200,7 @@ def marks(fig: Figure, marker: str, panel: int = -1) -> list[Line2D]:
 def test_figures_touch_neither_pyplot_nor_torch() -> None:
     code = (
         "import sys, numpy as np, matplotlib; backend = matplotlib.rcParams._get('backend')\n"
-        "from normlab.analysis.study_figures import bands, overlap\n"
+        "from normlab.analysis.error_figures import overlap\nfrom normlab.analysis.study_figures import bands\n"
         "bands({'bn': {'test_acc': np.ones((2, 3))}}, {'bn': 'bn'}, title='t'); overlap(np.eye(1), ['bn'], title='t')\n"
         "print([m for m in ('matplotlib.pyplot', 'torch', 'lightning') if m in sys.modules], "
         "backend is matplotlib.rcParams._get('backend'))"

@@ -12,7 +12,20 @@ import numpy.typing as npt
 from normlab.analysis.table import Run, varying
 from normlab.errors import NormlabError
 
-__all__ = ["Cell", "Sorted", "at_chance", "chosen", "factors_of", "holds", "label", "numeric", "sort", "stable", "word"]
+__all__ = [
+    "Cell",
+    "Sorted",
+    "at_chance",
+    "chosen",
+    "factors_of",
+    "holds",
+    "label",
+    "numeric",
+    "per_cent",
+    "sort",
+    "stable",
+    "word",
+]
 
 # How much was learned from, and what was measured: the yardstick itself.
 PROTOCOL = ("data", "epochs", "train_size", "val_size")
@@ -41,6 +54,11 @@ class Cell:
         """seed → value of a metric of result.json, or of `unevenness`; runs without it left out."""
         found = {run.record.seed: value(run, metric) for run in self.completed}
         return {seed: number for seed, number in found.items() if number is not None}
+
+    def mean(self, metric: str) -> float:
+        """Of `values`; NaN where there are none."""
+        values = self.values(metric)
+        return float(np.mean(list(values.values()))) if values else float("nan")
 
     def series(self, name: str) -> npt.NDArray[np.float64]:
         """A column of metrics.csv: float (S, E), a row a seed, NaN where nothing was measured."""
@@ -180,6 +198,11 @@ def stable(cell: Cell) -> bool:
 def holds(cell: Cell, wanted: Mapping[str, Any]) -> bool:
     """Whether the runs of a setting have these values."""
     return all(cell.ended[0].config.get(key) == level for key, level in wanted.items())
+
+
+def per_cent(values: Mapping[int, float]) -> dict[int, float]:
+    """Shares by seed, in per cent."""
+    return {seed: 100 * share for seed, share in values.items()}
 
 
 def word(value: Any) -> str:

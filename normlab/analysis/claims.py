@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from normlab.analysis.cells import Cell, Sorted, holds
+from normlab.analysis.numbers import signed
 from normlab.analysis.stats import Difference, difference_of, holm, tost
 from normlab.study import Claim, Study
 
@@ -82,7 +83,7 @@ def _rule(claim: Claim, d: Difference, p: float, margin: float, alpha: float) ->
         sign = -1 if claim.expect == "lower" else 1
         middle, half = (sign * claim.by, claim.give or 0.0) if claim.by else (0.0, claim.margin or margin)
         p = tost(_moved(d, -middle), half)
-        span = f"{_signed(middle - half)} to {_signed(middle + half)} {what}"
+        span = f"{signed(middle - half)} to {signed(middle + half)} {what}"
         if p < alpha:
             return p, "supported", f"the difference lies within {span}"
         if high < middle - half or low > middle + half:
@@ -121,7 +122,3 @@ def _pairs(claim: Claim, cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
         and holds(against, claim.against)
         and all(level == against.levels.get(key) for key, level in of.levels.items() if key not in named)
     ]
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−").replace("+0.00", "0")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from normlab.analysis.cells import Cell, Sorted
+from normlab.analysis.cells import Cell, Sorted, per_cent
 from normlab.analysis.stats import Summary, difference_of, summarise
 
 if TYPE_CHECKING:  # matplotlib takes half a second, which a report without figures saves
@@ -51,8 +51,8 @@ def decomposition_table(found: Sorted) -> pd.DataFrame:
             row = {"setting": cell.label, "batch_size": _batch_size(cell), "n": len(values["", "test_running_acc"])}
             for quantity in SCORES:
                 row |= {f"{quantity}_{key}": number for key, number in _spread(values["", quantity]).items()}
-            running, precise = (_per_cent(values["", f"test_{kind}_acc"]) for kind in ("running", "precise"))
-            at_best = {kind: _per_cent(best["", f"test_{kind}_acc"]) for kind in ("running", "precise")}
+            running, precise = (per_cent(values["", f"test_{kind}_acc"]) for kind in ("running", "precise"))
+            at_best = {kind: per_cent(best["", f"test_{kind}_acc"]) for kind in ("running", "precise")}
             differences = {
                 "recovered": (precise, running),
                 "lost": (at_best["running"], running),
@@ -70,7 +70,7 @@ def decomposition_table(found: Sorted) -> pd.DataFrame:
 
 def decomposition_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]:
     """(file name, caption, figure): accuracies and errors against the batch size, three figures a kind of setting."""
-    from normlab.analysis.study_figures import factor_curve
+    from normlab.analysis.factor_figure import factor_curve
 
     for kind, group in _groups(found).items():
         if len({_batch_size(cell) for cell in group}) < LEAST:
@@ -79,7 +79,7 @@ def decomposition_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]
         name, told = (f"-{kind}".replace(" ", "-"), f"{kind}, ") if len(_groups(found)) > 1 else ("", f"{norm}, ")
         some = [(float(_batch_size(cell)), statistics_of(cell)) for cell in group]
         scores = {
-            words: _curve([(x, _per_cent(values["", quantity])) for x, values in some])
+            words: _curve([(x, per_cent(values["", quantity])) for x, values in some])
             for quantity, words in SCORES.items()
         }
         caption = (
@@ -124,10 +124,6 @@ def _groups(found: Sorted) -> dict[str, list[Cell]]:
 
 def _batch_size(cell: Cell) -> int:
     return int(cell.completed[0].config["batch_size"])
-
-
-def _per_cent(values: Mapping[int, float]) -> dict[int, float]:
-    return {seed: 100 * value for seed, value in values.items()}
 
 
 def _curve(points: list[tuple[float, Mapping[int, float]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

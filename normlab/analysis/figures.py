@@ -46,6 +46,7 @@ from normlab.analysis.drawing import (
     widest,
     wrap,
 )
+from normlab.analysis.numbers import signed
 
 __all__ = ["confusion", "curves", "filters", "gallery"]
 
@@ -145,7 +146,9 @@ def filters(weights: Array, *, title: str, columns: int = 10) -> Figure:
     height = fig.get_figheight() * DPI
     place = (MARGIN + across * pitch) / width, 1 - (top + 20 + TILE) / height, 12 / width, TILE / height
     scale = ScalarMappable(Normalize(-limit, limit), cmap)
-    bar = fig.colorbar(scale, cax=fig.add_axes(place), ticks=[-limit, 0, limit], format=FuncFormatter(_signed))
+    bar = fig.colorbar(
+        scale, cax=fig.add_axes(place), ticks=[-limit, 0, limit], format=FuncFormatter(lambda x, _: signed(x))
+    )
     quiet_bar(bar.ax, "")
     return fig
 
@@ -244,7 +247,3 @@ def _probability(p: float) -> str:
 
 def _share(per_cent: float) -> str:
     return "< 0.1 %" if per_cent < 0.05 else f"{per_cent:.1f} %"
-
-
-def _signed(value: float, _: int | None = None) -> str:
-    return f"{value:+.2f}".replace("-", "−") if value else "0"

@@ -31,6 +31,7 @@ from normlab.analysis.drawing import (
     widest,
     wrap,
 )
+from normlab.analysis.numbers import signed
 
 __all__ = [
     "SAMPLE",
@@ -52,7 +53,6 @@ __all__ = [
     "mean_sd",
     "samples",
     "scaled",
-    "signed",
     "size_of",
     "styles",
     "view",
@@ -330,11 +330,6 @@ def mean_sd(values: Array, form: str) -> str:
 
 def first_word(verdict: str) -> str:
     return (re.match(r"\w*", verdict) or [""])[0]
-
-
-def signed(value: float, form: str) -> str:
-    text = f"{value:+{form}}".replace("-", "−")
-    return text if re.search("[1-9]", text) else text[1:]
 
 
 def interval_rows(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from normlab.analysis.cells import Cell, Sorted
+from normlab.analysis.cells import Cell, Sorted, per_cent
 from normlab.analysis.stats import difference_of, summarise
 
 if TYPE_CHECKING:  # matplotlib takes half a second, which a report without figures saves
@@ -35,19 +35,19 @@ def path_table(found: Sorted) -> pd.DataFrame:
     if len({cell.levels.get("l1") for cell in found.cells}) < LEAST:
         return pd.DataFrame()
     rows = []
-    plain = {_rest(cell): _mean(cell.values("weight_norm")) for cell in found.cells if not cell.levels["l1"]}
+    plain = {_rest(cell): cell.mean("weight_norm") for cell in found.cells if not cell.levels["l1"]}
     for cell in found.cells:
         if not cell.completed:
             continue
         row: dict[str, Any] = {"setting": cell.label, "l1": cell.levels["l1"], "n": len(cell.completed)}
         row |= _spread("test_acc", cell.values("test_acc"))
-        row |= {name: _mean(cell.values(name)) for name in SHARES}
+        row |= {name: cell.mean(name) for name in SHARES}
         row["step_ratio"] = (plain.get(_rest(cell), np.nan) / row["weight_norm"]) ** 2 if row["weight_norm"] else np.nan
         after = cell.values("refit_test_acc")
         if after:
             row |= _spread("refit_test_acc", after)
             before = {seed: value for seed, value in cell.values("test_acc").items() if seed in after}
-            d = difference_of(_per_cent(after), _per_cent(before))
+            d = difference_of(per_cent(after), per_cent(before))
             row |= {"refit_gain_pp": d.mean, "refit_gain_low": d.low, "refit_gain_high": d.high}
         row["agreement"], row["chance"] = jaccard_of_supports([run.support for run in cell.completed])
         rows.append(row)
@@ -71,7 +71,7 @@ def chance(a: float, b: float) -> float:
 
 def path_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]:
     """(file name, caption, figure): accuracy against exact zeros, before and after the refit."""
-    from normlab.analysis.study_figures import factor_curve
+    from normlab.analysis.factor_figure import factor_curve
 
     if len({cell.levels.get("l1") for cell in found.cells}) < LEAST:
         return
@@ -83,13 +83,9 @@ def path_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]:
         norms: dict[str, str] = {}
         for cell in found.cells:
             values = cell.values(metric)
-            if values and any(
-                other.values("zeros") and _mean(other.values("zeros")) > 0 for other in _path(cell, found)
-            ):
+            if values and any(other.values("zeros") and other.mean("zeros") > 0 for other in _path(cell, found)):
                 s = summarise([100 * value for value in values.values()])
-                lines.setdefault(_rest(cell), []).append(
-                    (round(100 * _mean(cell.values("zeros")), 1), s.mean, s.low, s.high)
-                )
+                lines.setdefault(_rest(cell), []).append((round(100 * cell.mean("zeros"), 1), s.mean, s.low, s.high))
                 norms[_rest(cell)] = cell.norm
         if lines:
             curves: Mapping[str, Any] = {label: tuple(np.array(points).T) for label, points in lines.items()}
@@ -117,14 +113,6 @@ def _rest(cell: Cell) -> str:
     """A setting without its λ."""
     rest = [f"{key}={level}" for key, level in cell.levels.items() if key not in ("norm", "l1")]
     return " ".join([cell.norm, *rest])
-
-
-def _mean(values: Mapping[int, float]) -> float:
-    return float(np.mean([*values.values()])) if values else float("nan")
-
-
-def _per_cent(values: Mapping[int, float]) -> dict[int, float]:
-    return {seed: 100 * value for seed, value in values.items()}
 
 
 def _spread(name: str, values: Mapping[int, float]) -> dict[str, float]:

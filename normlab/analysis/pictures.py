@@ -12,15 +12,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from normlab.analysis import drawing
-from normlab.analysis import study_figures as draw
 from normlab.analysis.cells import Cell, Sorted, holds, numeric, word
 from normlab.analysis.decomposed import decomposition_pictures
 from normlab.analysis.effects import effects
+from normlab.analysis.error_figures import overlap as overlap_picture
+from normlab.analysis.error_figures import persistent_gallery, variance_shares
+from normlab.analysis.factor_figure import factor_curve
 from normlab.analysis.figures import confusion
 from normlab.analysis.forensics import times_wrong
 from normlab.analysis.path import path_pictures
 from normlab.analysis.probed import probe_pictures
 from normlab.analysis.stats import Comparison, summarise
+from normlab.analysis.study_figures import bands, differences, intervals
 from normlab.analysis.tables import errors_table, overlap_table, wrong
 from normlab.record import write_atomically
 from normlab.study import Study
@@ -69,7 +72,7 @@ def pictures(
             "accuracy",
             "settings",
             "Test accuracy of the last epoch: every seed, their mean and its 95 % interval.",
-            draw.intervals(
+            intervals(
                 values,
                 {label: (s.mean, s.low, s.high) for label, s in summaries.items()},
                 norms,
@@ -90,7 +93,7 @@ def pictures(
             "differences",
             "pairs",
             f"Difference in test accuracy of each pair, first minus second, in percentage points.{some}",
-            draw.differences(rows, margin, title=f"Differences in test accuracy on {data}"),
+            differences(rows, margin, title=f"Differences in test accuracy on {data}"),
         )
     names = ("test_acc", "test_ce", "val_acc", "val_ce", "train_acc_running", "train_ce")
     series = {cell.label: {name: cell.series(name) for name in names if cell.series(name).size} for cell in found.cells}
@@ -105,7 +108,7 @@ def pictures(
             "curves",
             f"Cross-entropy and accuracy on the {held} images after every epoch: mean and standard deviation over "
             "seeds. Nothing was chosen by these curves.",
-            draw.bands(series, norms, title=f"Learning curves on {data}"),
+            bands(series, norms, title=f"Learning curves on {data}"),
         )
     yield from _factor_curves(found, data)
     if factorial := effects(found, margin):
@@ -118,7 +121,7 @@ def pictures(
             "effects",
             "effects",
             "What each factor adds to the test accuracy, averaged over all others, in percentage points.",
-            draw.differences(rows, margin, title=f"Effects on test accuracy, {data}"),
+            differences(rows, margin, title=f"Effects on test accuracy, {data}"),
         )
     for name, caption, figure in probe_pictures(found):
         yield _picture(name, "probes", caption, figure)
@@ -137,7 +140,7 @@ def pictures(
                 "errors",
                 "What the variance of one run's accuracy is made of: the seed, the choice of test images, and both "
                 "together.",
-                draw.variance_shares(shares, title=f"Where the variance of an accuracy comes from, {data}"),
+                variance_shares(shares, title=f"Where the variance of an accuracy comes from, {data}"),
             )
     overlap = overlap_table(found)
     if len(overlap):
@@ -147,7 +150,7 @@ def pictures(
             "errors",
             "Errors that two settings share, of all that either makes (Jaccard index), by the majority vote of the "
             "seeds.",
-            draw.overlap(_matrix(overlap, labels), labels, title=f"Overlap of errors on {data}"),
+            overlap_picture(_matrix(overlap, labels), labels, title=f"Overlap of errors on {data}"),
         )
     for cell in found.cells:
         yield from _of_cell(cell, data, images, classes)
@@ -166,7 +169,7 @@ def _of_cell(cell: Cell, data: str, images: Array | None, classes: tuple[str, ..
     ]
     figure = None
     if images is not None and len(images) == bad.shape[1]:
-        figure = draw.persistent_gallery(
+        figure = persistent_gallery(
             images[ranked],
             true[ranked].astype(int),
             voted,
@@ -211,7 +214,7 @@ def _factor_curves(found: Sorted, data: str) -> Iterator[Picture]:
                 f"by-{slug(factor)}",
                 "factors",
                 f"Test accuracy against {factor}: mean over seeds and its 95 % interval.",
-                draw.factor_curve(
+                factor_curve(
                     series, norms, factor=factor, y_label="test accuracy, %", title=f"Test accuracy by {factor}, {data}"
                 ),
             )

@@ -29,6 +29,7 @@ from normlab.analysis.drawing import (
     widest,
     wrap,
 )
+from normlab.analysis.numbers import signed
 from normlab.analysis.panels import (
     SUFFIX,
     VERDICTS,
@@ -43,7 +44,6 @@ from normlab.analysis.panels import (
     mean_sd,
     samples,
     scaled,
-    signed,
     view,
 )
 from normlab.analysis.stats import Comparison, summarise

@@ -39,7 +39,7 @@ def rates_table(found: Sorted) -> pd.DataFrame:
                     "chance": sum(at_chance(run) for run in cell.completed),
                     "stable": stable(cell),
                     "best": cell is best,
-                    "val_acc_mean": _mean(cell),
+                    "val_acc_mean": cell.mean("val_acc"),
                     "test_acc_mean": s.mean if s else np.nan,
                     "test_acc_low": s.low if s else np.nan,
                     "test_acc_high": s.high if s else np.nan,
@@ -67,9 +67,5 @@ def _kinds(found: Sorted) -> dict[str, list[Cell]]:
 
 def _best(cells: Sequence[Cell]) -> Cell | None:
     able = [cell for cell in cells if stable(cell) and cell.values("val_acc")]
-    return max(able, key=_mean) if able else None  # of equal ones the first, the smallest rate
-
-
-def _mean(cell: Cell) -> float:
-    values = list(cell.values("val_acc").values())
-    return float(np.mean(values)) if values else float("nan")
+    # of equal ones the first, the smallest rate
+    return max(able, key=lambda cell: cell.mean("val_acc")) if able else None

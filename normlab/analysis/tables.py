@@ -58,7 +58,7 @@ def summary(found: Sorted) -> pd.DataFrame:
             if metric == "test_acc":
                 row["test_acc_iqm"] = s.iqm if s else math.nan
         row["best_epoch_test_acc_mean"] = cell.best_epoch
-        row["zeros_mean"] = _mean(cell.values("zeros"))
+        row["zeros_mean"] = cell.mean("zeros")
         row["parameters"] = next((run.record.parameters for run in cell.completed), None)
         rows.append(row)
     return pd.DataFrame(rows)
@@ -241,7 +241,3 @@ def overlap_table(found: Sorted) -> pd.DataFrame:
             row = {"a": a, "b": b, "only_a": test.only_a, "only_b": test.only_b, "both": both}
             rows.append(row | {"jaccard": jaccard(votes[a], votes[b]), "p_mcnemar": test.p})
     return pd.DataFrame(rows)
-
-
-def _mean(values: Mapping[int, float]) -> float:
-    return float(np.mean(list(values.values()))) if values else math.nan

@@ -2,17 +2,16 @@
 cent."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from normlab.analysis.cells import Cell, Sorted
+from normlab.analysis.cells import Cell
 from normlab.analysis.claims import Judged, unit
+from normlab.analysis.numbers import NONE, number, p_word, percent, signed
 from normlab.analysis.stats import Comparison
 from normlab.analysis.tables import MANY
-from normlab.study import Study
 
 __all__ = [
     "Table",
@@ -20,7 +19,7 @@ __all__ = [
     "decomposition_words",
     "effects_words",
     "errors_words",
-    "findings",
+    "mean_sd",
     "overlap_words",
     "pairs_words",
     "path_words",
@@ -28,8 +27,6 @@ __all__ = [
     "rates_words",
     "settings_words",
 ]
-
-NONE = "–"
 
 
 class Table:
@@ -60,12 +57,12 @@ def settings_words(table: pd.DataFrame, seconds: Mapping[Any, float]) -> Table:
             [
                 str(row["setting"]),
                 _n(row),
-                _mean_sd(row, "test_acc"),
+                mean_sd(row, "test_acc"),
                 _span(row, "test_acc"),
-                _mean_sd(row, "train_acc"),
-                _mean_sd(row, "train_acc_running"),
-                _mean_sd(row, "test_ce", 1, 4),
-                _mean_sd(row, "train_ce", 1, 4),
+                mean_sd(row, "train_acc"),
+                mean_sd(row, "train_acc_running"),
+                mean_sd(row, "test_ce", 1, 4),
+                mean_sd(row, "train_ce", 1, 4),
                 f"{seconds[row['setting']]:,.0f}" if row["setting"] in seconds else NONE,
             ]
         )
@@ -140,12 +137,12 @@ def claims_words(tested: Sequence[Judged]) -> Table:
     rows = []
     for t in tested:
         what, d = unit(t.claim.measure), t.difference
-        digits = 4 if what == "nats" else 2
+        form = ".4f" if what == "nats" else ".2f"
         span = NONE
         if d:
-            span = f"{signed(d.mean, digits)} {what}"
+            span = f"{signed(d.mean, form)} {what}"
             if math.isfinite(d.low):
-                span += f" ({signed(d.low, digits)} to {signed(d.high, digits)})"
+                span += f" ({signed(d.low, form)} to {signed(d.high, form)})"
         pair = (
             f"{MEASURE[t.claim.measure]}, {t.of} against {t.against}"
             if t.of and t.against
@@ -184,9 +181,9 @@ def published_words(table: pd.DataFrame) -> Table:
                 str(row["source"]),
                 str(row["setting"]),
                 number(row["published_train_acc_running"], 2),
-                _mean_sd(row, "train_acc_running", 1),
+                mean_sd(row, "train_acc_running", 1),
                 number(row["published_test_acc"], 2),
-                _mean_sd(row, "test_acc", 1),
+                mean_sd(row, "test_acc", 1),
                 number(best, 2),
             ]
         )
@@ -211,7 +208,7 @@ def errors_words(table: pd.DataFrame) -> Table:
     """Errors a setting, and what an accuracy's variance is made of."""
     rows = [
         [str(row["setting"]), f"{row['errors_mean']:.1f}", f"{row['persistent']}", f"{row['always']}"]
-        + [_percent(row[key]) for key in ("share_seed", "share_test_set", "share_interaction")]
+        + [percent(row[key]) for key in ("share_seed", "share_test_set", "share_interaction")]
         + [number(row["sd_pp"], 3)]
         for row in table.to_dict("records")
     ]
@@ -361,93 +358,8 @@ def overlap_words(table: pd.DataFrame) -> Table:
     return Table(["pair", "first alone", "second alone", "both", "Jaccard", "p (McNemar)"], rows, note=note)
 
 
-def findings(
-    found: Sorted,
-    table: pd.DataFrame,
-    pairs: Sequence[tuple[Cell, Cell, Comparison]],
-    margin: float,
-    study: Study | None,
-    tested: Sequence[Judged],
-) -> list[str]:
-    """What came out, in sentences."""
-    told = []
-    ranked = table[table["test_acc_mean"].notna()].sort_values("test_acc_mean", ascending=False).to_dict("records")
-    if len(ranked) > 1:
-        first, last = ranked[0], ranked[-1]
-        told.append(
-            f"Test accuracy runs from {100 * first['test_acc_mean']:.2f} % ({first['setting']}) down to "
-            f"{100 * last['test_acc_mean']:.2f} % ({last['setting']})."
-        )
-    elif ranked:
-        told.append(f"{ranked[0]['setting']}: {_mean_sd(ranked[0], 'test_acc')} % test accuracy.")
-    if pairs:
-        counts = Counter(c.verdict for *_, c in pairs)
-        differ = counts["better"] + counts["worse"]
-        told.append(
-            f"Of {len(pairs)} pair{'s' * (len(pairs) > 1)}, {differ} differ{'s' * (differ == 1)}, "
-            f"{counts['equivalent']} {'is' if counts['equivalent'] == 1 else 'are'} equivalent within {margin:g} pp, "
-            f"and {counts['undecided']} {'is' if counts['undecided'] == 1 else 'are'} undecided with these seeds."
-        )
-    told += [_of_own(cell, pairs) for cell in found.cells if cell.norm == "custom" and pairs]
-    if study and tested:
-        counts_ = Counter(t.ruling for t in tested)
-        parts = [
-            f"{counts_[ruling]} {ruling}"
-            for ruling in ("supported", "refuted", "undecided", "untested")
-            if counts_[ruling]
-        ]
-        told.append(f"Claims: {', '.join(parts)}.")
-    if found.lost:
-        told.append(f"{len(found.lost)} run{'s' * (len(found.lost) > 1)} did not complete: see below.")
-    return told
-
-
-def _of_own(cell: Cell, pairs: Sequence[tuple[Cell, Cell, Comparison]]) -> str:
-    """The verdicts on a user's own layer, against each of the others: custom (mine:RMS): worse than bn; …"""
-    other = {"better": "worse", "worse": "better"}
-    by: dict[str, list[str]] = {}
-    for a, b, c in pairs:
-        if cell is a or cell is b:
-            verdict = c.verdict if a is cell else other.get(c.verdict, c.verdict)
-            seeds = f" (about {c.seeds_needed:,} seeds)" if c.verdict == "undecided" and c.seeds_needed else ""
-            by.setdefault(verdict, []).append((b if a is cell else a).label + seeds)
-    between = {
-        "better": "better than",
-        "worse": "worse than",
-        "equivalent": "equivalent to",
-        "undecided": "undecided against",
-    }
-    parts = [f"{words} {', '.join(by[verdict])}" for verdict, words in between.items() if verdict in by]
-    target = cell.ended[0].config.get("norm.target")
-    who = cell.label if "norm.target" in cell.levels else f"{cell.label} ({target})"
-    return f"{who}: {'; '.join(parts) or 'compared with nothing'}."
-
-
-def number(value: object, digits: int) -> str:
-    if value is None or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return NONE
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """+0.12, −1.50, and 0.00 without a sign."""
-    if not math.isfinite(value):
-        return NONE
-    text = f"{value:+.{digits}f}"
-    return (text[1:] if float(text) == 0 else text).replace("-", "−")
-
-
-def p_word(p: float) -> str:
-    if not math.isfinite(p):
-        return NONE
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %" if math.isfinite(value) else NONE
-
-
-def _mean_sd(row: Mapping[Any, Any], metric: str, factor: float = 100, digits: int = 2) -> str:
+def mean_sd(row: Mapping[Any, Any], metric: str, factor: float = 100, digits: int = 2) -> str:
+    """99.42 ± 0.06, of a metric in a row of the summary."""
     mean, sd = row[f"{metric}_mean"], row[f"{metric}_sd"]
     if not isinstance(mean, float) or not math.isfinite(mean):
         return NONE

@@ -11,18 +11,18 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.console import Console
 
-from normlab.byhand import words
-from normlab.byhand.colours import set_colour
+from normlab.byhand import wording
 from normlab.byhand.exact import Result
+from normlab.byhand.set_colours import set_colour
 from normlab.byhand.terminal import grid
-from normlab.byhand.words import Table, Window, blocks, window
+from normlab.byhand.wording import Table, Window, blocks, window
 
 __all__ = ["html", "markdown"]
 
 INTRO = (
     "y = γ · (x - μ) / √(σ² + ε) + β. Numbers that share a mean μ and a variance σ² have one colour and one letter. "
     "σ² is the biased variance, Σ(x - μ)² / m; the unbiased one, Σ(x - μ)² / (m - 1), goes into batch norm's "
-    "running variance only. " + words.ROUNDED
+    "running variance only. " + wording.ROUNDED
 )
 
 
@@ -44,16 +44,16 @@ def markdown(results: Sequence[Result]) -> str:
     if len(results) > 1:
         lines += ["![Which numbers share a statistic](norms.svg)", ""]
     for result in results:
-        lines += [f"## {words.heading(result)}", "", words.facts(result), ""]
-        lines += [f"![{words.heading(result)}]({result.norm}.svg)", ""]
+        lines += [f"## {wording.heading(result)}", "", wording.facts(result), ""]
+        lines += [f"![{wording.heading(result)}]({result.norm}.svg)", ""]
         for piece in _parts(result, part):
             lines += [f"### {piece.heading}", ""]
             if piece.table:
                 lines += [*_pipes(piece.table), ""]
             if piece.texts:
                 lines += ["```text", _drawn(result, piece.texts, part), "```", ""]
-        lines += [words.eval_rule(result), ""]
-        lines += [f"**Mind:** {note}\n" for note in words.notes(result)]
+        lines += [wording.eval_rule(result), ""]
+        lines += [f"**Mind:** {note}\n" for note in wording.notes(result)]
     lines += ["---", "", f"Made by `python -m normlab.calculate` from {_count(len(batch.values))}.", ""]
     return "\n".join(lines)
 
@@ -68,13 +68,13 @@ def html(results: Sequence[Result], pictures: Mapping[str, bytes]) -> str:
     sections = [
         {
             "result": result,
-            "heading": words.heading(result),
-            "facts": words.facts(result),
+            "heading": wording.heading(result),
+            "facts": wording.facts(result),
             "picture": _encoded(pictures[result.norm]),
             "width": _width(pictures[result.norm]),
             "parts": _parts(result, part),
-            "rule": words.eval_rule(result),
-            "notes": words.notes(result),
+            "rule": wording.eval_rule(result),
+            "notes": wording.notes(result),
         }
         for result in results
     ]
@@ -100,18 +100,18 @@ def _about(results: Sequence[Result]) -> str:
     batch, rules = results[0].batch, results[0].rules
     shape = " x ".join(map(str, batch.shape))
     return (
-        f"{batch.source[:1].upper()}{batch.source[1:]}: {shape} (N x C x H x W); ε = {words.number_text(rules.eps)}; "
-        f"{words.affine(results[0])}."
+        f"{batch.source[:1].upper()}{batch.source[1:]}: {shape} (N x C x H x W); ε = {wording.number_text(rules.eps)}; "
+        f"{wording.affine(results[0])}."
     )
 
 
 def _parts(result: Result, part: Window) -> list[Part]:
-    more = words.more_rows(result)
+    more = wording.more_rows(result)
     heading = f"Statistics (the first ones; {more[2:-1]} in sheet.xlsx)" if more else "Statistics"
-    found = [Part(heading, words.statistics_table(result))]
-    for heading, values in words.values_of(result):
+    found = [Part(heading, wording.statistics_table(result))]
+    for heading, values in wording.values_of(result):
         if result.norm == "bn" and values is result.evaluated:
-            found.append(Part(words.running_rule(result), words.running_table(result)))
+            found.append(Part(wording.running_rule(result), wording.running_table(result)))
         found.append(Part(heading, texts=blocks(values, result.batch, part)))
     return found
 

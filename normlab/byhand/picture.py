@@ -8,10 +8,10 @@ from matplotlib.patches import Rectangle
 
 from normlab.analysis.colours import INK, PAPER, QUIET, norm_colour
 from normlab.analysis.drawing import MARGIN, SMALL, TEXT, TITLE, sheet, widest
-from normlab.byhand import words
-from normlab.byhand.colours import set_colour
+from normlab.byhand import wording
 from normlab.byhand.exact import Result
-from normlab.byhand.words import Window, blocks, window
+from normlab.byhand.set_colours import set_colour
+from normlab.byhand.wording import Window, blocks, window
 
 __all__ = ["overview", "picture"]
 
@@ -30,13 +30,15 @@ def picture(result: Result) -> Figure:
     wide, high = _size(part, cell)
     left = MARGIN + _beside(part, SMALL)
     shown = min(len(result.statistics), KEYS)
-    keys = [f"{s.where}: μ {words.equals(s.mean)}, σ² {words.equals(s.variance)}" for s in result.statistics[:shown]]
-    more = words.more_rows(result, KEYS)
-    note = f"{words.facts(result)} {part.line}".strip()
+    keys = [
+        f"{s.where}: μ {wording.equals(s.mean)}, σ² {wording.equals(s.variance)}" for s in result.statistics[:shown]
+    ]
+    more = wording.more_rows(result, KEYS)
+    note = f"{wording.facts(result)} {part.line}".strip()
     beside = 34 + MARGIN + 1.05 * max(widest(keys, SMALL), widest([more], SMALL))  # drawn letters are a little wider
     width = max(left + wide + 30 + beside, widest([note], SMALL) + 2 * MARGIN + 8, 520)
     height = max(high, 20 * (shown + bool(more)) + HEAD + LETTER)
-    fig, ax, top = sheet(width, height, words.heading(result), note)
+    fig, ax, top = sheet(width, height, wording.heading(result), note)
     _panel(ax, result, part, texts, left, top, cell, SMALL)
     x, y = left + wide + 30, top + HEAD + LETTER
     for k, key in enumerate(keys):
@@ -59,9 +61,9 @@ def overview(results: Sequence[Result]) -> Figure:
     cell = _cell(texts, 21)
     wide, high = _size(part, cell)
     beside, above = _beside(part, SMALL), 42
-    facts = [words.facts(result) for result in results]
+    facts = [wording.facts(result) for result in results]
     step = max(
-        beside + wide + 40, widest(facts, SMALL) + 30, widest([words.heading(r) for r in results], TEXT) * 1.1 + 30
+        beside + wide + 40, widest(facts, SMALL) + 30, widest([wording.heading(r) for r in results], TEXT) * 1.1 + 30
     )
     across = min(len(results), 2)
     down = -(-len(results) // across)
@@ -70,7 +72,9 @@ def overview(results: Sequence[Result]) -> Figure:
     fig, ax, top = sheet(width, down * (high + above + 26) - 26, title, part.line)
     for i, result in enumerate(results):
         x, y = MARGIN + i % across * step, top + i // across * (high + above + 26)
-        ax.text(x, y + 8, words.heading(result), size=TEXT, color=norm_colour(result.norm), weight="bold", va="center")
+        ax.text(
+            x, y + 8, wording.heading(result), size=TEXT, color=norm_colour(result.norm), weight="bold", va="center"
+        )
         ax.text(x, y + 26, facts[i], size=SMALL, color=QUIET, va="center")
         _panel(ax, result, part, texts, x + beside, y + above, cell, SMALL)
     return fig

@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from normlab.byhand import words
-from normlab.byhand.colours import set_colour
+from normlab.byhand import wording
 from normlab.byhand.exact import Result
-from normlab.byhand.words import Window, blocks, window
+from normlab.byhand.set_colours import set_colour
+from normlab.byhand.wording import Window, blocks, window
 
 __all__ = ["grid", "show", "walk"]
 
@@ -23,30 +23,32 @@ def show(console: Console, results: Sequence[Result]) -> None:
     part = window(batch)
     shape = " x ".join(map(str, batch.shape))
     _line(console, f"Normalization by hand: {batch.source}, {shape} (N x C x H x W)", "bold")
-    _line(console, f"y = γ · (x - μ) / √(σ² + ε) + β, ε = {words.number_text(rules.eps)}; {words.affine(results[0])}")
-    _line(console, words.ROUNDED)
+    _line(
+        console, f"y = γ · (x - μ) / √(σ² + ε) + β, ε = {wording.number_text(rules.eps)}; {wording.affine(results[0])}"
+    )
+    _line(console, wording.ROUNDED)
     if part.line:
         _line(console, f"Mind: {part.line}", "yellow")
     for result in results:
         console.print()
-        console.rule(Text(words.heading(result), "bold"), align="left", characters="─", style="dim")
-        _line(console, words.facts(result))
+        console.rule(Text(wording.heading(result), "bold"), align="left", characters="─", style="dim")
+        _line(console, wording.facts(result))
         console.print()
         grid(console, result, blocks(batch.values, batch, part, places=None), part)
         console.print()
-        _table(console, words.statistics_table(result))
-        _more(console, words.more_rows(result))
-        for heading, values in words.values_of(result):
+        _table(console, wording.statistics_table(result))
+        _more(console, wording.more_rows(result))
+        for heading, values in wording.values_of(result):
             if result.norm == "bn" and values is result.evaluated:
                 console.print()
-                _line(console, words.running_rule(result), "bold")
-                _table(console, words.running_table(result))
+                _line(console, wording.running_rule(result), "bold")
+                _table(console, wording.running_table(result))
             console.print()
             _line(console, heading, "bold")
             grid(console, result, blocks(values, batch, part), part)
         console.print()
-        _line(console, words.eval_rule(result))
-        for note in words.notes(result):
+        _line(console, wording.eval_rule(result))
+        for note in wording.notes(result):
             _line(console, f"Mind: {note}", "yellow")
 
 
@@ -61,12 +63,12 @@ def walk(console: Console, results: Sequence[Result], wait: Callable[[], bool]) 
             console.print()
             ground = f"{INK} on {set_colour(k)}"
             console.print(
-                Text.assemble((f" {statistic.letter} ", ground), " ", (words.statistic_title(result, k), "bold"))
+                Text.assemble((f" {statistic.letter} ", ground), " ", (wording.statistic_title(result, k), "bold"))
             )
             table = RichTable(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
             table.add_column(no_wrap=True, style="dim")
             table.add_column(overflow="fold")
-            for name, text in words.steps(result, k):
+            for name, text in wording.steps(result, k):
                 table.add_row(Text(name), Text(text))
             console.print(table)
 
@@ -100,7 +102,7 @@ def grid(console: Console, result: Result, texts: list[list[list[list[str]]]], p
                 console.print(line, soft_wrap=True)
 
 
-def _table(console: Console, table: words.Table) -> None:
+def _table(console: Console, table: wording.Table) -> None:
     def shown(narrow: bool) -> RichTable:
         made = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for i, heading in enumerate(table.headings):

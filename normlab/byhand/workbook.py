@@ -21,9 +21,9 @@ from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
-from normlab.byhand import words
-from normlab.byhand.colours import set_colour
+from normlab.byhand import wording
 from normlab.byhand.exact import Batch, Result
+from normlab.byhand.set_colours import set_colour
 from normlab.errors import ConfigError
 
 __all__ = ["Places", "workbook"]
@@ -165,8 +165,8 @@ def _input(sheet: Sheet, result: Result) -> None:
 def _norm(sheet: Sheet, result: Result) -> None:
     batch, at = result.batch, Places(result.batch, len(result.statistics))
     c, w = batch.shape[1], batch.shape[3]
-    sheet.put(1, 1, words.heading(result), font=BOLD)
-    sheet.put(2, 1, f"{words.facts(result)} {words.eval_rule(result)}", font=QUIET)
+    sheet.put(1, 1, wording.heading(result), font=BOLD)
+    sheet.put(2, 1, f"{wording.facts(result)} {wording.eval_rule(result)}", font=QUIET)
     headings = ["set", "where", "numbers", "sum", "mean μ", "Σ(x - μ)²", "variance σ²", "unbiased σ²"]
     headings += ["√(σ²+ε)", "1/√(σ²+ε)"]
     headings += ["running mean", "running variance", "√(running+ε)"] if result.running else []

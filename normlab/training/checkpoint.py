@@ -16,8 +16,8 @@ from normlab.randomness import Stream, stream_seed
 from normlab.record import ProbeRow, Record, read_probes, write_probes
 from normlab.settings import Settings
 from normlab.training.build import image_data, initial_model
-from normlab.training.probes import first_images, landscape_values, shift_values
-from normlab.training.statistics import statistics_values
+from normlab.training.probe_callbacks import first_images, landscape_values, shift_values
+from normlab.training.statistics_probe import statistics_values
 
 __all__ = ["probe_checkpoint"]
 

@@ -22,11 +22,11 @@ from normlab.training.build import lightning_precision, set_float32_products
 from normlab.training.callbacks import DivergenceStop, EpochTable, Reseed, Speed
 from normlab.training.classifier import Classifier
 from normlab.training.device import choose_accelerator, describe_device, set_threads
+from normlab.training.epoch_line import ProgressLine
 from normlab.training.logs import log_to
 from normlab.training.memory import keep_freed_memory
 from normlab.training.outcome import Trained, conclude
-from normlab.training.probes import ProbeTable, probe_callbacks
-from normlab.training.progress import ProgressLine
+from normlab.training.probe_callbacks import ProbeTable, probe_callbacks
 from normlab.training.ranks import Here, Rank, Stops, Weigh, as_rank, ranks
 from normlab.training.refit import refit
 from normlab.training.saving import Begun, Journal, WholeFile, checkpoints, event_logger

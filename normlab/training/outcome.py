@@ -18,8 +18,8 @@ from normlab.settings import Settings
 from normlab.training.callbacks import EpochTable
 from normlab.training.classifier import Classifier
 from normlab.training.device import versions
-from normlab.training.probes import ProbeTable
-from normlab.training.statistics import statistics_values
+from normlab.training.probe_callbacks import ProbeTable
+from normlab.training.statistics_probe import statistics_values
 from normlab.training.views import show_filters, show_hyperparameters, show_result
 
 __all__ = ["Trained", "asked", "conclude"]

@@ -1,38 +1,30 @@
 """One run, or an array of runs: settings and folders in, files and records out. Knows Lightning, but no Hydra."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
 
-from normlab.claim import claim
 from normlab.data.sources import resolve
 from normlab.errors import BusyError, ConfigError, NormlabError
-from normlab.record import PLAN, Record, read_probes
-from normlab.settings import Settings
+from normlab.record import Record, read_probes
+from normlab.settings import Settings, needs_gpu
 from normlab.training.array import load_array, train_array
 from normlab.training.device import choose_accelerator, missing_device, set_threads
+from normlab.training.epoch_line import EpochLine
 from normlab.training.fit import train
 from normlab.training.foldable import unfoldable
+from normlab.training.folder import ARRAY, claimed, make_room, remove
 from normlab.training.logs import log_to
 from normlab.training.memory import keep_freed_memory
 from normlab.training.outcome import asked
-from normlab.training.progress import EpochLine
 from normlab.training.ranks import check_shares
 from normlab.training.saving import Begun, begun
 from normlab.training.snapshot import SNAPSHOT, Snapshot
 
 __all__ = ["run", "run_array"]
-
-# Written whole, by way of a hidden file.
-RESULTS = ("result.json", "predictions.npz", "support.npz")  # of the end of a run
-GROWING = ("metrics.csv", "probes.csv", "last.ckpt", "best.ckpt")  # from its first epoch on
-SCRATCH = tuple(f".{name}.*" for name in (*RESULTS, *GROWING))
-LOGS = ("train.log", "hparams.yaml", "events.out.tfevents.*")
-ARRAY = (SNAPSHOT, PLAN, f".{SNAPSHOT}.*", f".{PLAN}.*")  # of the array whose first run it is
-OURS = (".lock", ".hydra", "result.json", PLAN)  # one of them stands in every folder in which a run has begun
 
 
 def run(settings: Settings, folder: str | Path, *, console: Console | None = None) -> Record:
@@ -49,7 +41,7 @@ def run(settings: Settings, folder: str | Path, *, console: Console | None = Non
     """
     folder, console = Path(folder), console or Console(stderr=True)
     settings = with_data(settings, console)
-    with _claimed(settings, folder) as standing:
+    with claimed(settings, folder) as standing:
         return standing or _recorded(settings, folder, console)
 
 
@@ -76,24 +68,10 @@ def run_array(
             if missing_device(each.accelerator, each.devices):
                 continue  # never a silent fall-back: alone it is recorded as unavailable
             try:
-                (mine if claims.enter_context(_claimed(each, folder)) is None else ended).append((each, folder))
+                (mine if claims.enter_context(claimed(each, folder)) is None else ended).append((each, folder))
             except BusyError:
                 continue  # its record belongs to the process that trains there
         return _train_together(mine, console, memory_limit, ended) if mine else []
-
-
-@contextmanager
-def _claimed(settings: Settings, folder: Path) -> Iterator[Record | None]:
-    """Holds a run's folder; gives the finished record that stands in it, or None where the run has to be done."""
-    if not settings.force and (record := Record.standing(folder, settings.config_hash())):
-        yield record
-        return
-    if folder.exists() and any(folder.iterdir()) and not any((folder / name).exists() for name in OURS):
-        raise ConfigError(f"{folder} holds files that no run has left there: choose a folder of its own for each run")
-    folder.mkdir(parents=True, exist_ok=True)
-    with claim(folder):
-        # looked at again: another process may have finished it just now
-        yield None if settings.force else Record.standing(folder, settings.config_hash())
 
 
 def with_data(settings: Settings, console: Console) -> Settings:
@@ -133,8 +111,8 @@ def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
             read_probes(folder)
         except NormlabError:
             before = "probes.csv is damaged"
-    _make_room(folder, whole=not isinstance(before, Begun))
-    _remove(folder, *ARRAY)  # of an array that does not go on as one
+    make_room(folder, whole=not isinstance(before, Begun))
+    remove(folder, *ARRAY)  # of an array that does not go on as one
     with log_to(folder / "train.log") as log:
         if before is not None:
             _tell_of(before, settings, log, console)
@@ -165,9 +143,9 @@ def _train_together(
     _prepare(settings[0])
     data, models = load_array(settings)
     for _, folder in mine:
-        _make_room(folder, whole=before is None)
+        make_room(folder, whole=before is None)
         if before is None:
-            _remove(folder, SNAPSHOT)
+            remove(folder, SNAPSHOT)
     records: list[Record] = []
     to_do = [run for run in runs if run in mine]
     with log_to(*[folder / "train.log" for _, folder in to_do]) as log:
@@ -187,7 +165,7 @@ def _train_together(
             log.exception("the array failed")
             raise
     for folder in folders:
-        _remove(folder, *ARRAY)
+        remove(folder, *ARRAY)
     return records
 
 
@@ -209,29 +187,10 @@ def _stopped_array(
 
 def _prepare(settings: Settings) -> None:
     """Sets the process up for training. Raises `ConfigError` where the device has no such precision."""
-    if choose_accelerator(settings.accelerator) == "cpu":
-        if settings.precision == "16-mixed":
-            # Lightning would take bf16 in its stead, and say so in a log
-            raise ConfigError("precision=16-mixed needs a GPU: use precision=bf16-mixed on CPU")
-        if settings.precision == "tf32":
-            raise ConfigError("precision=tf32 needs a GPU: use precision=32-true on CPU")
+    if choose_accelerator(settings.accelerator) == "cpu" and (told := needs_gpu(settings.precision)):
+        raise ConfigError(told)  # accelerator=auto, on a machine without a GPU
     set_threads(settings)
     keep_freed_memory()
-
-
-def _make_room(folder: Path, *, whole: bool = True) -> None:
-    """Removes what an earlier attempt left, once nothing that the user can mend is left to go wrong.
-
-    Its event files above all: two attempts in one folder would be drawn as one zig-zag. `whole`: also what a run that
-    goes on needs.
-    """
-    _remove(folder, *RESULTS, *SCRATCH, *((*GROWING, *LOGS) if whole else ()))
-
-
-def _remove(folder: Path, *names: str) -> None:
-    for name in names:
-        for file in folder.glob(name):
-            file.unlink(missing_ok=True)
 
 
 def _tell_of(before: Begun | str, settings: Settings, log: logging.Logger, console: Console) -> None:

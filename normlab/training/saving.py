@@ -20,7 +20,7 @@ from normlab.training.snapshot import Progress
 
 __all__ = ["Begun", "EpochCheckpoint", "Journal", "WholeFile", "begun", "checkpoints", "event_logger"]
 
-OURS = "normlab"  # the key of a checkpoint that is not Lightning's
+OWN_KEY = "normlab"  # the key of a checkpoint that is not Lightning's
 
 
 class WholeFile(TorchCheckpointIO):
@@ -99,7 +99,7 @@ class Journal(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
-        checkpoint[OURS] = {
+        checkpoint[OWN_KEY] = {
             "config_hash": self.config_hash,
             "rows": {epoch: dict(row) for epoch, row in self.table.rows.items()},
             "fit_s": self.fit_s,
@@ -115,7 +115,7 @@ def begun(folder: Path, config_hash: str) -> Begun | str | None:
         return None
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)
-        ours = found[OURS]
+        ours = found[OWN_KEY]
         if ours["config_hash"] != config_hash:
             return f"last.ckpt is of another configuration ({ours['config_hash']})"
         rows = {int(epoch): dict(row) for epoch, row in ours["rows"].items()}

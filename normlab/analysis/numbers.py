@@ -1,0 +1,37 @@
+"""Numbers as people read them, in tables, figures and sentences: a true minus sign, a dash where there is none."""
+
+import math
+import re
+
+__all__ = ["NONE", "number", "p_word", "percent", "signed"]
+
+NONE = "–"
+
+
+def number(value: object, digits: int) -> str:
+    """A number with so many decimals; a dash for what is none, or is not finite."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        return NONE
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float, form: str = ".2f") -> str:
+    """+0.12, −1.50, and 0.00 without a sign. form: as in a format string."""
+    if not math.isfinite(value):
+        return NONE
+    text = f"{value:+{form}}".replace("-", "−")
+    return text if re.search("[1-9]", text) else text[1:]
+
+
+def p_word(p: float) -> str:
+    """A p-value, with three decimals."""
+    if not math.isfinite(p):
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def percent(share: float) -> str:
+    """A share of 1 in whole per cent; what is there is not rounded to nothing."""
+    if not math.isfinite(share):
+        return NONE
+    return "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
