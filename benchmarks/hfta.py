@@ -7,7 +7,7 @@ learning rate. Nothing of normlab's engine is used.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -38,7 +38,7 @@ def fused(networks: int, norm: str) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="One epoch of fused networks; prints when their steps ended.")
     parser.add_argument("--norm", choices=NORMS, default="bn")
     parser.add_argument("--data", default="mnist")
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--array", type=int, default=24, help="networks")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if args.accelerator == "gpu" else "cpu")

@@ -7,6 +7,7 @@ Only the data set is cut to a number of images, for one epoch, and the results g
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from normlab.record import Record
 from normlab.training import run, run_array
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="One epoch of normlab runs; prints when their steps ended.")
     parser.add_argument("--norm", default="bn")
     parser.add_argument("--data", default="mnist")
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--array", type=int, default=0, help="networks trained as one array; 0: one run by itself")
     parser.add_argument("--training-only", action="store_true", help="leave an array when its epoch is over")
     parser.add_argument("--eager", action="store_true", help="on a GPU: by Lightning's loop, without a CUDA graph")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
     def few(name: str, root: str | None, *, download: bool) -> sources.Images:
         return cut(sources.load(name, root, download=download), args.images + HELD_OUT, HELD_OUT)

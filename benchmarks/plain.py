@@ -9,7 +9,7 @@ a step. Nothing of normlab is imported; the clock is the only addition.
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from lightning import LightningModule, Trainer
@@ -86,7 +86,7 @@ class PlainModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="One epoch of the plain script; prints when its steps ended.")
     parser.add_argument("--norm", choices=NORMS, default="bn")
     parser.add_argument("--dropout", type=float, default=0.0)
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--root", default="data", help="torchvision's folder")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
     clock = Clock(args.batch)
     normalize = [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -30,6 +31,9 @@ WORDS = [
     "accelerator=cpu",
     "name=soak",
 ]
+
+
+FEWEST = 8  # runs: two in a quarter, and a gap between them
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,14 @@ def report_s(folder: Path, *flags: str) -> float:
     return time.perf_counter() - began
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--launcher", default="joblib", choices=["joblib", "array"])
     parser.add_argument("--out", type=Path, help="a folder for soak.md; only printed unless given")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
+    if given.runs < FEWEST:
+        parser.error(f"--runs: at least {FEWEST}, so that quarters of them can be compared")
     with tempfile.TemporaryDirectory() as place:
         looks = watch(given.runs, Path(place), given.launcher)
         folder = Path(place, "soak")

@@ -5,6 +5,7 @@ python docs/draw.py poster lightning_logs/replication
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -15,12 +16,12 @@ from normlab.errors import DataError, NormlabError
 HERE = Path(__file__).parent
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", choices=["axes", "poster"])
     parser.add_argument("folder", nargs="?", type=Path, help="for poster: a folder with the runs of a study")
     parser.add_argument("--out", type=Path, default=HERE, help="where to; beside this file by default")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.picture == "poster" and given.folder is None:
         parser.error("poster: name a folder with the runs of a study")
     try:

@@ -196,10 +196,10 @@ def picture() -> str:
     return "\n".join([*lines, "</svg>", ""])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE, help="where to; beside this file by default")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "house.svg").write_text(picture(), encoding="utf-8")
 

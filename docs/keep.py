@@ -7,6 +7,7 @@ folders of the runs, with checkpoints and curves, stay where they are.
 import argparse
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from normlab.analysis import read
@@ -41,11 +42,11 @@ def keep(folder: Path, to: Path) -> None:
         shutil.copy(folder / STUDY_FILE, to)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a folder with the runs of a study")
     parser.add_argument("--out", type=Path, help="where to; docs/studies/<name> unless given")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     try:
         keep(given.folder, given.out or HERE / "studies" / given.folder.resolve().name)
     except NormlabError as error:

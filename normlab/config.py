@@ -1,6 +1,5 @@
 """From a command line to typed settings, by Hydra; what does not fit is one line that lists the choices."""
 
-import copy
 import difflib
 import itertools
 import json
@@ -156,17 +155,23 @@ def plan(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
     return list(planned.values())
 
 
+# name=value as Hydra and JSON read it alike: a number, true, false, null.
+PLAIN = re.compile(r"([a-z]\w*(?:\.\w+)*)=(-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null)")
+
+
 def _composed(job: Sequence[str], known: dict[tuple[str, ...], DictConfig]) -> DictConfig:
-    """A job's configuration; Hydra takes a tenth of a second, so runs that differ in the seed alone share its work."""
-    seeds = [word.removeprefix("seed=") for word in job if word.startswith("seed=")]
-    if len(seeds) != 1 or not seeds[0].isdecimal():
+    """A job's configuration, to be read before the next one is asked for. Hydra takes a tenth of a second, so jobs
+    that differ in plain values alone share its work: these choose no file of conf/."""
+    found = [(word, PLAIN.fullmatch(word)) for word in job]
+    alike = tuple(plain[1] if plain else word for word, plain in found)
+    if len(set(alike)) < len(job):  # a setting given twice
         return _compose(job, with_hydra=True)
-    others = tuple(word for word in job if not word.startswith("seed="))
-    if others not in known:
-        known[others] = _compose(job, with_hydra=True)
-    config = copy.deepcopy(known[others])
-    config.seed = int(seeds[0])
-    return config
+    if alike not in known:
+        known[alike] = _compose(job, with_hydra=True)
+    for _, plain in found:
+        if plain:
+            OmegaConf.update(known[alike], plain[1], json.loads(plain[2]))
+    return known[alike]
 
 
 def launcher_of(overrides: Sequence[str]) -> str | None:

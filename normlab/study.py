@@ -76,7 +76,8 @@ class Study(Model):
 
     Attributes:
         margin: differences smaller than this, in percentage points of accuracy, do not matter: the margin of
-        equivalence. factors: the settings that it varies; filled in when the study is started.
+            equivalence.
+        factors: the settings that it varies; filled in when the study is started.
     """
 
     question: str

@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from normlab.claim import busy
@@ -49,18 +50,15 @@ def sweep(jobs: Sequence[Job], launch: Callable[[bool], None], began: int) -> No
     Args:
         jobs: all runs, those that stand finished included.
         launch: does every run that is not settled and not trained elsewhere; may itself die on the way. With True it
-        does
-            them one at a time: a process that dies then takes no other run along.
+            does them one at a time: a process that dies then takes no other run along.
         began: when this command began, in nanoseconds of the file system's clock: what has ended since then is not
-        tried
-            again, unless it was interrupted.
+            tried again, unless it was interrupted.
     """
     tried: set[Path] = set()  # ended without a result here: by the clock that may be long ago, if it went back
     # Begun when a process died, left without a record and no further than before: one of them may be the cause.
     suspects: set[Path] = set()
     idle = 0
-    os.environ[BEGAN] = str(began)
-    with SweepProgress(jobs, began, jobs[0].folder.parent / "progress.log"):
+    with _environment_of_workers(began), SweepProgress(jobs, began, jobs[0].folder.parent / "progress.log"):
         while left := [job for job in jobs if job.folder not in tried and not settled(job, began)]:
             free = [job for job in left if not busy(job.folder)]
             if not free:  # the rest is trained by other processes: done when they are, or taken over when they die
@@ -93,6 +91,21 @@ def sweep(jobs: Sequence[Job], launch: Callable[[bool], None], began: int) -> No
             if idle == IDLE:
                 print(f"normlab: {len(open_)} runs could not be begun: the lines above say why", file=sys.stderr)
                 return
+
+
+@contextmanager
+def _environment_of_workers(began: int) -> Iterator[None]:
+    """What a launch tells its workers; taken back at the end, for the next command of this process."""
+    before = {name: os.environ.get(name) for name in (BEGAN, ONLY)}
+    os.environ |= {BEGAN: str(began), ONLY: ""}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _ended(job: Job, before: int) -> bool:

@@ -13,6 +13,7 @@ import argparse
 import base64
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,11 @@ def smaller(png: str) -> str:
     return min(png, found, key=len)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("start", nargs="*", default=[""], help="the first letters of the notebooks to run")
     parser.add_argument("--page", action="store_true", help="an HTML page of each, too")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     for file in sorted(HERE.glob("*.ipynb")):
         if not file.name.startswith(tuple(given.start)):
             continue

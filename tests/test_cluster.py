@@ -48,11 +48,8 @@ class Dies(nn.GroupNorm):
 
 
 @pytest.fixture(autouse=True)
-def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _as_before() -> Iterator[None]:
     """Commands run in this process: what they set is taken back."""
-    for name in ("NORMLAB_BEGAN", "NORMLAB_ONLY"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
     yield
     for number, handler in handlers.items():

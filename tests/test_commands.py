@@ -287,7 +287,8 @@ def choose_batch(shop: Shop, words: list[str]) -> None:
     def do() -> None:
         scope = runpy.run_path(str(REPOSITORY / "docs" / "choose_batch.py"))
         shop.patch.setitem(scope["batches"].__globals__, "LOOKED_AT", scope["LOOKED_AT"] // 10)
-        exits(scope["main"], words)
+        assert not words, "it takes none"
+        scope["main"]()
 
     shop.once(["choose_batch", *words], do)
 
@@ -441,15 +442,11 @@ RUNNERS: dict[str, Callable[[Shop, list[str]], object]] = {
 
 
 def exits(main: Callable[..., Any], words: Sequence[str]) -> None:
-    """Calls a command's `main`, by its arguments or by sys.argv; it has to end with exit code 0."""
-    before = sys.argv
-    sys.argv = ["command", *words]
+    """Calls a command's `main`; it has to end with exit code 0."""
     try:
-        code = main(list(words)) if main.__code__.co_argcount else main()
+        code = main(list(words))
     except SystemExit as error:
         code = error.code
-    finally:
-        sys.argv = before
     assert not code, f"ended with {code}"
 
 
@@ -517,9 +514,6 @@ def shop(shop_of_session: Shop, monkeypatch: pytest.MonkeyPatch, request: pytest
     monkeypatch.syspath_prepend(str(shop.folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(shop.folder / "cache"))
     monkeypatch.delenv("NORMLAB_DATA", raising=False)
-    for name in ("NORMLAB_BEGAN", "NORMLAB_ONLY"):  # a sweep sets them for its workers
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
     monkeypatch.setattr(launcher, "_in_workers", arrays_here)
     shop.patch, shop.made = monkeypatch, set()
     root = logging.getLogger()

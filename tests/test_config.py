@@ -1,5 +1,6 @@
 """Settings: what is valid, what is refused and how, and when two runs are the same question."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -214,10 +215,22 @@ def test_plan_crosses_the_values_in_hydras_order() -> None:
     assert str(plan(["norm=ln", "data=digits"], multirun=False)[0].folder) == "lightning_logs/runs/ln-digits-seed_0"
 
 
+def test_plan_shares_hydras_work_and_gives_what_hydra_would() -> None:
+    """Runs that differ in numbers, true, false and null alone come from one composition."""
+    axes = [("norm=bn", "norm=gn"), ("augment=true", "augment=false"), ("gradient_clip=null", "gradient_clip=1.5")]
+    axes += [("l1=0", "l1=1E-2"), ("norm.eps=1",)]
+    words = [f"{first}{''.join(',' + word.partition('=')[2] for word in rest)}" for first, *rest in axes]
+    jobs = plan(["data=digits", *words], multirun=True)
+    assert [job.settings for job in jobs] == [load("data=digits", *job) for job in itertools.product(*axes)]
+    assert len({job.settings.config_hash() for job in jobs}) == len({job.folder for job in jobs}) == 16
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["norm=bn,xx"], "norm=xx"),
+        (["l1=0,-1"], "l1=-1"),
+        (["augment=0,1"], "augment=0"),
         (["seed=0,0"], "two runs of this sweep would share"),
         (["threads=1,2"], "two runs of this sweep would share"),
         (["norm=glob(*)"], "norm=glob"),

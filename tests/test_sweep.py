@@ -58,12 +58,6 @@ def launches(do: Callable[[int], None]) -> tuple[Callable[[bool], None], list[bo
     return launch, count
 
 
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(module.BEGAN, "0")  # so that what sweep() sets is taken back after the test
-    monkeypatch.setenv(module.ONLY, "")
-
-
 def test_one_launch_does_it_all(tmp_path: Path) -> None:
     jobs = jobs_in(tmp_path)
     launch, count = launches(lambda _: [leave(job) for job in jobs] and None)
