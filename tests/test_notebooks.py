@@ -165,7 +165,6 @@ def test_02_runs_on_the_results_in_the_repository(start: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_03_runs(tmp_path: Path) -> None:
     parameters = with_parameters(loaded(OWN), epochs=1, seeds=2, folder='Path("logs/own")')
     ran = execute(parameters, tmp_path, 300)

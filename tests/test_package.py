@@ -137,7 +137,6 @@ def test_a_run_from_the_wheel_in_another_folder(wheel: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_a_user_s_strictly_typed_script(wheel: Path, tmp_path: Path) -> None:
     """mypy reads `typed_use.py` in an environment that has the wheel, of which only what py.typed opens is seen."""
     venv.create(tmp_path / "env", with_pip=False, symlinks=True)
