@@ -341,22 +341,31 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_recorded(config: Mapping[str, Any]) -> None:
-    """Raises `ValueError`, in one line, where the configuration of a result.json lacks a setting, or one cannot have
-    its value. Settings that this version does not know may stand beside them."""
-    known = {key: value for key, value in config.items() if key in Settings.model_fields}
-    try:
-        expected = Settings.model_validate(known).flat()
-    except ValidationError as error:
-        raise ValueError(problem(error)) from None
+    """Raises `ValueError`, in one line, where the configuration of a result.json lacks a setting or holds a value of
+    another type. Choices and settings that this version does not know may stand in it: another may have them."""
     flat = flatten(config)
-    if missing := [key for key in expected if key not in flat and not key.startswith("norm.")]:
+    if missing := [key for key in Settings().flat() if key not in flat and not key.startswith("norm.")]:
         raise ValueError(f"{missing[0]} is missing")
+    try:
+        Settings.model_validate(config)
+    except ValidationError as error:
+        kinds = [each for each in error.errors() if each["type"].endswith("_type") or each["type"] in UNREAL]
+        if kinds:
+            raise ValueError(_problem(kinds[0])) from None
+    if lists := [key for key, value in flat.items() if isinstance(value, list) and not key.startswith("norm.")]:
+        raise ValueError(f"{lists[0]} is a list")
+
+
+UNREAL = ("int_from_float", "finite_number")  # beside those that end in _type, pydantic's errors of types
 
 
 def problem(error: ValidationError) -> str:
     """The first of pydantic's errors, in one line: where, and what."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+    return _problem(error.errors()[0])
+
+
+def _problem(error: Any) -> str:
+    return f"{'.'.join(map(str, error['loc']))}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

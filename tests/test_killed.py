@@ -17,8 +17,15 @@ from normlab.record import Record
 from normlab.report import main as report
 
 EPOCHS = 8
-WORDS = ["-m", "norm=bn,gn", "seed=0,1", "data=digits", "val_size=200", f"epochs={EPOCHS}", "batch_size=64", "l1=1e-3"]
-WORDS += ["penalty.method=proximal", "dropout=0.1", "threads=1", "accelerator=cpu", "name='ein Versuch, früh'"]
+WORDS = ["-m", "norm=bn,gn", "seed=0,1", "data=digits", "train_size=448", "val_size=200", f"epochs={EPOCHS}", "l1=1e-3"]
+WORDS += [
+    "batch_size=64",
+    "penalty.method=proximal",
+    "dropout=0.1",
+    "threads=1",
+    "accelerator=cpu",
+    "name='ein Versuch, früh'",
+]
 NAME = "ein Versuch, früh"
 
 

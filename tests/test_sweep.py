@@ -328,7 +328,14 @@ def test_durations(seconds: float, told: str) -> None:
     assert duration(seconds) == told
 
 
-STUDY = ["study=replication_quick", "norm=bn", "seed=0,1,2", "epochs=2", "accelerator=cpu"]  # with L1 and without
+STUDY = [
+    "study=replication_quick",
+    "norm=bn",
+    "seed=0,1,2",
+    "epochs=2",
+    "train_size=640",
+    "accelerator=cpu",
+]  # with L1 and without
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[str]:
@@ -356,7 +363,16 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_that_diverges_neither_stops_nor_hides_the_others(tmp_path: Path) -> None:
     """lr=1e30 diverges, which in a comparison is a result; the rest completes, the end lists what became of each."""
-    words = ["study=replication_quick", "norm=bn", "seed=0", "l1=0", "epochs=1", "lr=0.1,1e30", "accelerator=cpu"]
+    words = [
+        "study=replication_quick",
+        "norm=bn",
+        "seed=0",
+        "l1=0",
+        "epochs=1",
+        "train_size=256",
+        "lr=0.1,1e30",
+        "accelerator=cpu",
+    ]
     words += ["gradient_clip=null", "schedule=constant", f"log_dir={tmp_path}"]
     done = python_m("normlab.train", *words)
     assert done.returncode == 0, done.stderr
