@@ -8,6 +8,7 @@ doing. What is read while Python starts or a library is imported (OMP_NUM_THREAD
 process, and so does what is said about importing.
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -95,6 +96,7 @@ def _main() -> None:
     for name in COMMANDS:
         del sys.modules[name]  # runpy warns of a module that is there already
     gc.freeze()  # or every fork's first collection would copy all pages
+    atexit.register(gc.unfreeze)  # or libraries report all that is frozen as leaked (triton does since torch 2.15)
     asked = _serve()
     if asked is None:
         return
