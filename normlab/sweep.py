@@ -102,10 +102,8 @@ def _environment_of_workers(began: int) -> Iterator[None]:
         yield
     finally:
         for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+            os.environ.pop(name, None)
+            os.environ |= {name: value} if value is not None else {}
 
 
 def _ended(job: Job, before: int) -> bool:

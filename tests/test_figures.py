@@ -296,7 +296,7 @@ class TestFilters:
         assert {image.get_clim() for image in images} == {(-7.5, 7.5)}
         np.testing.assert_array_equal([image.get_array() for image in images], weights[:, 0])
         assert [text.get_text() for text in texts(fig)][1:13] == [str(i) for i in range(1, 13)]
-        assert [text.get_text() for text in texts(fig)][13:] == ["−7.50", "0.00", "+7.50"]
+        assert [text.get_text() for text in texts(fig)][13:] == ["−7.50", "0", "+7.50"]
         low, middle, high = (np.array(images[0].cmap(x)[:3]) for x in (0.0, 0.5, 1.0))
         assert low[2] > low[0]  # negative is blue
         assert high[0] > high[2]  # positive is orange

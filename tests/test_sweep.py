@@ -328,14 +328,8 @@ def test_durations(seconds: float, told: str) -> None:
     assert duration(seconds) == told
 
 
-STUDY = [
-    "study=replication_quick",
-    "norm=bn",
-    "seed=0,1,2",
-    "epochs=2",
-    "train_size=640",
-    "accelerator=cpu",
-]  # with L1 and without
+# With L1 and without.
+STUDY = ["study=replication_quick", "norm=bn", "seed=0,1,2", "epochs=2", "train_size=640", "accelerator=cpu"]
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[str]:

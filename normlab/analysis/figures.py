@@ -146,9 +146,8 @@ def filters(weights: Array, *, title: str, columns: int = 10) -> Figure:
     height = fig.get_figheight() * DPI
     place = (MARGIN + across * pitch) / width, 1 - (top + 20 + TILE) / height, 12 / width, TILE / height
     scale = ScalarMappable(Normalize(-limit, limit), cmap)
-    bar = fig.colorbar(
-        scale, cax=fig.add_axes(place), ticks=[-limit, 0, limit], format=FuncFormatter(lambda x, _: signed(x))
-    )
+    beside = FuncFormatter(lambda x, _: signed(x) if x else "0")
+    bar = fig.colorbar(scale, cax=fig.add_axes(place), ticks=[-limit, 0, limit], format=beside)
     quiet_bar(bar.ax, "")
     return fig
 
