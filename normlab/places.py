@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-__all__ = ["choices", "conf_dir", "group_values", "source_digest"]
+__all__ = ["choices", "conf_dir", "defaults", "group_values", "source_digest"]
 
 
 def conf_dir() -> Path:
@@ -27,6 +27,19 @@ def group_values(group: str, name: str) -> dict[str, Any]:
     """The values of one file of a configuration group, such as conf/norm/gn.yaml."""
     values = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{name}.yaml"))
     assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+@cache
+def defaults() -> dict[str, Any]:
+    """The value of every setting in conf/config.yaml, nested as there, with the files that its defaults list names."""
+    values = OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"))
+    assert isinstance(values, dict)
+    groups = [entry for entry in values.pop("defaults") if isinstance(entry, dict)]
+    values.pop("hydra")
+    for group, name in (pair for entry in groups for pair in entry.items()):
+        if name is not None and not str(group).startswith("override "):
+            values[group] = dict(group_values(str(group), name))
     return {str(key): value for key, value in values.items()}
 
 
