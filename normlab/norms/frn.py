@@ -1,0 +1,40 @@
+"""Filter response normalization."""
+
+import torch
+from torch import Tensor
+
+from normlab.norms import ops
+from normlab.norms.about import AFFINE, EPS, SWITCH, About, Learned
+from normlab.norms.layer import Norm
+
+ABOUT = About(
+    title="filter response normalization",
+    layer="FilterResponseNorm2d",
+    family="group",
+    formula="max(γ · x / √(mean(x²) + ε) + β, τ)",
+    axes=("HW",),
+    statistic=("mean square", "mean squares"),
+    centred=False,
+    options={"eps": EPS, "affine": SWITCH, "threshold": SWITCH},
+    learned={**AFFINE, "tau": Learned(when="threshold")},
+    forgets=("scale",),
+    source="Singh & Krishnan 2020, arXiv:1911.09737, equations 1 to 4",
+    colour="#858C40",
+    marker="<",
+)
+
+
+class FilterResponseNorm2d(Norm, about=ABOUT):
+    """Filter response normalization with its threshold unit: y = max(γ · x / sqrt(ν² + ε) + β, τ), ν² = mean of x² over
+    (H, W) for each image and channel; γ, β and the threshold τ per channel.
+
+    Source: Singh & Krishnan 2020, "Filter Response Normalization Layer", equations 1 to 4. There the unit takes the
+    place of ReLU; it starts as one, with τ = 0. On maps of one pixel y is about γ · sign(x) + β: the paper then learns
+    ε, this layer does not.
+    """
+
+    eps: float
+
+    def normalize(self, x: Tensor) -> Tensor:
+        y = ops.affine(x * (ops.mean_square(x, [-2, -1]) + self.eps).rsqrt(), self.weight, self.bias)
+        return y if self.tau is None else torch.maximum(y, ops.per_channel(self.tau))

@@ -1,0 +1,138 @@
+"""What the layers of this folder share: how a norm is built from its description, and running statistics."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from normlab.norms import ops
+from normlab.norms.about import About
+from normlab.norms.processes import mean_over, total
+
+__all__ = ["BatchStatisticsNorm", "Norm", "RunningStatistics", "synchronise"]
+
+
+class Norm(nn.Module):
+    """A normalization layer for maps (N, C, H, W), or K of them at once for (N, K, C, H, W) with numbers (K, …).
+
+    A subclass names its description, `class RMSNorm2d(Norm, about=ABOUT)`, and writes `normalize`. Options become
+    attributes, `about.learned` become parameters (None where switched off). Half-precision maps are computed in
+    float32.
+
+    Args:
+        num_channels: C. size: (H, W), where a parameter has a number for every position.
+        options: every option of conf/norm/<name>.yaml; `make_norm` fills them in.
+
+    Raises `ValueError`, in one line, where an option is unknown or out of range.
+    """
+
+    about: ClassVar[About]
+
+    def __init_subclass__(cls, about: About | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if about is not None:
+            cls.about = about
+
+    def __init__(self, num_channels: int, *, size: tuple[int, int] | None = None, **options: Any) -> None:
+        super().__init__()
+        self.about.check(options, [num_channels])
+        if missing := set(self.about.options) - set(options):
+            raise ValueError(f"norm {self.about.title!r} needs {', '.join(sorted(missing))}")
+        self.num_channels = num_channels
+        self._repr = ", ".join([str(num_channels), *(f"{key}={value}" for key, value in options.items())])
+        for name, value in options.items():
+            setattr(self, name, value)
+        for name, number in self.about.learned.items():
+            parameter = None
+            if not number.when or options[number.when]:
+                start = options[number.start] if isinstance(number.start, str) else number.start
+                parameter = nn.Parameter(torch.full(number.size(num_channels, size), float(start)))
+            self.__dict__.pop(name, None)  # an option that is the start of a parameter of its name
+            self.register_parameter(name, parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """y of the shape and dtype of x."""
+        return self.normalize(ops.upcast(x)).to(x.dtype)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """y for maps of float32 or float64."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        return self._repr
+
+
+class RunningStatistics(nn.BatchNorm2d):
+    """Running mean and variance of a `BatchStatisticsNorm`, in the form that torch's tools know.
+
+    `update_bn` and StochasticWeightAveraging reset them and average them anew (momentum None: every batch counts the
+    same); `SyncBatchNorm.convert_sync_batchnorm` turns them into a `SyncBatchNorm`, which the norm takes as the wish
+    to take statistics over all processes.
+    """
+
+
+class BatchStatisticsNorm(Norm):
+    """A norm with statistics of the batch: running averages take their place in eval mode.
+
+    running = (1 − momentum) · running + momentum · batch, with the unbiased variance; momentum None: their mean.
+    """
+
+    def __init__(self, num_channels: int, *, size: tuple[int, int] | None = None, **options: Any) -> None:
+        super().__init__(num_channels, size=size, **options)
+        self.synced = False
+        self.running = RunningStatistics(num_channels, momentum=options.get("momentum"), affine=False)
+
+    @torch.jit.unused
+    def over_processes(self) -> bool:
+        """Whether statistics are over all processes."""
+        return self.synced or isinstance(self.running, nn.SyncBatchNorm)
+
+    def batch_mean(self, x: Tensor, dims: list[int]) -> Tensor:
+        """Mean over `dims`, which stay as axes of length 1, of this process or of all."""
+        if torch.jit.is_scripting():
+            return x.mean(dims, keepdim=True)
+        else:
+            return mean_over(x, dims) if self.over_processes() else x.mean(dims, keepdim=True)
+
+    def step(self, x: Tensor) -> float:
+        """Count a batch; return the momentum with which it enters the running averages."""
+        tracked = self.running.num_batches_tracked
+        assert tracked is not None
+        return ops.step_(x, tracked, self.running.momentum)
+
+    def track(self, x: Tensor, mean: Tensor | None, var: Tensor | None) -> None:
+        """Move the running averages by a batch x with mean and biased variance of a channel, (C, 1, 1) or (K, C, 1, 1).
+
+        None: leave that average as it is.
+        """
+        factor = self.step(x)
+        if mean is not None:
+            average = self.running.running_mean
+            assert average is not None
+            ops.track_(average, mean, factor)
+        if var is not None:
+            average = self.running.running_var
+            assert average is not None
+            ops.track_(average, self.unbiased(x, var), factor)
+
+    def unbiased(self, x: Tensor, var: Tensor) -> Tensor:
+        """n / (n − 1) times the biased variance of the n numbers that a channel has in x, in all processes."""
+        if not torch.jit.is_scripting():
+            if self.over_processes():
+                return var * correction(total(x, [0, -2, -1]))
+        return var * correction(x.shape[0] * x.shape[-2] * x.shape[-1])
+
+
+@torch.fx.wrap
+def correction(count: int) -> float:
+    """n / (n − 1). Raise `ValueError` where a channel has one number."""
+    if count < 2:
+        raise ValueError("one number per channel has no variance: train with larger batches or maps")
+    return count / (count - 1)
+
+
+def synchronise(net: nn.Module, on: bool = True) -> None:
+    """Let every layer of `net` with batch statistics take them over all processes, or over its own share again."""
+    for module in net.modules():
+        if hasattr(module, "synced"):
+            module.synced = on  # type: ignore[assignment]  # nn.Module's attributes are tensors to mypy

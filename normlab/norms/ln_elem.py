@@ -1,0 +1,38 @@
+"""Layer normalization with a scale and a shift for every position."""
+
+from torch import Tensor
+
+from normlab.norms import ops
+from normlab.norms.about import EPS, SWITCH, About, Learned
+from normlab.norms.layer import Norm
+
+ABOUT = About(
+    title="layer normalization, γ and β for every position",
+    layer="LayerNormElementwise",
+    family="layer",
+    axes=("CHW",),
+    options={"eps": EPS, "affine": SWITCH},
+    learned={
+        "weight": Learned("C·H·W", start=1.0, when="affine", scale=True),
+        "bias": Learned("C·H·W", when="affine"),
+    },
+    forgets=("scale", "shift"),
+    source="Ba, Kiros & Hinton 2016, arXiv:1607.06450, equations 3 and 4",
+    colour="#BC7100",
+    marker="d",
+)
+
+
+class LayerNormElementwise(Norm, about=ABOUT):
+    """Layer normalization as `nn.LayerNorm([C, H, W])`: μ and σ² over (C, H, W); a γ and a β for every position.
+
+    `size`: (H, W), which the network knows. Source: Ba, Kiros & Hinton 2016, "Layer Normalization", equations 3 and 4.
+    """
+
+    eps: float
+
+    def normalize(self, x: Tensor) -> Tensor:
+        y = ops.group_norm(x, 1, None, None, self.eps)
+        if self.weight is not None and self.bias is not None:
+            y = y * self.weight + self.bias
+        return y

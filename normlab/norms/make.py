@@ -1,0 +1,103 @@
+"""A layer by its name: from the catalogue, with the options of conf/norm/, or a layer of one's own."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from normlab.norms.catalogue import CATALOGUE
+from normlab.places import group_values
+
+__all__ = ["is_packaged", "layer_class", "load_class", "make_norm"]
+
+
+def make_norm(
+    name: str,
+    num_channels: int,
+    options: Mapping[str, Any] | None = None,
+    /,
+    *,
+    size: tuple[int, int] | None = None,
+    target: str | None = None,
+    **more: Any,
+) -> nn.Module:
+    """Return a normalization layer for maps of shape (N, num_channels, H, W).
+
+    Args:
+        name: one of `CATALOGUE`, or "custom": the class or function `target` ("package.module:Class"), called as
+            `Class(num_channels, **options)`; importing it runs its code.
+        options: keyword arguments of the layer; those left out are as in conf/norm/<name>.yaml. `more`: the same,
+            written out, where no name clashes.
+        size: (H, W); needed by ln_elem alone.
+
+    Raises `ValueError`, in one line, where the name or an option is unknown or does not fit, and where each statistic
+    would be of one number of an image (as far as the size is known).
+
+    >>> make_norm("gn", 20, num_groups=4)
+    GroupNorm(20, num_groups=4, channels_per_group=None, eps=1e-05, affine=True)
+    """
+    options = {**(options or {}), **more}
+    if name == "custom":
+        return _custom(num_channels, target or "", options)
+    if name not in CATALOGUE:
+        raise ValueError(f"norm {name!r} is unknown: choose one of {', '.join([*CATALOGUE, 'custom'])}")
+    about = CATALOGUE[name]
+    about.check(options, [num_channels])
+    options = {key: value for key, value in group_values("norm", name).items() if key != "name"} | options
+    needs_size = any(number.shape == "C·H·W" for number in about.learned.values())
+    if needs_size and size is None:
+        raise ValueError(f"norm {name!r} has numbers for every position: give size=(H, W) of its maps")
+    layer = layer_class(name)(num_channels, **({"size": size} if needs_size else {}), **options)
+    # A number less its own mean is 0: the layer would say nothing. Batch statistics are also over images, so torch
+    # refuses what is left to refuse when the batch is there.
+    if about.axes and not about.of_batch and about.values(num_channels, size or (2, 2), options) == 1:
+        maps = f" on maps of {size[0]}x{size[1]}" if size else ""
+        left = "y is β whatever x is" if about.centred else "only the sign of x is left"
+        raise ValueError(f"norm {name!r} of {num_channels} channels{maps}: each statistic is of one number, so {left}")
+    return layer
+
+
+def layer_class(name: str) -> type[nn.Module]:
+    """The class of a norm of the catalogue."""
+    module = importlib.import_module(f"normlab.norms.{name + '_' * (name == 'in')}")
+    return getattr(module, CATALOGUE[name].layer)  # type: ignore[no-any-return]  # a module's attributes are Any
+
+
+def is_packaged(layer: nn.Module) -> bool:
+    """Whether a layer's own class is of the catalogue, so that K of them can be applied at once (`Norm`). A class
+    derived from one of these may compute something else."""
+    about = vars(type(layer)).get("about")
+    return about is not None and type(layer).__module__.startswith("normlab.norms.")
+
+
+def _custom(num_channels: int, target: str, options: Mapping[str, Any]) -> nn.Module:
+    layer = load_class(target)
+    try:
+        module = layer(num_channels, **options)
+    except Exception as error:
+        call = f"{target.partition(':')[2]}({num_channels}{''.join(f', {k}={v!r}' for k, v in options.items())})"
+        raise ValueError(f"norm.target={target}: {call} raised {type(error).__name__}: {_line(error)}") from error
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"norm.target={target} gave a {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def load_class(target: str) -> Callable[..., nn.Module]:
+    """The class or function that "package.module:Class" names. Raise `ValueError`, in one line, where there is none."""
+    module_name, colon, attribute = target.partition(":")
+    if not (module_name and colon and attribute):
+        raise ValueError(f"norm.target={target!r}: write package.module:Class")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a user's module may raise anything while it is imported
+        raise ValueError(f"norm.target={target}: importing {module_name} failed: {_line(error)}") from error
+    layer = getattr(module, attribute, None)
+    if not callable(layer):
+        raise ValueError(f"norm.target={target}: {module_name} has no class {attribute}")
+    return layer  # type: ignore[no-any-return]  # a class is checked when it is called
+
+
+def _line(error: Exception) -> str:
+    """The first line of an exception's message."""
+    return next(iter(str(error).splitlines()), "no message")

@@ -1,0 +1,26 @@
+"""No normalization."""
+
+from torch import Tensor
+
+from normlab.norms.about import About
+from normlab.norms.layer import Norm
+
+ABOUT = About(
+    title="no normalization",
+    layer="NoNorm",
+    family="control",
+    formula="x",
+    centred=False,
+    learned={},
+    source="the control",
+    colour="#222222",
+    marker="X",
+)
+
+
+class NoNorm(Norm, about=ABOUT):
+    """y = x. The control, without parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x itself."""
+        return x

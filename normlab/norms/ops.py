@@ -1,0 +1,318 @@
+"""The arithmetic that norms share, on maps (N, C, H, W) or on those of K networks at once, (N, K, C, H, W).
+
+Axes count from the right, and numbers per channel are (C,) or (K, C), so that one formula serves both. torch's kernels
+compute where they are fast and right; `_Standardise` takes their place on CPU for channels_last maps, where torch is
+slow for statistics over a batch, for many groups and for single channels. Tools that read the code (scripting, tracing,
+export) see torch's operators only. Statistics of half-precision maps are taken in float32, as torch's layers take them.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = [
+    "affine",
+    "batch_norm",
+    "eval_norm",
+    "flat",
+    "group_norm",
+    "layer_norm",
+    "mean_square",
+    "moments",
+    "per_channel",
+    "step_",
+    "track_",
+    "upcast",
+]
+
+FEW = 8  # groups per image: with more of them torch's channels_last kernel is slower, by far with one per channel
+WIDEST = 640  # numbers in a row of several pixels
+STEEP = 30.0  # |μ| / σ beyond which E[x²] − μ² in float32 has lost the variance
+
+
+def upcast(x: Tensor) -> Tensor:
+    """float32 for maps in half precision; others as they are."""
+    if x.dtype == torch.float16 or x.dtype == torch.bfloat16:
+        return x.float()
+    return x
+
+
+def per_channel(values: Tensor) -> Tensor:
+    """(C,) or (K, C), as they meet maps."""
+    return values[..., None, None]
+
+
+def affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """γ · x + β per channel; None: 1 and 0."""
+    if weight is not None:
+        x = x * per_channel(weight)
+    if bias is not None:
+        x = x + per_channel(bias)
+    return x
+
+
+def moments(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance over `dims`, which stay as axes of length 1."""
+    var, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
+    return mean, var
+
+
+def mean_square(x: Tensor, dims: list[int]) -> Tensor:
+    """Mean of x² over `dims`, which stay as axes of length 1."""
+    return x.square().mean(dims, keepdim=True)
+
+
+def eval_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """γ · (x − μ) / sqrt(σ² + ε) + β with given μ and σ², (C,) or (K, C), such as running averages."""
+    mean, var, weight, bias = mean.flatten().to(x.dtype), var.flatten().to(x.dtype), flat(weight, x), flat(bias, x)
+    return F.batch_norm(x.flatten(1, -3), mean, var, weight, bias, False, 0.0, eps).view(x.shape)
+
+
+def flat(values: Tensor | None, x: Tensor) -> Tensor | None:
+    """(K, C) or (C,) as one row, of the dtype of x."""
+    return None if values is None else values.flatten().to(x.dtype)
+
+
+def step_(x: Tensor, tracked: Tensor, momentum: float | None) -> float:
+    """Count a batch x in `tracked`; return the momentum with which it enters running averages. None: they are means."""
+    tracked.add_(1)
+    return 1.0 / float(tracked.reshape(-1)[0]) if momentum is None else momentum
+
+
+def track_(average: Tensor, batch: Tensor, factor: float) -> None:
+    """Move a running average (C,) or (K, C) towards the statistic of a batch, in place."""
+    average.lerp_(batch.detach().reshape(average.shape).to(average.dtype), factor)
+
+
+def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """γ · (x − μ) / sqrt(σ² + ε) + β; μ and σ² over (C / groups, H, W) of each image."""
+    if torch.jit.is_scripting():
+        return F.group_norm(x, groups, flat(weight, x), flat(bias, x), eps)
+    else:
+        return _group_norm(x, groups, weight, bias, eps)
+
+
+@torch.jit.unused
+def _group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    folded = x.flatten(1, -3)
+    groups *= folded.shape[1] // x.shape[-3]
+    weight, bias = flat(weight, x), flat(bias, x)
+    if _rows_fit(folded):
+        return _Standardise.apply(folded, groups, weight, bias, eps)[0].view(x.shape)
+    return F.group_norm(folded, groups, weight, bias, eps).view(x.shape)
+
+
+def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """γ · (x − μ) / sqrt(σ² + ε) + β; μ and σ² over the channels of each pixel."""
+    if x.dim() == 4:
+        weight, bias = flat(weight, x), flat(bias, x)
+        return F.layer_norm(x.permute(0, 2, 3, 1), [x.shape[1]], weight, bias, eps).permute(0, 3, 1, 2)
+    y = F.layer_norm(x.permute(0, 3, 4, 1, 2), [x.shape[2]], None, None, eps)
+    y = y if weight is None else y * weight
+    y = y if bias is None else y + bias
+    return y.permute(0, 3, 4, 1, 2)
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """One training step's batch norm; the running statistics, (C,) or (K, C), move in place.
+
+    running = (1 − momentum) · running + momentum · batch, with the unbiased variance of the batch.
+    """
+    if torch.jit.is_scripting():
+        return F.batch_norm(x, running_mean, running_var, flat(weight, x), flat(bias, x), True, momentum, eps)
+    else:
+        return _batch_norm(x, running_mean, running_var, weight, bias, momentum, eps)
+
+
+@torch.jit.unused
+def _batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    folded = x.flatten(1, -3)
+    values = folded.numel() // folded.shape[1]  # one number per channel: torch says why that cannot be
+    running = [None if average is None else average.view(-1) for average in (running_mean, running_var)]
+    weight, bias = flat(weight, x), flat(bias, x)
+    alike = all(average is None or average.dtype == x.dtype for average in running)
+    if values < 2 or (alike and not _rows_fit(folded)):
+        return F.batch_norm(folded, *running, weight, bias, True, momentum, eps).view(x.shape)
+    y, mean, var = (_Standardise.apply if _rows_fit(folded) else _plain)(folded, None, weight, bias, eps)
+    for average, batch in zip(running, (mean, var * (values / (values - 1))), strict=True):
+        if average is not None:
+            track_(average, batch, momentum)
+    return y.view(x.shape)
+
+
+def _rows_fit(x: Tensor) -> bool:
+    """Whether `_Standardise` takes x as it lies in memory: channels_last maps on CPU."""
+    if torch.jit.is_tracing() or torch.compiler.is_compiling() or x.device.type != "cpu" or x.dim() != 4:
+        return False
+    n, c, h, w = x.shape
+    return c > 1 and h * w > 1 and n > 0 and x.stride() == (c * h * w, 1, w * c, c)
+
+
+def _plain(
+    x: Tensor, groups: int | None, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `_Standardise` computes, by operators with derivatives of every order."""
+    sets = x[:, :, None] if groups is None else x.unflatten(1, (groups, -1))
+    dims = (0, 2, 3, 4) if groups is None else (2, 3, 4)
+    var, mean = torch.var_mean(sets, dims, correction=0, keepdim=True)
+    y = ((sets - mean) * torch.rsqrt(var + eps)).reshape(x.shape)
+    shape = (-1,) if groups is None else (len(x), groups)
+    return affine(y, weight, bias), mean.reshape(shape), var.reshape(shape)
+
+
+def _by_torch(groups: int | None) -> bool:
+    """Whether torch's own kernel is the faster one."""
+    return groups is not None and groups <= FEW
+
+
+def _steep(mean: Tensor, rstd: Tensor) -> bool:
+    """Whether a mean is so large beside σ that torch's kernel, which computes σ² as E[x²] − μ², has lost it."""
+    return bool((mean * rstd).abs().amax() > STEEP)
+
+
+class _Sets:
+    """Which numbers share a statistic, and how per-channel values meet rows of k pixels: (N, H · W / k, k · C)."""
+
+    def __init__(self, shape: torch.Size, groups: int | None) -> None:
+        self.n, self.c, h, w = shape
+        self.k = next(k for k in (16, 8, 4, 2, 1) if (h * w) % k == 0 and (k * self.c <= WIDEST or k == 1))
+        self.groups = groups
+        self.count = self.n * h * w if groups is None else h * w * (self.c // groups)
+
+    def rows(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).reshape(self.n, -1, self.k * self.c)
+
+    def maps(self, rows: Tensor, like: torch.Size) -> Tensor:
+        n, c, h, w = like
+        return rows.view(n, h, w, c).permute(0, 3, 1, 2)
+
+    def per_channel(self, rows: Tensor) -> Tensor:
+        """Sums over pixels, and over images where the batch shares: (C,) or (N, C)."""
+        sums = rows.sum((0, 1) if self.groups is None else 1)
+        return sums if self.k == 1 else sums.view(*sums.shape[:-1], self.k, self.c).sum(-2)
+
+    def share(self, sums: Tensor) -> Tensor:
+        """Means over the sets from sums per channel: (C,) or (N, groups)."""
+        return (sums if self.groups is None else sums.view(self.n, self.groups, -1).sum(2)) / self.count
+
+    def spread(self, shared: Tensor) -> Tensor:
+        """A value per set, for each of its channels: (C,) or (N, C)."""
+        return shared if self.groups is None else shared.repeat_interleave(self.c // self.groups, 1)
+
+    def wide(self, values: Tensor) -> Tensor:
+        """(C,) or (N, C), as they meet rows."""
+        if self.k == 1:
+            return values if values.dim() == 1 else values.unsqueeze(1)
+        return values.repeat(self.k) if values.dim() == 1 else values.repeat(1, self.k).unsqueeze(1)
+
+
+class _Standardise(torch.autograd.Function):
+    """γ · (x − μ) / sqrt(σ² + ε) + β, with μ and σ² of the sets that share them, by few passes over memory.
+
+    x (N, C, H, W); groups: so many groups of channels in each image share their statistics, (N, groups); None: each
+    channel, over the batch, (C,). Return y, the means, and 1 / σ of the groups or σ² of the channels. The pixels of an image lie as rows of several pixels, wide enough for vector
+    instructions; every pass runs in place over one buffer, and sums are taken in two steps.
+    """
+
+    @staticmethod
+    def forward(
+        x: Tensor, groups: int | None, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if _by_torch(groups):
+            n, c, h, w = x.shape
+            y, mean, rstd = torch.native_group_norm(x, weight, bias, n, c, h * w, groups, eps)
+            if not _steep(mean, rstd):
+                return y, mean, rstd
+        sets = _Sets(x.shape, groups)
+        rows = sets.rows(x)
+        mean = sets.share(sets.per_channel(rows))
+        centre = sets.spread(mean)
+        y = torch.sub(rows, sets.wide(centre))
+        var = sets.share(sets.per_channel(y.square_()))
+        rstd = (var + eps).rsqrt()
+        slope = sets.spread(rstd) if weight is None else weight * sets.spread(rstd)
+        shift = -centre * slope if bias is None else bias - centre * slope
+        torch.addcmul(sets.wide(shift), rows, sets.wide(slope), out=y)
+        return sets.maps(y, x.shape), mean, var if groups is None else rstd
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        x, ctx.groups, weight, bias, ctx.eps = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(x, weight, bias, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        x, weight, bias, mean, rstd = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: derivatives of derivatives
+            wanted = [values for values in (x, weight, bias) if values is not None and values.requires_grad]
+            y, _, _ = _plain(x, ctx.groups, weight, bias, ctx.eps)
+            grads = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
+            dx, dw, db = (next(grads) if v is not None and v.requires_grad else None for v in (x, weight, bias))
+            return dx, None, dw, db, None
+        if _by_torch(ctx.groups) and not _steep(mean, rstd):
+            n, c, h, w = x.shape
+            wanted = [True, weight is not None, bias is not None]
+            dx, dw, db = torch.ops.aten.native_group_norm_backward(
+                grad.contiguous(memory_format=torch.channels_last),
+                x,
+                mean,
+                rstd,
+                weight,
+                n,
+                c,
+                h * w,
+                ctx.groups,
+                wanted,
+            )
+            return dx, None, dw, db, None
+        sets = _Sets(x.shape, ctx.groups)
+        rows, dy = sets.rows(x), sets.rows(grad)
+        centre, scale = sets.spread(mean), sets.spread((rstd + ctx.eps).rsqrt() if ctx.groups is None else rstd)
+        d = torch.sub(rows, sets.wide(centre)).mul_(dy)
+        by_weight, by_bias = sets.per_channel(d) * scale, sets.per_channel(dy)
+        # dx = γ/σ · dy − (mean(γ · dy) + x̂ · mean(γ · dy · x̂)) / σ, with x̂ = (x − μ)/σ
+        gamma = torch.ones_like(scale) if weight is None else weight.expand_as(scale)
+        tilt = -scale.square() * sets.spread(sets.share(by_weight * gamma))
+        shift = -scale * sets.spread(sets.share(by_bias * gamma)) - centre * tilt
+        torch.addcmul(sets.wide(shift), rows, sets.wide(tilt), out=d)
+        d.addcmul_(dy, sets.wide(gamma * scale))
+        if ctx.groups is not None:
+            by_weight, by_bias = by_weight.sum(0), by_bias.sum(0)
+        grads = (None if weight is None else by_weight, None if bias is None else by_bias)
+        return sets.maps(d, x.shape), None, *grads, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, tuple[int, int, int]]:
+        x, groups, weight, bias, eps = args
+        dims = (in_dims[0], in_dims[2], in_dims[3])
+        return torch.vmap(lambda x, w, b: _plain(x, groups, w, b, eps), dims)(x, weight, bias), (0, 0, 0)
+
+
+for _name in (
+    "upcast",
+    "group_norm",
+    "layer_norm",
+    "batch_norm",
+    "step_",
+    "track_",
+):  # one node each in a graph of torch.fx
+    torch.fx.wrap(_name)

@@ -1,0 +1,36 @@
+"""Root mean square normalization."""
+
+from torch import Tensor
+
+from normlab.norms import ops
+from normlab.norms.about import EPS, SWITCH, About, Learned
+from normlab.norms.layer import Norm
+
+ABOUT = About(
+    title="root mean square normalization",
+    layer="RMSNorm2d",
+    family="layer",
+    formula="γ · x / √(mean(x²) + ε)",
+    axes=("CHW",),
+    statistic=("mean square", "mean squares"),
+    centred=False,
+    options={"eps": EPS, "affine": SWITCH},
+    learned={"weight": Learned(start=1.0, when="affine", scale=True)},
+    forgets=("scale",),
+    source="Zhang & Sennrich 2019, arXiv:1910.07467, equation 4",
+    colour="#902067",
+    marker="v",
+)
+
+
+class RMSNorm2d(Norm, about=ABOUT):
+    """Root mean square normalization of an image: y = γ · x / sqrt(mean(x²) + ε), the mean over (C, H, W).
+
+    γ per channel, no shift. `nn.RMSNorm([C, H, W])` has a γ for every position. Source: Zhang & Sennrich 2019, "Root
+    Mean Square Layer Normalization", equation 4.
+    """
+
+    eps: float
+
+    def normalize(self, x: Tensor) -> Tensor:
+        return ops.affine(x * (ops.mean_square(x, [-3, -2, -1]) + self.eps).rsqrt(), self.weight, None)
