@@ -37,7 +37,10 @@ class BatchNorm2d(nn.BatchNorm2d):
     """
 
     about: ClassVar[About] = ABOUT
-    synced = False  # statistics over several processes: set by `synchronise`
+
+    def __init__(self, num_channels: int, *, eps: float, momentum: float | None, affine: bool) -> None:
+        super().__init__(num_channels, eps=eps, momentum=momentum, affine=affine)
+        self.synced = False  # whether statistics are over all processes: set by `synchronise`
 
     def forward(self, x: Tensor) -> Tensor:
         """y of the shape of x."""
@@ -47,9 +50,8 @@ class BatchNorm2d(nn.BatchNorm2d):
         factor = 0.0
         if self.training and tracked is not None:
             factor = ops.step_(x, tracked, self.momentum)
-        if not torch.jit.is_scripting():
-            if self.synced:
-                return self._synced(x, factor)
+        if not ops.is_scripting() and self.synced:
+            return self._synced(x, factor)
         return ops.batch_norm(x, mean, var, self.weight, self.bias, factor, self.eps)
 
     @torch.jit.unused

@@ -27,5 +27,7 @@ class DynamicTanh2d(Norm, about=ABOUT):
     Source: Zhu et al. 2025, "Transformers without Normalization", section 4.
     """
 
+    alpha: Tensor
+
     def normalize(self, x: Tensor) -> Tensor:
         return ops.affine(torch.tanh(x * ops.per_channel(self.alpha)), self.weight, self.bias)

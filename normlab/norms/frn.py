@@ -34,7 +34,9 @@ class FilterResponseNorm2d(Norm, about=ABOUT):
     """
 
     eps: float
+    tau: Tensor | None
 
     def normalize(self, x: Tensor) -> Tensor:
         y = ops.affine(x * (ops.mean_square(x, [-2, -1]) + self.eps).rsqrt(), self.weight, self.bias)
-        return y if self.tau is None else torch.maximum(y, ops.per_channel(self.tau))
+        tau = self.tau
+        return y if tau is None else torch.maximum(y, ops.per_channel(tau))

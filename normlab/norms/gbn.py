@@ -55,9 +55,8 @@ class GhostBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
             return ops.eval_norm(x, mean, var, self.weight, self.bias, self.eps)
         factor = self.step(x)
         momentum = self.running.momentum
-        if not torch.jit.is_scripting():
-            if self.over_processes():
-                return self._synced(x, mean, var, factor)
+        if not ops.is_scripting() and self.over_processes():
+            return self._synced(x, mean, var, factor)
         size = self.virtual_batch_size
         if momentum is not None:
             return ghost_batch_norm(x, size, mean, var, self.weight, self.bias, factor, False, self.eps)

@@ -1,5 +1,7 @@
 """Group normalization."""
 
+from typing import Any
+
 from torch import Tensor
 
 from normlab.norms import ops
@@ -28,7 +30,7 @@ class GroupNorm(Norm, about=ABOUT):
 
     eps: float
 
-    def __init__(self, num_channels: int, **options: object) -> None:
+    def __init__(self, num_channels: int, **options: Any) -> None:
         super().__init__(num_channels, **options)
         self.num_groups = self.about.groups(num_channels, options)
 

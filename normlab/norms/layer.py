@@ -27,6 +27,8 @@ class Norm(nn.Module):
     """
 
     about: ClassVar[About]
+    weight: Tensor | None
+    bias: Tensor | None
 
     def __init_subclass__(cls, about: About | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -89,10 +91,9 @@ class BatchStatisticsNorm(Norm):
 
     def batch_mean(self, x: Tensor, dims: list[int]) -> Tensor:
         """Mean over `dims`, which stay as axes of length 1, of this process or of all."""
-        if torch.jit.is_scripting():
+        if ops.is_scripting():
             return x.mean(dims, keepdim=True)
-        else:
-            return mean_over(x, dims) if self.over_processes() else x.mean(dims, keepdim=True)
+        return mean_over(x, dims) if self.over_processes() else x.mean(dims, keepdim=True)
 
     def step(self, x: Tensor) -> float:
         """Count a batch; return the momentum with which it enters the running averages."""
@@ -117,9 +118,8 @@ class BatchStatisticsNorm(Norm):
 
     def unbiased(self, x: Tensor, var: Tensor) -> Tensor:
         """n / (n − 1) times the biased variance of the n numbers that a channel has in x, in all processes."""
-        if not torch.jit.is_scripting():
-            if self.over_processes():
-                return var * correction(total(x, [0, -2, -1]))
+        if not ops.is_scripting() and self.over_processes():
+            return var * correction(total(x, [0, -2, -1]))
         return var * correction(x.shape[0] * x.shape[-2] * x.shape[-1])
 
 

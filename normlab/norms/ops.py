@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.jit import is_scripting, is_tracing  # type: ignore[attr-defined]  # documented, not in its __all__
 from torch.nn import functional as F
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "eval_norm",
     "flat",
     "group_norm",
+    "is_scripting",
     "layer_norm",
     "mean_square",
     "moments",
@@ -75,7 +77,11 @@ def flat(values: Tensor | None, x: Tensor) -> Tensor | None:
     return None if values is None else values.flatten().to(x.dtype)
 
 
-def step_(x: Tensor, tracked: Tensor, momentum: float | None) -> float:
+def step_(
+    x: Tensor,  # noqa: ARG001  # torch.fx records what depends on the maps
+    tracked: Tensor,
+    momentum: float | None,
+) -> float:
     """Count a batch x in `tracked`; return the momentum with which it enters running averages. None: they are means."""
     tracked.add_(1)
     return 1.0 / float(tracked.reshape(-1)[0]) if momentum is None else momentum
@@ -88,10 +94,9 @@ def track_(average: Tensor, batch: Tensor, factor: float) -> None:
 
 def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """γ · (x − μ) / sqrt(σ² + ε) + β; μ and σ² over (C / groups, H, W) of each image."""
-    if torch.jit.is_scripting():
+    if is_scripting():
         return F.group_norm(x, groups, flat(weight, x), flat(bias, x), eps)
-    else:
-        return _group_norm(x, groups, weight, bias, eps)
+    return _group_norm(x, groups, weight, bias, eps)
 
 
 @torch.jit.unused
@@ -100,7 +105,8 @@ def _group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | No
     groups *= folded.shape[1] // x.shape[-3]
     weight, bias = flat(weight, x), flat(bias, x)
     if _rows_fit(folded):
-        return _Standardise.apply(folded, groups, weight, bias, eps)[0].view(x.shape)
+        y: Tensor = _Standardise.apply(folded, groups, weight, bias, eps)[0]
+        return y.view(x.shape)
     return F.group_norm(folded, groups, weight, bias, eps).view(x.shape)
 
 
@@ -128,10 +134,9 @@ def batch_norm(
 
     running = (1 − momentum) · running + momentum · batch, with the unbiased variance of the batch.
     """
-    if torch.jit.is_scripting():
+    if is_scripting():
         return F.batch_norm(x, running_mean, running_var, flat(weight, x), flat(bias, x), True, momentum, eps)
-    else:
-        return _batch_norm(x, running_mean, running_var, weight, bias, momentum, eps)
+    return _batch_norm(x, running_mean, running_var, weight, bias, momentum, eps)
 
 
 @torch.jit.unused
@@ -146,21 +151,23 @@ def _batch_norm(
 ) -> Tensor:
     folded = x.flatten(1, -3)
     values = folded.numel() // folded.shape[1]  # one number per channel: torch says why that cannot be
-    running = [None if average is None else average.view(-1) for average in (running_mean, running_var)]
+    mean = None if running_mean is None else running_mean.view(-1)
+    var = None if running_var is None else running_var.view(-1)
     weight, bias = flat(weight, x), flat(bias, x)
-    alike = all(average is None or average.dtype == x.dtype for average in running)
+    alike = all(average is None or average.dtype == x.dtype for average in (mean, var))
     if values < 2 or (alike and not _rows_fit(folded)):
-        return F.batch_norm(folded, *running, weight, bias, True, momentum, eps).view(x.shape)
-    y, mean, var = (_Standardise.apply if _rows_fit(folded) else _plain)(folded, None, weight, bias, eps)
-    for average, batch in zip(running, (mean, var * (values / (values - 1))), strict=True):
+        return F.batch_norm(folded, mean, var, weight, bias, True, momentum, eps).view(x.shape)
+    y, own_mean, own_var = (_Standardise.apply if _rows_fit(folded) else _plain)(folded, None, weight, bias, eps)
+    for average, batch in ((mean, own_mean), (var, own_var * (values / (values - 1)))):
         if average is not None:
             track_(average, batch, momentum)
-    return y.view(x.shape)
+    maps: Tensor = y.view(x.shape)
+    return maps
 
 
 def _rows_fit(x: Tensor) -> bool:
     """Whether `_Standardise` takes x as it lies in memory: channels_last maps on CPU."""
-    if torch.jit.is_tracing() or torch.compiler.is_compiling() or x.device.type != "cpu" or x.dim() != 4:
+    if is_tracing() or torch.compiler.is_compiling() or x.device.type != "cpu" or x.dim() != 4:
         return False
     n, c, h, w = x.shape
     return c > 1 and h * w > 1 and n > 0 and x.stride() == (c * h * w, 1, w * c, c)
@@ -170,17 +177,12 @@ def _plain(
     x: Tensor, groups: int | None, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `_Standardise` computes, by operators with derivatives of every order."""
-    sets = x[:, :, None] if groups is None else x.unflatten(1, (groups, -1))
+    sets = x[:, :, None] if groups is None else x.unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
     dims = (0, 2, 3, 4) if groups is None else (2, 3, 4)
     var, mean = torch.var_mean(sets, dims, correction=0, keepdim=True)
     y = ((sets - mean) * torch.rsqrt(var + eps)).reshape(x.shape)
     shape = (-1,) if groups is None else (len(x), groups)
     return affine(y, weight, bias), mean.reshape(shape), var.reshape(shape)
-
-
-def _by_torch(groups: int | None) -> bool:
-    """Whether torch's own kernel is the faster one."""
-    return groups is not None and groups <= FEW
 
 
 def _steep(mean: Tensor, rstd: Tensor) -> bool:
@@ -225,18 +227,19 @@ class _Sets:
 
 
 class _Standardise(torch.autograd.Function):
-    """γ · (x − μ) / sqrt(σ² + ε) + β, with μ and σ² of the sets that share them, by few passes over memory.
+    """γ · (x − μ) / sqrt(σ² + ε) + β by few passes over memory, with μ and σ² of the sets that share them.
 
     x (N, C, H, W); groups: so many groups of channels in each image share their statistics, (N, groups); None: each
-    channel, over the batch, (C,). Return y, the means, and 1 / σ of the groups or σ² of the channels. The pixels of an image lie as rows of several pixels, wide enough for vector
-    instructions; every pass runs in place over one buffer, and sums are taken in two steps.
+    channel, over the batch, (C,). Return y, the means, and 1 / σ of the groups or σ² of the channels. The pixels of an
+    image lie as rows of several pixels, wide enough for vector instructions; every pass runs in place over one buffer,
+    and sums are taken in two steps.
     """
 
     @staticmethod
     def forward(
         x: Tensor, groups: int | None, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        if _by_torch(groups):
+        if groups is not None and groups <= FEW:
             n, c, h, w = x.shape
             y, mean, rstd = torch.native_group_norm(x, weight, bias, n, c, h * w, groups, eps)
             if not _steep(mean, rstd):
@@ -254,7 +257,7 @@ class _Standardise(torch.autograd.Function):
         return sets.maps(y, x.shape), mean, var if groups is None else rstd
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         x, ctx.groups, weight, bias, ctx.eps = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(x, weight, bias, *output[1:])
@@ -268,7 +271,7 @@ class _Standardise(torch.autograd.Function):
             grads = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
             dx, dw, db = (next(grads) if v is not None and v.requires_grad else None for v in (x, weight, bias))
             return dx, None, dw, db, None
-        if _by_torch(ctx.groups) and not _steep(mean, rstd):
+        if ctx.groups is not None and ctx.groups <= FEW and not _steep(mean, rstd):
             n, c, h, w = x.shape
             wanted = [True, weight is not None, bias is not None]
             dx, dw, db = torch.ops.aten.native_group_norm_backward(
@@ -297,11 +300,11 @@ class _Standardise(torch.autograd.Function):
         d.addcmul_(dy, sets.wide(gamma * scale))
         if ctx.groups is not None:
             by_weight, by_bias = by_weight.sum(0), by_bias.sum(0)
-        grads = (None if weight is None else by_weight, None if bias is None else by_bias)
-        return sets.maps(d, x.shape), None, *grads, None
+        dw, db = None if weight is None else by_weight, None if bias is None else by_bias
+        return sets.maps(d, x.shape), None, dw, db, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, tuple[int, int, int]]:
+    def vmap(_info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, tuple[int, int, int]]:
         x, groups, weight, bias, eps = args
         dims = (in_dims[0], in_dims[2], in_dims[3])
         return torch.vmap(lambda x, w, b: _plain(x, groups, w, b, eps), dims)(x, weight, bias), (0, 0, 0)
