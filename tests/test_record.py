@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from normlab import record as module
-from normlab.config import load
 from normlab.errors import ConfigError
-from normlab.record import Record, RecordError, write_atomically, write_metrics, write_predictions
+from normlab.files import write_atomically
+from normlab.record import Record, RecordError, write_metrics, write_predictions
+from normlab.settings.plan import load
 
 
 def make(**changes: object) -> Record:
