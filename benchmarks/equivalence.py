@@ -18,8 +18,8 @@ import torch
 from joblib import Parallel, delayed  # type: ignore[import-untyped, unused-ignore]
 
 from normlab.analysis.stats import difference_of, paired, tost
-from normlab.config import load
 from normlab.record import Record
+from normlab.settings.plan import load
 from normlab.training import run, run_array
 from normlab.training.device import describe_device, versions
 

@@ -15,9 +15,9 @@ from unittest.mock import patch
 
 from benchmarks.clock import BATCH, HELD_OUT, Clock
 from benchmarks.samples import cut
-from normlab.config import load
 from normlab.data import datamodule, sources
 from normlab.record import Record
+from normlab.settings.plan import load
 from normlab.training import run, run_array
 
 

@@ -16,7 +16,7 @@ from statistics import median
 
 import torch
 
-from normlab.config import load
+from normlab.settings.plan import load
 from normlab.training import run
 from normlab.training.device import describe_device, versions
 

@@ -16,8 +16,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.samples import cut
-from normlab.config import load
 from normlab.data import datamodule, sources
+from normlab.settings.plan import load
 from normlab.training.array import array_rates, load_array
 from normlab.training.engine import Engine
 from normlab.training.memory import keep_freed_memory

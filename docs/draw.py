@@ -47,7 +47,7 @@ def poster_figure(folder: Path) -> Figure:
     from normlab.analysis.table import runs
     from normlab.analysis.tables import compared
     from normlab.data.sources import DIGITS, load
-    from normlab.study import Study
+    from normlab.settings import Study
 
     study = Study.find(folder)
     margin = study.margin if study else 0.05

@@ -18,12 +18,10 @@ PACKAGE = HERE.parent / "normlab"
 
 # From the ground up: a room may import from lower floors only, and from its own room.
 FLOORS = [
-    {"errors", "places"},
-    {"settings", "arms", "claim"},
+    {"errors", "files"},
+    {"settings", "claim"},
     {"record"},
-    {"study"},
-    {"config"},
-    {"custom", "grouping", "randomness", "nets", "analysis", "progress"},
+    {"randomness", "nets", "analysis", "progress"},
     {"data", "byhand", "probes"},
     {"training", "lint"},
     {"summary", "job"},
@@ -31,7 +29,7 @@ FLOORS = [
     {"cluster"},
     {"train", "report", "calculate", "probe"},
 ]
-ALLOWED_LATE = {("custom", "nets")}  # inside a function: torch is imported only for a layer that is there
+ALLOWED_LATE = {("settings", "nets")}  # inside a function: torch is imported only for a layer that is there
 
 Arrow = tuple[str, str]
 Point = str | tuple[str, str, int]  # a room, or where an arrow passes a floor

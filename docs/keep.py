@@ -13,7 +13,7 @@ from pathlib import Path
 from normlab.analysis import read
 from normlab.errors import NormlabError
 from normlab.report import main as report
-from normlab.study import STUDY_FILE
+from normlab.settings import STUDY_FILE
 
 HERE = Path(__file__).parent
 TABLES = ("summary", "comparisons", "claims", "statistics", "path", "rates", "best", "effects")

@@ -1,6 +1,6 @@
 """`hydra/sweeper=arms`: Hydra's basic sweeper, with the words for a user's own layer kept to norm=custom.
 
-Hydra takes sweepers from this namespace package only; what a word belongs to stands in normlab/arms.py.
+Hydra takes sweepers from this namespace package only; what a word belongs to stands in normlab/settings/arms.py.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweepe
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 
-from normlab.arms import arms
+from normlab.settings.arms import arms
 
 __all__ = ["ArmsSweeper"]
 

@@ -22,11 +22,11 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, LocalQue
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
 
 from normlab.claim import STALE, busy
-from normlab.config import Job, launcher_options, parse
 from normlab.errors import ConfigError
 from normlab.job import BEGAN, ONLY
 from normlab.launcher import LARGEST, planned, train
 from normlab.progress import note, settled
+from normlab.settings.plan import Job, launcher_options, parse
 
 __all__ = ["ArrayLocalConf", "ArraySlurmConf", "ClusterLauncher", "check_cluster"]
 

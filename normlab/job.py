@@ -13,10 +13,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from normlab.config import Job, parse
 from normlab.errors import BusyError, NormlabError
 from normlab.progress import settled
 from normlab.record import Record
+from normlab.settings.plan import Job, parse
 
 __all__ = ["BEGAN", "ONLY", "end_with_parent", "job"]
 

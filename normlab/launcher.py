@@ -11,13 +11,13 @@ from hydra.core.utils import JobReturn
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from normlab.config import Job, parse
 from normlab.errors import ConfigError, NormlabError
-from normlab.grouping import arrays
 from normlab.job import BEGAN, ONLY, end_with_parent
 from normlab.progress import note, settled
 from normlab.record import read_plan, write_plan
 from normlab.settings import Settings
+from normlab.settings.arrays import arrays
+from normlab.settings.plan import Job, parse
 
 __all__ = ["LARGEST", "ArrayLauncher", "ArrayLauncherConf", "check_options", "planned", "train"]
 

@@ -14,9 +14,9 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
-from normlab.config import Job
 from normlab.errors import NormlabError
 from normlab.record import Record
+from normlab.settings.plan import Job
 
 __all__ = ["SweepProgress", "epochs_done", "modified", "note", "settled"]
 

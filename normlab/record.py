@@ -4,8 +4,6 @@ import csv
 import io
 import json
 import math
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from normlab.errors import ConfigError, NormlabError
+from normlab.files import write_atomically
 from normlab.settings import Settings, check_recorded
 
 __all__ = [
@@ -177,21 +176,6 @@ def _checked(record: Record) -> Record:
             if value is not None and not (number and math.isfinite(value)):
                 raise ValueError(f"{name}.{key} is no number")
     return record
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: readers see the old content or the new, also after a crash."""
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def write_metrics(folder: Path, rows: Iterable[Mapping[str, float]], columns: Sequence[str]) -> None:

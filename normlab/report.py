@@ -26,9 +26,9 @@ from normlab.analysis.path import path_table
 from normlab.analysis.rates import at_own_best, rates_table
 from normlab.analysis.table import runs
 from normlab.errors import DataError, NormlabError
+from normlab.files import write_atomically
 from normlab.lint import lint_results
-from normlab.record import write_atomically
-from normlab.study import Study
+from normlab.settings import Study
 
 __all__ = ["main", "report"]
 

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from normlab.claim import busy
-from normlab.config import Job
 from normlab.errors import NormlabError
 from normlab.job import BEGAN, ONLY
 from normlab.progress import SweepProgress, epochs_done, modified, settled
 from normlab.record import Record
+from normlab.settings.plan import Job
 
 __all__ = ["parallel", "sweep"]
 

@@ -14,17 +14,15 @@ import hydra
 from hydra._internal.utils import get_args_parser  # private, but the only way to read Hydra's flags as Hydra does
 
 from normlab import summary
-from normlab.arms import mixed_sweep
-from normlab.config import Job, launcher_of, plan, study_of
-from normlab.custom import check_custom
 from normlab.data.sources import resolve
 from normlab.errors import ConfigError, DataError, NormlabError
 from normlab.job import job as do
 from normlab.launcher import check_options
-from normlab.places import choices, conf_dir
 from normlab.record import DONE, DamagedError, Record, read_probes
-from normlab.settings import dotted
-from normlab.study import Study, protocol, sweep_of
+from normlab.settings import Study, choices, conf_dir, dotted, protocol, sweep_of
+from normlab.settings.arms import mixed_sweep
+from normlab.settings.custom import check_custom
+from normlab.settings.plan import Job, launcher_of, plan, study_of
 from normlab.sweep import parallel, sweep
 
 __all__ = ["main"]

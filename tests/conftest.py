@@ -9,9 +9,9 @@ import pytest
 import torch
 import warm
 
-from normlab.config import load
 from normlab.record import Record
 from normlab.settings import Settings
+from normlab.settings.plan import load
 
 torch.set_num_threads(1)  # pytest-xdist runs a process a core
 

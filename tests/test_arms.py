@@ -9,12 +9,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from warm import python_m
 
 from hydra_plugins.normlab_arms import ArmsSweeper
-from normlab.arms import arms, mixed_sweep
-from normlab.config import load, plan
 from normlab.errors import ConfigError
 from normlab.record import Record
-from normlab.settings import Norm
-from normlab.study import sweep_of
+from normlab.settings import Norm, sweep_of
+from normlab.settings.arms import arms, mixed_sweep
+from normlab.settings.plan import load, plan
 from normlab.train import main
 
 OWN = "norm.target=mine:Scale"

@@ -15,10 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from normlab.analysis import read
 from normlab.analysis.stats import difference_of, tost
-from normlab.config import load
 from normlab.errors import ConfigError
 from normlab.record import Record
 from normlab.settings import Settings
+from normlab.settings.plan import load
 from normlab.training import Classifier, run, run_array
 from normlab.training import member as member_module
 from normlab.training.build import image_data

@@ -10,7 +10,7 @@ from made_up_runs import crossed, made_up
 from normlab.analysis.cells import sort
 from normlab.analysis.claims import Judged, judge
 from normlab.analysis.table import runs
-from normlab.study import Claim, Study
+from normlab.settings import Claim, Study
 
 
 def judged(folder: Path, *claims: dict[str, Any], margin: float = 0.05) -> list[Judged]:

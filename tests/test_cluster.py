@@ -22,8 +22,8 @@ from submitit.core.utils import UncompletedJobError
 from normlab import cluster
 from normlab.claim import claim
 from normlab.cluster import SENT_AWAY, TIME_OVER, Work
-from normlab.config import Job, load, plan
 from normlab.record import Record
+from normlab.settings.plan import Job, load, plan
 from normlab.train import main
 from normlab.training import Classifier, run, run_array
 

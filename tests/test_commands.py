@@ -33,11 +33,12 @@ from documents import DOORS, Command, Snippet, UnreadableError, documents, in_ma
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from benchmarks.samples import cut, write_as_mnist
-from normlab import config, launcher
-from normlab.config import plan, study_of
+from normlab import launcher
 from normlab.data.sources import load as load_images
 from normlab.record import Record, read_probes
-from normlab.study import STUDY_FILE, sweep_of
+from normlab.settings import STUDY_FILE, Settings, sweep_of
+from normlab.settings import plan as planning
+from normlab.settings.plan import plan, study_of
 
 PAGES = documents()  # pages of instructions first
 COMMANDS = [each for found in PAGES.values() for each in found if isinstance(each, Command)]
@@ -171,7 +172,7 @@ def shortened(words: Sequence[str]) -> list[str]:
         name = asked.partition("=")[2]
         assert name in LAUNCHERS | CLUSTER, f"{asked}: say in shortened() how that is run here"
         if name in CLUSTER:  # tests/test_cluster.py runs the launchers themselves
-            config.launcher_options(words)
+            planning.launcher_options(words)
             chosen = {key: word for key, word in chosen.items() if not key.startswith("hydra.launcher.")}
             chosen["hydra/launcher"] = "hydra/launcher=joblib"
     if study or asked:
@@ -527,7 +528,7 @@ def shop(shop_of_session: Shop, monkeypatch: pytest.MonkeyPatch, request: pytest
     root.handlers[:], root.level = handlers, level
 
 
-def arrays_here(groups: Sequence[Sequence[config.Job]], memory_limit: float | None, *_: int) -> list[str]:
+def arrays_here(groups: Sequence[Sequence[planning.Job]], memory_limit: float | None, *_: int) -> list[str]:
     """Trains arrays in this process. Their own processes are tested in tests/test_launcher.py."""
     return [reason for group in groups if (reason := launcher.train(group, memory_limit)) is not None]
 
@@ -620,12 +621,12 @@ def test_a_shell_reads_every_block() -> None:
 def test_snippets_of_a_page_run(page: str, shop: Shop) -> None:
     """One after the other, with the names that stand before; `load` takes the words of `SHORT` too."""
 
-    def load(*words: str) -> config.Settings:
+    def load(*words: str) -> Settings:
         chosen = {key_of(word): word for word in words} | {key: f"{key}={value}" for key, value in SHORT.items()}
         return real(*chosen.values())
 
-    real = config.load
-    shop.patch.setattr(config, "load", load)
+    real = planning.load
+    shop.patch.setattr(planning, "load", load)
     scope: dict[str, Any] = {"__name__": "snippet"}
     for snippet in [each for each in PAGES[page] if isinstance(each, Snippet)]:
         exec(compile(snippet.code, f"{page}:{snippet.line}", "exec"), scope)

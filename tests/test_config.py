@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from normlab.config import load, plan
 from normlab.errors import ConfigError
-from normlab.places import choices, conf_dir, group_values
-from normlab.settings import Augment, Data, Norm, Penalty, Settings
+from normlab.settings import Augment, Data, Norm, Penalty, Settings, choices, conf_dir, group_values
+from normlab.settings.plan import load, plan
 
 
 def test_the_types_hold_the_defaults_of_conf() -> None:

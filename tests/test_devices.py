@@ -11,12 +11,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from same_bits import same
 from test_resume import Stop
 
-from normlab.config import load
 from normlab.data.datamodule import Share, share
 from normlab.errors import ConfigError
 from normlab.nets import NORMS
 from normlab.record import Record
 from normlab.settings import Settings
+from normlab.settings.plan import load
 from normlab.training import run
 from normlab.training.array import load_array
 from normlab.training.callbacks import DivergenceStop, Reseed

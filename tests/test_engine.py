@@ -8,12 +8,12 @@ import torch
 from plain_loop import by_hand
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from normlab.config import load
 from normlab.data.datamodule import ImageData
 from normlab.data.sources import Images
 from normlab.data.sources import load as images
 from normlab.nets import NORMS
 from normlab.settings import Settings
+from normlab.settings.plan import load
 from normlab.training.array import array_rates
 from normlab.training.build import image_data, initial_model
 from normlab.training.engine import Engine

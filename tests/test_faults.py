@@ -18,11 +18,12 @@ import torch
 from same_bits import curves, same
 from warm import python_m
 
-from normlab.config import Job, load, plan
+from normlab.files import write_atomically
 from normlab.progress import settled
-from normlab.record import Record, write_atomically
+from normlab.record import Record
 from normlab.report import main as report
 from normlab.settings import Settings
+from normlab.settings.plan import Job, load, plan
 from normlab.sweep import sweep
 from normlab.training import Classifier, run, saving
 

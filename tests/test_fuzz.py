@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from lightning.pytorch import Trainer
 from made_up_runs import made_up
 
-from normlab.config import load, plan
 from normlab.errors import NormlabError
 from normlab.nets import NORMS
 from normlab.report import main as report
 from normlab.settings import Settings
+from normlab.settings.plan import load, plan
 from normlab.training.array import load_array
 from normlab.training.build import lightning_precision
 from normlab.training.callbacks import Reseed
@@ -160,7 +160,7 @@ def test_any_configuration_trains_two_steps_or_is_refused_in_one_line(words: lis
         try:
             asked = load("data=digits", "threads=1", *words)
             if asked.norm.target is not None:
-                from normlab.custom import check_custom
+                from normlab.settings.custom import check_custom
 
                 check_custom(asked.norm)
             two_steps(asked)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from normlab.config import load
-from normlab.grouping import FREE, arrays, key, refusal
 from normlab.settings import Settings
+from normlab.settings.arrays import FREE, arrays, key, refusal
+from normlab.settings.plan import load
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from warm import python_m
 
-from normlab.config import load
 from normlab.errors import ConfigError
 from normlab.launcher import LARGEST, Options, check_options
 from normlab.record import Record
+from normlab.settings.plan import load
 from normlab.train import main
 from normlab.training.foldable import unfoldable
 

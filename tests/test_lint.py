@@ -15,7 +15,6 @@ import yaml
 from conftest import REPOSITORY
 
 from normlab import train
-from normlab.config import load, plan
 from normlab.data.datamodule import ImageData
 from normlab.data.sources import load as images
 from normlab.errors import ConfigError
@@ -26,8 +25,8 @@ from normlab.lint.network import cannot_learn, parameters
 from normlab.lint.seeds import Spread, assumed, spread_of
 from normlab.nets import NORMS, Net
 from normlab.record import Record
-from normlab.settings import Settings
-from normlab.study import Claim, Study, protocol, sweep_of
+from normlab.settings import Claim, Settings, Study, protocol, sweep_of
+from normlab.settings.plan import load, plan
 
 PACKAGED = [name for name in NORMS if name != "custom"]
 STUDY = Study(question="?", margin=0.5)
@@ -526,8 +525,8 @@ def test_finished_runs_say_what_to_expect(
 
 def test_it_is_told_without_torch() -> None:
     code = (
-        "import sys; from normlab.train import _warn; from normlab.config import plan; "
-        "from normlab.study import Study; "
+        "import sys; from normlab.train import _warn; from normlab.settings.plan import plan; "
+        "from normlab.settings import Study; "
         "_warn(plan(['study=replication', 'seed=0,1', 'l1=0'], multirun=False), Study.named('replication')); "
         "print(sorted({'torch', 'lightning', 'matplotlib'} & set(sys.modules)))"
     )

@@ -11,7 +11,7 @@ from normlab.analysis.table import runs
 from normlab.analysis.tables import compared
 from normlab.lint import Finding, lint_results
 from normlab.report import main
-from normlab.study import Study
+from normlab.settings import Study
 
 EVEN = {("bn", 0.0): 0.9, ("bn", 1e-3): 0.9}
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from normlab.analysis.axes_picture import axes
 from normlab.analysis.drawing import png
-from normlab.study import Study
+from normlab.settings import Study
 
 FOLDER = REPOSITORY / "notebooks"
 RESULTS = REPOSITORY / "lightning_logs" / "replication"

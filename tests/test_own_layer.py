@@ -7,9 +7,9 @@ import pytest
 from conftest import REPOSITORY
 from rich.console import Console
 
-from normlab.config import load
-from normlab.custom import check_custom
 from normlab.errors import ConfigError
+from normlab.settings.custom import check_custom
+from normlab.settings.plan import load
 from normlab.training import run, run_array
 from normlab.training.foldable import unfoldable
 

@@ -126,7 +126,7 @@ def test_a_run_from_the_wheel_in_another_folder(wheel: Path, tmp_path: Path) -> 
     here.mkdir()
     zipfile.ZipFile(wheel).extractall(site)
     code = (
-        "import sys; from normlab.places import conf_dir; from normlab.train import main; print(conf_dir()); "
+        "import sys; from normlab.settings import conf_dir; from normlab.train import main; print(conf_dir()); "
         "sys.exit(main(['norm=gn', 'data=digits', 'epochs=1', 'threads=1']))"
     )
     environment = {"PYTHONPATH": str(site), "PATH": "", "HOME": str(here)}

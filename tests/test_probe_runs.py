@@ -11,17 +11,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from normlab import probe, train
-from normlab.config import load
 from normlab.data.augment import rotate_and_shift
 from normlab.data.datamodule import epoch_draws, epoch_order
 from normlab.errors import ConfigError
-from normlab.grouping import arrays, refusal
 from normlab.probes import StepLoss, along_gradient, covariate_shift, gradient
 from normlab.probes.layers import convolutions, parameters
 from normlab.probes.points import POINTS
 from normlab.randomness import Stream, stream_seed
 from normlab.record import ProbeRow, Record, RecordError, read_probes, write_probes
 from normlab.settings import Settings, flatten
+from normlab.settings.arrays import arrays, refusal
+from normlab.settings.plan import load
 from normlab.training import run
 from normlab.training.build import image_data, initial_model
 from normlab.training.foldable import unfoldable

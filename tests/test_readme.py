@@ -6,7 +6,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from normlab.places import conf_dir
+from normlab.settings import conf_dir
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 

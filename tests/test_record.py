@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from normlab import record as module
-from normlab.config import load
 from normlab.errors import ConfigError
-from normlab.record import Record, RecordError, write_atomically, write_metrics, write_predictions
+from normlab.files import write_atomically
+from normlab.record import Record, RecordError, write_metrics, write_predictions
+from normlab.settings.plan import load
 
 
 def make(**changes: object) -> Record:
@@ -45,9 +45,7 @@ def test_a_number_that_is_not_finite_is_no_json(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "result.json"
     write_atomically(file, b"old")
-    monkeypatch.setattr(
-        module.os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-    )
+    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         write_atomically(file, b"new")
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from normlab.config import load
-from normlab.grouping import refusal
 from normlab.record import read_support
+from normlab.settings.arrays import refusal
+from normlab.settings.plan import load
 from normlab.training import Classifier, run
 from normlab.training import refit as module
 from normlab.training.refit import keep_zeros

@@ -17,7 +17,7 @@ from made_up_runs import crossed, made_up
 
 from normlab.data.sources import load
 from normlab.report import main
-from normlab.study import Study
+from normlab.settings import Study
 
 CELLS = {("bn", 0.0): 0.95, ("bn", 1e-3): 0.90, ("ln", 0.0): 0.951, ("ln", 1e-3): 0.92}
 

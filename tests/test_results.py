@@ -11,11 +11,10 @@ from conftest import REPOSITORY
 
 from normlab.analysis import read
 from normlab.analysis.words import settings_words
-from normlab.config import plan
 from normlab.record import Record
 from normlab.report import main
-from normlab.settings import Settings
-from normlab.study import Study
+from normlab.settings import Settings, Study
+from normlab.settings.plan import plan
 
 RESULTS = REPOSITORY / "lightning_logs" / "replication"
 TABLES = ("summary", "comparisons", "claims", "errors", "overlap", "times")

@@ -9,10 +9,10 @@ import torch
 from conftest import draw_nothing
 from same_bits import curves, same
 
-from normlab.config import load
 from normlab.nets import NORMS
 from normlab.record import Record
 from normlab.settings import Settings
+from normlab.settings.plan import load
 from normlab.training import Classifier, run, run_array
 from normlab.training.engine import Engine
 from normlab.training.member import Member

@@ -15,11 +15,11 @@ from made_up_runs import made_up
 
 from normlab import probe
 from normlab.analysis.table import runs
-from normlab.config import load
 from normlab.errors import NormlabError
 from normlab.record import read_support
 from normlab.report import main as report
-from normlab.study import Study
+from normlab.settings import Study
+from normlab.settings.plan import load
 from normlab.training import run
 from normlab.training.snapshot import Snapshot
 

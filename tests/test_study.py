@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from normlab.config import load, plan, study_of
 from normlab.errors import ConfigError, NormlabError
-from normlab.places import choices
-from normlab.study import STUDY_FILE, Claim, Study, protocol, sweep_of
+from normlab.settings import STUDY_FILE, Claim, Study, choices, protocol, sweep_of
+from normlab.settings.plan import load, plan, study_of
 
 STUDIES = choices("study")
 

@@ -15,9 +15,9 @@ from rich.console import Console
 from warm import python_m
 
 from normlab import sweep as module
-from normlab.config import Job, plan
 from normlab.progress import SweepProgress, duration, settled
 from normlab.record import Record
+from normlab.settings.plan import Job, plan
 from normlab.sweep import parallel, sweep
 
 

@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from normlab.config import load
 from normlab.record import Record
+from normlab.settings.plan import load
 from normlab.training.callbacks import COLUMNS
 from normlab.training.classifier import Classifier
 from normlab.training.views import FINAL, GALLERY, NormViews, show_hyperparameters, show_result, show_settings

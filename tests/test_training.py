@@ -12,12 +12,12 @@ from plain_loop import by_hand
 from torch.nn.functional import nll_loss
 
 from normlab.analysis import read
-from normlab.config import load
 from normlab.data.datamodule import ImageData
 from normlab.errors import BusyError, ConfigError
 from normlab.nets import penalised
 from normlab.record import Record
 from normlab.settings import Settings
+from normlab.settings.plan import load
 from normlab.training import Classifier, run
 
 

@@ -17,13 +17,12 @@ from torch import nn
 from normlab import __version__, byhand, probes
 from normlab.analysis import read
 from normlab.analysis.table import Run, runs
-from normlab.config import Job, load, plan
 from normlab.errors import ConfigError, NormlabError
 from normlab.lint import Finding, lint
 from normlab.nets import ABOUT, NORMS, About, Net, l1_norm, load_class, make_norm, penalised, sparsity
 from normlab.record import ProbeRow, Record, read_probes, read_support
-from normlab.settings import Settings
-from normlab.study import Study
+from normlab.settings import Settings, Study
+from normlab.settings.plan import Job, load, plan
 from normlab.training import Classifier, run, run_array
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from normlab.analysis.cells import Cell, Sorted, holds
 from normlab.analysis.numbers import signed
 from normlab.analysis.stats import Difference, difference_of, holm, tost
-from normlab.study import Claim, Study
+from normlab.settings import Claim, Study
 
 __all__ = ["Judged", "judge", "unit"]
 

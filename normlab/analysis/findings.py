@@ -9,7 +9,7 @@ from normlab.analysis.cells import Cell, Sorted
 from normlab.analysis.claims import Judged
 from normlab.analysis.stats import Comparison
 from normlab.analysis.words import mean_sd
-from normlab.study import Study
+from normlab.settings import Study
 
 __all__ = ["findings"]
 

@@ -25,8 +25,8 @@ from normlab.analysis.probed import probe_pictures
 from normlab.analysis.stats import Comparison, summarise
 from normlab.analysis.study_figures import bands, differences, intervals
 from normlab.analysis.tables import errors_table, overlap_table, wrong
-from normlab.record import write_atomically
-from normlab.study import Study
+from normlab.files import write_atomically
+from normlab.settings import Study
 
 __all__ = ["Picture", "pictures", "save"]
 

@@ -12,7 +12,7 @@ from normlab.analysis.cells import Cell, Sorted, holds
 from normlab.analysis.claims import Judged
 from normlab.analysis.forensics import jaccard, majority, mcnemar, persistent, variance_shares
 from normlab.analysis.stats import Comparison, Difference, compare, summarise
-from normlab.study import Study
+from normlab.settings import Study
 
 __all__ = [
     "claims_table",

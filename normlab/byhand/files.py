@@ -9,7 +9,7 @@ from normlab.byhand.pages import html, markdown
 from normlab.byhand.picture import overview, picture
 from normlab.byhand.workbook import workbook
 from normlab.errors import ConfigError
-from normlab.record import write_atomically
+from normlab.files import write_atomically
 
 __all__ = ["write"]
 

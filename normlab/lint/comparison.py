@@ -6,9 +6,7 @@ from typing import Any
 from normlab.analysis.cells import word
 from normlab.lint.asked import Asked
 from normlab.lint.finding import Finding, names
-from normlab.places import choices
-from normlab.settings import Settings
-from normlab.study import Study
+from normlab.settings import Settings, Study, choices
 
 __all__ = ["confounded", "one_rate", "selection", "unequal"]
 

@@ -7,8 +7,7 @@ from normlab.lint.comparison import confounded, one_rate, selection, unequal
 from normlab.lint.finding import Finding
 from normlab.lint.network import BY_CONSTRUCTION, PER_SETTING, parameters
 from normlab.lint.seeds import Spread, planned_seeds
-from normlab.settings import Settings
-from normlab.study import Study
+from normlab.settings import Settings, Study
 
 __all__ = ["lint"]
 

@@ -12,7 +12,7 @@ from normlab.lint.comparison import confounded, one_rate, selection, unequal
 from normlab.lint.finding import Finding, names
 from normlab.lint.network import PER_SETTING, cannot_learn
 from normlab.lint.seeds import reached
-from normlab.study import Study
+from normlab.settings import Study
 
 if TYPE_CHECKING:
     from normlab.analysis.stats import Comparison

@@ -11,7 +11,7 @@ from normlab.analysis.cells import Cell
 from normlab.lint.asked import IMAGES, Asked
 from normlab.lint.finding import Finding, names
 from normlab.record import Record
-from normlab.study import Study
+from normlab.settings import Study
 
 if TYPE_CHECKING:
     from normlab.analysis.stats import Comparison  # scipy, a second that a single run need not wait for

@@ -49,7 +49,7 @@ def train_array(
     ended: Collection[int] = (),
     before: Snapshot | None = None,
 ) -> Iterator[Record]:
-    """Trains runs that can share a computation (`normlab.grouping`) and leaves each one's files in its folder,
+    """Trains runs that can share a computation (`normlab.settings.arrays`) and leaves each one's files in its folder,
     all but result.json: the records for that come in the order of the runs, each when its other files stand. After
     every epoch a snapshot in the first folder holds what is needed to go on.
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from normlab.grouping import refusal
 from normlab.nets import make_norm
 from normlab.nets.folded import apply, fold, unfold
 from normlab.nets.stack import Stack
 from normlab.settings import NORM_CHANNELS, Settings
+from normlab.settings.arrays import refusal
 
 __all__ = ["unfoldable"]
 

@@ -48,7 +48,7 @@ def run(settings: Settings, folder: str | Path, *, console: Console | None = Non
 def run_array(
     settings: Sequence[Settings], folders: Sequence[Path], *, memory_limit: float | None = None
 ) -> list[Record]:
-    """Trains runs that can share a computation (`normlab.grouping.arrays`) as one.
+    """Trains runs that can share a computation (`normlab.settings.arrays.arrays`) as one.
 
     Where they were stopped as an array, they go on as that. Gives the records of those that it trained: a run that
     stands finished is left as it is, one that another process trains is left to that, one whose GPU is not there to

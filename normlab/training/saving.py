@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from normlab.data.datamodule import ImageData
-from normlab.record import write_atomically
+from normlab.files import write_atomically
 from normlab.training.callbacks import EpochTable
 from normlab.training.snapshot import Progress
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from normlab.record import write_atomically
+from normlab.files import write_atomically
 
 __all__ = ["SNAPSHOT", "Progress", "Snapshot"]
 

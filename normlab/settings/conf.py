@@ -13,7 +13,7 @@ __all__ = ["choices", "conf_dir", "defaults", "group_values", "source_digest"]
 
 def conf_dir() -> Path:
     """The folder of configuration files: the copy inside an installed package, else the one of the clone."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     return next((folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir()), package / "conf")
 
 

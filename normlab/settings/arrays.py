@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from normlab.settings import Settings
+from normlab.settings.model import Settings
 
 __all__ = ["FREE", "arrays", "key", "refusal"]
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from normlab.errors import ConfigError
-from normlab.settings import NORM_CHANNELS, Norm
+from normlab.settings.model import NORM_CHANNELS, Norm
 
 __all__ = ["check_custom"]
 

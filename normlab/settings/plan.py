@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from normlab.arms import arms
 from normlab.errors import ConfigError
-from normlab.places import choices, conf_dir, group_values
-from normlab.settings import Settings, dotted
-from normlab.study import protocol, sweep_of
+from normlab.settings.arms import arms
+from normlab.settings.conf import choices, conf_dir, group_values
+from normlab.settings.model import Settings, dotted
+from normlab.settings.study import protocol, sweep_of
 
 __all__ = ["Job", "Settings", "conf_dir", "launcher_of", "launcher_options", "load", "parse", "plan", "study_of"]
 

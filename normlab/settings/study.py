@@ -12,9 +12,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from normlab.errors import ConfigError, NormlabError
-from normlab.places import group_values
-from normlab.record import write_atomically
-from normlab.settings import problem
+from normlab.files import write_atomically
+from normlab.settings.conf import group_values
+from normlab.settings.model import problem
 
 __all__ = ["STUDY_FILE", "Claim", "Published", "Study", "protocol", "sweep_of"]
 

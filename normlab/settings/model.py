@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from normlab.places import choices, group_values, source_digest
+from normlab.settings.conf import choices, group_values, source_digest
 
 __all__ = [
     "NORM_CHANNELS",
