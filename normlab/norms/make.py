@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from normlab.norms.catalogue import CATALOGUE
-from normlab.places import group_values
+from normlab.settings.conf import group_values
 
 __all__ = ["is_packaged", "layer_class", "load_class", "make_norm"]
 
