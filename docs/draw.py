@@ -32,12 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def axes_figure() -> Figure:
-    """A cube for each way in which norms of the registry share statistics: of norms with the same cube the first."""
-    from normlab.analysis.axes_picture import SHARING, axes
-    from normlab.nets import NORMS
+    """A cube for each way in which norms share statistics: of norms with the same axes the first."""
+    from normlab.analysis.axes_picture import axes
+    from normlab.norms import CATALOGUE
 
-    first = {SHARING[name].sets: name for name in reversed(NORMS) if name in SHARING}
-    return axes([name for name in NORMS if name in first.values()])
+    first = {entry.axes: name for name, entry in reversed(CATALOGUE.items())}
+    return axes([name for name in CATALOGUE if name in first.values()])
 
 
 def poster_figure(folder: Path) -> Figure:

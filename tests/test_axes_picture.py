@@ -1,5 +1,7 @@
 """The axes picture: its sets are those that the layers themselves compute over, and it says so legibly."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,44 +11,42 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from test_study_figures import texts, words
 
-from normlab.analysis.axes_picture import SHARING, Sharing, axes
+from normlab.analysis.axes_picture import axes
 from normlab.analysis.colours import MUTED, norm_colour
-from normlab.nets import ABOUT, NORMS, make_norm
+from normlab.norms import CATALOGUE, make_norm
 
 N, C, SIDE, G = 4, 6, 2, 2
-BUILT_IN = [name for name in NORMS if name != "custom"]
 
 
-def test_every_norm_of_the_registry_has_its_cube() -> None:
-    assert set(BUILT_IN) <= set(SHARING)
-
-
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", CATALOGUE)
 def test_the_sets_are_those_that_the_layer_depends_on(name: str) -> None:
     """An output depends on exactly the inputs with which it shares its statistics."""
-    options = {"gn": {"num_groups": G}, "gbn": {"virtual_batch_size": 2}, "frn": {"threshold": False}}.get(name, {})
-    layer = make_norm(name, C, size=(SIDE, SIDE), **options).double().train()
+    entry = CATALOGUE[name]
+    wanted = {"num_groups": G, "virtual_batch_size": 2, "threshold": False, "eps": 1e-2}
+    options = {key: value for key, value in wanted.items() if key in entry.options}
+    layer = make_norm(name, C, options, size=(SIDE, SIDE)).double().train()
+    for parameter in layer.parameters():  # zeros would hide what they multiply
+        parameter.data += 0.1
     x = torch.randn(N, C, SIDE, SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     jacobian = torch.autograd.functional.jacobian(layer, x).reshape(x.numel(), x.numel())
     depends = jacobian.abs().numpy() > 1e-12
-    sets = SHARING[name].sets(N, C, SIDE * SIDE, G).ravel()
-    shared = (sets[:, None] == sets) & (sets >= 0) | np.eye(sets.size, dtype=bool)
+    shared = np.eye(x.numel(), dtype=bool)
+    for index in range(len(entry.axes)):
+        sets = entry.sets(N, C, SIDE * SIDE, G, 2, index).ravel()
+        shared |= sets[:, None] == sets
     np.testing.assert_array_equal(depends, shared)
 
 
-COUNTS = {
-    "none": 0, "bn": C, "gbn": N // 2 * C, "brn": C, "ln": N, "ln_elem": N, "ln2d": N * 9, "gn": N * G, "in": N * C,
-    "rms": N, "frn": N * C, "dyt": 0,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", CATALOGUE)
 def test_the_caption_counts_the_statistics(name: str) -> None:
-    """Of means and variances where the layer subtracts a mean, else of mean squares."""
-    said, many = words(axes([name], images=N, channels=C, groups=G, positions=9)), COUNTS[name]
-    kind = "means and variances" if ABOUT[name].centred else "mean squares"
-    assert (f"{SHARING[name].count} = {many} {kind}" if many else "no statistics") in said
-    assert len(set(SHARING[name].sets(N, C, 9, G).ravel().tolist()) - {-1}) == many
+    """The formula of their number is that of the sets."""
+    entry = CATALOGUE[name]
+    caption = words(axes([name], images=N, channels=C, groups=G, positions=9))
+    lengths = {"N": N, "C": C, "G": G, "V": 2, "H": 3, "W": 3}
+    many = eval(entry.counts.replace("·", "*"), {}, lengths)
+    sets = [set(entry.sets(N, C, 9, G, 2, index).ravel().tolist()) for index in range(len(entry.axes))]
+    assert many == sum(map(len, sets))
+    assert (f"{entry.counts} = {many:.0f} {entry.statistic[1]}" if many else "no statistics") in caption
 
 
 def fills(fig: Figure) -> list[str]:
@@ -54,9 +54,12 @@ def fills(fig: Figure) -> list[str]:
     return [to_hex(colour).upper() for colour in tiles.get_facecolors()]
 
 
+OLD = ("none", "bn", "gbn", "brn", "ln", "ln_elem", "ln2d", "gn", "in", "rms", "frn", "dyt")
+
+
 def test_one_set_has_the_norms_colour() -> None:
     """Seen of a cube of 4 images, 6 channels, 3 rows: 18 tiles in front, 12 at the right, 24 on top."""
-    drawn = {name: fills(axes([name], images=4, channels=6, positions=3)) for name in SHARING}
+    drawn = {name: fills(axes([name], images=4, channels=6, positions=3)) for name in OLD}
     assert {len(found) for found in drawn.values()} == {54}
     counts = {name: found.count(norm_colour(name).upper()) for name, found in drawn.items()}
     batch, layer, one_map = 3 + 12 + 4, 18 + 3 + 6, 3 + 3 + 1
@@ -72,8 +75,8 @@ def test_one_set_has_the_norms_colour() -> None:
     [
         lambda: axes(),
         lambda: axes(["bn"]),
-        lambda: axes(list(SHARING), images=2, channels=12, positions=9, groups=4),
-        lambda: axes([f"norm{i}" for i in range(12)], sharing={f"norm{i}": SHARING["gn"] for i in range(12)}),
+        lambda: axes(list(CATALOGUE), images=2, channels=12, positions=9, groups=4),
+        lambda: axes([f"norm{i}" for i in range(12)], catalogue={f"norm{i}": CATALOGUE["gn"] for i in range(12)}),
         lambda: axes([]),
     ],
     ids=["4 norms", "1 norm", "other sizes", "12 norms", "none"],
@@ -91,23 +94,17 @@ def test_no_text_is_cut_off_and_no_two_overlap(fig) -> None:  # type: ignore[no-
 
 
 def test_a_norm_of_ones_own_can_be_drawn() -> None:
-    half = Sharing(
-        "ghost batch norm",
-        "N / 2, H, W of a channel",
-        "2 · C",
-        lambda n, c, p, g: np.add.outer(np.arange(n) // (n // 2) * c, np.broadcast_to(np.arange(c)[:, None], (c, p))),
-    )
-    said = words(axes(["gbn"], sharing=SHARING | {"gbn": half}))
-    assert "2 · C = 12 means and variances" in said
+    half = replace(CATALOGUE["bn"], axes=("CHW", "HW"))
+    caption = words(axes(["mine"], catalogue=CATALOGUE | {"mine": half}))
+    assert {"over C, H, W; H, W", "N + N · C = 28 means and variances"} <= set(caption)
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"names": ["gm"]}, "no entry in sharing for gm"),
+        ({"names": ["gm"]}, "no entry in the catalogue for gm"),
         ({"names": ["gn"], "groups": 4}, "groups=4 does not divide 6 channels"),
         ({"names": ["bn"], "images": 0}, "at least 1"),
-        ({"names": ["bn"], "sharing": {"bn": Sharing("b", "b", "", lambda *_: np.zeros(3))}}, "bn: sets must be"),
     ],
 )
 def test_what_does_not_fit_is_refused(wrong, message: str) -> None:  # type: ignore[no-untyped-def]

@@ -1,7 +1,6 @@
 """Which numbers share a mean and a variance: a cube of images, channels and positions for each norm."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -9,88 +8,21 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 
-from normlab.analysis.colours import INK, MUTED, PAPER, QUIET, norm_colour
+from normlab.analysis.colours import INK, MUTED, PAPER, QUIET
 from normlab.analysis.drawing import MARGIN, SMALL, TEXT, TITLE, check, sheet, widest, wrap
+from normlab.norms import CATALOGUE, About
 
-__all__ = ["SHARING", "Sharing", "axes"]
+__all__ = ["axes"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-Sets = Callable[[int, int, int, int], Ints]
 
+GHOST = 2  # images of a ghost batch, as drawn
 PANEL, ROW, COLUMNS = 236, 304, 5  # pixels of a panel across and down, panels side by side
 CUBE = 158  # pixels: the height that a cube may have
 # A step along images, channels and positions, in units of a cell: x to the right, y down the page. Channels run
 # towards the reader, images away from them, so the nearest corner is the last channel of the first image.
 STEPS = np.array([[0.80, -0.42], [0.86, 0.34], [0.0, 0.92]])
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """How a norm divides an array (N, C, H·W) into sets with one statistic each.
-
-    Attributes:
-        title: the norm's name in words. over: what a mean is taken over, in words.
-        count: how many statistics, as a formula in N, C, G and H · W; empty where there are none.
-        kind: what a statistic is, and its plural.
-        sets: (N, C, P, G) -> int (N, C, P), the number of the set that each element belongs to, counted from 0; -1
-            throughout where a norm shares nothing.
-    """
-
-    title: str
-    over: str
-    count: str
-    sets: Sets
-    kind: tuple[str, str] = ("mean and variance", "means and variances")
-
-
-def _nothing(n: int, c: int, p: int, _g: int) -> Ints:
-    return np.full((n, c, p), -1)
-
-
-def _batch(n: int, c: int, p: int, _g: int) -> Ints:
-    return np.broadcast_to(np.arange(c)[None, :, None], (n, c, p))
-
-
-def _ghost(n: int, c: int, p: int, g: int) -> Ints:
-    """Two images a ghost batch."""
-    return _layer(n, c, p, g) // 2 * c + np.arange(c)[None, :, None]
-
-
-def _layer(n: int, c: int, p: int, _g: int) -> Ints:
-    return np.broadcast_to(np.arange(n)[:, None, None], (n, c, p))
-
-
-def _group(n: int, c: int, p: int, g: int) -> Ints:
-    check(g > 0 and c % g == 0, f"groups={g} does not divide {c} channels")
-    return _layer(n, c, p, g) * g + np.arange(c)[None, :, None] // (c // g)
-
-
-def _instance(n: int, c: int, p: int, g: int) -> Ints:
-    return _layer(n, c, p, g) * c + np.arange(c)[None, :, None]
-
-
-def _pixel(n: int, c: int, p: int, g: int) -> Ints:
-    return _layer(n, c, p, g) * p + np.arange(p)[None, None, :]
-
-
-MEAN_SQUARE = "mean square", "mean squares"
-
-# A norm that joins the registry joins here; a test compares each entry with what the layer itself depends on.
-SHARING: dict[str, Sharing] = {
-    "none": Sharing("no normalization", "nothing: y = x", "", _nothing),
-    "bn": Sharing("batch norm", "N, H, W of one channel", "C", _batch),
-    "gbn": Sharing("ghost batch norm", "2 images, H, W of a channel", "N / 2 · C", _ghost),
-    "brn": Sharing("batch renorm", "N, H, W of one channel", "C", _batch),
-    "ln": Sharing("layer norm", "C, H, W of one image", "N", _layer),
-    "ln_elem": Sharing("γ, β by position", "C, H, W of one image", "N", _layer),
-    "ln2d": Sharing("layer norm by pixel", "C of one pixel", "N · H · W", _pixel),
-    "gn": Sharing("group norm", "C / G, H, W of one image", "N · G", _group),
-    "in": Sharing("instance norm", "H, W of one map", "N · C", _instance),
-    "rms": Sharing("root mean square", "C, H, W of one image", "N", _layer, MEAN_SQUARE),
-    "frn": Sharing("filter response", "H, W of one map", "N · C", _instance, MEAN_SQUARE),
-    "dyt": Sharing("dynamic tanh", "nothing: tanh of each x", "", _nothing),
-}
 
 
 def axes(
@@ -100,31 +32,34 @@ def axes(
     channels: int = 6,
     positions: int = 4,
     groups: int = 2,
-    sharing: Mapping[str, Sharing] = SHARING,
+    catalogue: Mapping[str, About] = CATALOGUE,
     title: str = "Which numbers share a mean and a variance",
 ) -> Figure:
     """Draw, a cube a norm, the elements of an array (images, channels, positions) that share one statistic.
 
-    The set of the nearest element has the norm's colour; heavy lines part the other sets. Below stand what a mean is
-    taken over and how many there are. ``positions`` are rows of the map drawn, for all of H·W. ``sharing`` tells how
-    each norm divides the array; give it an entry more to draw a norm of your own. Raises ValueError if a norm has no
-    entry, a size is below 1, or groups do not divide channels. After the idea of figure 2 of Wu & He 2018, "Group
-    Normalization"; drawn anew, with every set shown.
+    The set of the nearest element has the norm's colour; heavy lines part the other sets. Below are the axes that a
+    mean is taken over and the number of statistics; of a norm with several statistics the first is drawn. ``positions``
+    are rows of the map drawn, for all of H·W. ``catalogue`` describes each norm; give it one more entry to draw a norm
+    of your own. Raises ValueError if a norm has no entry, a size is below 1, or groups do not divide channels. After
+    the idea of figure 2 of Wu & He 2018, "Group Normalization"; drawn anew, with every set shown.
     """
     names = list(names)
-    missing = [name for name in names if name not in sharing]
-    check(not missing, f"no entry in sharing for {', '.join(missing)}")
+    missing = [name for name in names if name not in catalogue]
+    check(not missing, f"no entry in the catalogue for {', '.join(missing)}")
     check(min(images, channels, positions, groups) > 0, "images, channels, positions and groups must be at least 1")
     shape = images, channels, positions
-    divided = {name: _divided(name, sharing[name], shape, groups) for name in names}
-    counts = {name: _counted(sharing[name], found) for name, found in divided.items()}
-    panel = max(PANEL, widest([*counts.values(), ""], TEXT) + 24)
+    captions = {name: _caption(catalogue[name], shape, groups) for name in names}
+    headings = {name: catalogue[name].title.partition(",")[0].replace("normalization", "norm") for name in names}
+    tops = [widest([name], TITLE) * 1.12 + 12 + widest([headings[name]], TEXT) for name in names]
+    panel = max(PANEL, widest([line for lines in captions.values() for line in lines] + [""], TEXT) + 24, *tops, 0) + 4
     across = min(COLUMNS, max(len(names), 1))
     rows = -(-len(names) // across)
-    note = f"N = {images} images, C = {channels} channels, H · W positions each; G = {groups} groups"
+    note = (
+        f"N = {images} images, C = {channels} channels, H · W positions each; G = {groups} groups, V = {GHOST} images"
+    )
     width = max(2 * MARGIN + across * panel, widest([note], SMALL) + 2 * MARGIN + 8)
-    said = "coloured: one set that shares a statistic; heavy lines: where one set ends and another begins"
-    key = wrap(said, SMALL, width - 2 * MARGIN)
+    legend = "coloured: one set that shares a statistic; heavy lines: where one set ends and another begins"
+    key = wrap(legend, SMALL, width - 2 * MARGIN)
     high = max(rows, 1) * ROW - 20
     fig, page, top = sheet(width, high + 18 * (key.count("\n") + 1) * bool(names), title, note)
     if not names:
@@ -135,30 +70,27 @@ def axes(
     cell = min(CUBE / size[1], (panel - 62) / size[0])
     for i, name in enumerate(names):
         x, y = MARGIN + i % across * panel, top + i // across * ROW
-        entry, found, told = sharing[name], divided[name], counts[name]
-        page.text(x, y + 14, name, size=TITLE, color=norm_colour(name), weight="bold")
-        page.text(x + widest([name], TITLE) * 1.12 + 12, y + 14, entry.title, size=TEXT, color=INK)
+        entry = catalogue[name]
+        page.text(x, y + 14, name, size=TITLE, color=entry.colour, weight="bold")
+        page.text(x + widest([name], TITLE) * 1.12 + 12, y + 14, headings[name], size=TEXT, color=INK)
         start = np.array([x + 26, y + 38]) - corners.min(axis=0) * cell
-        _cube(page, found, norm_colour(name), start, cell)
+        _cube(page, entry.sets(*shape, groups, GHOST), entry.colour, start, cell)
         _edges(page, shape, start, cell)
         foot = y + 38 + size[1] * cell + 44
-        page.text(x, foot, f"over {entry.over}" if entry.count else entry.over, size=TEXT, color=INK)
-        page.text(x, foot + 19, told, size=TEXT, color=INK)
+        for line, caption in enumerate(captions[name]):
+            page.text(x, foot + 19 * line, caption, size=TEXT, color=INK)
     page.text(MARGIN, top + high + 8, key, size=SMALL, color=QUIET, va="top")
     return fig
 
 
-def _divided(name: str, entry: Sharing, shape: tuple[int, int, int], groups: int) -> Ints:
-    found = np.asarray(entry.sets(*shape, groups))
-    check(found.shape == shape, f"{name}: sets must be {shape}, not {found.shape}")
-    return found
-
-
-def _counted(entry: Sharing, found: Ints) -> str:
-    """How many statistics there are, in words."""
-    many = len(np.unique(found[found >= 0]))
-    counted = f"{entry.count} = {many}" if entry.count != f"{many}" else entry.count
-    return f"{counted} {entry.kind[many != 1]}" if many else "no statistics"
+def _caption(entry: About, shape: tuple[int, int, int], groups: int) -> tuple[str, str]:
+    """The axes of a norm's statistics, and how many there are, in words."""
+    if not entry.axes:
+        return f"y = {entry.formula}", "no statistics"
+    found = [entry.sets(*shape, groups, GHOST, index) for index in range(len(entry.axes))]
+    many = sum(len(np.unique(sets)) for sets in found)
+    counted = entry.counts if entry.counts == f"{many}" else f"{entry.counts} = {many}"
+    return f"over {entry.over}", f"{counted} {entry.statistic[many != 1]}"
 
 
 def _project(points: npt.NDArray[np.generic]) -> Floats:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from normlab.analysis.table import Run, varying
 from normlab.errors import NormlabError
+from normlab.norms import CATALOGUE
 
 __all__ = [
     "Cell",
@@ -230,15 +231,12 @@ def label(levels: Mapping[str, Any]) -> str:
 
 
 def _levels(key: str, cells: Sequence[Cell]) -> list[Any]:
-    """A factor's levels: numbers upwards, words in the order in which the package lists them, or of their
-    appearance."""
+    """A factor's levels: numbers upwards, norms in the order of the catalogue, other words by their letters."""
     have = list({word(cell.levels[key]): cell.levels[key] for cell in cells}.values())
     if numeric(have):
         return sorted(have)
     if key == "norm":
-        from normlab.analysis.colours import NORM_COLOURS
-
-        listed = list(NORM_COLOURS)
+        listed = list(CATALOGUE)
         return sorted(have, key=lambda name: (listed.index(name) if name in listed else len(listed), str(name)))
     return sorted(have, key=word)
 

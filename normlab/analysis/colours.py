@@ -1,4 +1,4 @@
-"""One colour and one marker for each norm, in every figure, table and page of the project.
+"""One colour and one marker for each norm, in every figure, table and page of the project: from the norm's own file.
 
 The colours were chosen so that none, bn, ln, gn and in stay at least 27 CIELAB units apart in normal vision and under
 simulated protanopia, deuteranopia and tritanopia (Machado et al. 2009, full severity), and any two of the thirteen at
@@ -7,22 +7,7 @@ least 13; each has a contrast of at least 3.4 against white. The markers carry t
 
 import zlib
 
-NORM_COLOURS: dict[str, str] = {
-    "none": "#222222",  # the control is ink
-    "bn": "#01468F",  # the batch family is blue to violet
-    "gbn": "#3E81C9",
-    "brn": "#7448CA",
-    "ln": "#A02700",  # the layer family is red to amber
-    "ln_elem": "#BC7100",
-    "ln2d": "#681700",
-    "gn": "#19945A",
-    "in": "#AF6999",
-    "rms": "#902067",
-    "frn": "#858C40",
-    "dyt": "#41765B",
-    "custom": "#9F8287",
-}
-NORM_MARKERS: dict[str, str] = dict(zip(NORM_COLOURS, "Xo8hsdDP^v<>*", strict=True))
+from normlab.norms import CATALOGUE
 
 INK, QUIET, MUTED = "#222222", "#6B6B6B", "#EDEDED"  # text, lesser text, a ground that says nothing
 FAINT, PAPER = "#DADADA", "#FFFFFF"  # hairlines, the page
@@ -33,10 +18,12 @@ _SPARE = ["#5B6C8F", "#7A6A00", "#A3477A", "#2F7F86"]
 
 
 def norm_colour(name: str) -> str:
-    """Colour (``#RRGGBB``) of the norm ``name``; an unknown name gets one of four others, always the same."""
-    return NORM_COLOURS.get(name) or _SPARE[zlib.crc32(name.encode()) % len(_SPARE)]
+    """Colour (``#RRGGBB``) of a norm; an unknown name gets one of four others, always the same."""
+    if name == "custom":
+        return "#9F8287"
+    return CATALOGUE[name].colour if name in CATALOGUE else _SPARE[zlib.crc32(name.encode()) % len(_SPARE)]
 
 
 def norm_marker(name: str) -> str:
-    """Matplotlib marker of the norm ``name``; an unknown name gets a pentagon."""
-    return NORM_MARKERS.get(name, "p")
+    """Matplotlib marker of a norm; an unknown name gets a pentagon."""
+    return "*" if name == "custom" else CATALOGUE[name].marker if name in CATALOGUE else "p"
