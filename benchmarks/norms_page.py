@@ -1,4 +1,4 @@
-"""docs/norms.md: what each norm of the registry is, from the registry, and what it costs, from docs/norms.csv."""
+"""docs/norms.md: what each norm is, from its file, and what it costs, from docs/norms.csv."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,9 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from normlab.nets import ABOUT, Net, make_norm
+from normlab.nets import Net
+from normlab.norms import CATALOGUE
 
-LETTERS = {"weight": "γ", "bias": "β", "alpha": "α", "tau": "τ"}
-SIZES = {5: "C", 7: "H", 11: "W", 1: "1"}  # of a layer that is built to see which sizes its parameters have
 WHAT = ("norm", "layer", "y", "statistics over", "how many", "learned", "parameters of the network")
 STATE = ("norm", "keeps", "train and eval mode", "source")
 COST = ("norm", "step, ms", "x none", "range of x none", "layer forward, ms", "layer backward, ms")
@@ -39,15 +38,11 @@ class Cost(NamedTuple):
     backward_ms: float
 
 
-def names() -> list[str]:
-    return list(ABOUT)
-
-
 def costs(measured: Sequence[Measurement]) -> list[Cost]:
-    """A row a norm, in the order of the registry; of those that were measured."""
+    """One row per measured norm, in the order of the catalogue."""
     none = {m.round: m.step_ms for m in measured if m.norm == "none"}
     found = []
-    for name in names():
+    for name in CATALOGUE:
         of = [m for m in measured if m.norm == name]
         if not of:
             continue
@@ -58,29 +53,22 @@ def costs(measured: Sequence[Measurement]) -> list[Cost]:
     return found
 
 
-def learned(name: str) -> str:
-    """The parameters of a layer by letter, with their number: "γ (C), β (C)"."""
-    layer = make_norm(name, 5, size=(7, 11), **({"num_groups": 1} if name == "gn" else {}))
-    counts = {key: " · ".join(SIZES[length] for length in p.shape) for key, p in layer.named_parameters()}
-    return ", ".join(f"{LETTERS[key]} ({count})" for key, count in counts.items())
-
-
 def what() -> list[tuple[str, ...]]:
-    """A row of `WHAT` for each norm of the registry."""
+    """A row of `WHAT` for each norm."""
     rows = []
-    for name, about in ABOUT.items():
-        kind = "" if not about.over else "μ and σ²" if about.centred else "mean square"
-        over = f"{kind} over {', '.join(about.over)}" if about.over else "nothing"
+    for name, about in CATALOGUE.items():
+        over = f"{about.statistic[0]} over {about.over}" if about.axes else "nothing"
+        learned = ", ".join(f"{number.sign or key} ({number.shape})" for key, number in about.learned.items())
         total = sum(p.numel() for p in Net(name).parameters())
-        rows.append((f"`{name}`", about.title, about.formula, over, about.count, learned(name), f"{total:,}"))
+        rows.append((f"`{name}`", about.title, about.formula, over, about.counts, learned, f"{total:,}"))
     return rows
 
 
 def state() -> list[tuple[str, ...]]:
-    """A row of `STATE` for each norm of the registry."""
+    """A row of `STATE` for each norm."""
     return [
         (f"`{name}`", about.state or "nothing", about.modes or "the same", about.source)
-        for name, about in ABOUT.items()
+        for name, about in CATALOGUE.items()
     ]
 
 
@@ -105,16 +93,16 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: Seque
     return "\n".join(f"| {' | '.join(line)} |" for line in (headings, rule, *rows))
 
 
-def registry_part() -> str:
-    """The part of norms.md that follows from the registry alone."""
+def catalogue_part() -> str:
+    """The part of norms.md that follows from the norms' files alone."""
     return "\n".join(
         [
-            "# The norms of the registry",
+            "# The norms",
             "",
             "Maps are (N, C, H, W): images, channels, height, width. G: groups of channels (`gn`: two, or by "
             "`norm.channels_per_group`); V: images of a ghost batch (`norm.virtual_batch_size`: 16). μ, σ² and the "
             "mean square are of the numbers that share a statistic; σ² is biased; ε stands inside the root. Learned "
-            "numbers stand with how many there are of them in a layer.",
+            "numbers are given with their shape.",
             "",
             table(WHAT, what(), ["parameters of the network"]),
             "",
@@ -122,7 +110,7 @@ def registry_part() -> str:
             "",
             "`norm=custom norm.target=module:Class` takes a layer of one's own. `weight_standardization=true` goes "
             "with every norm: each filter of the 3x3 convolutions is shifted and scaled to mean 0 and variance 1 (Qiao "
-            "et al. 2019, arXiv:1903.10520, equation 5). Code: `normlab/nets/norms.py`, `normlab/nets/about.py`.",
+            "et al. 2019, arXiv:1903.10520, equation 5). Code: one file per norm in `normlab/norms/`.",
         ]
     )
 
@@ -146,7 +134,7 @@ def cost_part(measured: Sequence[Measurement], batch: int, layer: Sequence[int])
 
 def markdown(measured: Sequence[Measurement], batch: int, layer: Sequence[int], notes: Sequence[str]) -> str:
     """norms.md; `notes`: what was measured on, and how."""
-    parts = [registry_part(), cost_part(measured, batch, layer), "\n".join(f"- {note}" for note in notes)]
+    parts = [catalogue_part(), cost_part(measured, batch, layer), "\n".join(f"- {note}" for note in notes)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""docs/norms.md is what the registry and docs/norms.csv make of it."""
+"""docs/norms.md is what the norms' files and docs/norms.csv make of it."""
 
 from pathlib import Path
 
@@ -6,44 +6,36 @@ import pytest
 from conftest import REPOSITORY
 
 from benchmarks.norms import BATCH, LAYER, main, notes_of
-from benchmarks.norms_page import Measurement, cost_part, costs, learned, names, read, registry_part, what
-from normlab.nets import NORMS, Net
+from benchmarks.norms_page import Measurement, catalogue_part, cost_part, costs, read, what
+from normlab.nets import Net
+from normlab.norms import CATALOGUE
 
 PAGE = (REPOSITORY / "docs" / "norms.md").read_text(encoding="utf-8")
 
 
-def test_the_committed_page_is_what_the_registry_says_today() -> None:
-    assert PAGE.startswith(registry_part()), "python -m benchmarks.norms --out docs"
+def test_the_committed_page_is_what_the_norms_say_today() -> None:
+    assert PAGE.startswith(catalogue_part()), "python -m benchmarks.norms --page"
 
 
 def test_its_times_are_those_of_the_committed_measurements() -> None:
     measured = read(REPOSITORY / "docs" / "norms.csv")
     assert cost_part(measured, BATCH, LAYER) in PAGE
-    assert {m.norm for m in measured} == set(NORMS) - {"custom"}
+    assert {m.norm for m in measured} == set(CATALOGUE)
     assert len({m.round for m in measured}) >= 30
     for word in ("Machine: ", "load before ", "Versions: ", "`python -m benchmarks.norms --rounds "):
         assert word in PAGE
 
 
 def test_every_norm_has_its_row() -> None:
-    assert [row[0].strip("`") for row in what()] == names() == [name for name in NORMS if name != "custom"]
-    for row in what():
-        assert row[-1] == f"{sum(p.numel() for p in Net(row[0].strip('`')).parameters()):,}"
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("none", ""),
-        ("bn", "γ (C), β (C)"),
-        ("ln_elem", "γ (C · H · W), β (C · H · W)"),
-        ("rms", "γ (C)"),
-        ("frn", "γ (C), β (C), τ (C)"),
-        ("dyt", "α (1), γ (C), β (C)"),
-    ],
-)
-def test_what_a_layer_learns(name: str, expected: str) -> None:
-    assert learned(name) == expected
+    rows = {row[0].strip("`"): row for row in what()}
+    assert list(rows) == list(CATALOGUE)
+    for name, row in rows.items():
+        assert row[-1] == f"{sum(p.numel() for p in Net(name).parameters()):,}"
+    learned = {name: row[5] for name, row in rows.items()}
+    assert learned["none"] == ""
+    assert learned["bn"] == "γ (C), β (C)"
+    assert learned["ln_elem"] == "γ (C·H·W), β (C·H·W)"
+    assert learned["dyt"] == "α (1), γ (C), β (C)"
 
 
 def test_medians_and_ratios_by_hand() -> None:
@@ -56,13 +48,20 @@ def test_medians_and_ratios_by_hand() -> None:
     assert (bn.forward_ms, bn.backward_ms) == (3, 4)
 
 
+def test_the_page_alone_can_be_made_anew(tmp_path: Path) -> None:
+    for name in ("norms.md", "norms.csv"):
+        (tmp_path / name).write_bytes((REPOSITORY / "docs" / name).read_bytes())
+    assert main(["--page", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "norms.md").read_text(encoding="utf-8") == PAGE
+
+
 def test_the_command_measures_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--rounds", "2", "--batch", "2", "--norms", "frn", "gbn", "--out", str(tmp_path)]) == 0
     page, measured = (tmp_path / "norms.md").read_text(encoding="utf-8"), read(tmp_path / "norms.csv")
     assert [(m.round, m.norm) for m in measured if m.round == 1] != [(1, n) for n in ("none", "frn", "gbn")], "rotates"
     assert {(m.round, m.norm) for m in measured} == {(i, name) for i in (1, 2) for name in ("none", "frn", "gbn")}
     assert all(min(m.step_ms, m.forward_ms, m.backward_ms) > 0 for m in measured)
-    assert page.startswith(registry_part())
+    assert page.startswith(catalogue_part())
     assert cost_part(measured, 2, LAYER) in page
     assert "`python -m benchmarks.norms --rounds 2 --batch 2 --norms frn gbn --out docs`" in page
     assert "What the norms cost" in capsys.readouterr().out

@@ -73,12 +73,14 @@ class Learned:
         start: its initial value, or the name of the option that holds it.
         when: the option that switches it on; "": always there.
         scale: whether it multiplies a normalised value: the L1 penalty's scopes `norm` and `weights` cover it.
+        sign: of it in the formula.
     """
 
     shape: str = "C"
     start: float | str = 0.0
     when: str = ""
     scale: bool = False
+    sign: str = ""
 
     def size(self, num_channels: int, size: tuple[int, int] | None) -> tuple[int, ...]:
         """Its shape. Raise `ValueError` where it has a number per position and `size` is None."""
@@ -93,8 +95,8 @@ EPS = Number(TINY, LARGEST, "above 0")
 MOMENTUM = Number(0, 1, "between 0 and 1", null=True)
 SWITCH = Switch()
 AFFINE: Mapping[str, Learned] = {
-    "weight": Learned(start=1.0, when="affine", scale=True),
-    "bias": Learned(when="affine"),
+    "weight": Learned(start=1.0, when="affine", scale=True, sign="γ"),
+    "bias": Learned(when="affine", sign="β"),
 }
 
 

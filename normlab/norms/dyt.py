@@ -14,7 +14,7 @@ ABOUT = About(
     formula="γ · tanh(α · x) + β",
     centred=False,
     options={"alpha": Number(-LARGEST, LARGEST, "finite"), "affine": SWITCH},
-    learned={"alpha": Learned("1", start="alpha"), **AFFINE},
+    learned={"alpha": Learned("1", start="alpha", sign="α"), **AFFINE},
     source="Zhu et al. 2025, arXiv:2503.10622, section 4",
     colour="#41765B",
     marker=">",

@@ -16,7 +16,7 @@ ABOUT = About(
     statistic=("mean square", "mean squares"),
     centred=False,
     options={"eps": EPS, "affine": SWITCH, "threshold": SWITCH},
-    learned={**AFFINE, "tau": Learned(when="threshold")},
+    learned={**AFFINE, "tau": Learned(when="threshold", sign="τ")},
     forgets=("scale",),
     source="Singh & Krishnan 2020, arXiv:1911.09737, equations 1 to 4",
     colour="#858C40",

@@ -13,8 +13,8 @@ ABOUT = About(
     axes=("CHW",),
     options={"eps": EPS, "affine": SWITCH},
     learned={
-        "weight": Learned("C·H·W", start=1.0, when="affine", scale=True),
-        "bias": Learned("C·H·W", when="affine"),
+        "weight": Learned("C·H·W", start=1.0, when="affine", scale=True, sign="γ"),
+        "bias": Learned("C·H·W", when="affine", sign="β"),
     },
     forgets=("scale", "shift"),
     source="Ba, Kiros & Hinton 2016, arXiv:1607.06450, equations 3 and 4",

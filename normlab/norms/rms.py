@@ -15,7 +15,7 @@ ABOUT = About(
     statistic=("mean square", "mean squares"),
     centred=False,
     options={"eps": EPS, "affine": SWITCH},
-    learned={"weight": Learned(start=1.0, when="affine", scale=True)},
+    learned={"weight": Learned(start=1.0, when="affine", scale=True, sign="γ")},
     forgets=("scale",),
     source="Zhang & Sennrich 2019, arXiv:1910.07467, equation 4",
     colour="#902067",
