@@ -1,0 +1,94 @@
+"""A norm is one file and its defaults: a made-up one, laid beside the others, is everywhere where norms are."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+CODE = '''"""Made up."""
+
+from torch import Tensor
+
+from normlab.norms import ops
+from normlab.norms.about import AFFINE, SWITCH, About, Number
+from normlab.norms.layer import Norm
+
+ABOUT = About(
+    title="wobble normalization",
+    layer="Wobble",
+    family="layer",
+    formula="γ · x / (δ + mean(x²)) + β",
+    axes=("CHW",),
+    statistic=("mean square", "mean squares"),
+    centred=False,
+    options={"delta": Number(0.5, 2, "between 0.5 and 2"), "affine": SWITCH},
+    learned=AFFINE,
+    source="made up, 2026",
+    colour="#123456",
+    marker="X",
+)
+
+
+class Wobble(Norm, about=ABOUT):
+    """y = γ · x / (δ + mean(x²)) + β."""
+
+    delta: float
+
+    def normalize(self, x: Tensor) -> Tensor:
+        return ops.affine(x / (self.delta + ops.mean_square(x, [-3, -2, -1])), self.weight, self.bias)
+'''
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package with the norm added, and a sweep of it done as arrays."""
+    root = tmp_path_factory.mktemp("house")
+    for folder in ("normlab", "conf", "hydra_plugins"):
+        shutil.copytree(REPOSITORY / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "normlab" / "norms" / "wobble.py").write_text(CODE, encoding="utf-8")
+    (root / "conf" / "norm" / "wobble.yaml").write_text(
+        "name: wobble # wobbles\ndelta: 1.0 # added to the mean square\naffine: true # scale γ and shift β\n"
+    )
+    words = ["-m", "norm=bn,wobble", "seed=0,1", "data=digits", "epochs=1", "train_size=64", "hydra/launcher=array"]
+    result = python(root, "-m", "normlab.train", *words, "threads=1")
+    assert result.returncode == 0, result.stderr
+    return root
+
+
+def python(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(root), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, *words], cwd=root, env=environment, capture_output=True, text=True, timeout=240
+    )
+
+
+def test_help_knows_it(house: Path) -> None:
+    assert "wobble" in python(house, "-m", "normlab.train", "--help").stdout
+
+
+def test_its_options_are_checked(house: Path) -> None:
+    result = python(house, "-m", "normlab.train", "norm=wobble", "norm.delta=3")
+    assert result.returncode == 2
+    assert result.stderr.strip() == "normlab: norm.delta=3: must be between 0.5 and 2"
+
+
+def test_it_trains_in_an_array(house: Path) -> None:
+    (log,) = (house / "lightning_logs" / "sweep").glob("wobble*-seed_0/train.log")
+    assert "trained as an array of 2 networks" in log.read_text(encoding="utf-8")
+
+
+def test_the_report_draws_it_in_its_colour(house: Path) -> None:
+    result = python(house, "-m", "normlab.report", "lightning_logs/sweep")
+    assert result.returncode == 0, result.stderr
+    assert "wobble" in result.stdout
+    assert "#123456" in (house / "lightning_logs" / "sweep" / "figures" / "accuracy.svg").read_text(encoding="utf-8")
+
+
+def test_the_axes_picture_and_the_page_have_it(house: Path) -> None:
+    code = "from normlab.analysis.axes_picture import axes; axes(['wobble']).savefig('axes.svg')"
+    assert python(house, "-c", code).returncode == 0
+    assert "#123456" in (house / "axes.svg").read_text(encoding="utf-8")
