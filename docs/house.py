@@ -19,7 +19,8 @@ PACKAGE = HERE.parent / "normlab"
 # From the ground up: a room may import from lower floors only, and from its own room.
 FLOORS = [
     {"errors", "files"},
-    {"settings", "claim"},
+    {"norms", "claim"},
+    {"settings"},
     {"record"},
     {"randomness", "nets", "analysis", "progress"},
     {"data", "byhand", "probes"},
@@ -29,7 +30,7 @@ FLOORS = [
     {"cluster"},
     {"train", "report", "calculate", "probe"},
 ]
-ALLOWED_LATE = {("settings", "nets")}  # inside a function: torch is imported only for a layer that is there
+ALLOWED_LATE = {("norms", "settings")}  # inside a function: a norm's defaults stand in conf/
 
 Arrow = tuple[str, str]
 Point = str | tuple[str, str, int]  # a room, or where an arrow passes a floor

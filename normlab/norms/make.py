@@ -7,7 +7,6 @@ from typing import Any
 from torch import nn
 
 from normlab.norms.catalogue import CATALOGUE
-from normlab.settings.conf import group_values
 
 __all__ = ["is_packaged", "layer_class", "load_class", "make_norm"]
 
@@ -37,6 +36,8 @@ def make_norm(
     >>> make_norm("gn", 20, num_groups=4)
     GroupNorm(20, num_groups=4, channels_per_group=None, eps=1e-05, affine=True)
     """
+    from normlab.settings.conf import group_values  # its room is above this one
+
     options = {**(options or {}), **more}
     if name == "custom":
         return _custom(num_channels, target or "", options)
