@@ -28,7 +28,7 @@ from normlab.launcher import LARGEST, planned, train
 from normlab.progress import note, settled
 from normlab.settings.plan import Job, launcher_options, parse
 
-__all__ = ["ArrayLocalConf", "ArraySlurmConf", "ClusterLauncher", "check_cluster"]
+__all__ = ["ArrayLocalConf", "ArraySlurmConf", "ClusterLauncher", "asks_for_gpu", "check_cluster"]
 
 TIME_OVER = "its time was over (hydra.launcher.timeout_min): what it has trained is kept"
 SENT_AWAY = "it was told to end: what it has trained is kept"
@@ -66,6 +66,12 @@ def check_cluster(overrides: Sequence[str], multirun: bool) -> None:
             raise ConfigError(f"hydra.launcher.{name}={value}: must be above 0")
     if chosen.endswith("_slurm") and (missing := [word for word in ("sbatch", "srun") if not shutil.which(word)]):
         raise ConfigError(f"{chosen}: no {missing[0]} here: start it where jobs are submitted, on a login node")
+
+
+def asks_for_gpu(overrides: Sequence[str]) -> bool:
+    """Whether the jobs of a command line ask their queue for a GPU."""
+    options = launcher_options(overrides)
+    return any(options.get(name) for name in GPUS)
 
 
 @dataclass
@@ -182,9 +188,8 @@ class ClusterLauncher(BaseSubmititLauncher):  # type: ignore[misc]
 
     def _arrays(self, jobs: Sequence[Job], waiting: Sequence[Job]) -> list[list[Job]]:
         """As few as can be: more jobs are had by a smaller n_per_array."""
-        asked = {job.settings.accelerator for job in waiting}
-        gpu = asked == {"gpu"} or ("cpu" not in asked and any(self.params.get(name) for name in GPUS))
-        return planned(jobs, waiting, self.params["n_per_array"] or LARGEST["gpu" if gpu else "cpu"])
+        device = "gpu" if {job.settings.accelerator for job in waiting} == {"gpu"} else "cpu"
+        return planned(jobs, waiting, self.params["n_per_array"] or LARGEST[device])
 
     def _work(self, runs: list[tuple[list[str], Job]], together: bool, first: int) -> Work:
         environment = {name: os.environ.get(name, "") for name in (BEGAN, ONLY)}

@@ -1,4 +1,4 @@
-"""One run of a command line: what Hydra calls, in this process or in a worker. Imports no torch before it has to."""
+"""One run of a command line, in this process or in a worker. Imports no torch before it has to."""
 
 import logging
 import multiprocessing
@@ -7,18 +7,21 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
+from hydra.core.utils import run_job
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
 from normlab.errors import BusyError, NormlabError
 from normlab.progress import settled
 from normlab.record import Record
-from normlab.settings.plan import Job, parse
+from normlab.settings.plan import Job, parse, to_run
 
-__all__ = ["BEGAN", "ONLY", "end_with_parent", "job"]
+__all__ = ["BEGAN", "ONLY", "end_with_parent", "job", "run_here"]
 
 # The environment of a sweep's workers.
 BEGAN = "NORMLAB_BEGAN"  # when it began, ns: what has ended since is not tried again
@@ -27,17 +30,37 @@ ONLY = "NORMLAB_ONLY"  # folders of the runs that this launch is for; empty: all
 log = logging.getLogger("normlab")
 
 
+def run_here(jobs: list[Job], *, multirun: bool) -> None:
+    """Do planned runs one after the other in this process, each with the configuration that it was planned with, as
+    Hydra does: `.hydra/`, logging, the environment of `hydra.job.env_set`."""
+    # hydra.callbacks are Hydra's own business: `normlab.train` leaves a command that has any to hydra.main
+    silent = SimpleNamespace(on_job_start=lambda **_: None, on_job_end=lambda **_: None)
+    context = HydraContext(config_loader=None, callbacks=silent)  # type: ignore[arg-type]  # read by launchers alone
+    place, name = ("hydra.sweep.dir", "hydra.sweep.subdir") if multirun else ("hydra.run.dir", None)
+    for number, each in enumerate(jobs):
+        config = to_run(each, number, multirun=multirun)
+
+        def task(_: Any, each: Job = each) -> None:
+            _do(each, sweeps=multirun)
+
+        _ = run_job(task, config, place, name, context).return_value  # raises what the run raised
+
+
 def job(config: DictConfig) -> None:
-    """Does the run in Hydra's output folder, unless it stands there finished. Whatever happens to it is in its record:
-    a run that fails does not stop the sweep that it belongs to."""
-    settings = parse(config)
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
+    """Do the run in Hydra's output folder: what launchers and `hydra.main` call."""
+    hydra = HydraConfig.get()
+    _do(Job(parse(config), Path(hydra.runtime.output_dir)), sweeps=hydra.mode == RunMode.MULTIRUN)
+
+
+def _do(job: Job, *, sweeps: bool) -> None:
+    """Do a run, unless it is finished. Whatever happens to it is in its record: a run that fails does not stop the
+    sweep that it belongs to."""
+    settings, folder = job.settings, job.folder
     end_with_parent()
     try:
-        if sweeps and settled(Job(settings, folder), int(os.environ.get(BEGAN, time.time_ns()))):
+        if sweeps and settled(job, int(os.environ.get(BEGAN, time.time_ns()))):
             return
-        if sweeps and (only := os.environ.get(ONLY)) and str(folder) not in only.split(os.pathsep):
+        if sweeps and (only := os.environ.get(ONLY)) and str(folder.absolute()) not in only.split(os.pathsep):
             return
         if not settings.force and Record.standing(folder, settings.config_hash()):
             log.info("%s is finished: skipped", folder)

@@ -15,7 +15,6 @@ from normlab.errors import ConfigError, NormlabError
 from normlab.job import BEGAN, ONLY, end_with_parent
 from normlab.progress import note, settled
 from normlab.record import read_plan, write_plan
-from normlab.settings import Settings
 from normlab.settings.arrays import arrays
 from normlab.settings.plan import Job, parse
 
@@ -92,7 +91,7 @@ class ArrayLauncher(JoblibLauncher):  # type: ignore[misc]  # mypy sees only our
             return
         from joblib import cpu_count  # type: ignore[import-untyped, unused-ignore]  # 0.2 seconds
 
-        accelerator = _accelerator([job.settings for job in waiting])
+        accelerator = "gpu" if any(job.settings.accelerator == "gpu" for job in waiting) else "cpu"
         usual = 1 if accelerator == "gpu" else cpu_count()
         workers = usual if self.options.n_jobs < 1 else self.options.n_jobs
         self.joblib["n_jobs"] = workers
@@ -175,14 +174,6 @@ def train(jobs: Sequence[Job], memory_limit: float | None) -> str | None:
     except Exception as error:  # each run may still be done singly, and then says what is wrong with it
         return f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no message')}"
     return None
-
-
-def _accelerator(settings: Sequence[Settings]) -> str:
-    if all(each.accelerator == "cpu" for each in settings):
-        return "cpu"
-    from normlab.training.device import choose_accelerator  # torch
-
-    return "gpu" if any(choose_accelerator(each.accelerator) == "gpu" for each in settings) else "cpu"
 
 
 def _without_odd_layers(jobs: Sequence[Job], groups: list[list[int]]) -> tuple[list[list[int]], dict[int, str]]:

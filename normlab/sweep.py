@@ -29,9 +29,7 @@ def parallel(overrides: Sequence[str], jobs: Sequence[Job]) -> list[str]:
     options = any(name.startswith("hydra.launcher.") for name in given)  # they need their launcher for one run too
     if any(override.startswith("hydra/launcher=") for override in overrides) or (len(jobs) < 2 and not options):
         return []
-    from normlab.training.device import choose_accelerator  # torch: a second or two
-
-    if any(choose_accelerator(job.settings.accelerator) != "cpu" for job in jobs):
+    if any(job.settings.accelerator != "cpu" for job in jobs):
         return ["hydra/launcher=array"]
     from joblib import cpu_count  # type: ignore[import-untyped, unused-ignore]  # respects affinity and the limits of containers
 

@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,10 +18,10 @@ from normlab import summary
 from normlab.data.sources import resolve
 from normlab.errors import ConfigError, DataError, NormlabError
 from normlab.job import job as do
+from normlab.job import run_here
 from normlab.launcher import check_options
 from normlab.record import DONE, DamagedError, Record, read_probes
 from normlab.settings import Study, choices, conf_dir, dotted, protocol, sweep_of
-from normlab.settings.arms import mixed_sweep
 from normlab.settings.custom import check_custom
 from normlab.settings.plan import Job, launcher_of, plan, study_of
 from normlab.sweep import parallel, sweep
@@ -67,12 +68,11 @@ def main(arguments: Sequence[str]) -> int:
         print(HELP.format(settings=settings_page()))
         return 0
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
-        sys.argv[1:] = arguments
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(do)()
+        _by_hydra(arguments)
         return 0
     signal.signal(signal.SIGTERM, _stop)
     try:
-        return _do(arguments, flags.overrides, flags.multirun)
+        return _do(flags.overrides, flags.multirun)
     except NormlabError as error:
         print(f"normlab: {error}", file=sys.stderr)
         return 2
@@ -90,14 +90,15 @@ def _stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
+def _do(overrides: list[str], multirun: bool) -> int:
     study = study_of(overrides)
-    if study and not multirun:
-        arguments, multirun = ["-m", *arguments], True
+    multirun = multirun or study is not None
     check_options(overrides)
+    hydras = [word for word in overrides if word.lstrip("+~").startswith("hydra")]
     if launcher_of(overrides) in CLUSTER:
-        arguments += _on_cluster(overrides, multirun)
-    jobs = plan(overrides, multirun=multirun)
+        hydras += _on_cluster(overrides, multirun)
+        overrides = [*overrides, *_accelerator_there(overrides)]
+    jobs = plan(overrides, multirun=multirun, data=_auto)
     if multirun and (several := max(job.settings.devices for job in jobs)) > 1:
         raise ConfigError(
             f"devices={several}: the runs of a sweep share the machine, each on one device; leave devices out, or "
@@ -106,11 +107,6 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
     for norm in {job.settings.norm.model_dump_json(): job.settings.norm for job in jobs}.values():
         if norm.target is not None:
             check_custom(norm)
-    if found := _resolve_auto(jobs):
-        arguments, overrides = [*arguments, f"data.name={found}"], [*overrides, f"data.name={found}"]
-        jobs = plan(overrides, multirun=multirun)
-    if {job.settings.norm.name == "custom" for job in jobs} == {True, False}:
-        arguments = mixed_sweep(arguments)
     if study:
         for folder in {job.folder.parent for job in jobs}:
             _lay_beside(Study.named(study), folder)
@@ -121,11 +117,13 @@ def _do(arguments: list[str], overrides: list[str], multirun: bool) -> int:
         began = _have_folders(waiting)
         _warn(jobs, Study.named(study) if study else None)
         if study:
-            arguments += parallel(overrides, waiting)
+            hydras += parallel(overrides, waiting)
         if multirun:
-            sweep(jobs, lambda one_by_one: _launch(arguments, one_by_one), began)
+            sweep(jobs, lambda one_by_one: _launch(jobs, hydras, one_by_one), began)
+        elif any(word.lstrip("+").startswith("hydra.callbacks") for word in hydras):
+            _by_hydra([*jobs[0].words, *[word for word in hydras if word not in jobs[0].words]])
         else:
-            _launch(arguments)
+            run_here(jobs, multirun=False)
     runs = [(job.folder, Record.readable(job.folder)) for job in jobs]
     summary.show(runs, jobs[0].settings.log_dir, len(jobs) - len(waiting), study=study is not None)
     well = DONE if multirun else ("completed",)  # in a comparison a divergence is a result
@@ -155,10 +153,32 @@ def _warn(jobs: Sequence[Job], study: Study | None) -> None:
         print(f"normlab: {'note' if finding.note else 'warning'}: {finding.message}", file=sys.stderr)
 
 
-def _launch(arguments: list[str], one_by_one: bool = False) -> None:
-    """Hydra does the runs. One by one: a run is handed out when the one before has ended, still to a worker."""
-    workers = any(f"hydra/launcher={name}" in arguments for name in ("joblib", "array"))
-    sys.argv[1:] = [*arguments, *["hydra.launcher.pre_dispatch=1"] * (one_by_one and workers)]
+def _accelerator_there(overrides: Sequence[str]) -> list[str]:
+    """What a command line gets whose jobs run elsewhere: what `accelerator=auto` is there, by what they ask for."""
+    from normlab.cluster import asks_for_gpu
+
+    named = [word for word in overrides if word.startswith("accelerator=") and word != "accelerator=auto"]
+    return [] if named else [f"accelerator={'gpu' if asks_for_gpu(overrides) else 'cpu'}"]
+
+
+def _launch(jobs: Sequence[Job], hydras: Sequence[str], one_by_one: bool) -> None:
+    """Do the runs of a sweep: here, or by one of Hydra's launchers. One by one: a run is handed out when the one before
+    has ended, still to a worker."""
+    launcher = launcher_of(hydras)
+    if launcher in (None, "basic") and not any(word.lstrip("+").startswith("hydra.callbacks") for word in hydras):
+        run_here(list(jobs), multirun=True)
+        return
+    from hydra_plugins.normlab_planned import PlannedSweeper
+
+    own = [[word for word in job.words if not word.lstrip("+~").startswith("hydra")] for job in jobs]
+    PlannedSweeper.jobs = own
+    common = [word for word in own[0] if all(word in words for words in own)]
+    dispatch = ["hydra.launcher.pre_dispatch=1"] * (one_by_one and launcher in ("joblib", "array"))
+    _by_hydra(["-m", *common, *hydras, "hydra/sweeper=planned", *dispatch])
+
+
+def _by_hydra(arguments: Sequence[str]) -> None:
+    sys.argv[1:] = arguments
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(do)()
 
 
@@ -196,18 +216,14 @@ def _tell_of_probes(standing: Sequence[Job]) -> None:
         )
 
 
-def _resolve_auto(jobs: Sequence[Job]) -> str | None:
-    """What `data=auto` is here; None where it is not asked for. Once for all runs, so that a download which ends
-    halfway through a sweep cannot mix two data sets."""
-    asked = {(job.settings.data.name, job.settings.data.root, job.settings.data.download) for job in jobs}
-    if not any(name == "auto" for name, _, _ in asked):
-        return None
-    if len(asked) > 1:
-        raise ConfigError("data=auto goes with no other data set in one sweep: name the sets, as in data=mnist,digits")
-    found = resolve(*asked.pop()[:2], download=jobs[0].settings.data.download)
-    if found.reason:
-        print(f"normlab: {found.reason}: training on scikit-learn's digits (data=digits)", file=sys.stderr)
-    return found.name
+@cache
+def _auto(root: str | None, download: bool) -> str:
+    """Return what `data=auto` is here: once for all runs, so that a download which ends halfway through a sweep cannot
+    mix two data sets."""
+    resolved = resolve("auto", root, download=download)
+    if resolved.reason:
+        print(f"normlab: {resolved.reason}: training on scikit-learn's digits (data=digits)", file=sys.stderr)
+    return resolved.name
 
 
 def _have_folders(jobs: Sequence[Job]) -> int:

@@ -23,9 +23,9 @@ def by_hand(settings: Settings, data: ImageData | None = None) -> Net:
         settings.norm.name, settings.dropout, settings.placement, settings.norm.options, settings.weight_standardization
     )
     net = net.double().to(memory_format=torch.channels_last)  # dropout draws its masks in the order of memory
-    nesterov, decay = settings.momentum > 0, settings.weight_decay
+    nesterov, decay = settings.optimizer.momentum > 0, settings.optimizer.weight_decay
     peak = settings.lr if settings.lr_per is None else settings.lr * settings.batch_size / settings.lr_per
-    optimizer = torch.optim.SGD(net.parameters(), peak, settings.momentum, weight_decay=decay, nesterov=nesterov)
+    optimizer = torch.optim.SGD(net.parameters(), peak, settings.optimizer.momentum, weight_decay=decay, nesterov=nesterov)
     steps = math.ceil(len(data.train) / settings.batch_size) * settings.epochs
     if settings.schedule == "onecycle":
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, cycle_momentum=False)
@@ -56,7 +56,7 @@ def by_hand(settings: Settings, data: ImageData | None = None) -> Net:
                     w.grad *= min(1.0, settings.gradient_clip / (norm.item() + 1e-6))
             optimizer.step()
             if settings.penalty.method == "proximal":
-                threshold = schedule.get_last_lr()[0] * settings.l1 / (1 - settings.momentum)
+                threshold = schedule.get_last_lr()[0] * settings.l1 / (1 - settings.optimizer.momentum)
                 for w in covered:
                     w.data = w.data.sign() * (w.data.abs() - threshold).clamp(min=0)
             schedule.step()

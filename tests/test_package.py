@@ -64,7 +64,7 @@ def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
         "normlab/conf/hydra/job_logging/normlab.yaml",
         "normlab/conf/study/custom_layer.yaml",
         "hydra_plugins/normlab_array.py",
-        "hydra_plugins/normlab_arms.py",
+        "hydra_plugins/normlab_planned.py",
         "hydra_plugins/normlab_cluster.py",
     } <= names
     assert {name.partition("/")[0] for name in names} == {"normlab", "hydra_plugins", "normlab-0.1.0.dist-info"}

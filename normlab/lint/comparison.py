@@ -12,8 +12,8 @@ __all__ = ["confounded", "one_rate", "selection", "unequal"]
 
 LARGER = 0.05  # a share more parameters: the control lacks 2 % of bn's, frn has 1 % more, ln_elem six times as many
 
-TUNED = ("lr", "lr_per", "schedule", "batch_size", "epochs", "momentum", "gradient_clip")
-STRENGTHS = ("l1", "weight_decay", "dropout", "augment.rotation", "augment.shift")  # 0: without
+TUNED = ("lr", "lr_per", "schedule", "batch_size", "epochs", "optimizer.momentum", "gradient_clip")
+STRENGTHS = ("l1", "optimizer.weight_decay", "dropout", "augment.rotation", "augment.shift")  # 0: without
 
 
 def unequal(counted: Sequence[tuple[str, str, int | None]]) -> Iterator[Finding]:

@@ -3,29 +3,38 @@
 `plan`, which composes with Hydra, and `custom`, which tries a layer, are imported from their own files.
 """
 
-from normlab.settings.conf import choices, conf_dir, defaults, group_values, source_digest
+from normlab.settings.conf import GROUPS, choices, conf_dir, defaults, dotted, group_values
 from normlab.settings.model import (
     NORM_CHANNELS,
+    SGD,
+    AdamW,
     Augment,
     Data,
+    Net,
     Norm,
     Penalty,
     Probe,
     Settings,
     check_recorded,
-    dotted,
+    checked,
+    device_of,
     flatten,
+    line,
     needs_gpu,
-    problem,
+    source_digest,
 )
 from normlab.settings.study import STUDY_FILE, Claim, Published, Study, protocol, sweep_of
 
 __all__ = [
+    "GROUPS",
     "NORM_CHANNELS",
+    "SGD",
     "STUDY_FILE",
+    "AdamW",
     "Augment",
     "Claim",
     "Data",
+    "Net",
     "Norm",
     "Penalty",
     "Probe",
@@ -33,14 +42,16 @@ __all__ = [
     "Settings",
     "Study",
     "check_recorded",
+    "checked",
     "choices",
     "conf_dir",
     "defaults",
+    "device_of",
     "dotted",
     "flatten",
     "group_values",
+    "line",
     "needs_gpu",
-    "problem",
     "protocol",
     "source_digest",
     "sweep_of",

@@ -1,52 +1,83 @@
 """Where the configuration files are, in a clone as in an installed package, and what they offer."""
 
-import hashlib
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-__all__ = ["choices", "conf_dir", "defaults", "group_values", "source_digest"]
+__all__ = ["GROUPS", "choices", "conf_dir", "contribution", "defaults", "dotted", "group_values"]
+
+GROUPS = ("norm", "data", "net", "optimizer")  # each choice is a file that brings values, told by its `name`
 
 
 def conf_dir() -> Path:
-    """The folder of configuration files: the copy inside an installed package, else the one of the clone."""
+    """Return the folder of configuration files: the copy in an installed package, else the one of the clone."""
     package = Path(__file__).resolve().parents[1]
     return next((folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir()), package / "conf")
 
 
 def choices(group: str) -> list[str]:
-    """The names of a configuration group, such as "norm" or "data"."""
+    """Return the names of a configuration group, such as "norm", in alphabetical order."""
     return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
 
 
 @cache
+def contribution(group: str, name: str) -> dict[str, Any]:
+    """Return what a file of a group brings to the whole configuration, with what it inherits, nested.
+
+    Names in its defaults list are files of the same group that it starts from; `override` entries are left to Hydra.
+    """
+    file = conf_dir() / group / f"{name}.yaml"
+    values = _plain(OmegaConf.load(file))
+    inherited = [each for each in values.pop("defaults", []) if isinstance(each, str) and each != "_self_"]
+    if "@package _global_" not in file.read_text(encoding="utf-8").partition("\n")[0]:
+        values = {group: values}
+    return _plain(OmegaConf.merge(*(contribution(group, each) for each in inherited), values))
+
+
 def group_values(group: str, name: str) -> dict[str, Any]:
-    """The values of one file of a configuration group, such as conf/norm/gn.yaml."""
-    values = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{name}.yaml"))
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
+    """Return the values of one choice of a group: for a study all that it brings, else the group's own settings."""
+    values = contribution(group, name)
+    return values if group == "study" else dict(values[group])
 
 
 @cache
-def defaults() -> dict[str, Any]:
-    """The value of every setting in conf/config.yaml, nested as there, with the files that its defaults list names."""
-    values = OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"))
+def defaults(**chosen: str) -> dict[str, Any]:
+    """Return the value of every setting, nested as in conf/config.yaml, for the usual choice of each group or `chosen`.
+
+    >>> defaults()["lr"], defaults(norm="gn")["norm"]["num_groups"]
+    (0.1, 2)
+    """
+    values = _plain(OmegaConf.load(conf_dir() / "config.yaml"))
+    del values["hydra"]
+    listed = {
+        str(group): name for entry in values.pop("defaults") if entry != "_self_" for group, name in entry.items()
+    }
+    names = {group: chosen.get(group, listed[group]) for group in GROUPS}
+    return _plain(OmegaConf.merge(values, *(contribution(group, name) for group, name in names.items())))
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    values = OmegaConf.to_container(config)
     assert isinstance(values, dict)
-    groups = [entry for entry in values.pop("defaults") if isinstance(entry, dict)]
-    values.pop("hydra")
-    for group, name in (pair for entry in groups for pair in entry.items()):
-        if name is not None and not str(group).startswith("override "):
-            values[group] = dict(group_values(str(group), name))
     return {str(key): value for key, value in values.items()}
 
 
-def source_digest(target: str) -> str | None:
-    """sha256 over the file that defines a "package.module:Class"; None where there is no such file."""
-    try:
-        spec = find_spec(target.partition(":")[0])
-        return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest() if spec and spec.origin else None
-    except Exception:  # find_spec imports the parent packages, and those may raise anything
-        return None
+def dotted(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted name: {"norm": {"options": {"eps": 1}}} -> {"norm.eps": 1}.
+
+    An option that is called like a setting beside `options` keeps the word: `norm.options.name`.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if not isinstance(value, dict):
+            flat[f"{prefix}{key}"] = value
+        elif key == "options":
+            beside = {name: each for name, each in value.items() if name not in values}
+            flat |= dotted(beside, prefix) | dotted(
+                {name: each for name, each in value.items() if name in values}, f"{prefix}options."
+            )
+        else:
+            flat |= dotted(value, f"{prefix}{key}.")
+    return flat

@@ -60,7 +60,7 @@ def _try_it(norm: Norm) -> None:
     import torch  # a second: only for a layer that is there
     from torch.nn.parameter import is_lazy
 
-    from normlab.nets import make_norm
+    from normlab.norms import make_norm
 
     def refuse(reason: str) -> ConfigError:
         return ConfigError(f"norm.target={norm.target}: {reason}")
@@ -68,7 +68,7 @@ def _try_it(norm: Norm) -> None:
     stream = torch.Generator().manual_seed(0)
     for channels in sorted(set(NORM_CHANNELS)):
         try:
-            layer = make_norm("custom", channels, target=norm.target, **norm.options)
+            layer = make_norm("custom", channels, norm.options, target=norm.target)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         if any(is_lazy(values) for values in (*layer.parameters(), *layer.buffers())):

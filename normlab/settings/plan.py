@@ -1,86 +1,59 @@
-"""From a command line to typed settings, by Hydra; what does not fit is one line that lists the choices."""
+"""From a command line to jobs, by Hydra: each run's typed settings and folder; what does not fit is one line that lists
+the choices."""
 
 import difflib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError
 
 from normlab.errors import ConfigError
-from normlab.settings.arms import arms
-from normlab.settings.conf import choices, conf_dir, group_values
-from normlab.settings.model import Settings, dotted
+from normlab.settings.conf import GROUPS, choices, conf_dir, dotted
+from normlab.settings.model import Settings, checked, near, source_digest
 from normlab.settings.study import protocol, sweep_of
 
-__all__ = ["Job", "Settings", "conf_dir", "launcher_of", "launcher_options", "load", "parse", "plan", "study_of"]
+__all__ = ["Job", "arms", "composed", "launcher_of", "launcher_options", "load", "parse", "plan", "study_of", "to_run"]
+
+OF_CUSTOM = ("norm.target", "norm.options")
+ALONE = (*OF_CUSTOM, "+norm.target")  # what no other norm takes
 
 
 def parse(config: DictConfig) -> Settings:
-    """Typed settings from Hydra's configuration; `ConfigError`, in one line, where a value does not fit."""
+    """Return typed settings from Hydra's configuration. Raise `ConfigError`, in one line, where a value is wrong."""
     try:
-        values = OmegaConf.to_container(
+        values: Any = OmegaConf.to_container(
             OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "study")]), resolve=True
         )
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_told(e) for e in error.errors())) from None
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error)) from None
+    sources = [source_digest(part.get("target")) for part in (values["norm"], values["net"]) if isinstance(part, dict)]
+    return _parsed(json.dumps(values), *sources)
 
 
-def _told(error: Any) -> str:
-    """One of pydantic's errors as `name=value: what to write instead`."""
-    message = error["msg"].removeprefix("Value error, ")
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "value_error":
-        return message if "=" in message else f"{where}={_spell(error['input'])}: {message}"
-    if error["type"] == "extra_forbidden":
-        return f"{where} is no setting; {_near(where, [])}"
-    return (
-        f"{where}={_spell(error['input'])}: {message.replace('Input should', 'must').replace('String should', 'must')}"
-    )
-
-
-def _spell(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return str(value.get("name", dict(value)))
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+@lru_cache(maxsize=64)  # the folder's name and the run itself come from the same configuration
+def _parsed(values: str, *_: str | None) -> Settings:
+    return checked(json.loads(values))
 
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _near(name: str, overrides: Iterable[str]) -> str:
-    """The setting that was probably meant, or all that there are beside it."""
-    parent, _, leaf = name.rpartition(".")
-    chosen = dict(override.partition("=")[::2] for override in overrides)
-    match parent:
-        case "norm":
-            known = list(group_values("norm", chosen.get("norm", "bn")))
-        case "data" | "penalty" | "augment":
-            known = list(Settings.model_fields[parent].annotation.model_fields)  # type: ignore[union-attr]
-        case _:
-            parent, leaf, known = "", name, list(Settings.model_fields)
-    close = difflib.get_close_matches(leaf, known, n=1)
-    listed = [f"{parent}.{key}" if parent else key for key in (close or known)]
-    return f"did you mean {listed[0]}?" if close else f"choose one of {', '.join(listed)}"
-
-
 def load(*overrides: str) -> Settings:
-    """The settings of one run, as the command line would give them: `load("norm=ln", "epochs=2")`.
+    """Return the settings of one run, as the command line would give them: `load("norm=ln", "epochs=2")`.
 
-    Raises `ConfigError` where an override is unknown or out of range.
+    Raise `ConfigError` where an override is unknown or out of range.
     """
     return parse(_compose(overrides))
 
@@ -96,11 +69,14 @@ def _compose(overrides: Iterable[str], *, with_hydra: bool = False) -> DictConfi
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
-    """What is wrong with the overrides, in the user's words instead of Hydra's."""
+    """Return what is wrong with the overrides, in the user's words instead of Hydra's."""
+    chosen = dict(override.partition("=")[::2] for override in overrides)
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if key in ("norm", "data") and value not in choices(key):
-            hint = " (the control without normalization is norm=none)" if value in ("null", "") else ""
+        if key in GROUPS and value not in choices(key):
+            hint = (
+                " (the control without normalization is norm=none)" if key == "norm" and value in ("null", "") else ""
+            )
             hint = " (several at once need -m)" if "," in value else hint
             return f"{override}: choose one of {', '.join(choices(key))}{hint}"
         if "," in value and not value.startswith(("[", "{", "'", '"')) and "Ambiguous value" in str(error):
@@ -110,68 +86,122 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not understood; write name=value"
     if found := re.search(r"Could not override '([^']+)'", str(error)):
-        return f"{found[1]} is no setting here; {_near(found[1], overrides)}"
+        return f"{found[1]} is no setting here; {near(found[1], chosen)}"
     if found := re.search(r"In '[^']*': Could not find '([^']+)'", str(error)):
-        return f"{found[1]} is no setting; {_near(found[1], overrides)}"
+        return f"{found[1]} is no setting; {near(found[1], chosen)}"
     return _first_line(error)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run that a command line asks for, and the folder it will be in."""
+    """A run that a command line asks for, the folder it will be in, and its own words (overrides)."""
 
     settings: Settings
     folder: Path
+    words: tuple[str, ...] = field(default=(), compare=False)
 
 
-def plan(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
-    """Every run that a command line asks for, in Hydra's order.
+def plan(
+    overrides: Sequence[str], *, multirun: bool, data: Callable[[str | None, bool], str] | None = None
+) -> list[Job]:
+    """Return every run that a command line asks for, in Hydra's order.
 
     With `multirun`, comma-separated values, `choice(…)` and `range(…)` are crossed, as Hydra's basic sweeper crosses
     them; `norm.target` and `norm.options` go to norm=custom alone. A study brings a sweep of its own, in which values
-    of the command line replace the study's. Raises `ConfigError` at the first run that does not fit, so that nothing
-    starts before everything is valid.
+    of the command line replace the study's. Values that come to one setting (`penalty.method` at l1=0) are one run.
+
+    `data(root, download)` returns the data set that `data=auto` is on this machine; None leaves it open. Raise
+    `ConfigError` at the first run that does not fit, so that nothing starts before everything is valid.
     """
+    _compositions.clear()
     study = study_of(overrides)
     multirun = multirun or study is not None
     launching = [override for override in overrides if override.lstrip("+").startswith("hydra.launcher.")]
-    if launching and study is None and not any(override.startswith("hydra/launcher=") for override in overrides):
+    if launching and study is None and launcher_of(overrides) is None:
         raise ConfigError(f"{launching[0]} goes with a launcher: hydra/launcher=joblib")
-    overrides = [
-        override for override in overrides if override not in launching
-    ]  # changes no run; the launcher may come
+    overrides = [override for override in overrides if override not in launching]  # changes no run
     swept = [f"{key}={value}" for key, value in sweep_of(study).items()] if study else []
     planned: dict[Path, Job] = {}
-    composed: dict[tuple[str, ...], DictConfig] = {}
-    for job in arms(list(_crossed([*swept, *overrides]))) if multirun else [list(overrides)]:
-        config = _composed(job, composed)
-        place = config.hydra.sweep if multirun else config.hydra.run
-        found = Job(parse(config), Path(place.dir, *([place.subdir] if multirun else [])))
-        if found.folder in planned:
+    data_sets: set[str] = set()
+    for words in arms(list(_crossed([*swept, *overrides]))) if multirun else [list(overrides)]:
+        config = composed(words)
+        data_sets.add(config.data.name)
+        if "auto" in data_sets and len(data_sets) > 1:
             raise ConfigError(
-                f"two runs of this sweep would share {found.folder}: leave out the values that repeat ({' '.join(job)})"
+                "data=auto goes with no other data set in one sweep: name the sets, as in data=mnist,digits"
             )
-        planned[found.folder] = found
+        if data and config.data.name == "auto":
+            words = [*words, f"data.name={data(config.data.root, config.data.download)}"]
+            config = composed(words)
+        place = config.hydra.sweep if multirun else config.hydra.run
+        job = Job(parse(config), Path(place.dir, *([place.subdir] if multirun else [])), tuple(words))
+        twin = planned.setdefault(job.folder, job)
+        if twin is not job and (twin.settings != job.settings or twin.words == job.words):
+            raise ConfigError(
+                f"two runs of this sweep would share {job.folder}: leave out the values that repeat ({' '.join(words)})"
+            )
     return list(planned.values())
 
 
 # name=value as Hydra and JSON read it alike: a number, true, false, null.
 PLAIN = re.compile(r"([a-z]\w*(?:\.\w+)*)=(-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null)")
+_compositions: dict[tuple[str, ...], DictConfig] = {}
 
 
-def _composed(job: Sequence[str], known: dict[tuple[str, ...], DictConfig]) -> DictConfig:
-    """A job's configuration, to be read before the next one is asked for. Hydra takes a tenth of a second, so jobs
-    that differ in plain values alone share its work: these choose no file of conf/."""
-    found = [(word, PLAIN.fullmatch(word)) for word in job]
-    alike = tuple(plain[1] if plain else word for word, plain in found)
-    if len(set(alike)) < len(job):  # a setting given twice
-        return _compose(job, with_hydra=True)
-    if alike not in known:
-        known[alike] = _compose(job, with_hydra=True)
-    for _, plain in found:
+def composed(words: Sequence[str]) -> DictConfig:
+    """Return the configuration of a run's words, to be used before the next one is asked for. Hydra takes a tenth of a
+    second, so runs that differ in plain values alone share its work: these choose no file of conf/."""
+    matches = [(word, PLAIN.fullmatch(word)) for word in words]
+    alike = tuple(plain[1] if plain else word for word, plain in matches)
+    if len(set(alike)) < len(words):  # a setting given twice
+        return _compose(words, with_hydra=True)
+    if alike not in _compositions:
+        _compositions[alike] = _compose(words, with_hydra=True)
+    for _, plain in matches:
         if plain:
-            OmegaConf.update(known[alike], plain[1], json.loads(plain[2]))
-    return known[alike]
+            OmegaConf.update(_compositions[alike], plain[1], json.loads(plain[2]))
+    return _compositions[alike]
+
+
+def to_run(job: Job, number: int, *, multirun: bool) -> DictConfig:
+    """Return the configuration with which Hydra runs a planned job, without composing or parsing it again."""
+    config = composed(job.words)
+    hydra = config.hydra
+    with read_write(hydra), open_dict(hydra):
+        hydra.mode = RunMode.MULTIRUN if multirun else RunMode.RUN
+        hydra.overrides.task = [word for word in job.words if not word.lstrip("+~").startswith("hydra")]
+        hydra.run.dir = str(job.folder)
+        hydra.sweep.dir, hydra.sweep.subdir = str(job.folder.parent), job.folder.name
+        hydra.job.num, hydra.job.id = number, str(number)
+    return config
+
+
+def arms(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return the jobs of a sweep, with the words for a user's own layer in those alone that have norm=custom.
+
+    Jobs that differed in such words only become one: `norm=bn,custom norm.target=a:A,b:B` are three runs. Without any
+    norm=custom, `+norm.options` is for the package's own norms. Raise `ConfigError` where there are other such words
+    and no job has norm=custom.
+    """
+    if not any("norm=custom" in job or word.startswith(ALONE) for job in jobs for word in job):
+        return [list(job) for job in jobs]
+    dropped: dict[tuple[str, ...], list[str]] = {}
+    result: list[list[str]] = []
+    for job in jobs:
+        kept = list(job) if "norm=custom" in job else [word for word in job if not _of_custom(word)]
+        gone = [word for word in job if word not in kept]
+        if not gone or dropped.setdefault(tuple(kept), gone) == gone:  # the same words twice: `plan` refuses them
+            result.append(kept)
+    if dropped and not any("norm=custom" in job for job in result):
+        raise ConfigError(
+            f"{next(iter(dropped.values()))[0]} goes with norm=custom: add custom to the norms, or leave it out"
+        )
+    return result
+
+
+def _of_custom(word: str) -> bool:
+    name = word.lstrip("+~").partition("=")[0]
+    return any(name == own or name.startswith(f"{own}.") for own in OF_CUSTOM)
 
 
 def launcher_of(overrides: Sequence[str]) -> str | None:

@@ -1,8 +1,8 @@
 """A named study: the question, the claims it tests and the published numbers beside which its results stand.
 
 Its file in conf/study/ is a Hydra experiment: the factors and seeds are `hydra.sweeper.params`, the protocol is every
-other setting in it. What this module reads is its `study` section; a copy of it, `study.yaml`, lies with the runs for
-the report.
+other setting in it; names in its defaults list are studies that it starts from. This module reads its `study` section,
+of which a copy, `study.yaml`, lies with the runs for the report.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from normlab.errors import ConfigError, NormlabError
 from normlab.files import write_atomically
 from normlab.settings.conf import group_values
-from normlab.settings.model import problem
+from normlab.settings.model import line
 
 __all__ = ["STUDY_FILE", "Claim", "Published", "Study", "protocol", "sweep_of"]
 
@@ -93,7 +93,7 @@ class Study(Model):
         try:
             return cls.model_validate({"factors": [key for key in sweep_of(name) if key != "seed"]} | values["study"])
         except ValidationError as error:
-            raise ConfigError(f"conf/study/{name}.yaml: {problem(error)}") from None
+            raise ConfigError(f"conf/study/{name}.yaml: {line(error)}") from None
 
     @classmethod
     def find(cls, folder: Path) -> "Study | None":
@@ -104,7 +104,7 @@ class Study(Model):
         try:
             return cls.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
         except (ValidationError, yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            told = problem(error) if isinstance(error, ValidationError) else "no YAML"
+            told = line(error) if isinstance(error, ValidationError) else "no YAML"
             raise NormlabError(
                 f"{file} is damaged ({told}): delete it, and the study's command writes it anew"
             ) from None
@@ -117,12 +117,12 @@ class Study(Model):
 
 
 def sweep_of(name: str) -> dict[str, str]:
-    """What a study sweeps, as on a command line: {"seed": "range(5)", "norm": "bn,ln,gn"}; the last one varies
+    """Return what a study sweeps, as on a command line: {"seed": "range(5)", "norm": "bn,ln,gn"}; the last one varies
     fastest."""
     params = group_values("study", name).get("hydra", {}).get("sweeper", {}).get("params", {})
     return {str(key): str(value) for key, value in params.items()}
 
 
 def protocol(name: str) -> dict[str, Any]:
-    """The settings that a study fixes for all its runs, as its file writes them."""
-    return {k: v for k, v in group_values("study", name).items() if k not in ("defaults", "hydra", "study")}
+    """Return the settings that a study fixes for all its runs, as its file and those it starts from write them."""
+    return {key: value for key, value in group_values("study", name).items() if key not in ("hydra", "study")}

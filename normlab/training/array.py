@@ -173,8 +173,8 @@ def array_rates(settings: Sequence[Settings], models: Sequence[Classifier], step
         covered.append(torch.cat(rows))
     return Rates(
         lr=torch.tensor([learning_rates(each, steps)[:steps] for each in settings], dtype=torch.float64).T.contiguous(),
-        momentum=column([each.momentum for each in settings]),
-        weight_decay=column([each.weight_decay for each in settings]),
+        momentum=column([getattr(each.optimizer, "momentum", 0.0) for each in settings]),
+        weight_decay=column([each.optimizer.weight_decay for each in settings]),
         clip=column([math.inf if each.gradient_clip is None else each.gradient_clip for each in settings]),
         l1=column([each.l1 for each in settings]),
         covered=torch.stack(covered),

@@ -45,8 +45,8 @@ def initial_model(settings: Settings) -> Classifier:
             method=settings.penalty.method,
             lr=settings.peak_lr,
             schedule=settings.schedule,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
+            momentum=getattr(settings.optimizer, "momentum", 0.0),
+            weight_decay=settings.optimizer.weight_decay,
         )
     except ValueError as error:  # a user's own norm that cannot be built
         raise ConfigError(str(error)) from error

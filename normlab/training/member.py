@@ -126,7 +126,7 @@ class Member:
             self.schedule.last_epoch = (epoch + 1) * self.steps
             self.schedule._step_count = self.schedule.last_epoch + 1
             self.schedule._last_lr = [lr]
-        if self.settings.momentum:
+        if getattr(self.settings.optimizer, "momentum", 0.0):
             for name, parameter in self.model.net.named_parameters():
                 optimizer.state[parameter]["momentum_buffer"] = velocity[name].clone()
         held_out = {tag: value for tag, value in measured.items() if tag.endswith(("/val", "/test"))}
