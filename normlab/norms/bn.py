@@ -43,7 +43,10 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.synced = False  # whether statistics are over all processes: set by `synchronise`
 
     def forward(self, x: Tensor) -> Tensor:
-        """y of the shape of x."""
+        """y of the shape and dtype of x."""
+        y: Tensor | None = None if ops.is_scripting() else ops.node(self, x)
+        if y is not None:
+            return y
         mean, var, tracked = self.running_mean, self.running_var, self.num_batches_tracked
         if not self.training and mean is not None and var is not None:
             return ops.eval_norm(x, mean, var, self.weight, self.bias, self.eps)

@@ -54,6 +54,9 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """y of the shape and dtype of x."""
+        y: Tensor | None = None if ops.is_scripting() else ops.node(self, x)
+        if y is not None:
+            return y
         return self.normalize(ops.upcast(x)).to(x.dtype)
 
     def normalize(self, x: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ export) see torch's operators only. Statistics of half-precision maps are taken 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.fx import Proxy, Tracer
 from torch.jit import is_scripting, is_tracing  # type: ignore[attr-defined]  # documented, not in its __all__
 from torch.nn import functional as F
 
@@ -34,11 +35,23 @@ WIDEST = 640  # numbers in a row of several pixels
 STEEP = 30.0  # |μ| / σ beyond which E[x²] − μ² in float32 has lost the variance
 
 
+def is_half(x: Tensor) -> bool:
+    """Whether x is float16 or bfloat16, so that its statistics are float32."""
+    return x.dtype == torch.float16 or x.dtype == torch.bfloat16
+
+
 def upcast(x: Tensor) -> Tensor:
     """float32 for maps in half precision; others as they are."""
-    if x.dtype == torch.float16 or x.dtype == torch.bfloat16:
-        return x.float()
-    return x
+    return x.float() if is_half(x) else x
+
+
+def node(layer: nn.Module, x: Any) -> Any:
+    """y as one node of the graph where torch.fx traces a network with this layer; None where nothing is traced.
+
+    So the graph follows train and eval mode, as it does with torch's own layers.
+    """
+    path = x.tracer.path_of_module(layer) if isinstance(x, Proxy) and isinstance(x.tracer, Tracer) else ""
+    return x.tracer.create_proxy("call_module", path, (x,), {}) if path else None
 
 
 def per_channel(values: Tensor) -> Tensor:
@@ -68,13 +81,13 @@ def mean_square(x: Tensor, dims: list[int]) -> Tensor:
 
 def eval_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """γ · (x − μ) / sqrt(σ² + ε) + β with given μ and σ², (C,) or (K, C), such as running averages."""
-    mean, var, weight, bias = mean.flatten().to(x.dtype), var.flatten().to(x.dtype), flat(weight, x), flat(bias, x)
-    return F.batch_norm(x.flatten(1, -3), mean, var, weight, bias, False, 0.0, eps).view(x.shape)
+    row, folded = [flat(mean, x), flat(var, x), flat(weight, x), flat(bias, x)], x.flatten(1, -3)
+    return F.batch_norm(folded, row[0], row[1], row[2], row[3], False, 0.0, eps).view(x.shape)
 
 
 def flat(values: Tensor | None, x: Tensor) -> Tensor | None:
-    """(K, C) or (C,) as one row, of the dtype of x."""
-    return None if values is None else values.flatten().to(x.dtype)
+    """(K, C) or (C,) as one row of the dtype of x; float32 beside maps in half precision, as torch's kernels take it."""
+    return None if values is None else values.flatten().to(torch.float32 if is_half(x) else x.dtype)
 
 
 def step_(
@@ -150,24 +163,28 @@ def _batch_norm(
     eps: float,
 ) -> Tensor:
     folded = x.flatten(1, -3)
+    if x.device.type == "cpu":  # torch's kernel for channels_last maps in float16 squares in float16
+        folded = upcast(folded)
     values = folded.numel() // folded.shape[1]  # one number per channel: torch says why that cannot be
     mean = None if running_mean is None else running_mean.view(-1)
     var = None if running_var is None else running_var.view(-1)
-    weight, bias = flat(weight, x), flat(bias, x)
-    alike = all(average is None or average.dtype == x.dtype for average in (mean, var))
-    if values < 2 or (alike and not _rows_fit(folded)):
-        return F.batch_norm(folded, mean, var, weight, bias, True, momentum, eps).view(x.shape)
-    y, own_mean, own_var = (_Standardise.apply if _rows_fit(folded) else _plain)(folded, None, weight, bias, eps)
+    dtypes = {given.dtype for given in (mean, var, weight, bias) if given is not None}
+    torchs = dtypes <= {folded.dtype} or (is_half(folded) and dtypes <= {torch.float32})
+    if values < 2 or (torchs and not _rows_fit(folded)):
+        weight, bias = (None if given is None else given.flatten() for given in (weight, bias))
+        return F.batch_norm(folded, mean, var, weight, bias, True, momentum, eps).to(x.dtype).view(x.shape)
+    wide, weight, bias = upcast(folded), flat(weight, x), flat(bias, x)
+    y, own_mean, own_var = (_Standardise.apply if _rows_fit(wide) else _plain)(wide, None, weight, bias, eps)
     for average, batch in ((mean, own_mean), (var, own_var * (values / (values - 1)))):
         if average is not None:
             track_(average, batch, momentum)
-    maps: Tensor = y.view(x.shape)
+    maps: Tensor = y.to(x.dtype).view(x.shape)
     return maps
 
 
 def _rows_fit(x: Tensor) -> bool:
     """Whether `_Standardise` takes x as it lies in memory: channels_last maps on CPU."""
-    if is_tracing() or torch.compiler.is_compiling() or x.device.type != "cpu" or x.dim() != 4:
+    if is_tracing() or torch.compiler.is_compiling() or x.device.type != "cpu" or x.dim() != 4:  # type: ignore[no-untyped-call]
         return False
     n, c, h, w = x.shape
     return c > 1 and h * w > 1 and n > 0 and x.stride() == (c * h * w, 1, w * c, c)
@@ -267,8 +284,8 @@ class _Standardise(torch.autograd.Function):
         x, weight, bias, mean, rstd = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: derivatives of derivatives
             wanted = [values for values in (x, weight, bias) if values is not None and values.requires_grad]
-            y, _, _ = _plain(x, ctx.groups, weight, bias, ctx.eps)
-            grads = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
+            again = _plain(x, ctx.groups, weight, bias, ctx.eps)[0]
+            grads = iter(torch.autograd.grad(again, wanted, grad, create_graph=True))
             dx, dw, db = (next(grads) if v is not None and v.requires_grad else None for v in (x, weight, bias))
             return dx, None, dw, db, None
         if ctx.groups is not None and ctx.groups <= FEW and not _steep(mean, rstd):
@@ -310,12 +327,6 @@ class _Standardise(torch.autograd.Function):
         return torch.vmap(lambda x, w, b: _plain(x, groups, w, b, eps), dims)(x, weight, bias), (0, 0, 0)
 
 
-for _name in (
-    "upcast",
-    "group_norm",
-    "layer_norm",
-    "batch_norm",
-    "step_",
-    "track_",
-):  # one node each in a graph of torch.fx
+# One node each in a graph of torch.fx: what they do is not frozen when a layer is traced alone.
+for _name in ("upcast", "group_norm", "layer_norm", "batch_norm", "eval_norm", "step_", "track_"):
     torch.fx.wrap(_name)
