@@ -19,11 +19,13 @@ __all__ = [
     "eval_norm",
     "flat",
     "group_norm",
+    "group_var",
     "is_scripting",
     "layer_norm",
     "mean_square",
     "moments",
     "per_channel",
+    "running",
     "step_",
     "track_",
     "upcast",
@@ -61,6 +63,13 @@ def moments(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
     return mean, var
 
 
+def group_var(x: Tensor, groups: int) -> Tensor:
+    """Biased variance over (C / groups, H, W), (…, C, 1, 1): the same for all channels of a group."""
+    sets = x.unflatten(-3, [groups, -1])  # type: ignore[no-untyped-call]
+    var = torch.var(sets, [-3, -2, -1], correction=0, keepdim=True)
+    return var.expand(sets.shape[:-2] + (1, 1)).flatten(-4, -3)
+
+
 def mean_square(x: Tensor, dims: list[int]) -> Tensor:
     """Mean of x² over `dims`, which stay as axes of length 1."""
     return x.square().mean(dims, keepdim=True)
@@ -75,6 +84,11 @@ def eval_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias:
 def flat(values: Tensor | None, x: Tensor) -> Tensor | None:
     """(K, C) or (C,) as one row, of the dtype of x."""
     return None if values is None else values.flatten().to(x.dtype)
+
+
+def running(x: Tensor, average: Tensor) -> Tensor:
+    """A running average (C,) or (K, C) as it meets maps x, in their dtype. torch.fx records that it is read."""
+    return average[..., None, None].to(x.dtype)
 
 
 def step_(
@@ -313,8 +327,10 @@ class _Standardise(torch.autograd.Function):
 for _name in (
     "upcast",
     "group_norm",
+    "group_var",
     "layer_norm",
     "batch_norm",
+    "running",
     "step_",
     "track_",
 ):  # one node each in a graph of torch.fx
