@@ -116,7 +116,9 @@ class About:
         learned: the parameters, by name.
         state: what it keeps from step to step, as buffers. modes: how train and eval mode differ. Empty: nothing.
         forgets: what of its input cannot be seen in y: "scale", "shift" (a factor, a summand for all of it).
-        conv: the way the convolution before it is reparametrised (`normlab.nets`); "": not at all.
+        chained: whether each statistic is of what the one before it normalised; else all of them are of x.
+        conv: the way the convolution before it is reparametrised (`normlab.nets`); "": not at all. Where it is, that
+            convolution holds what `learned` names, per filter, and the layer holds nothing.
         colour, marker: in every figure.
     """
 
@@ -134,6 +136,7 @@ class About:
     state: str = ""
     modes: str = ""
     forgets: tuple[str, ...] = ()
+    chained: bool = False
     conv: str = ""
     source: str
     colour: str
@@ -190,7 +193,7 @@ class About:
         return min((math.prod(lengths.get(axis, 1) for axis in over) for over in self.axes), default=0)
 
     def parameters(self, num_channels: int, size: tuple[int, int], options: Mapping[str, Any]) -> int:
-        """How many learned numbers a layer has."""
+        """Return how many numbers a layer, or the convolution before it (`conv`), learns."""
         there = [number for number in self.learned.values() if not number.when or options.get(number.when, True)]
         return sum(math.prod(number.size(num_channels, size)) for number in there)
 

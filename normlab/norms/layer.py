@@ -44,7 +44,7 @@ class Norm(nn.Module):
         self._repr = ", ".join([str(num_channels), *(f"{key}={value}" for key, value in options.items())])
         for name, value in options.items():
             setattr(self, name, value)
-        for name, number in self.about.learned.items():
+        for name, number in ({} if self.about.conv else self.about.learned).items():
             parameter = None
             if not number.when or options[number.when]:
                 start = options[number.start] if isinstance(number.start, str) else number.start
@@ -97,6 +97,32 @@ class BatchStatisticsNorm(Norm):
         if ops.is_scripting():
             return x.mean(dims, keepdim=True)
         return mean_over(x, dims) if self.over_processes() else x.mean(dims, keepdim=True)
+
+    def batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and biased variance of each channel of a batch, (1, C, 1, 1) or (1, K, C, 1, 1)."""
+        mean = self.batch_mean(x, [0, -2, -1])
+        return mean, self.batch_mean((x - mean).square(), [0, -2, -1])
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the batch's mean and variance, which move the running averages; in eval mode, these averages."""
+        if self.training:
+            mean, var = self.batch_statistics(x)
+            self.track(x, mean, var)
+            return mean, var
+        average, variance = self.running.running_mean, self.running.running_var
+        assert average is not None
+        assert variance is not None
+        return ops.running(x, average), ops.running(x, variance)
+
+    def variance(self, x: Tensor) -> Tensor:
+        """Return the batch's variance, which moves its running average; in eval mode, that average."""
+        average = self.running.running_var
+        assert average is not None
+        if not self.training:
+            return ops.running(x, average)
+        var = self.batch_statistics(x)[1]
+        self.track(x, None, var)
+        return var
 
     def step(self, x: Tensor) -> float:
         """Count a batch; return the momentum with which it enters the running averages."""

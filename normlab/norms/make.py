@@ -50,11 +50,13 @@ def make_norm(
     if needs_size and size is None:
         raise ValueError(f"norm {name!r} has numbers for every position: give size=(H, W) of its maps")
     layer = layer_class(name)(num_channels, **({"size": size} if needs_size else {}), **options)
-    # A number less its own mean is 0: the layer would say nothing. Batch statistics are also over images, so torch
-    # refuses what is left to refuse when the batch is there.
-    if about.axes and not about.of_batch and about.values(num_channels, size or (2, 2), options) == 1:
+    # A number minus its own mean is 0. Statistics of the batch are also over images: training refuses those of one
+    # number when it sees the batch.
+    alone = about.chained or not about.of_batch
+    if about.axes and alone and about.values(num_channels, size or (2, 2), options) == 1:
         maps = f" on maps of {size[0]}x{size[1]}" if size else ""
-        left = "y is β whatever x is" if about.centred else "only the sign of x is left"
+        left = "only the sign of x is left" if "scale" in about.forgets else "x is not normalized"
+        left = "y is β whatever x is" if about.centred else left
         raise ValueError(f"norm {name!r} of {num_channels} channels{maps}: each statistic is of one number, so {left}")
     return layer
 

@@ -20,11 +20,13 @@ __all__ = [
     "eval_norm",
     "flat",
     "group_norm",
+    "group_var",
     "is_scripting",
     "layer_norm",
     "mean_square",
     "moments",
     "per_channel",
+    "running",
     "step_",
     "track_",
     "upcast",
@@ -74,6 +76,13 @@ def moments(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
     return mean, var
 
 
+def group_var(x: Tensor, groups: int) -> Tensor:
+    """Biased variance over (C / groups, H, W), (…, C, 1, 1): the same for all channels of a group."""
+    sets = x.unflatten(-3, [groups, -1])  # type: ignore[no-untyped-call]
+    var = torch.var(sets, [-3, -2, -1], correction=0, keepdim=True)
+    return var.expand(sets.shape[:-2] + (1, 1)).flatten(-4, -3)
+
+
 def mean_square(x: Tensor, dims: list[int]) -> Tensor:
     """Mean of x² over `dims`, which stay as axes of length 1."""
     return x.square().mean(dims, keepdim=True)
@@ -88,6 +97,11 @@ def eval_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias:
 def flat(values: Tensor | None, x: Tensor) -> Tensor | None:
     """(K, C) or (C,) as one row of the dtype of x; float32 beside maps in half precision, as torch's kernels take it."""
     return None if values is None else values.flatten().to(torch.float32 if is_half(x) else x.dtype)
+
+
+def running(x: Tensor, average: Tensor) -> Tensor:
+    """A running average (C,) or (K, C) as it meets maps x, in their dtype. torch.fx records that it is read."""
+    return average[..., None, None].to(x.dtype)
 
 
 def step_(
@@ -327,6 +341,6 @@ class _Standardise(torch.autograd.Function):
         return torch.vmap(lambda x, w, b: _plain(x, groups, w, b, eps), dims)(x, weight, bias), (0, 0, 0)
 
 
-# One node each in a graph of torch.fx: what they do is not frozen when a layer is traced alone.
-for _name in ("upcast", "group_norm", "layer_norm", "batch_norm", "eval_norm", "step_", "track_"):
+NODES = ("upcast", "group_norm", "group_var", "layer_norm", "batch_norm", "eval_norm", "running", "step_", "track_")
+for _name in NODES:  # one node each in a graph of torch.fx: what they do is not frozen when a layer is traced alone
     torch.fx.wrap(_name)

@@ -1,0 +1,41 @@
+"""Mean-only batch normalization."""
+
+from torch import Tensor
+
+from normlab.norms import ops
+from normlab.norms.about import MOMENTUM, SWITCH, About
+from normlab.norms.layer import BatchStatisticsNorm
+
+ABOUT = About(
+    title="mean-only batch normalization",
+    layer="MeanOnlyBatchNorm2d",
+    family="batch",
+    formula="γ · (x − μ) + β",
+    axes=("NHW",),
+    statistic=("mean", "means"),
+    options={"momentum": MOMENTUM, "affine": SWITCH},
+    state="running mean of each channel",
+    modes="train: μ of the batch; eval: the running one",
+    forgets=("shift",),
+    source="Salimans & Kingma 2016, arXiv:1602.07868, section 4",
+    colour="#542472",
+    marker=">",
+)
+
+
+class MeanOnlyBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
+    """Batch normalization without its division: y = γ · (x − μ) + β, μ over (N, H, W) per channel, running in eval mode.
+
+    γ and β per channel, so that nothing but the statistic distinguishes it from batch normalization; the paper, where
+    weight normalization holds the scale, has β alone. Source: Salimans & Kingma 2016, "Weight Normalization", section 4.
+    """
+
+    def normalize(self, x: Tensor) -> Tensor:
+        average = self.running.running_mean
+        assert average is not None
+        if self.training:
+            mean = self.batch_mean(x, [0, -2, -1])
+            self.track(x, mean, None)
+        else:
+            mean = ops.running(x, average)
+        return ops.affine(x - mean, self.weight, self.bias)
