@@ -154,11 +154,20 @@ RANGES: dict[str, tuple[type | tuple[type, ...], float, float, str]] = {  # kind
 
 
 class Data(Model):
-    """Which images, and where to look for them before $NORMLAB_DATA and the user cache."""
+    """Which images, and where they are."""
 
-    name: Literal["auto", "mnist", "fashion_mnist", "kmnist", "digits"] = "auto"
+    name: Literal["auto", "mnist", "fashion_mnist", "kmnist", "digits", "folder"] = "auto"
     root: str | None = None
     download: bool = True
+    size: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _folder(self) -> "Data":
+        if self.name == "folder" and not self.root:
+            raise ValueError("data=folder needs data.root=…, the folder of your images")
+        if self.name != "folder" and self.size is not None:
+            raise ValueError(f"data.size goes with data=folder, not with data={self.name}")
+        return self
 
 
 class Penalty(Model):
@@ -276,7 +285,8 @@ class Settings(Model):
         # The number of threads changes the last bits, as the machine does; it is recorded with the device. Probes
         # change nothing: a run with them has the weights of one without, bit for bit.
         places = {"log_dir": True, "name": True, "force": True, "threads": True, "probes": True}
-        values = self.model_dump(exclude=places | {"data": {"root", "download"}})
+        own = self.data.name == "folder"  # other data sets are the same wherever they are
+        values = self.model_dump(exclude=places | {"data": {"download"} if own else {"root", "download", "size"}})
         # What came later is left out where it is not used: older runs answer the same question.
         return {key: value for key, value in values.items() if key not in LATER or value != LATER[key]}
 
@@ -337,6 +347,8 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     values = dotted(config)
     for place in ("log_dir", "name", "force", "threads", "probes", "data.root", "data.download"):
         values.pop(place, None)
+    if values.get("data.size") is None:
+        values.pop("data.size", None)
     return {"norm": values.pop("norm.name"), "data": values.pop("data.name")} | LATER | values
 
 
