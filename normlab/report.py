@@ -214,6 +214,8 @@ def _draw(
     configs = (run.record.config.get("data", {}) for cell in found.cells for run in cell.completed)
     places = [(config.get("root"), config.get("size")) for config in configs]
     root, size = next((place for place in places if isinstance(place[0], str)), (None, None))
+    if found.data != "folder" and root and not Path(root).expanduser().is_dir():  # trained elsewhere
+        root = None
     try:
         loaded = load(found.data, root, download=False, size=size)
         images, classes = loaded.test_images, loaded.classes

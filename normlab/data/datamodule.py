@@ -203,7 +203,7 @@ class ImageData(LightningDataModule):
             settings = Settings.model_validate(values)
         except ValidationError as error:
             raise ConfigError(problem(error)) from None
-        self.source, self.dataset = settings.data, settings.data.name
+        self.source, self.dataset = settings.data, str(settings.data.name)
         self.train_size, self.val_size = settings.train_size, settings.val_size
         self.batch_size, self.test_curve, self.seed = settings.batch_size, settings.test_curve, settings.seed
         self.rotation, self.shift = settings.augment.rotation, settings.augment.shift
@@ -239,10 +239,10 @@ class ImageData(LightningDataModule):
             return
         root, download = self.source.root, self.source.download
         if self.dataset == "auto":
-            found = resolve("auto", root, download=download)
-            if found.reason:
-                rank_zero_warn(f"{found.reason}: training on scikit-learn's digits (data=digits)")
-            self.dataset = found.name
+            resolved = resolve("auto", root, download=download)
+            if resolved.reason:
+                rank_zero_warn(f"{resolved.reason}: training on scikit-learn's digits (data=digits)")
+            self.dataset = resolved.name
         self.hold(load(self.dataset, root, download=download, size=self.source.size))
 
     def hold(self, images: Images) -> None:
@@ -323,7 +323,7 @@ class ImageData(LightningDataModule):
         return DataLoader(part, batch_size=None, sampler=batches, generator=torch.Generator())
 
     def images_of_step(self, index: int) -> int:
-        """Return how many images an epoch's step has, from 0, all processes together: the last one takes what is left."""
+        """Return how many images step `index` of an epoch has, from 0, all processes together."""
         return min(self.batch_size, len(self.train) - index * self.batch_size)
 
 

@@ -76,7 +76,8 @@ def _tree(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
         trees = [ImageFolder(str(part)) for part in ((root / "train", test) if apart else (root,))]
     except FileNotFoundError as error:  # no class, or one without images
         reason = " ".join(str(error).split())
-        raise DataError(f"{reason}: data=folder reads {root}/train/<class> with {root}/test/<class>, or {root}/<class>")
+        layouts = f"{root}/train/<class> with {root}/test/<class>, or {root}/<class>"
+        raise DataError(f"{reason}: data=folder reads {layouts}") from error
     if trees[0].classes != trees[-1].classes:
         differ = ", ".join(sorted(set(trees[0].classes) ^ set(trees[1].classes)))
         raise DataError(f"{root}/train and {test} have different classes: {differ} in one only")

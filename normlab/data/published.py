@@ -64,8 +64,8 @@ def _files(packed: str, unpacked: str) -> tuple[File, ...]:
 
 
 # Sums of archives: torchvision's. Of unpacked files: MNIST's were computed from the archives, Fashion-MNIST's are in
-# common use, KMNIST's are git-annex keys of github.com/datasets-mila/datasets--kmnist, made when torchvision had checked
-# and unpacked the archives.
+# common use, KMNIST's are git-annex keys of github.com/datasets-mila/datasets--kmnist, where torchvision checked and
+# unpacked the archives: not computed again here, and its archives are recognised by their own sums first.
 PUBLISHED = {
     "mnist": Published(  # LeCun, Bottou, Bengio & Haffner 1998, Proc. IEEE 86(11); http://yann.lecun.com/exdb/mnist/
         "MNIST",
@@ -160,8 +160,8 @@ def _checked(data: Published, file: File, folder: Path) -> bytes | DataError | N
         except ValueError as error:
             reason = str(error)
         wrong = wrong or DataError(
-            f"{path} is damaged or not {data.title}'s ({reason}): move or rename it, or set data.root to another folder; "
-            "data=digits needs no files"
+            f"{path} is damaged or not {data.title}'s ({reason}): move or rename it, or set data.root to "
+            "another folder; data=digits needs no files"
         )
     return wrong
 

@@ -87,8 +87,8 @@ def load(name: str, root: str | Path | None = None, *, download: bool = True, si
         return Images("folder", *arrays, classes)
     if name not in PUBLISHED:
         raise ConfigError(f"data={name} is unknown: choose one of {', '.join(NAMES)}")
-    data = PUBLISHED[name]
-    return Images(name, *map(idx.parse, contents(data, root, download=download)), data.classes)  # type: ignore[arg-type]
+    a, b, c, d = map(idx.parse, contents(PUBLISHED[name], root, download=download))
+    return Images(name, a, b, c, d, PUBLISHED[name].classes)
 
 
 def _root(root: str | Path | None) -> Path:

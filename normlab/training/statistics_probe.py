@@ -40,6 +40,6 @@ def _some(count: int, seed: int) -> torch.Tensor:
 def _as_input(data: ImageData, part: Part, where: torch.Tensor, net: Net) -> Batch:
     """Images and labels where and as the network takes them."""
     like = next(net.parameters())
-    images, labels = part.__getitems__(where)  # type: ignore[arg-type]  # a tensor of indices serves as well
+    images, labels = (values[part.where[where]] for values in part.pool)
     pixels = (images.to(like.device, like.dtype) / 255 - data.mean) / data.std
     return pixels.contiguous(memory_format=torch.channels_last), labels.to(like.device)
