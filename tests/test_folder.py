@@ -165,7 +165,7 @@ def other_sizes(root: Path) -> None:
 
 
 MISTAKES: dict[Callable[[Path], object], str] = {
-    lambda root: root.rmdir(): "data.root={root} is not a folder",
+    lambda root: root.rmdir(): "data.root={root} is not a folder: make it",
     lambda root: None: "data=folder reads {root}/train/<class> with {root}/test/<class>, or {root}/<class>",
     one_image: "{root}: too few images to hold a fifth of every class for the test",
     broken: "{root}/b/x.png cannot be read as an image",

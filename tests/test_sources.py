@@ -127,9 +127,13 @@ def test_the_variable_comes_before_the_cache_and_root_is_alone(
     with pytest.raises(DataError, match=rf"variable/MNIST/raw/{PACKED[0]} is damaged or not MNIST's"):
         load("mnist")  # whatever the cache has
     for name in ("mnist", "auto"):
+        with pytest.raises(DataError, match=rf"data\.root={tmp_path}/root is not a folder: make it, or "):
+            resolve(name, tmp_path / "root")
+    (tmp_path / "root").mkdir()
+    for name in ("mnist", "auto"):
         with pytest.raises(MissingError, match=rf"MNIST is not in {tmp_path}/root and downloads are off"):
             resolve(name, tmp_path / "root", download=False)
-    assert not (tmp_path / "root").exists()
+    assert not [*(tmp_path / "root").iterdir()]
 
 
 def test_home_is_expanded_and_an_empty_variable_is_none(
@@ -442,11 +446,11 @@ def test_a_full_disk_leaves_nothing_half_written(tiny: Tiny, cache: Path, serve,
 
 
 def test_a_root_that_cannot_be_written_to(tiny: Tiny, tmp_path: Path, serve, use) -> None:
-    (tmp_path / "file").touch()
+    (tmp_path / "MNIST").touch()
     mirror = serve(tiny.packed)
     use(mirror)
-    with pytest.raises(MissingError, match=r"cannot be downloaded to .*file/root"):
-        load("mnist", tmp_path / "file" / "root")
+    with pytest.raises(MissingError, match=r"cannot be downloaded to .*/MNIST/raw \((Not a directory|File exists)\)"):
+        load("mnist", tmp_path)
     assert mirror.requested == []
 
 
@@ -464,6 +468,7 @@ print(load("mnist", root).train_labels.tolist())
 
 def test_two_processes_download_at_once(tiny: Tiny, tmp_path: Path, serve) -> None:
     mirror = serve(tiny.packed, "slow")
+    (tmp_path / "root").mkdir()
     (tmp_path / "table").write_bytes(pickle.dumps(tiny.table))
     command = [sys.executable, "-c", LOADS, mirror.url, str(tmp_path / "root"), str(tmp_path / "table")]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

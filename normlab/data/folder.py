@@ -33,8 +33,6 @@ def read(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
 
     Raise `DataError` if there is no such layout, an image cannot be read or sizes differ.
     """
-    if not root.is_dir():
-        raise DataError(f"data.root={root} is not a folder")
     if any(idx.candidates(name, root) for name in idx.NAMES):
         return _idx(root, size)
     return _tree(root, size)

@@ -18,6 +18,14 @@ from normlab.errors import DataError
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
+def folder_at(root: str | Path) -> Path:
+    """Return `data.root` as a path. Raise `DataError` if it is not a folder."""
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        raise DataError(f"data.root={root} is not a folder: make it, or set data.root to another one")
+    return path
+
+
 def candidates(name: str, folder: Path) -> list[Path]:
     """Return the files in `folder` that may be `name`: with or without `.gz`, also as Kaggle names and nests them."""
     names = [f"{stem}{suffix}" for stem in (name, name.replace("-idx", ".idx")) for suffix in (".gz", "")]

@@ -109,9 +109,11 @@ def contents(data: Published, root: str | Path | None, *, download: bool) -> lis
 
     Raise `DataError` if a file is damaged, `MissingError` if the data set cannot be had.
     """
-    given = root or os.environ.get("NORMLAB_DATA")
-    places = [Path(given).expanduser()] if given else []
-    if not root:
+    if root:
+        places = [idx.folder_at(root)]
+    else:
+        variable = os.environ.get("NORMLAB_DATA")
+        places = [Path(variable).expanduser()] if variable else []
         places.append(platformdirs.user_cache_path("normlab", appauthor=False) / "data")
     notes = []
     for place in places:
@@ -136,9 +138,7 @@ def contents(data: Published, root: str | Path | None, *, download: bool) -> lis
             reason = f"cannot be downloaded to {target} ({_reason(error)})"
     here = f" ({'; '.join(notes)})" if notes else ""
     raise MissingError(
-        f"{data.title} is not in {root}{here} and {reason}"
-        if root
-        else f"{data.title} is not on this machine{here} and {reason}",
+        f"{data.title} is not {f'in {root}' if root else 'on this machine'}{here} and {reason}",
         f"put its files ({', '.join(f'{file.name}.gz' for file in data.files)}) into a folder and set data.root to it; "
         "data=digits needs no files",
     )

@@ -94,7 +94,7 @@ def load(name: str, root: str | Path | None = None, *, download: bool = True, si
 def _root(root: str | Path | None) -> Path:
     if not root:
         raise ConfigError("data=folder needs data.root=…, the folder of your images")
-    return Path(root).expanduser()
+    return idx.folder_at(root)
 
 
 @cache  # a sixth of a second, and runs only read them
