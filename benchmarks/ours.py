@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--eager", action="store_true", help="on a GPU: by Lightning's loop, without a CUDA graph")
     args = parser.parse_args(arguments)
 
-    def few(name: str, root: str | None, *, download: bool) -> sources.Images:
-        return cut(sources.load(name, root, download=download), args.images + HELD_OUT, HELD_OUT)
+    def few(name: str, root: str | None, *, download: bool, size: int | None) -> sources.Images:
+        return cut(sources.load(name, root, download=download, size=size), args.images + HELD_OUT, HELD_OUT)
 
     chosen = [f"norm={args.norm}", f"data={args.data}", f"threads={args.threads}", f"accelerator={args.accelerator}"]
     chosen += ["epochs=1", f"batch_size={args.batch}", f"val_size={HELD_OUT}"]

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from normlab.data.sources import PUBLISHED, Images
+from normlab.data.idx import NAMES
+from normlab.data.sources import Images
 
 
 def cut(images: Images, train: int, test: int) -> Images:
@@ -29,5 +30,6 @@ def write_as_mnist(images: Images, root: Path) -> None:
     folder = root / "MNIST" / "raw"
     folder.mkdir(parents=True)
     parts = (images.train_images, images.train_labels, images.test_images, images.test_labels)
-    for file, part in zip(PUBLISHED["mnist"].files, parts, strict=True):
-        (folder / file.name).write_bytes(replace(file, shape=part.shape).header + part.tobytes())
+    for name, part in zip(NAMES, parts, strict=True):
+        header = bytes([0, 0, 8, part.ndim]) + np.array(part.shape, ">u4").tobytes()
+        (folder / name).write_bytes(header + part.tobytes())

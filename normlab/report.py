@@ -211,9 +211,13 @@ def _draw(
     from normlab.data.sources import DIGITS, load
 
     images, classes, missing = None, DIGITS, ""
-    roots = (run.record.config.get("data", {}).get("root") for cell in found.cells for run in cell.completed)
+    configs = (run.record.config.get("data", {}) for cell in found.cells for run in cell.completed)
+    places = [(config.get("root"), config.get("size")) for config in configs]
+    root, size = next((place for place in places if isinstance(place[0], str)), (None, None))
+    if found.data != "folder" and root and not Path(root).expanduser().is_dir():  # trained elsewhere
+        root = None
     try:
-        loaded = load(found.data, next((root for root in roots if isinstance(root, str)), None), download=False)
+        loaded = load(found.data, root, download=False, size=size)
         images, classes = loaded.test_images, loaded.classes
     except DataError as error:
         missing = str(error).splitlines()[0]

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra_plugins.normlab_arms import ArmsSweeper
 from normlab.settings.arms import arms, mixed_sweep
 from warm import python_m
 
-from hydra_plugins.normlab_arms import ArmsSweeper
 from normlab.errors import ConfigError
 from normlab.record import Record
 from normlab.settings import Norm, sweep_of

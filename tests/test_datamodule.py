@@ -1,14 +1,18 @@
 """The data module: which images, in which order, in what form they reach the network."""
 
-from types import SimpleNamespace
+import itertools
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
 
-from normlab.data.datamodule import ImageData
-from normlab.data.sources import Images
+from normlab.data.augment import rotate_and_shift
+from normlab.data.datamodule import ImageData, epoch_draws, epoch_order
+from normlab.data.sources import Images, MissingError
 from normlab.errors import ConfigError
+from normlab.settings import defaults
 
 
 def images(train: int = 100, test: int = 30) -> Images:
@@ -27,13 +31,15 @@ def images(train: int = 100, test: int = 30) -> Images:
 
 
 def made(source: Images | None = None, **options: object) -> ImageData:
-    data = ImageData("made", **{"batch_size": 16, "val_size": 20, **options})
+    """Without augmentation, unless it is given."""
+    data = ImageData("digits", **{"batch_size": 16, "val_size": 20, "rotation": 0, "shift": 0, **options})
     data.hold(source or images())
     return data
 
 
 def numbers(batch: torch.Tensor) -> list[int]:
-    return (batch[:, 0, 0, 0].int() * 256 + batch[:, 0, 0, 1].int()).tolist()
+    pixels = batch if batch.dtype == torch.uint8 else (batch * 255).round()
+    return (pixels[:, 0, 0, 0].int() * 256 + pixels[:, 0, 0, 1].int()).tolist()
 
 
 def order(data: ImageData, epoch: int) -> list[int]:
@@ -42,21 +48,23 @@ def order(data: ImageData, epoch: int) -> list[int]:
     return [number for batch, _ in loader for number in numbers(batch)]
 
 
+# --- order -----------------------------------------------------------------------------------------------------------
+
+
 def test_an_epoch_shows_every_training_image_once_and_none_that_is_held_out() -> None:
     data = made()
     seen, held_out = order(data, 0), numbers(data.val.images)
     assert sorted(seen + held_out) == list(range(100))
     assert (len(seen), len(held_out)) == (80, 20)
     assert [len(labels) for _, labels in data.train_dataloader()] == [16] * 5
-
-
-def test_the_last_batch_takes_what_is_left() -> None:
     assert [len(labels) for _, labels in made(batch_size=30).train_dataloader()] == [30, 30, 20]
+    assert len(made(batch_size=30).train_dataloader()) == 3
 
 
 def test_labels_stay_with_their_images() -> None:
     source = images()
     for batch, labels in made(source).train_dataloader():
+        assert labels.dtype == torch.int64
         assert labels.tolist() == source.train_labels[numbers(batch)].tolist()
 
 
@@ -65,64 +73,133 @@ def test_order_and_split_follow_from_seed_and_epoch() -> None:
     assert order(made(seed=3), 2) != order(made(seed=3), 3)
     assert order(made(seed=3, val_size=0), 2) != order(made(seed=4, val_size=0), 2)
     assert numbers(made(seed=3).val.images) != numbers(made(seed=4).val.images)
+    data = made(seed=3)
+    assert order(data, 2) == numbers(data.train.images[epoch_order(80, 3, 2)])
+
+
+def test_every_iteration_is_the_next_epoch_and_none_disturbs_another() -> None:
+    data = made()
+    loader = data.train_dataloader()
+    epochs = [[number for batch, _ in loader for number in numbers(batch)] for _ in range(3)]
+    assert epochs == [order(data, epoch) for epoch in range(3)]
+    loader = data.train_dataloader()
+    pairs = [(numbers(one), numbers(other)) for (one, _), (other, _) in zip(loader, loader, strict=True)]
+    assert [[*itertools.chain(*epoch)] for epoch in zip(*pairs, strict=True)] == epochs[:2]
+
+
+def test_lightning_sets_the_epoch() -> None:
+    seen: list[int] = []
+
+    class Watch(LightningModule):
+        def training_step(self, batch, batch_idx) -> None:
+            seen.extend(numbers(batch[0]))
+
+        def configure_optimizers(self) -> None:
+            return None
+
+    data = made()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    Trainer(max_epochs=2, limit_val_batches=0, enable_model_summary=False, **quiet).fit(Watch(), datamodule=data)
+    assert seen == order(data, 0) + order(data, 1)
 
 
 def test_order_leaves_the_global_generator_alone_and_is_left_alone_by_it() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    first = order(made(), 0)
+    first = order(made(rotation=7), 0)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(1)
-    assert order(made(), 0) == first
+    assert order(made(rotation=7), 0) == first
 
 
-def test_a_batch_is_one_indexing_call(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_batch_is_one_indexing_call(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     data = made()
     calls = []
-    whole = type(data.train).__getitems__
-    monkeypatch.setattr(
-        type(data.train), "__getitems__", lambda self, where: calls.append(len(where)) or whole(self, where)
-    )
-    monkeypatch.setattr(type(data.train), "__getitem__", lambda self, index: pytest.fail("image by image"))
-    list(data.train_dataloader())
-    assert calls == [16] * 5
+    kind = type(getattr(data, part))
+    one = kind.__getitem__
+    monkeypatch.setattr(kind, "__getitem__", lambda self, index: calls.append(index) or one(self, index))
+    loader = data.train_dataloader() if part == "train" else data.val_dataloader()[0]
+    assert [len(labels) for _, labels in loader] == ([16] * 5 if part == "train" else [20])
+    assert len(calls) == len(loader)
 
 
-def arriving(data: ImageData, *, training: bool, epoch: int = 0, size: int = 16) -> torch.Tensor:
-    """A batch of the first images, as the network gets it."""
-    data.trainer = SimpleNamespace(training=training, current_epoch=epoch, precision="32-true")  # type: ignore[assignment]
-    return data.on_after_batch_transfer((data.train.images[:size], data.train.labels[:size]), 0)[0]
+# --- what the network gets -------------------------------------------------------------------------------------------
 
 
-def test_pixels_have_mean_0_and_deviation_1_over_the_training_part() -> None:
-    data = made()
-    part = data.train.images.double() / 255
-    assert data.mean == pytest.approx(part.mean().item(), abs=1e-12)
-    assert data.std == pytest.approx(part.std(correction=0).item(), abs=1e-12)
-    got = arriving(data, training=False, size=80)
-    torch.testing.assert_close(got.double(), (part - part.mean()) / part.std(correction=0), atol=1e-5, rtol=0)
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_loaders_by_themselves_give_floats(part: str) -> None:
+    """Our own loaders, before `setup`, and a plain one over a part: float images in [0, 1], int64 labels."""
+    data = ImageData("digits", batch_size=16)
+    [loader] = {"train": [data.train_dataloader()], "val": data.val_dataloader(), "test": [data.test_dataloader()]}[
+        part
+    ]
+    for images, labels in (next(iter(loader)), next(iter(DataLoader(getattr(data, part), 16)))):
+        assert images.shape[1:] == (1, 28, 28)
+        assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
+        assert 0 <= images.min() < 0.1 < 0.9 < images.max() <= 1
+    assert (data.size, data.channels, data.num_classes) == ((28, 28), 1, 10)
 
 
-def test_only_training_images_are_moved() -> None:
-    data = made()
-    still = arriving(data, training=False)
-    assert not torch.allclose(arriving(data, training=True), still)
-    torch.testing.assert_close(arriving(made(rotation=0, shift=0), training=True), still)
+def test_evaluation_is_in_file_order_without_augmentation() -> None:
+    data = made(rotation=7, shift=2)
+    for part in ("train", "val", "test"):
+        held = getattr(data, part)
+        batches = [*data.in_order(part)]
+        assert torch.equal(torch.cat([batch for batch, _ in batches]), held.images.float() / 255)
+        assert torch.equal(torch.cat([labels for _, labels in batches]), held.labels)
+    assert [len(loader) for loader in data.predict_dataloader()] == [1, 1]
+    assert made(test_curve=True).curves == ("val", "test")
+    assert made(test_curve=True, val_size=0).curves == ("test",)
+    assert len(made().val_dataloader()) == 1
 
 
-def test_what_is_drawn_follows_from_seed_and_epoch_not_from_the_batch_size() -> None:
-    def draws(data: ImageData, sizes: list[int], epoch: int) -> torch.Tensor:
-        return torch.cat([data._next_draws(size, epoch) for size in sizes])
+@pytest.mark.parametrize("double", [False, True])
+def test_training_images_are_moved_by_the_draws_of_their_position(double: bool) -> None:
+    """Whatever the batch size; in float64 from the bytes on where the trainer asks for it."""
+    for batch_size in (16, 80):
+        data = made(seed=1, rotation=7, shift=2, batch_size=batch_size)
+        if double:
+            data.trainer = Trainer(precision="64-true", logger=False, accelerator="cpu")
+        loader = data.train_dataloader()
+        for epoch in range(2):
+            still = data.train.images[epoch_order(80, 1, epoch)].to(torch.float64 if double else torch.float32) / 255
+            draws = epoch_draws(80, 1, epoch).to(still)
+            expected = rotate_and_shift(still, draws, rotation=7, shift=2)
+            assert not torch.allclose(expected, still)
+            got = torch.cat([batch for batch, _ in loader])
+            torch.testing.assert_close(got, expected, rtol=0, atol=1e-12 if double else 1e-6)
+    one, label = data.train[3]
+    data.train.set_epoch(1)
+    assert torch.equal(one, data.train[3:4][0][0])
+    assert label == data.train[3:4][1][0]
+    data.train.set_epoch(0)
+    assert not torch.equal(one, data.train[3][0])
 
-    one = draws(made(seed=1), [80], 0)
-    assert torch.equal(draws(made(seed=1), [16] * 5, 0), one)
-    again = made(seed=1)
-    assert not torch.equal(draws(again, [80], 1), one)
-    assert torch.equal(draws(again, [80], 0), one), "an epoch can be done again"
-    assert not torch.equal(draws(made(seed=2), [80], 0), one)
+
+def test_draws_follow_from_seed_and_epoch() -> None:
+    one = epoch_draws(80, 1, 0)
+    assert torch.equal(epoch_draws(80, 1, 0), one)
+    assert not torch.equal(epoch_draws(80, 1, 1), one)
+    assert not torch.equal(epoch_draws(80, 2, 0), one)
     assert one.shape == (80, 3)
-    assert one.min() >= -1
-    assert one.max() <= 1
+    assert -1 <= one.min() < -0.9 < 0.9 < one.max() <= 1
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_every_batch(processes: int) -> None:
+    whole = [*made(seed=1, rotation=7, batch_size=25).train_dataloader()]
+    parts = []
+    for rank in range(processes):
+        data = made(seed=1, rotation=7, batch_size=25)
+        data.rank, data.processes = rank, processes
+        parts.append([*data.train_dataloader()])
+    for batch, shares in zip(whole, zip(*parts, strict=True), strict=True):
+        torch.testing.assert_close(torch.cat([images for images, _ in shares]), batch[0], rtol=0, atol=1e-6)
+        assert torch.cat([labels for _, labels in shares]).tolist() == batch[1].tolist()
+
+
+# --- which images ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("asked", "held_out"), [(None, 10), (0, 0), (7, 7)])
@@ -132,9 +209,13 @@ def test_val_size(asked: int | None, held_out: int) -> None:
     assert data.curves == (("val",) if held_out else ())
 
 
-def test_val_size_leaves_something_to_train_on() -> None:
-    with pytest.raises(ConfigError, match="val_size=100 leaves none of the 100"):
+def test_sizes_that_do_not_fit() -> None:
+    with pytest.raises(ConfigError, match="val_size=100 leaves none of the 100 training images of digits"):
         made(val_size=100)
+    assert len(made(train_size=80).train) == 80
+    with pytest.raises(ConfigError) as caught:
+        made(train_size=81)
+    assert str(caught.value) == "train_size=81: only 80 training images of digits are not held out"
 
 
 def test_train_size_draws_some_of_what_is_not_held_out() -> None:
@@ -161,24 +242,48 @@ def test_mean_and_deviation_are_of_the_images_used(train_size: int) -> None:
 
 def test_a_data_module_that_shares_images_draws_its_own() -> None:
     first = made(train_size=10, seed=3)
-    other = ImageData("made", batch_size=16, val_size=20, train_size=10, seed=4)
+    other = ImageData("digits", batch_size=16, val_size=20, train_size=10, seed=4)
     other.hold_as(first)
     alone = made(train_size=10, seed=4)
     assert numbers(other.train.images) == numbers(alone.train.images) != numbers(first.train.images)
-    assert (other.mean, other.std) == (alone.mean, alone.std)
+    assert (other.mean, other.std, other.classes) == (alone.mean, alone.std, alone.classes)
+    assert other.train.pool[0] is first.train.pool[0]
     assert len(other.test) == len(alone.test)
 
 
-def test_train_size_is_no_larger_than_what_is_left() -> None:
-    assert len(made(train_size=80).train) == 80
-    with pytest.raises(ConfigError) as caught:
-        made(train_size=81)
-    assert str(caught.value) == "train_size=81: only 80 training images of made are not held out"
+# --- values ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_test_set_is_scored_in_file_order_and_drawn_only_on_request() -> None:
-    data = made()
-    assert torch.equal(torch.cat([batch for batch, _ in data.in_order("test")]), data.test.images)
-    assert made(test_curve=True).curves == ("val", "test")
-    assert made(test_curve=True, val_size=0).curves == ("test",)
-    assert len(made().val_dataloader()) == 1
+def test_what_is_not_given_is_that_of_the_configuration() -> None:
+    usual, data = defaults(), ImageData()
+    assert data.dataset == usual["data"]["name"]
+    assert (data.rotation, data.shift) == (usual["augment"]["rotation"], usual["augment"]["shift"])
+    for name in ("batch_size", "train_size", "val_size", "test_curve", "seed"):
+        assert getattr(data, name) == usual[name]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "cifar"}, r"^data\.name=cifar: unknown: choose one of auto, digits, .*mnist$"),
+        ({"batch_size": 0}, "^batch_size=0: .*greater than or equal to 1$"),
+        ({"rotation": 181}, r"^augment\.rotation=181: .*less than or equal to 180$"),
+        ({"val_size": -1}, "^val_size=-1: .*greater than or equal to 0$"),
+    ],
+)
+def test_values_out_of_range_are_told_on_one_line(values: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ImageData(**values)
+
+
+def test_auto_is_settled_when_images_are_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("NORMLAB_DATA", raising=False)
+    data = ImageData("auto", download=False)
+    with pytest.warns(UserWarning, match="MNIST is not on this machine .* training on scikit-learn's digits"):
+        assert len(data.test) == 500
+    assert data.dataset == "digits"
+    with pytest.raises(MissingError, match="MNIST is not in "):
+        ImageData("auto", root=str(tmp_path), download=False).setup()
+    with pytest.raises(AttributeError, match="'ImageData' object has no attribute 'images'"):
+        data.images  # noqa: B018

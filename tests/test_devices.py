@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from same_bits import same
 from test_resume import Stop
 
-from normlab.data.datamodule import Share, share
+from normlab.data.datamodule import Batches, Part, share
 from normlab.errors import ConfigError
 from normlab.nets import NORMS
 from normlab.record import Record
@@ -245,7 +245,8 @@ def test_synchronised_is_the_default_and_changes_no_older_hash() -> None:
 @pytest.mark.parametrize("processes", [2, 3, 8])
 @pytest.mark.parametrize("images", [1, 2, 7, 40])
 def test_every_image_is_in_exactly_one_share(images: int, processes: int) -> None:
-    loaders = [list(Share(range(images), 6, rank, processes)) for rank in range(processes)]  # type: ignore[arg-type]
+    part = Part(torch.empty(images, 1, 1, 1), torch.empty(images))
+    loaders = [[[*range(images)][own] for own in Batches(part, 6, rank, processes)] for rank in range(processes)]
     assert len({len(batches) for batches in loaders}) == 1, "all take the same number of steps"
     assert [index for batches in zip(*loaders, strict=True) for batch in batches for index in batch] == [*range(images)]
     sizes = [[*range(images)][share(images, rank, processes)] for rank in range(processes)]

@@ -1,37 +1,46 @@
-"""A data set as a LightningDataModule: tensors that stay in memory, one indexing call a batch."""
+"""A data set as a LightningDataModule: images stay in memory as bytes, and a batch is one indexing call."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from normlab.data.augment import rotate_and_shift
-from normlab.data.sources import Images, load
+from normlab.data.sources import Images, load, resolve
 from normlab.errors import ConfigError
 from normlab.randomness import Stream, generator
+from normlab.settings import checked
 
-__all__ = ["EVAL_BATCH", "Batch", "ImageData", "Resident", "epoch_draws", "epoch_order"]
+__all__ = ["EVAL_BATCH", "Batch", "Batches", "ImageData", "Part", "TrainingPart", "epoch_draws", "epoch_order", "share"]
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
-EVAL_BATCH = 1000  # images an evaluation step: 500 to 1,000 measured fastest on CPU, and divides every test set
+EVAL_BATCH = 1000  # images per evaluation step: 500 to 1,000 measured fastest on CPU, and divides every test set
 
 
-class Resident(Dataset[Batch]):
-    """Images uint8 (N, 1, 28, 28) and labels int64 (N,) in memory, or some of them; a batch is one indexing call.
+class Part(Dataset[Batch]):
+    """Some images of a data set with their labels, in file order.
+
+    `part[i]` is an image as the network takes it, float (C, H, W) in [0, 1], and its label; `part[a:b]` is a batch of
+    them, (b - a, C, H, W) and int64 (b - a,), by one indexing call.
 
     Attributes:
-        pool: all images and labels, which several parts share. where: int64 (n,), which of them belong to this part.
+        pool: All images, uint8 (N, C, H, W), and labels, int64 (N,), which several parts share.
+        where: int64 (n,), which of them belong to this part.
+        dtype: Of the images that it gives.
     """
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor, where: torch.Tensor | None = None) -> None:
         self.pool = (images, labels)
         self.where = torch.arange(len(labels)) if where is None else where
+        self.dtype = torch.float32
 
     @property
     def images(self) -> torch.Tensor:
+        """uint8 (n, C, H, W)."""
         return self.pool[0][self.where]
 
     @property
@@ -41,114 +50,180 @@ class Resident(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.where)
 
-    def __getitem__(self, index: int) -> Batch:
-        return self.pool[0][self.where[index]], self.pool[1][self.where[index]]
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        where = self.where[torch.as_tensor(indices, dtype=torch.int64)]  # there may be none
-        return self.pool[0][where], self.pool[1][where]
+    def __getitem__(self, index: int | slice) -> Batch:
+        where = self.where[index]
+        return self.pool[0][where].to(self.dtype) / 255, self.pool[1][where]
 
 
-def whole(batch: Any) -> Any:
-    """The collate function: `__getitems__` has made the batch already."""
-    return batch
+class TrainingPart(Part):
+    """Training images by their position in an epoch: shuffled and augmented, all of which follows from (seed, epoch).
+
+    Args:
+        rotation, shift: Largest augmentation either way, in degrees and pixels.
+    """
+
+    def __init__(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        where: torch.Tensor,
+        *,
+        seed: int = 0,
+        rotation: float = 0.0,
+        shift: float = 0.0,
+    ) -> None:
+        super().__init__(images, labels, where)
+        self.seed, self.rotation, self.shift = seed, rotation, shift
+        self.epoch = 0
+        self._random: Batch | None = None  # order and draws of this epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0, that indexing gives. The loaders of `ImageData` do so themselves."""
+        if epoch != self.epoch:
+            self.epoch, self._random = epoch, None
+
+    def __getitem__(self, index: int | slice) -> Batch:
+        if self._random is None:
+            of_epoch = len(self), self.seed, self.epoch
+            self._random = epoch_order(*of_epoch), epoch_draws(*of_epoch)
+        order, draws = self._random
+        where = self.where[order[index]]
+        pixels = self.pool[0][where].to(self.dtype) / 255
+        if self.rotation or self.shift:
+            batch, rows = pixels.view(-1, *pixels.shape[-3:]), draws[index].view(-1, 3).to(pixels)
+            pixels = rotate_and_shift(batch, rows, rotation=self.rotation, shift=self.shift).view_as(pixels)
+        return pixels, self.pool[1][where]
 
 
-def grey_counts(images: torch.Tensor) -> torch.Tensor:
-    """How many pixels of uint8 images have each of the 256 values: float64 (256,), whole numbers."""
-    return torch.bincount(images.flatten(), minlength=256).double()
+class Batches(Sampler[slice]):
+    """The batches of a part as slices, or one process's share of each; the last batch takes what is left.
 
+    Lightning sets the epoch of training images. Elsewhere every iteration is the next epoch.
+    """
 
-class EpochOrder(Sampler[int]):
-    """A permutation that follows from (seed, epoch). Lightning tells it the epoch."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed, self.epoch = size, seed, 0
+    def __init__(self, part: Part, batch_size: int, rank: int = 0, processes: int = 1) -> None:
+        self.part, self.batch_size, self.rank, self.processes = part, batch_size, rank, processes
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.size
+        return -(-len(self.part) // self.batch_size)
 
-    def __iter__(self) -> Iterator[int]:
-        yield from epoch_order(self.size, self.seed, self.epoch).tolist()
-
-
-class Share(BatchSampler):
-    """One process's share of every batch: consecutive images, as many as the others have, or one more or fewer.
-
-    Every image is in exactly one share, which may be empty; torch's `DistributedSampler` would repeat some to make
-    shares equal, and count them twice.
-    """
-
-    def __init__(self, sampler: Sampler[int], batch_size: int, rank: int, processes: int) -> None:
-        super().__init__(sampler, batch_size, drop_last=False)
-        self.rank, self.processes = rank, processes
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in super().__iter__():
-            yield batch[share(len(batch), self.rank, self.processes)]
+    def __iter__(self) -> Iterator[slice]:
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        for start in range(0, len(self.part), self.batch_size):
+            if isinstance(self.part, TrainingPart):
+                self.part.set_epoch(epoch)  # with every batch: another iteration may be under way
+            own = share(min(self.batch_size, len(self.part) - start), self.rank, self.processes)
+            yield slice(start + own.start, start + own.stop)
 
 
 def share(size: int, rank: int, processes: int) -> slice:
-    """Which of so many images belong to a process."""
+    """Return which images of a batch belong to a process: consecutive ones, as many as the others have or one fewer.
+
+    Every image is in exactly one share, which may be empty. torch's `DistributedSampler` would repeat some to make
+    shares equal, and count them twice.
+    """
     return slice(size * rank // processes, size * (rank + 1) // processes)
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order in which an epoch goes through so many training images: int64 (size,)."""
+    """Return the order in which an epoch goes through so many training images: int64 (size,)."""
     return torch.randperm(size, generator=generator(Stream.ORDER, seed, epoch))
 
 
 def epoch_draws(size: int, seed: int, epoch: int) -> torch.Tensor:
-    """What an epoch's augmentation is made of, in [-1, 1]: (size, 3), a row an image, as they come."""
+    """Return the random numbers of an epoch's augmentation: (size, 3) in [-1, 1], one row per position in the epoch."""
     return torch.rand(size, 3, generator=generator(Stream.AUGMENT, seed, epoch)) * 2 - 1
+
+
+def grey_counts(images: torch.Tensor) -> torch.Tensor:
+    """Return how many numbers of uint8 images have each of the 256 values: float64 (256,), whole numbers."""
+    return torch.bincount(images.flatten(), minlength=256).double()
 
 
 class ImageData(LightningDataModule):
     """Train, validation and test images of one data set.
 
-    Batches are uint8 images (B, 1, 28, 28) and int64 labels (B,); after the transfer to the device the images become
-    float with mean 0 and deviation 1 over the training pixels, and training images are rotated and shifted.
+    Batches are float images (B, C, H, W) in [0, 1], C = 1 for grey and 3 for colour, in float32 (float64 if the trainer
+    has precision="64-true"), and int64 labels (B,); training images are augmented. `mean` and `std` are those of the
+    training pixels: `Classifier` normalises. Images are loaded when something of them is first used.
 
     Args:
-        name: mnist, fashion_mnist, kmnist or digits.
-        root, download: where to look first, and whether to fetch what is nowhere.
-        batch_size: training images a step; the last step of an epoch takes what is left.
-        train_size: training images used, drawn from those that are not held out; None: all of them.
-        val_size: training images held out; None: 5,000, or a tenth of a smaller set.
-        rotation, shift: largest augmentation either way, in degrees and pixels.
-        test_curve: whether `fit` scores the test set after every epoch, for drawing only.
-        seed: of the held-out split, the order of images and the augmentation.
+        name: auto, mnist, fashion_mnist, kmnist, digits or folder.
+        root, download, size: Settings `data.root`, `data.download` and `data.size`.
+        batch_size: Training images per step; the last step of an epoch takes what is left.
+        train_size: Training images used, drawn from those that are not held out; None: all of them.
+        val_size: Training images held out; None: 5,000, or a tenth of a smaller set.
+        rotation, shift: Largest augmentation either way, in degrees and pixels.
+        test_curve: Whether `fit` scores the test set after every epoch, for drawing only.
+        seed: Of the held-out split, the order of images and the augmentation.
 
-    Raises `DataError` from `setup` where the data cannot be had, and `ConfigError` where val_size leaves no image to
-    train on, or fewer than train_size.
+    What is not given has the value of conf/config.yaml. Raise `ConfigError` if a value is out of range; later, when the
+    images are loaded, `DataError` if they cannot be had, and `ConfigError` if val_size leaves no image to train on, or
+    fewer than train_size.
+
+    Attributes:
+        train, val, test: Parts. classes: The names of the labels. num_classes, channels. size: Height and width.
+        mean, std: Of the training pixels, in [0, 1].
     """
+
+    train: TrainingPart
+    val: Part
+    test: Part
+    classes: tuple[str, ...]
+    mean: float
+    std: float
 
     def __init__(
         self,
-        name: str = "mnist",
+        name: str | None = None,
         *,
         root: str | None = None,
-        download: bool = True,
-        batch_size: int = 128,
+        download: bool | None = None,
+        size: int | None = None,
+        batch_size: int | None = None,
         train_size: int | None = None,
         val_size: int | None = None,
-        rotation: float = 7.0,
-        shift: float = 2.0,
-        test_curve: bool = False,
-        seed: int = 0,
+        rotation: float | None = None,
+        shift: float | None = None,
+        test_curve: bool | None = None,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.dataset, self.root, self.download = name, root, download
-        self.train_size, self.val_size, self.test_curve, self.seed = train_size, val_size, test_curve, seed
-        self.batch_size = batch_size
-        self.rotation, self.shift = rotation, shift
-        self.classes: tuple[str, ...] = ()
+        values = {
+            "data": _given(name=name, root=root, download=download, size=size),
+            "augment": _given(rotation=rotation, shift=shift),
+            **_given(batch_size=batch_size, train_size=train_size, val_size=val_size, test_curve=test_curve, seed=seed),
+        }
+        settings = checked(values)
+        self.source, self.dataset = settings.data, str(settings.data.name)
+        self.train_size, self.val_size = settings.train_size, settings.val_size
+        self.batch_size, self.test_curve, self.seed = settings.batch_size, settings.test_curve, settings.seed
+        self.rotation, self.shift = settings.augment.rotation, settings.augment.shift
         self.rank, self.processes = 0, 1  # whose share of every batch the loaders of `fit` give, of how many
-        self._epoch = -1
-        self._draws = torch.empty(0, 3)
+
+    def __getattr__(self, name: str) -> Any:
+        """Load the images when one of the attributes that follow from them is first used."""
+        if name not in ImageData.__annotations__ or "classes" in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.setup()
+        return self.__dict__[name]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def channels(self) -> int:
+        return self.test.pool[0].shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self.test.pool[0].shape[2:]
+        return height, width
 
     @property
     def curves(self) -> tuple[str, ...]:
@@ -156,37 +231,55 @@ class ImageData(LightningDataModule):
         return (("val",) if len(self.val) else ()) + (("test",) if self.test_curve else ())
 
     def setup(self, stage: str | None = None) -> None:
-        if not self.classes:
-            self.hold(load(self.dataset, self.root, download=self.download))
+        if "classes" in self.__dict__:
+            return
+        root, download = self.source.root, self.source.download
+        if self.dataset == "auto":
+            resolved = resolve("auto", root, download=download)
+            if resolved.reason:
+                rank_zero_warn(f"{resolved.reason}: training on scikit-learn's digits (data=digits)")
+            self.dataset = resolved.name
+        self.hold(load(self.dataset, root, download=download, size=self.source.size))
 
     def hold(self, images: Images) -> None:
-        """Takes the images in, holds the validation part out and measures mean and deviation of the training pixels."""
-        self.classes = images.classes
-        self.test = Resident(torch.from_numpy(images.test_images)[:, None], torch.from_numpy(images.test_labels).long())
-        everything = Resident(
-            torch.from_numpy(images.train_images)[:, None], torch.from_numpy(images.train_labels).long()
+        """Take the images in, hold the validation part out and measure mean and deviation of the training pixels."""
+        train, test = (
+            Part(
+                torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+                if pixels.ndim == 4
+                else torch.from_numpy(pixels)[:, None],
+                torch.from_numpy(labels).long(),
+            )
+            for pixels, labels in (
+                (images.train_images, images.train_labels),
+                (images.test_images, images.test_labels),
+            )
         )
-        self._split(everything, grey_counts(everything.pool[0]))
+        self.test = test
+        self._split(train, grey_counts(train.pool[0]))
+        self.classes = images.classes  # last: it stands for all of them
 
     def hold_as(self, other: "ImageData") -> None:
-        """Takes the images of another data module without a copy; the split is that of this one's own seed."""
-        self.classes, self.test = other.classes, other.test
-        self._split(Resident(*other.train.pool), other._grey)
+        """Take the images of another data module without a copy; the split is that of this one's own seed."""
+        self.dataset, self.test = other.dataset, other.test
+        self._split(Part(*other.train.pool), other._grey)
+        self.classes = other.classes
 
-    def _split(self, everything: Resident, grey: torch.Tensor) -> None:
+    def _split(self, everything: Part, grey: torch.Tensor) -> None:
         val_size = min(5000, len(everything) // 10) if self.val_size is None else self.val_size
-        if val_size >= len(everything):
+        left = len(everything) - val_size
+        if left <= 0:
             held = f"val_size={val_size} leaves none of the {len(everything)} training images of {self.dataset}"
             raise ConfigError(held)
-        left = len(everything) - val_size
         train_size = left if self.train_size is None else self.train_size
         if train_size > left:
             raise ConfigError(
                 f"train_size={train_size}: only {left} training images of {self.dataset} are not held out"
             )
         order = torch.randperm(len(everything), generator=generator(Stream.SPLIT, self.seed))
-        self.val = Resident(*everything.pool, order[:val_size].sort().values)
-        self.train = Resident(*everything.pool, order[val_size : val_size + train_size].sort().values)
+        self.val = Part(*everything.pool, order[:val_size].sort().values)
+        where = order[val_size : val_size + train_size].sort().values
+        self.train = TrainingPart(*everything.pool, where, seed=self.seed, rotation=self.rotation, shift=self.shift)
         # By the histogram of the 256 grey values: exact, and without a float copy of every pixel.
         self._grey = grey
         counts = grey - grey_counts(self.val.images) if train_size == left else grey_counts(self.train.images)
@@ -196,9 +289,7 @@ class ImageData(LightningDataModule):
         self.std = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt().item() or 1.0
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        order = EpochOrder(len(self.train), self.seed)
-        self._epoch = -1  # a training begins (a refit, where another was before): at its epoch's first draw
-        return self._loader(self.train, self.batch_size, order, shared=True)
+        return self._loader(self.train, self.batch_size, shared=True)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         return [self._loader(getattr(self, part), EVAL_BATCH, shared=True) for part in self.curves]
@@ -215,38 +306,22 @@ class ImageData(LightningDataModule):
         return [self.in_order(part) for part in self.predicted]
 
     def in_order(self, part: str) -> DataLoader[Batch]:
-        """The images of "train", "val" or "test" in file order, for evaluation."""
-        return self._loader(getattr(self, part), EVAL_BATCH)
+        """Return a loader of "train", "val" or "test" for evaluation: in file order, without augmentation."""
+        images: Part = getattr(self, part)
+        return self._loader(Part(*images.pool, images.where), EVAL_BATCH)
 
-    def _loader(
-        self, images: Resident, batch_size: int, order: Sampler[int] | None = None, *, shared: bool = False
-    ) -> DataLoader[Batch]:
+    def _loader(self, part: Part, batch_size: int, *, shared: bool = False) -> DataLoader[Batch]:
+        double = self.trainer is not None and self.trainer.precision == "64-true"
+        part.dtype = torch.float64 if double else torch.float32
+        batches = Batches(part, batch_size, self.rank, self.processes) if shared else Batches(part, batch_size)
         # A generator of its own: without one, every pass draws a number from the global stream, which is dropout's.
-        spare = torch.Generator()
-        if not shared or self.processes == 1:
-            return DataLoader(images, batch_size=batch_size, sampler=order, collate_fn=whole, generator=spare)
-        own = Share(order or SequentialSampler(images), batch_size, self.rank, self.processes)
-        return DataLoader(images, batch_sampler=own, collate_fn=whole, generator=spare)
+        # batch_size=None: the sampler gives whole batches.
+        return DataLoader(part, batch_size=None, sampler=batches, generator=torch.Generator())
 
     def images_of_step(self, index: int) -> int:
-        """Images of an epoch's step, from 0, all processes together: the last one takes what is left."""
+        """Return how many images step `index` of an epoch has, from 0, all processes together."""
         return min(self.batch_size, len(self.train) - index * self.batch_size)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        images, labels = batch
-        double = self.trainer is not None and self.trainer.precision == "64-true"
-        pixels = images.to(torch.float64 if double else torch.float32) / 255
-        if self.trainer is not None and self.trainer.training and (self.rotation or self.shift):
-            draws = self._next_draws(len(images), self.trainer.current_epoch).to(pixels, non_blocking=True)
-            pixels = rotate_and_shift(pixels, draws, rotation=self.rotation, shift=self.shift)
-        return (pixels - self.mean) / self.std, labels
 
-    def _next_draws(self, size: int, epoch: int) -> torch.Tensor:
-        """The next rows of this epoch's draws: one row an image, in the order in which the images come."""
-        if epoch != self._epoch:
-            self._draws = epoch_draws(len(self.train), self.seed, epoch)
-            self._epoch, self._used = epoch, 0
-        step = size if self.processes == 1 else self.batch_size  # the others' images have rows too
-        rows = self._draws[self._used : self._used + step]
-        self._used += len(rows)
-        return rows[share(len(rows), self.rank, self.processes)]
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -174,13 +174,27 @@ class Norm(Model):
 
 
 class Data(Model):
-    """Which images, and where to look for them before $NORMLAB_DATA and the user cache."""
+    """Which images, and where they are. `size`: of data=folder alone."""
 
     AT = "data"
 
     name: Annotated[str, _of_group("data")]
     root: str | None
     download: bool
+    size: Count | None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, value: Any) -> Any:
+        return {"size": None} | _usual("data", value) | dict(value) if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name == "folder" and not self.root:
+            raise ValueError("data=folder needs data.root=…, the folder of your images")
+        if self.name != "folder" and self.size is not None:
+            raise ValueError(f"data.size goes with data=folder, not with data={self.name}")
+        return self
 
 
 class Net(Model):
@@ -398,7 +412,8 @@ class Settings(Model):
         """Return every setting that the weights depend on, as plain nested values."""
         values = self.model_dump(exclude={key for key in PLACES if "." not in key})
         # images of one's own are known by their folder alone
-        values["data"] = {"name": self.data.name} | ({"root": self.data.root} if self.data.name == "folder" else {})
+        own = {"root", "size"} if self.data.name == "folder" else set()
+        values["data"] = self.data.model_dump(include={"name"} | own)
         return values
 
     def config_hash(self) -> str:

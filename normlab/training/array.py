@@ -35,7 +35,10 @@ def load_array(settings: Sequence[Settings]) -> tuple[list[ImageData], list[Clas
     data[0].setup()
     for other in data[1:]:
         other.hold_as(data[0])
-    return data, [initial_model(each) for each in settings]
+    models = [initial_model(each) for each in settings]
+    for images, model in zip(data, models, strict=True):
+        model.set_pixels(images.mean, images.std)
+    return data, models
 
 
 def train_array(

@@ -17,6 +17,7 @@ def image_data(settings: Settings) -> ImageData:
         settings.data.name,
         root=settings.data.root,
         download=settings.data.download,
+        size=settings.data.size,
         batch_size=settings.batch_size,
         train_size=settings.train_size,
         val_size=settings.val_size,

@@ -95,13 +95,30 @@ class Classifier(LightningModule):
         net = Net(norm, dropout, placement, norm_options, weight_standardization)
         self.net: Net = net.to(memory_format=torch.channels_last)
         self.penalised = list(penalised(self.net, scope).values())
+        # float64 without dimensions: computing with them leaves images in their own dtype
+        self.register_buffer("pixel_mean", torch.tensor(0.0, dtype=torch.float64))
+        self.register_buffer("pixel_std", torch.tensor(1.0, dtype=torch.float64))
         self.running = Measures()
         self.penalty = MeanMetric(nan_strategy="disable")
         self.held_out = nn.ModuleDict({part: Measures() for part in PARTS})
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities (N, 10) of normalised images (N, 1, 28, 28)."""
-        return self.net(images)
+        """Return log-probabilities (N, 10) of images (N, 1, 28, 28) in [0, 1]."""
+        return self.net(self.normalise(images))
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images in [0, 1] as the network takes them: with mean 0 and sd 1 over the training pixels."""
+        return (images - self.pixel_mean) / self.pixel_std  # type: ignore[operator]  # buffers are tensors
+
+    def set_pixels(self, mean: float, std: float) -> None:
+        """Set the mean and sd of the training pixels."""
+        self.pixel_mean.fill_(mean)  # type: ignore[operator]
+        self.pixel_std.fill_(std)  # type: ignore[operator]
+
+    def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and data is not None and hasattr(data, "std"):
+            self.set_pixels(data.mean, data.std)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         images, labels = batch

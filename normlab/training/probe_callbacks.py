@@ -117,7 +117,8 @@ class StepProbe(Callback):
         step = trainer.global_step
         if step not in self.at:
             return
-        loss = StepLoss(net_of(pl_module), *batch)
+        images, labels = batch
+        loss = StepLoss(net_of(pl_module), pl_module.normalise(images), labels)  # type: ignore[operator]  # Classifier's
         if self.landscape:
             self._add("landscape", landscape_values(loss, loss.weights, self.lr), step)
         if self.shift:

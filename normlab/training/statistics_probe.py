@@ -3,7 +3,7 @@
 import torch
 
 from normlab.data.augment import rotate_and_shift
-from normlab.data.datamodule import Batch, ImageData, Resident, epoch_draws
+from normlab.data.datamodule import Batch, ImageData, Part, epoch_draws
 from normlab.nets import Net
 from normlab.probes.layers import Value
 from normlab.probes.statistics import decompose
@@ -37,9 +37,9 @@ def _some(count: int, seed: int) -> torch.Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:MOST]
 
 
-def _as_input(data: ImageData, part: Resident, where: torch.Tensor, net: Net) -> Batch:
+def _as_input(data: ImageData, part: Part, where: torch.Tensor, net: Net) -> Batch:
     """Images and labels where and as the network takes them."""
     like = next(net.parameters())
-    images, labels = part.__getitems__(where)  # type: ignore[arg-type]  # a tensor of indices serves as well
+    images, labels = (values[part.where[where]] for values in part.pool)
     pixels = (images.to(like.device, like.dtype) / 255 - data.mean) / data.std
     return pixels.contiguous(memory_format=torch.channels_last), labels.to(like.device)

@@ -1,0 +1,127 @@
+"""A person's own images: a folder per class as torchvision's ImageFolder reads it, or four idx files."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from normlab.data import idx
+from normlab.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+TEST_SHARE = 0.2  # of the images of every class, where root has no test part
+
+Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
+
+
+def read(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
+    """Return training images and labels, test images and labels, and the names of the classes.
+
+    Images are uint8 (N, H, W) if all are grey, else (N, H, W, 3). Layouts:
+
+    - `root/train/<class>/*.png` with `root/test/<class>/*.png` (or `val`), any format that Pillow reads;
+    - `root/<class>/*.png`: a fifth of every class, always the same images, are the test images;
+    - the four idx files of `idx.NAMES`, of any number, size and classes.
+
+    Args:
+        size: Scale every image so that its shorter side has so many pixels, and crop the longer one about its centre.
+            None: take images as they are, all of one size.
+
+    Raise `DataError` if there is no such layout, an image cannot be read or sizes differ.
+    """
+    if any(idx.candidates(name, root) for name in idx.NAMES):
+        return _idx(root, size)
+    return _tree(root, size)
+
+
+def _idx(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
+    parts: list[npt.NDArray[Any]] = []
+    for name in idx.NAMES:
+        path = next(iter(idx.candidates(name, root)), None)
+        if path is None:
+            raise DataError(f"{root} has idx files but no {name}: it needs {', '.join(idx.NAMES)}, packed or not")
+        try:
+            values = idx.parse(idx.content_of(path))
+        except ValueError as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        dimensions = 3 if "images" in name else 1
+        if values.ndim != dimensions:
+            raise DataError(f"{path} has {values.ndim} dimensions, not {dimensions}")
+        if dimensions == 1 and len(values) != len(parts[-1]):
+            raise DataError(f"{path} has {len(values)} labels for {len(parts[-1])} images")
+        if dimensions == 3 and size is not None:
+            from PIL import Image
+
+            values = np.stack([_scaled(Image.fromarray(image), size) for image in values])
+        parts.append(values)
+    if parts[0].shape[1:] != parts[2].shape[1:]:
+        raise DataError(f"{root}: {_sizes(parts[0], parts[2])}")
+    labels = max(int(part.max(initial=0)) for part in (parts[1], parts[3])) + 1
+    return (parts[0], parts[1], parts[2], parts[3]), tuple(map(str, range(labels)))
+
+
+def _tree(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
+    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped, unused-ignore]
+    from torchvision.datasets import ImageFolder  # type: ignore[import-untyped, unused-ignore]
+
+    test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+    apart = test is not None and (root / "train").is_dir()
+    try:
+        trees = [ImageFolder(str(part)) for part in ((root / "train", test) if apart else (root,))]
+    except FileNotFoundError as error:  # no class, or one without images
+        reason = " ".join(str(error).split())
+        layouts = f"{root}/train/<class> with {root}/test/<class>, or {root}/<class>"
+        raise DataError(f"{reason}: data=folder reads {layouts}") from error
+    if trees[0].classes != trees[-1].classes:
+        differ = ", ".join(sorted(set(trees[0].classes) ^ set(trees[1].classes)))
+        raise DataError(f"{root}/train and {test} have different classes: {differ} in one only")
+    samples = [sample for tree in trees for sample in tree.samples]
+    images = _alike((Path(path), _image(Path(path), size)) for path, _ in samples)
+    labels = np.array([label for _, label in samples])
+    if apart:
+        first, second = np.split(np.arange(len(labels)), [len(trees[0].samples)])
+    else:
+        try:
+            parts = train_test_split(np.arange(len(labels)), test_size=TEST_SHARE, stratify=labels, random_state=0)
+        except ValueError as error:
+            raise DataError(f"{root}: too few images to hold a fifth of every class for the test: {error}") from error
+        first, second = map(np.sort, parts)
+    return (images[first], labels[first], images[second], labels[second]), tuple(trees[0].classes)
+
+
+def _image(path: Path, size: int | None) -> npt.NDArray[np.uint8]:
+    """Return an image file as uint8, (H, W) if it is stored as grey, else (H, W, 3)."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise DataError(f"{path} has more than 8 bits per pixel: save it with 8")
+            return _scaled(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"), size)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as an image: {' '.join(str(error).split())}") from error
+
+
+def _scaled(image: "Image.Image", size: int | None) -> npt.NDArray[np.uint8]:
+    from PIL import Image, ImageOps
+
+    return np.asarray(image if size is None else ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
+
+
+def _alike(images: Iterable[tuple[Path, npt.NDArray[np.uint8]]]) -> npt.NDArray[np.uint8]:
+    """Return images in one array: of three channels if one of them has, and all of one size."""
+    paths, arrays = zip(*images, strict=True)
+    for path, array in zip(paths, arrays, strict=True):
+        if array.shape[:2] != arrays[0].shape[:2]:
+            raise DataError(f"{paths[0]} and {path}: {_sizes(arrays[0][None], array[None])}")
+    colour = any(array.ndim == 3 for array in arrays)
+    return np.stack([np.repeat(a[..., None], 3, 2) if colour and a.ndim == 2 else a for a in arrays])
+
+
+def _sizes(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> str:
+    a, b = (f"{values.shape[2]}x{values.shape[1]}" for values in (one, other))
+    return f"images have different sizes ({a} and {b} pixels): set data.size, to which all are scaled"

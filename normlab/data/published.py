@@ -1,0 +1,233 @@
+"""MNIST, Fashion-MNIST and Kuzushiji-MNIST: found on this machine or downloaded, and checked to the last bit.
+
+`data.root` is the only place searched if it is given; otherwise `$NORMLAB_DATA` comes first, then the user's cache. In
+a place, torchvision's layout comes first (such as `MNIST/raw`), then `raw`, then the place itself. A file is accepted
+by the md5 sum of its content, published archive or unpacked, so that repacked files and other names for them do no
+harm. Nothing is unpacked to disk: a place may be read-only.
+
+A damaged file is an error even if there is an intact copy in a later place. Passed over, and named if the data set is
+nowhere else: incomplete folders, and files of another of these sets, which all use the same names.
+"""
+
+import hashlib
+import os
+import sys
+import urllib.request
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from normlab.data import idx
+from normlab.errors import DataError
+
+DIGITS = tuple("0123456789")
+TIMEOUT_S = 10.0  # per network operation: connecting, or waiting for the next bytes
+LOCK_S = 600.0  # for another process that downloads the same files
+MOST = 64 << 20  # bytes per download: the largest archive has 26 MB
+
+
+class MissingError(DataError):
+    """A data set that is nowhere: `summary` says so, `fix` says what to do."""
+
+    def __init__(self, summary: str, fix: str) -> None:
+        super().__init__(summary, fix)  # both, because errors come back from worker processes by pickle
+        self.summary, self.fix = summary, fix
+
+    def __str__(self) -> str:
+        return f"{self.summary}: {self.fix}"
+
+
+@dataclass(frozen=True)
+class File:
+    """A published idx file: its name without `.gz`, the md5 sum of the archive and that of the unpacked file."""
+
+    name: str
+    packed_md5: str
+    md5: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published data set: `title` is its name in prose, `folder` its folder and its class name in torchvision."""
+
+    title: str
+    folder: str
+    files: tuple[File, ...]  # in the order of `idx.NAMES`
+    classes: tuple[str, ...]
+
+
+def _files(packed: str, unpacked: str) -> tuple[File, ...]:
+    return tuple(map(File, idx.NAMES, packed.split(), unpacked.split()))
+
+
+# Sums of archives: torchvision's. Of unpacked files: MNIST's were computed from the archives, Fashion-MNIST's are in
+# common use, KMNIST's are git-annex keys of github.com/datasets-mila/datasets--kmnist, where torchvision checked and
+# unpacked the archives: not computed again here, and its archives are recognised by their own sums first.
+PUBLISHED = {
+    "mnist": Published(  # LeCun, Bottou, Bengio & Haffner 1998, Proc. IEEE 86(11); http://yann.lecun.com/exdb/mnist/
+        "MNIST",
+        "MNIST",
+        _files(
+            """f68b3c2dcbeaaa9fbdd348bbdeb94873 d53e105ee54ea40749a09fcbcd1e9432
+            9fb629c4189551a2d022fa330f9573f3 ec29112dd5afa0611ce80d1b7f02629c""",
+            """6bbc9ace898e44ae57da46a324031adb a25bea736e30d166cdddb491f175f624
+            2646ac647ad5339dbf082846283269ea 27ae3e4e09519cfbb04c329615203637""",
+        ),
+        DIGITS,
+    ),
+    "fashion_mnist": Published(  # Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747
+        "Fashion-MNIST",
+        "FashionMNIST",
+        _files(
+            """8d4fb7e6c68d591d4c3dfef9ec88bf0d 25c81989df183df01b3e8a0aad5dffbe
+            bef4ecab320f06d8554ea6380940ec79 bb300cfdad3c16e7a12a480ee83cd310""",
+            """f4a8712d7a061bf5bd6d2ca38dc4d50a 9018921c3c673c538a1fc5bad174d6f9
+            8181f5470baa50b63fa0f6fddb340f0a 15d484375f8d13e6eb1aabb0c3f46965""",
+        ),
+        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+    "kmnist": Published(  # Clanuwat et al. 2018, arXiv:1812.01718
+        "Kuzushiji-MNIST",
+        "KMNIST",
+        _files(
+            """bdb82020997e1d708af4cf47b453dcf7 e144d726b3acfaa3e44228e80efcd344
+            5c965bf0a639b31b8f53240b1b52f4d7 7320c461ea6c1c855c0b718fb2a4b134""",
+            """92be26ec9822e900ac425d0a0aa84ced 949e75301f8813e0dc5800dcc320fc52
+            bf305b8cd328700fbc17f5acbc2856d2 9f55f451c0988b028eccdf7d5cc265ab""",
+        ),
+        ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    ),
+}
+
+
+def contents(data: Published, root: str | Path | None, *, download: bool) -> list[bytes]:
+    """Return what the four files hold, packed or not, each checked. Missing files are downloaded to `root` if it is
+    given, else to the user's cache.
+
+    Raise `DataError` if a file is damaged, `MissingError` if the data set cannot be had.
+    """
+    if root:
+        places = [idx.folder_at(root)]
+    else:
+        variable = os.environ.get("NORMLAB_DATA")
+        places = [Path(variable).expanduser()] if variable else []
+        places.append(platformdirs.user_cache_path("normlab", appauthor=False) / "data")
+    notes = []
+    for place in places:
+        for folder in (place / data.folder / "raw", place / "raw", place):
+            found = [_checked(data, file, folder) for file in data.files]
+            good = [each for each in found if isinstance(each, bytes)]
+            wrong = [each for each in found if isinstance(each, DataError)]
+            if len(good) == len(data.files):
+                return good
+            if wrong and (good or root or folder.parent.name == data.folder):
+                raise wrong[0]
+            if wrong:
+                notes.append(f"{folder} has files of another data set")
+            elif good:
+                notes.append(f"{folder} has {len(good)} of its {len(data.files)} files")
+
+    target, reason = places[-1] / data.folder / "raw", "downloads are off (data.download=false)"
+    if download:
+        try:
+            return _downloaded(data, target)
+        except (OSError, NotImplementedError) as error:  # NotImplementedError: filelock, where there are no locks
+            reason = f"cannot be downloaded to {target} ({_reason(error)})"
+    here = f" ({'; '.join(notes)})" if notes else ""
+    raise MissingError(
+        f"{data.title} is not {f'in {root}' if root else 'on this machine'}{here} and {reason}",
+        f"put its files ({', '.join(f'{file.name}.gz' for file in data.files)}) into a folder and set data.root to it; "
+        "data=digits needs no files",
+    )
+
+
+def _checked(data: Published, file: File, folder: Path) -> bytes | DataError | None:
+    """Return the content of a file if it is in `folder` as published, an error if it is not as published."""
+    wrong = None
+    for path in idx.candidates(file.name, folder):
+        try:
+            content = idx.content_of(path)
+            found = _md5(content)
+            if found == file.packed_md5 or (found := _md5(idx.unpack(content))) == file.md5:
+                return content
+            reason = f"md5 of its content {found}, expected {file.md5}"
+        except DataError as error:
+            wrong = wrong or error
+            continue
+        except ValueError as error:
+            reason = str(error)
+        wrong = wrong or DataError(
+            f"{path} is damaged or not {data.title}'s ({reason}): move or rename it, or set data.root to "
+            "another folder; data=digits needs no files"
+        )
+    return wrong
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()  # guards against damage, not against an adversary
+
+
+def _downloaded(data: Published, folder: Path) -> list[bytes]:
+    """Download the files that are not in `folder` yet, one process at a time, and return the content of all.
+
+    Raise `OSError` if no mirror has a file, or it cannot be written.
+    """
+    import filelock
+    import torchvision  # type: ignore[import-untyped, unused-ignore]
+
+    mirrors = list(getattr(torchvision.datasets, data.folder).mirrors)
+    failures: list[str] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    result = []
+    with filelock.FileLock(folder / ".lock", timeout=LOCK_S):
+        for file in data.files:
+            found = _checked(data, file, folder)
+            if isinstance(found, DataError):
+                raise found
+            while found is None:
+                if not mirrors:
+                    raise OSError("; ".join(failures))
+                found = _get(f"{mirrors[0]}{file.name}.gz", file.packed_md5, failures)
+                if found is None:
+                    del mirrors[0]  # not asked again
+                else:
+                    _write(folder / f"{file.name}.gz", found)
+            result.append(found)
+    return result
+
+
+def _get(url: str, md5: str, failures: list[str]) -> bytes | None:
+    """Return what is at `url` if it has this md5 sum, else None, with the reason added to `failures`."""
+    print(f"Downloading {url}", file=sys.stderr, flush=True)
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "normlab"})
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            content: bytes = response.read(MOST)
+    except (OSError, HTTPException) as error:
+        reason = _reason(error)
+    else:
+        if _md5(content) == md5:
+            return content
+        reason = f"wrong content ({len(content):,} bytes)"
+    failures.append(f"{urlsplit(url).hostname}: {reason}")
+    return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong in a few words on one line."""
+    if isinstance(reason := getattr(error, "reason", None), BaseException):  # a URLError wraps what happened
+        return _reason(reason)
+    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())

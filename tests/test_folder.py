@@ -1,0 +1,209 @@
+"""A person's own images: the layouts that are read, what follows from them, and one line for each mistake."""
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_sources import as_idx
+
+from normlab.data.datamodule import ImageData
+from normlab.data.idx import NAMES
+from normlab.data.sources import load
+from normlab.errors import ConfigError, DataError
+from normlab.settings.plan import load as load_settings
+
+
+def pixels(number: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, shape, np.uint8)
+
+
+def put(folder: Path, classes: dict[str, int], *shape: int, start: int = 0) -> Path:
+    """So many PNG files per class; image number n is `pixels(n, *shape)`."""
+    for name, count in classes.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(start, start := start + count):
+            Image.fromarray(pixels(number, *shape)).save(folder / name / f"{number:03}.png")
+    return folder
+
+
+def test_train_and_test_folders(tmp_path: Path) -> None:
+    put(tmp_path / "train", {"ant": 3, "bee": 4}, 20, 30)
+    put(tmp_path / "test", {"ant": 1, "bee": 1}, 20, 30, start=7)
+    images = load("folder", tmp_path)
+    assert images.classes == ("ant", "bee")
+    assert images.train_labels.tolist() == [0] * 3 + [1] * 4
+    assert images.test_labels.tolist() == [0, 1]
+    assert np.array_equal(images.train_images, [pixels(number, 20, 30) for number in range(7)])
+    assert np.array_equal(images.test_images, [pixels(number, 20, 30) for number in (7, 8)])
+
+
+def test_without_a_test_folder_a_fifth_of_every_class_is_held_out(tmp_path: Path) -> None:
+    images = load("folder", put(tmp_path, {"a": 10, "b": 20, "c": 5}, 8, 8))
+    assert np.bincount(images.test_labels).tolist() == [2, 4, 1]
+    assert np.bincount(images.train_labels).tolist() == [8, 16, 4]
+    every = [*images.train_images, *images.test_images]
+    assert sorted(image.tobytes() for image in every) == sorted(pixels(n, 8, 8).tobytes() for n in range(35))
+    assert np.array_equal(load("folder", tmp_path).test_images, images.test_images), "always the same ones"
+
+
+def test_colour_and_grey(tmp_path: Path) -> None:
+    """Three channels if one image has them; grey levels stay, transparency goes."""
+    put(tmp_path / "train", {"a": 2}, 9, 9, 3)
+    put(tmp_path / "train", {"b": 2}, 9, 9, start=2)
+    put(tmp_path / "val", {"a": 1, "b": 1}, 9, 9, 4, start=4)
+    images = load("folder", tmp_path)
+    assert np.array_equal(images.train_images[:2], [pixels(n, 9, 9, 3) for n in (0, 1)])
+    assert np.array_equal(images.train_images[2], np.repeat(pixels(2, 9, 9)[..., None], 3, 2))
+    assert np.array_equal(images.test_images[0], pixels(4, 9, 9, 4)[..., :3])
+
+
+def test_size_scales_the_shorter_side_and_crops_the_longer(tmp_path: Path) -> None:
+    put(tmp_path, {"a": 5}, 10, 10)
+    wide = np.zeros((20, 40), np.uint8)
+    wide[:, 10:30] = 200  # its central square, which stays
+    (tmp_path / "b").mkdir()
+    for number in range(5):
+        Image.fromarray(wide).save(tmp_path / "b" / f"{number}.png")
+    with pytest.raises(DataError, match=r"different sizes \(10x10 and 40x20 pixels\): set data\.size") as caught:
+        load("folder", tmp_path)
+    assert "\n" not in str(caught.value)
+    images = load("folder", tmp_path, size=10)
+    assert images.train_images.shape == (8, 10, 10)
+    assert images.test_images[1].min() > 150  # the filter sees a little of what is cropped
+
+
+def put_idx(
+    root: Path, form: Callable[[str, bytes], tuple[str, bytes]] = lambda name, content: (name, content)
+) -> None:
+    for name, array in zip(NAMES, idx_arrays(), strict=True):
+        path, content = form(name, as_idx(array))
+        (root / path).write_bytes(content)
+
+
+def idx_arrays() -> list[np.ndarray]:
+    return [
+        pixels(0, 30, 12, 16),
+        np.arange(30, dtype=np.uint8) % 13,
+        pixels(1, 6, 12, 16),
+        np.arange(6, dtype=np.uint8),
+    ]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files_of_any_number_size_and_classes(tmp_path: Path, packed: bool) -> None:
+    put_idx(tmp_path, lambda name, content: (f"{name}.gz", gzip.compress(content)) if packed else (name, content))
+    images = load("folder", tmp_path)
+    found = (images.train_images, images.train_labels, images.test_images, images.test_labels)
+    assert all(np.array_equal(x, y) for x, y in zip(found, idx_arrays(), strict=True))
+    assert images.classes == tuple(map(str, range(13)))
+    assert load("folder", tmp_path, size=8).test_images.shape == (6, 8, 8)
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((20, 30), 1), ((24, 24, 3), 3)])
+def test_classes_size_and_channels_follow_from_the_data(tmp_path: Path, shape: tuple[int, ...], channels: int) -> None:
+    put(tmp_path, {"a": 10, "b": 10, "c": 10}, *shape)
+    data = ImageData("folder", root=str(tmp_path), batch_size=8, val_size=4)
+    assert (data.classes, data.num_classes) == (("a", "b", "c"), 3)
+    assert (data.size, data.channels) == (shape[:2], channels)
+    for loader in (data.train_dataloader(), *data.val_dataloader(), data.test_dataloader()):
+        for images, labels in loader:
+            assert images.shape[1:] == (channels, *shape[:2])
+            assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
+            assert 0 <= images.min() < images.max() <= 1
+    assert data.mean == pytest.approx(data.train.images.double().mean().item() / 255)
+
+
+def one_image(root: Path) -> None:
+    put(root, {"a": 5}, 8, 8)
+    put(root, {"b": 1}, 8, 8)
+
+
+def broken(root: Path) -> None:
+    put(root, {"a": 5, "b": 5}, 8, 8)
+    (root / "b" / "x.png").write_bytes(b"no image")
+
+
+def deep(root: Path) -> None:
+    put(root, {"a": 5}, 8, 8)
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(root / "a" / "x.png")
+
+
+def unlike(root: Path) -> None:
+    put(root / "train", {"a": 5, "b": 5}, 8, 8)
+    put(root / "test", {"a": 5, "c": 5}, 8, 8)
+
+
+def without_images(root: Path) -> None:
+    put(root, {"a": 5, "b": 0}, 8, 8)
+
+
+def three_idx_files(root: Path) -> None:
+    put_idx(root)
+    (root / NAMES[3]).unlink()
+
+
+def short_idx_file(root: Path) -> None:
+    put_idx(root, lambda name, content: (name, content[:-1] if name == NAMES[2] else content))
+
+
+def other_kind(root: Path) -> None:
+    put_idx(root, lambda name, content: (name, b"\0\0\x0d" + content[3:] if name == NAMES[2] else content))
+
+
+def too_few_labels(root: Path) -> None:
+    put_idx(root)
+    (root / NAMES[1]).write_bytes(as_idx(np.zeros(29, np.uint8)))
+
+
+def other_sizes(root: Path) -> None:
+    put_idx(root)
+    (root / NAMES[2]).write_bytes(as_idx(pixels(1, 6, 12, 12)))
+
+
+MISTAKES: dict[Callable[[Path], object], str] = {
+    lambda root: root.rmdir(): "data.root={root} is not a folder: make it",
+    lambda root: None: "data=folder reads {root}/train/<class> with {root}/test/<class>, or {root}/<class>",
+    one_image: "{root}: too few images to hold a fifth of every class for the test",
+    broken: "{root}/b/x.png cannot be read as an image",
+    deep: "{root}/a/x.png has more than 8 bits per pixel: save it with 8",
+    unlike: "{root}/train and {root}/test have different classes: b, c in one only",
+    without_images: "Found no valid file for the classes b",
+    three_idx_files: "{root} has idx files but no t10k-labels-idx1-ubyte",
+    short_idx_file: "{root}/t10k-images-idx3-ubyte cannot be read: 1,167 bytes, where its header states 1,168",
+    other_kind: "{root}/t10k-images-idx3-ubyte cannot be read: not an idx file of unsigned bytes",
+    too_few_labels: "{root}/train-labels-idx1-ubyte has 29 labels for 30 images",
+    other_sizes: "{root}: images have different sizes (16x12 and 12x12 pixels): set data.size",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_on_one_line(tmp_path: Path, mistake: Callable[[Path], object]) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    mistake(root)
+    with pytest.raises(DataError) as caught:
+        load("folder", root)
+    assert MISTAKES[mistake].format(root=root) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_of_a_folder(tmp_path: Path) -> None:
+    """It needs a root, which is part of what a run is; size is a folder's alone."""
+    with pytest.raises(ConfigError, match=r"data=folder needs data\.root=…, the folder of your images"):
+        load_settings("data=folder")
+    with pytest.raises(ConfigError, match=r"data=folder needs data\.root"):
+        ImageData("folder")
+    with pytest.raises(ConfigError, match=r"data\.size goes with data=folder, not with data=digits"):
+        ImageData("digits", size=14)
+    words = [
+        ["data=folder", "data.root=a"],
+        ["data=folder", "data.root=b"],
+        ["data=folder", "data.root=a", "data.size=9"],
+    ]
+    assert len({load_settings(*each).config_hash() for each in words}) == 3
+    moved = load_settings("data=digits", "data.root=a").config_hash()
+    assert load_settings("data=digits").config_hash() == moved, "what is published is the same everywhere"
