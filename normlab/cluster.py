@@ -24,9 +24,9 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 from normlab.claim import STALE, busy
 from normlab.errors import ConfigError
 from normlab.job import BEGAN, ONLY
-from normlab.launcher import LARGEST, planned, train
+from normlab.launcher import LARGEST, launcher_options, planned, train
 from normlab.progress import note, settled
-from normlab.settings.plan import Job, launcher_options, parse
+from normlab.settings.plan import Job, parse
 
 __all__ = ["ArrayLocalConf", "ArraySlurmConf", "ClusterLauncher", "asks_for_gpu", "check_cluster"]
 

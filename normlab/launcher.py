@@ -1,5 +1,6 @@
 """`hydra/launcher=array`: a sweep's runs trained together where they can be, the others as the joblib launcher does."""
 
+import difflib
 import logging
 import os
 from collections.abc import Sequence
@@ -7,18 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from normlab.errors import ConfigError, NormlabError
 from normlab.job import BEGAN, ONLY, end_with_parent
 from normlab.progress import note, settled
 from normlab.record import read_plan, write_plan
+from normlab.settings import conf_dir
 from normlab.settings.arrays import arrays
-from normlab.settings.plan import Job, parse
+from normlab.settings.plan import Job, compose_config, parse
 
-__all__ = ["LARGEST", "ArrayLauncher", "ArrayLauncherConf", "check_options", "planned", "train"]
+__all__ = ["LARGEST", "ArrayLauncher", "ArrayLauncherConf", "check_options", "launcher_options", "planned", "train"]
 
 log = logging.getLogger("normlab")
 
@@ -63,6 +69,34 @@ def check_options(overrides: Sequence[str]) -> None:
             raise ConfigError(f"{start}{name} is no option: choose one of {', '.join(Options.model_fields)}") from None
         told = first["msg"].replace("Input should", "must")
         raise ConfigError(f"{start}{name}={first['input']}: {told}") from None
+
+
+def launcher_options(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the options of the launcher that a command line names, as Hydra has them. Raise `ConfigError`, in one
+    line, where one does not fit."""
+    start = "hydra.launcher."
+    chosen = [override for override in overrides if override.startswith("hydra/launcher=")][-1]
+    given = [override for override in overrides if override.lstrip("+~").startswith(start)]
+    known = OmegaConf.to_container(compose_config([chosen]).hydra.launcher, resolve=False)
+    assert isinstance(known, dict)
+    for override in given:
+        name = override.lstrip("+~").removeprefix(start).partition("=")[0].partition(".")[0]
+        if name not in known or name == "_target_":
+            names = [str(option) for option in known if option != "_target_"]
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {start}{close[0]}?" if close else f"choose one of {', '.join(names)}"
+            raise ConfigError(f"{start}{name} is no option of {chosen}; {hint}")
+        try:
+            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                compose("config", [chosen, override], return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            name, _, value = override.partition("=")
+            quoted = f"; a value with commas is written in quotes, as in '{name}=\"{value}\"'"
+            raise ConfigError(f"{override}: {reason}{quoted if 'Ambiguous' in reason else ''}") from None
+    options = OmegaConf.to_container(compose_config([chosen, *given]).hydra.launcher, resolve=False)
+    assert isinstance(options, dict)
+    return {str(key): value for key, value in options.items()}
 
 
 class ArrayLauncher(JoblibLauncher):  # type: ignore[misc]  # mypy sees only our half of hydra_plugins

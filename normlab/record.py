@@ -7,6 +7,7 @@ import math
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,18 @@ class Record:
 
     @classmethod
     def load(cls, folder: Path) -> "Record":
-        """Reads result.json. Raises in one line: `DamagedError`, or `RecordError` where it is of another schema."""
+        """Read result.json, once while it stays as it is. Raise in one line: `DamagedError`, or `RecordError` where it
+        is of another schema."""
         file = folder / "result.json"
+        try:
+            stamp = file.stat()
+        except OSError as error:
+            raise DamagedError(f"{file} is damaged ({error}): the run has to be done again") from error
+        return cls._load(file.absolute(), (stamp.st_mtime_ns, stamp.st_size, stamp.st_ino))
+
+    @classmethod
+    @lru_cache(maxsize=4096)  # a sweep, its display and its summary look at the same files
+    def _load(cls, file: Path, _: tuple[int, int, int]) -> "Record":
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
             if values["schema"] != SCHEMA:

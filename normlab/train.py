@@ -3,7 +3,6 @@
 Everything about a command line is checked before torch is imported and before anything is written.
 """
 
-import json
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,8 +20,9 @@ from normlab.job import job as do
 from normlab.job import run_here
 from normlab.launcher import check_options
 from normlab.record import DONE, DamagedError, Record, read_probes
-from normlab.settings import Study, choices, conf_dir, dotted, protocol, sweep_of
-from normlab.settings.custom import check_custom
+from normlab.settings import Study, conf_dir
+from normlab.settings.custom import check_custom, edited
+from normlab.settings.page import as_text
 from normlab.settings.plan import Job, launcher_of, plan, study_of
 from normlab.sweep import parallel, sweep
 
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"normlab: {error}", file=sys.stderr)
         return 2
     if flags.help:
-        print(HELP.format(settings=settings_page()))
+        print(HELP.format(settings=as_text()))
         return 0
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
         _by_hydra(arguments)
@@ -126,6 +126,8 @@ def _do(overrides: list[str], multirun: bool) -> int:
             run_here(jobs, multirun=False)
     runs = [(job.folder, Record.readable(job.folder)) for job in jobs]
     summary.show(runs, jobs[0].settings.log_dir, len(jobs) - len(waiting), study=study is not None)
+    for change in {change for job in waiting if (change := edited(job.settings))}:
+        print(f"normlab: {change}", file=sys.stderr)
     well = DONE if multirun else ("completed",)  # in a comparison a divergence is a result
     return 0 if all(record is not None and record.status in well for _, record in runs) else 1
 
@@ -253,29 +255,6 @@ def _have_data(jobs: Sequence[Job]) -> None:
             missing.append(error)
     if len(missing) == len(wanted):
         raise missing[0]
-
-
-def settings_page() -> str:
-    """conf/config.yaml with its comments, without Hydra's part; then what each choice of a group brings."""
-    text = (conf_dir() / "config.yaml").read_text(encoding="utf-8")
-    lines = text.partition("\nhydra:")[0].splitlines()[1:]
-    page = [line for line in lines if "override hydra/" not in line and "_self_" not in line]
-    for group in ("norm", "data"):
-        for name in choices(group):
-            first, *options = (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-            if group == "norm" or name == "auto":  # the sets of images share their two settings
-                page += ["", f"# {group}={name}: {first.partition('# ')[2]}", *(f"{group}.{line}" for line in options)]
-            else:
-                page += [f"# {group}={name}: {first.partition('# ')[2]}"]
-    for name in choices("study"):
-        lines = (conf_dir() / "study" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-        page += ["", f"# study={name}: {lines[1].partition('# ')[2]}"]
-        page += [f"{key}={value}" for key, value in sweep_of(name).items()]
-        page += [
-            f"{key}: {value if isinstance(value, str) else json.dumps(value)}"
-            for key, value in dotted(protocol(name)).items()
-        ]
-    return "\n".join(f"  {line}".rstrip() for line in page) + "\n"
 
 
 if __name__ == "__main__":

@@ -25,9 +25,8 @@ def by_hand(settings: Settings, data: ImageData | None = None) -> Net:
     net = net.double().to(memory_format=torch.channels_last)  # dropout draws its masks in the order of memory
     nesterov, decay = settings.optimizer.momentum > 0, settings.optimizer.weight_decay
     peak = settings.lr if settings.lr_per is None else settings.lr * settings.batch_size / settings.lr_per
-    optimizer = torch.optim.SGD(
-        net.parameters(), peak, settings.optimizer.momentum, weight_decay=decay, nesterov=nesterov
-    )
+    momentum = settings.optimizer.momentum
+    optimizer = torch.optim.SGD(net.parameters(), peak, momentum, weight_decay=decay, nesterov=nesterov)
     steps = math.ceil(len(data.train) / settings.batch_size) * settings.epochs
     if settings.schedule == "onecycle":
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, cycle_momentum=False)

@@ -5,15 +5,12 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra_plugins.normlab_arms import ArmsSweeper
-from normlab.settings.arms import arms, mixed_sweep
 from warm import python_m
 
 from normlab.errors import ConfigError
 from normlab.record import Record
 from normlab.settings import Norm, sweep_of
-from normlab.settings.plan import load, plan
+from normlab.settings.plan import arms, load, plan
 from normlab.train import main
 
 OWN = "norm.target=mine:Scale"
@@ -88,26 +85,6 @@ def test_a_single_run_is_answered_as_before() -> None:
 def test_without_such_words_nothing_changes() -> None:
     jobs = [["norm=bn", "seed=0"], ["norm=bn", "seed=0"], ["norm=ln", "seed=0"]]
     assert arms(jobs) == jobs
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        MIXED,
-        [*MIXED, "norm.options={start: 2.0, mode: fast}"],
-        ["seed=range(2)", "norm=choice(custom,gn)", "norm.target=choice(a.b:A,a.b:B)"],
-        ["norm=bn,custom", "norm.target=a:A,a:B", "norm.options={start: 1.0},{start: 2.0}"],
-    ],
-    ids=" ".join,
-)
-def test_hydra_launches_what_was_planned(words: list[str]) -> None:
-    """The sweeper's jobs, one by one, are those that were checked beforehand; in batches too."""
-    launched = [word for word in mixed_sweep(words) if word != "hydra/sweeper=arms"]
-    overrides = OverridesParser.create().parse_overrides(launched)
-    assert all(override.is_sweep_override() for override in overrides if override.key_or_group.startswith("norm."))
-    (jobs,) = ArmsSweeper.split_arguments(overrides, None)
-    assert [load(*job) for job in jobs] == [job.settings for job in plan(words, multirun=True)]
-    assert ArmsSweeper.split_arguments(overrides, 2) == [jobs[i : i + 2] for i in range(0, len(jobs), 2)]
 
 
 def test_a_study_of_ones_own_layer() -> None:

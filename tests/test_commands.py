@@ -172,7 +172,7 @@ def shortened(words: Sequence[str]) -> list[str]:
         name = asked.partition("=")[2]
         assert name in LAUNCHERS | CLUSTER, f"{asked}: say in shortened() how that is run here"
         if name in CLUSTER:  # tests/test_cluster.py runs the launchers themselves
-            planning.launcher_options(words)
+            launcher.launcher_options(words)
             chosen = {key: word for key, word in chosen.items() if not key.startswith("hydra.launcher.")}
             chosen["hydra/launcher"] = "hydra/launcher=joblib"
     if study or asked:

@@ -11,13 +11,52 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from normlab.errors import ConfigError
-from normlab.settings import Augment, Data, Norm, Penalty, Settings, choices, conf_dir, group_values
+from normlab.settings import (
+    GROUPS,
+    SGD,
+    AdamW,
+    Augment,
+    Data,
+    Net,
+    Norm,
+    Penalty,
+    Settings,
+    check_recorded,
+    checked,
+    choices,
+    conf_dir,
+    group_values,
+)  # fmt: skip
 from normlab.settings.plan import load, plan
 
 
-def test_the_types_hold_the_defaults_of_conf() -> None:
-    """Python code that builds Settings() and a command line without arguments ask for the same run."""
-    assert load() == Settings()
+def test_python_and_the_command_line_ask_for_the_same_run() -> None:
+    """What is left out is as in conf/, whichever way; a group may be given by its name."""
+    assert load() == Settings.model_validate({}) == Settings.model_validate({"norm": {"eps": 1e-5}})
+    assert load("norm=gn", "augment=false") == checked({"norm": "gn", "augment": False})
+    words = ["optimizer=adamw", "optimizer.eps=1e-6", "net=resnet10", "penalty.scope=conv", "l1=0.1"]
+    given = {"net": "resnet10", "penalty": {"scope": "conv"}, "l1": 0.1}
+    assert load(*words) == checked(given | {"optimizer": {"name": "adamw", "eps": 1e-6}})
+    assert checked({"optimizer": {"momentum": 0.5}}) == load("optimizer.momentum=0.5")
+
+
+def test_no_type_has_a_default_of_its_own() -> None:
+    for model in (Settings, Norm, Net, SGD, AdamW, Data, Penalty, Augment):
+        assert all(field.is_required() for field in model.model_fields.values()), model
+
+
+def test_an_optimizer_brings_its_usual_rate() -> None:
+    usual = group_rate("adamw")
+    assert load("optimizer=adamw").lr == checked({"optimizer": "adamw"}).lr == usual != load().lr
+    assert load("optimizer=adamw", "lr=0.02").lr == 0.02
+    jobs = plan(["optimizer=sgd,adamw", "data=digits"], multirun=True)
+    assert [(job.settings.lr, job.folder.name) for job in jobs] == [
+        (0.1, "bn-digits-seed_0"), (usual, "bn-digits-optimizer_adamw-seed_0")
+    ]  # fmt: skip
+
+
+def group_rate(name: str) -> float:
+    return float(OmegaConf.load(conf_dir() / "optimizer" / f"{name}.yaml").lr)
 
 
 @pytest.mark.parametrize("name", [name for name in choices("norm") if name != "custom"])
@@ -29,7 +68,7 @@ def test_a_norm_has_the_options_of_its_file(name: str) -> None:
 def test_every_setting_says_what_it_means() -> None:
     lines = (conf_dir() / "config.yaml").read_text(encoding="utf-8").partition("\nhydra:")[0].splitlines()
     told = {line.partition(":")[0].strip(): line.partition("# ")[2] for line in lines if ":" in line.partition("#")[0]}
-    names = {"scope", "method", "rotation", "shift", *Settings.model_fields} - {"norm", "data", "penalty", "augment"}
+    names = {"scope", "method", "rotation", "shift", *Settings.model_fields} - {*GROUPS, "penalty", "augment"}
     assert {name for name in names if not told.get(name)} == set()
 
 
@@ -51,7 +90,16 @@ def test_every_setting_says_what_it_means() -> None:
         ("seed=1.5", ["seed=1.5", "integer"]),
         ("seed=-1", ["seed=-1"]),
         ("dropout=1", ["dropout=1", "less than 1"]),
-        ("momentum=1", ["momentum=1"]),
+        ("momentum=1", ["did you mean norm.momentum or optimizer.momentum?"]),
+        ("optimizer.momentum=1", ["optimizer.momentum=1", "less than 1"]),
+        ("optimizer.betas=1", ["choose one of optimizer.name, optimizer.momentum"]),
+        ("optimizer=adam", ["adamw, sgd"]),
+        ("net=vgg", ["custom, resnet10, small"]),
+        ("net=custom", ["net.target=package.module:factory"]),
+        ("net.target=a:b", ["goes with net=custom"]),
+        ("net.channels=0", ["net.channels=0", "greater than or equal to 1"]),
+        ("precision=16-mixed", ["needs a GPU"]),
+        ("norm.eps=null", ["norm.eps=null", "number"]),
         ("placement=middle", ["'post' or 'pre'"]),
         ("penalty.scope=biases", ["'weights', 'conv', 'norm' or 'all'"]),
         ("penalty.method=l0", ["'subgradient' or 'proximal'"]),
@@ -79,7 +127,7 @@ def test_every_setting_says_what_it_means() -> None:
         ("train_size=0", ["train_size=0", "greater than or equal to 1"]),
         ("lr_per=0", ["lr_per=0", "greater than or equal to 1"]),
         ("weight_standardization=1", ["weight_standardization=1"]),
-        ("foo=1", ["foo", "choose one of norm, data, seed"]),
+        ("foo=1", ["foo", "choose one of seed, l1"]),
         ("epochs", ["name=value"]),
         ("norm=custom", ["norm.target=package.module:Class"]),
         ("seed=${nothing}", ["nothing"]),
@@ -113,7 +161,7 @@ def test_channels_per_group_takes_the_place_of_num_groups() -> None:
         ("gbn", "virtual_batch_size=2.5", "whole number"),
         ("brn", "r_max=0.9", "1 or more"),
         ("brn", "d_max=-1", "0 or more"),
-        ("brn", "begin=500", "begin must come before both ends"),
+        ("brn", "begin=500", "begin must come before r_end and d_end"),
         ("frn", "threshold=2", "true, false"),
         ("dyt", "alpha=fast", "number"),
         ("dyt", "alpha=inf", "finite"),
@@ -133,11 +181,10 @@ def test_a_rate_for_so_many_images_scales_with_the_batch() -> None:
     assert load("lr=0.1", "batch_size=512", "lr_per=256").peak_lr == 0.2
 
 
-def test_what_came_later_counts_only_where_it_is_used() -> None:
-    """An unused setting is no part of the identity, so that older runs keep their hash; a used one is named."""
+def test_what_departs_is_another_question_and_named() -> None:
+    """A setting that is used is part of the identity, and named."""
     usual = load("data=mnist")
     later = {"weight_standardization": True, "lr_per": 256, "train_size": 1000}
-    assert not set(later) & set(usual.identity())
     for key, value in later.items():
         other = load("data=mnist", as_override(key, value))
         assert other.identity() == usual.identity() | {key: value}
@@ -167,14 +214,22 @@ def test_the_hash_holds_all_that_changes_the_result_and_nothing_else() -> None:
         "data.download=false",
         "threads=3",
         "l1=-0.0",
+        "test_curve=true",
+        "probes=[layers]",
+        "accelerator=auto",
+        "accelerator=cpu",
+        "penalty.scope=conv",
+        "penalty.method=proximal",
     ]
-    other = ["seed=1", "norm.eps=1e-4", "norm=ln", "l1=1e-3", "penalty.scope=conv", "lr=0.2", "penalty.method=proximal",
-             "lr=0.10000001", "dropout=0.1", "placement=pre", "epochs=13", "batch_size=64", "schedule=constant",
-             "gradient_clip=null", "momentum=0.8", "weight_decay=1e-4", "augment.shift=1", "val_size=0",
-             "test_curve=true", "accelerator=cpu", "precision=64-true", "data.name=digits"]  # fmt: skip
+    other = ["seed=1", "norm.eps=1e-4", "norm=ln", "l1=1e-3", "lr=0.2", "norm.momentum=null", "lr=0.10000001",
+             "net.size=32", "optimizer=adamw", "dropout=0.1", "placement=pre", "epochs=13", "batch_size=64",
+             "schedule=constant",
+             "gradient_clip=null", "optimizer.momentum=0.8", "optimizer.weight_decay=1e-4", "augment.shift=1",
+             "val_size=0", "accelerator=gpu", "precision=64-true", "data.name=digits"]  # fmt: skip
     for override in same:
         assert load("data=mnist", override).config_hash() == usual, override
     hashes = [load("data=mnist", override).config_hash() for override in other]
+    assert load("data=mnist", "l1=1", "penalty.scope=conv").config_hash() != load("data=mnist", "l1=1").config_hash()
     assert len({usual, *hashes}) == len(other) + 1
     assert len(usual) == 12
     int(usual, 16)
@@ -191,6 +246,9 @@ def test_the_hash_holds_all_that_changes_the_result_and_nothing_else() -> None:
             "custom_a.b.Layer-eps_0.1-seed_0",
         ),
         (["data=mnist", "l1=1e-3", "penalty.method=proximal"], "bn-l1_0.001-method_proximal-seed_0"),
+        (["data=mnist", "penalty.method=proximal", "accelerator=auto"], "bn-seed_0"),
+        (["data=mnist", "accelerator=gpu"], "bn-accelerator_gpu-seed_0"),
+        (["data=mnist", "net=resnet10", "optimizer=adamw"], "bn-net_resnet10-optimizer_adamw-seed_0"),
     ],
 )
 def test_a_folder_is_named_by_what_departs_from_the_defaults(overrides: list[str], slug: str) -> None:
@@ -248,7 +306,7 @@ CUSTOM = ["norm=custom", "norm.target=mine:Layer"]
 @pytest.mark.parametrize(
     "pair",
     [
-        (["momentum=0.5"], ["norm.momentum=0.5"]),
+        (["optimizer.momentum=0.5"], ["norm.momentum=0.5"]),
         (["lr=0.1000001"], ["lr=0.1000002"]),
         (["norm=custom", "norm.target=mine:RMS"], ["norm=custom", "norm.target=yours:RMS"]),
         ([*CUSTOM, "norm.options={shift: 1}"], [*CUSTOM, "augment.shift=1"]),
@@ -316,8 +374,63 @@ def test_any_valid_setting_survives_the_command_line(values: dict[str, Any]) -> 
 
 def test_no_file_of_conf_is_forgotten_by_the_types() -> None:
     values = OmegaConf.load(conf_dir() / "config.yaml")
-    assert {str(key) for key in values} - {"defaults", "hydra"} == set(Settings.model_fields) - {"norm", "data"}
+    assert {str(key) for key in values} - {"defaults", "hydra"} == set(Settings.model_fields) - set(GROUPS)
     for model, group in ((Penalty, values.penalty), (Augment, values.augment)):
         assert set(group) == set(model.model_fields)
-    for name in choices("data"):
-        assert Data(**group_values("data", name)).name == name
+    for group in GROUPS:
+        for name in choices(group):
+            own = {"target": "a:b"} if name == "custom" else {}
+            assert getattr(checked({group: group_values(group, name) | own}), group).name == name
+
+
+def test_a_net_that_is_not_small_refuses_what_is_about_the_small_one() -> None:
+    assert load("net=resnet10", "norm.eps=1e-3", "dropout=0").net.channels == 3
+    for word in ("dropout=0.1", "placement=pre", "weight_standardization=true"):
+        with pytest.raises(ConfigError, match=rf"^{word} goes with net=small, not with net=resnet10$"):
+            load("net=resnet10", word)
+    assert load("net=resnet10", "norm=gn", "norm.num_groups=4").norm.options["num_groups"] == 4
+
+
+@pytest.mark.parametrize(
+    "options", [{"eps": float("inf")}, {"eps": [1.0, float("nan")]}, {"a": {"b": float("-inf")}}], ids=str
+)
+def test_numbers_that_json_cannot_hold_are_refused_before_training(options: dict[str, Any]) -> None:
+    for norm in ({"name": "custom", "target": "a:B", "options": options}, {"name": "bn", "options": options}):
+        with pytest.raises(ConfigError, match=r"norm\.\w+.*(finite|number|no option|above 0)") as caught:
+            checked({"norm": norm})
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="finite"):
+        load("norm=custom", "norm.target=a:B", "norm.options={eps: inf}")
+
+
+def test_options_of_a_layer_of_ones_own_keep_their_names() -> None:
+    options = {"size": 3, "name": "y", "target": "z", "num_channels": 4, "options": 1}
+    words = ["norm=custom", "norm.target=a:B", f"norm.options={json.dumps(options).replace(chr(34), '')}"]
+    settings = load(*words)
+    assert settings.norm.options == options
+    assert settings.norm.target == "a:B"
+    named = {f"norm.{key}" for key in ("size", "num_channels")} | {f"norm.options.{key}" for key in ("name", "target")}
+    assert named < set(settings.setting())
+    assert checked(settings.model_dump()) == settings
+
+
+def test_null_is_torchs_null_or_refused() -> None:
+    """momentum=null: the mean of all batches, as in torch; where conf/ has null, null is as if it were not there."""
+    assert load("norm=bn", "norm.momentum=null").norm.options["momentum"] is None
+    assert "channels_per_group" not in load("norm=gn", "norm.channels_per_group=null").norm.options
+
+
+def test_records_of_other_versions_are_read() -> None:
+    record = load("norm=gn", "data=mnist").model_dump()
+    check_recorded(record)
+    old = {key: value for key, value in record.items() if key not in ("net", "optimizer", "lr_per")}
+    check_recorded(old | {"momentum": 0.9, "a_new_one": {"x": 1}, "schedule": "cosine"})
+    for damage in ({"lr": "fast"}, {"epochs": 1.5}, {"lr": None}, {"probes": "layers"}, {"penalty": 1}, {"l1": [1]}):
+        with pytest.raises(ValueError, match=next(iter(damage))):
+            check_recorded(old | damage)
+
+
+def test_the_hash_of_a_changed_copy_is_its_own() -> None:
+    settings = load()
+    before = settings.config_hash()
+    assert settings.model_copy(update={"seed": 1}).config_hash() == load("seed=1").config_hash() != before

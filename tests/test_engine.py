@@ -91,7 +91,14 @@ def test_every_run_of_an_array_is_the_run_alone(norm: str) -> None:
         ["seed=0", "l1=1e-3"],
         ["seed=1", "l1=1e-3", "penalty.method=proximal", "lr_per=64"],
         ["seed=2", "l1=1e-3", "penalty.method=proximal", "penalty.scope=all", "dropout=0.3", "lr=0.02"],
-        ["seed=3", "momentum=0", "weight_decay=1e-2", "gradient_clip=null", "dropout=0.1", "schedule=constant"],
+        [
+            "seed=3",
+            "optimizer.momentum=0",
+            "optimizer.weight_decay=1e-2",
+            "gradient_clip=null",
+            "dropout=0.1",
+            "schedule=constant",
+        ],
         ["seed=0", "l1=1e-3", "penalty.scope=conv", "gradient_clip=0.1"],
     ]
     shared = [f"norm={norm}", *SHARED.get(norm, [])] if norm in NORMS else ["norm=gn", f"{norm}=true"]

@@ -9,8 +9,9 @@ from normlab.settings.plan import load
 
 @pytest.mark.parametrize(
     "word",
-    ["seed=9", "l1=1e-3", "penalty.scope=conv", "penalty.method=proximal", "dropout=0.1", "lr=0.3", "momentum=0",
-     "weight_decay=1e-4", "gradient_clip=null", "schedule=constant", "force=true", "name=x"],
+    ["seed=9", "l1=1e-3", "penalty.scope=conv", "penalty.method=proximal", "dropout=0.1", "lr=0.3",
+     "optimizer.momentum=0", "optimizer.weight_decay=1e-4", "gradient_clip=null", "schedule=constant",
+     "force=true", "name=x"],
 )  # fmt: skip
 def test_what_may_differ_inside_an_array(word: str) -> None:
     assert key(load()) == key(load(word))
@@ -19,7 +20,8 @@ def test_what_may_differ_inside_an_array(word: str) -> None:
 @pytest.mark.parametrize(
     "word",
     ["norm=gn", "norm.eps=1e-3", "placement=pre", "batch_size=64", "epochs=3", "data=digits", "val_size=100",
-     "test_curve=true", "augment=false", "augment.shift=1", "precision=64-true", "threads=1", "accelerator=cpu"],
+     "test_curve=true", "augment=false", "augment.shift=1", "precision=64-true", "threads=1", "accelerator=gpu",
+     "optimizer=adamw", "net=resnet10"],
 )  # fmt: skip
 def test_what_may_not(word: str) -> None:
     assert key(load()) != key(load(word))
@@ -71,9 +73,11 @@ def test_arrays_of_one_when_they_are_asked_for() -> None:
 
 
 def test_a_gradient_scaler_is_refused() -> None:
-    reason = refusal(load("precision=16-mixed"))
+    reason = refusal(load("precision=16-mixed", "accelerator=gpu"))
     assert reason is not None
     assert "16-mixed" in reason
-    found, single = arrays([load("precision=16-mixed", f"seed={seed}") for seed in (0, 1)], largest=9)
+    found, single = arrays(
+        [load("precision=16-mixed", "accelerator=gpu", f"seed={seed}") for seed in (0, 1)], largest=9
+    )
     assert found == []
     assert single == {0: reason, 1: reason}

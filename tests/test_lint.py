@@ -300,7 +300,7 @@ def test_a_learning_rate_of_each_norms_own_may_be_fair() -> None:
         "batch_size=64,128",
         "epochs=5,10",
         "l1=1e-4,1e-3",
-        "weight_decay=1e-4,1e-3",
+        "optimizer.weight_decay=1e-4,1e-3",
         "schedule=onecycle,constant",
     ],
 )

@@ -28,7 +28,7 @@ from normlab.training.foldable import unfoldable
 
 ALL = "probes=[layers,landscape,shift]"
 SHORT = ["data=digits", "train_size=120", "batch_size=30", "epochs=2", "threads=1", "dropout=0.2"]  # 8 steps
-PLAIN = ["schedule=constant", "momentum=0", "gradient_clip=null", "lr=0.05"]  # W(t+1) = W(t) - lr·g
+PLAIN = ["schedule=constant", "optimizer.momentum=0", "gradient_clip=null", "lr=0.05"]  # W(t+1) = W(t) - lr·g
 
 
 @pytest.fixture(scope="module")

@@ -80,10 +80,10 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path: Path, monkeypatch: pytes
     "words",
     [
         ["probes=[layers,landscape,shift,statistics]"],
-        ["test_curve=true", "val_size=0", "schedule=constant", "momentum=0"],
+        ["test_curve=true", "val_size=0", "schedule=constant", "optimizer.momentum=0"],
         ["refit_epochs=1", "l1=1e-2", "penalty.method=proximal"],
         ["precision=64-true"],
-        ["precision=bf16-mixed", "weight_decay=1e-3"],
+        ["precision=bf16-mixed", "optimizer.weight_decay=1e-3"],
         ["weight_standardization=true", "norm=gn"],
     ],
     ids=lambda words: words[0],

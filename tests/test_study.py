@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from normlab.errors import ConfigError, NormlabError
-from normlab.settings import STUDY_FILE, Claim, Study, choices, protocol, sweep_of
+from normlab.settings import STUDY_FILE, Claim, Study, choices, conf_dir, protocol, sweep_of
 from normlab.settings.plan import load, plan, study_of
 
 STUDIES = choices("study")
@@ -18,6 +18,18 @@ def words(name: str) -> list[str]:
 
 def folders(*overrides: str) -> list[str]:
     return [job.folder.name for job in plan(list(overrides), multirun=False)]
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if name.endswith("_quick")])
+def test_a_quick_form_starts_from_its_study(name: str) -> None:
+    """It says what differs, and no more: about ten lines."""
+    text = (conf_dir() / "study" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 20
+    whole = name.removesuffix("_quick")
+    assert Study.named(name).factors == Study.named(whole).factors
+    assert set(protocol(name)) >= set(protocol(whole)) - {"name"}
+    assert Study.named(name).claims in (Study.named(whole).claims, [])
+    assert {job.settings.data.name for job in plan(words(name), multirun=False)} == {"digits"}
 
 
 @pytest.mark.parametrize("name", STUDIES)

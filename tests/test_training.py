@@ -34,7 +34,7 @@ def weights(folder: Path, checkpoint: str = "last.ckpt") -> dict[str, torch.Tens
         ["norm=ln", "l1=1e-2", "penalty.method=proximal"],
         ["norm=in", "placement=pre", "dropout=0.2", "gradient_clip=null"],
         ["norm=bn", "l1=1e-2", "gradient_clip=0.1"],
-        ["norm=ln", "schedule=constant", "lr=0.01", "momentum=0", "weight_decay=1e-2"],
+        ["norm=ln", "schedule=constant", "lr=0.01", "optimizer.momentum=0", "optimizer.weight_decay=1e-2"],
         ["norm=gn", "augment=true", "seed=5"],
         ["norm=ln2d", "weight_standardization=true", "lr_per=100"],
         ["norm=brn", "norm.begin=1", "norm.r_end=3", "norm.d_end=4"],

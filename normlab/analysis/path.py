@@ -35,14 +35,15 @@ def path_table(found: Sorted) -> pd.DataFrame:
     if len({cell.levels.get("l1") for cell in found.cells}) < LEAST:
         return pd.DataFrame()
     rows = []
-    plain = {_rest(cell): cell.mean("weight_norm") for cell in found.cells if not cell.levels["l1"]}
+    plain = {_unpenalised(cell): cell.mean("weight_norm") for cell in found.cells if not cell.levels["l1"]}
     for cell in found.cells:
         if not cell.completed:
             continue
         row: dict[str, Any] = {"setting": cell.label, "l1": cell.levels["l1"], "n": len(cell.completed)}
         row |= _spread("test_acc", cell.values("test_acc"))
         row |= {name: cell.mean(name) for name in SHARES}
-        row["step_ratio"] = (plain.get(_rest(cell), np.nan) / row["weight_norm"]) ** 2 if row["weight_norm"] else np.nan
+        norm = row["weight_norm"]
+        row["step_ratio"] = (plain.get(_unpenalised(cell), np.nan) / norm) ** 2 if norm else np.nan
         after = cell.values("refit_test_acc")
         if after:
             row |= _spread("refit_test_acc", after)
@@ -81,12 +82,14 @@ def path_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]:
     ):
         lines: dict[str, list[tuple[float, ...]]] = {}
         norms: dict[str, str] = {}
-        for cell in found.cells:
-            values = cell.values(metric)
-            if values and any(other.values("zeros") and other.mean("zeros") > 0 for other in _path(cell, found)):
-                s = summarise([100 * value for value in values.values()])
-                lines.setdefault(_rest(cell), []).append((round(100 * cell.mean("zeros"), 1), s.mean, s.low, s.high))
-                norms[_rest(cell)] = cell.norm
+        for label, path in _paths(found).items():
+            if not any(cell.values("zeros") and cell.mean("zeros") > 0 for cell in path):
+                continue
+            for cell in path:
+                if values := cell.values(metric):
+                    s = summarise([100 * value for value in values.values()])
+                    lines.setdefault(label, []).append((round(100 * cell.mean("zeros"), 1), s.mean, s.low, s.high))
+                    norms[label] = cell.norm
         if lines:
             curves: Mapping[str, Any] = {label: tuple(np.array(points).T) for label, points in lines.items()}
             caption = (
@@ -105,13 +108,30 @@ def path_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]:
             yield name, caption, figure
 
 
-def _path(cell: Cell, found: Sorted) -> list[Cell]:
-    return [other for other in found.cells if _rest(other) == _rest(cell)]
+def _paths(found: Sorted) -> dict[str, list[Cell]]:
+    """The settings along each path, λ rising; the one without a penalty is the start of every path of its norm."""
+    starts = {_unpenalised(cell): cell for cell in found.cells if not cell.levels["l1"]}
+    paths: dict[str, list[Cell]] = {}
+    for cell in found.cells:
+        if cell.levels["l1"]:
+            start = starts.get(_unpenalised(cell))
+            paths.setdefault(_rest(cell), [start] if start else []).append(cell)
+    return paths
 
 
 def _rest(cell: Cell) -> str:
     """A setting without its λ."""
     rest = [f"{key}={level}" for key, level in cell.levels.items() if key not in ("norm", "l1")]
+    return " ".join([cell.norm, *rest])
+
+
+def _unpenalised(cell: Cell) -> str:
+    """A setting without its penalty."""
+    rest = [
+        f"{key}={level}"
+        for key, level in cell.levels.items()
+        if key not in ("norm", "l1") and not key.startswith("penalty.")
+    ]
     return " ".join([cell.norm, *rest])
 
 

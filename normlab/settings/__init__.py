@@ -1,58 +1,16 @@
 """What is asked for: settings with their types and ranges, from a command line to jobs, and studies. No torch here.
 
-`plan`, which composes with Hydra, and `custom`, which tries a layer, are imported from their own files.
+`plan`, which composes with Hydra, `custom`, which tries a layer, and `page` are imported from their own files.
 """
 
 from normlab.settings.conf import GROUPS, choices, conf_dir, defaults, dotted, group_values
-from normlab.settings.model import (
-    NORM_CHANNELS,
-    SGD,
-    AdamW,
-    Augment,
-    Data,
-    Net,
-    Norm,
-    Penalty,
-    Probe,
-    Settings,
-    check_recorded,
-    checked,
-    device_of,
-    flatten,
-    line,
-    needs_gpu,
-    source_digest,
-)
+from normlab.settings.messages import check_recorded, checked, line
+from normlab.settings.model import SGD, AdamW, Augment, Data, Net, Norm, Penalty, Probe, Settings, flatten, needs_gpu
+from normlab.settings.shape import NORM_CHANNELS, Stage, small_network
 from normlab.settings.study import STUDY_FILE, Claim, Published, Study, protocol, sweep_of
 
 __all__ = [
-    "GROUPS",
-    "NORM_CHANNELS",
-    "SGD",
-    "STUDY_FILE",
-    "AdamW",
-    "Augment",
-    "Claim",
-    "Data",
-    "Net",
-    "Norm",
-    "Penalty",
-    "Probe",
-    "Published",
-    "Settings",
-    "Study",
-    "check_recorded",
-    "checked",
-    "choices",
-    "conf_dir",
-    "defaults",
-    "device_of",
-    "dotted",
-    "flatten",
-    "group_values",
-    "line",
-    "needs_gpu",
-    "protocol",
-    "source_digest",
-    "sweep_of",
-]
+    "GROUPS", "NORM_CHANNELS", "SGD", "STUDY_FILE", "AdamW", "Augment", "Claim", "Data", "Net", "Norm", "Penalty",
+    "Probe", "Published", "Settings", "Stage", "Study", "check_recorded", "checked", "choices", "conf_dir", "defaults",
+    "dotted", "flatten", "group_values", "line", "needs_gpu", "protocol", "small_network", "sweep_of",
+]  # fmt: skip

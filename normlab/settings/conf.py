@@ -1,12 +1,14 @@
 """Where the configuration files are, in a clone as in an installed package, and what they offer."""
 
+import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-__all__ = ["GROUPS", "choices", "conf_dir", "contribution", "defaults", "dotted", "group_values"]
+__all__ = ["GROUPS", "choices", "conf_dir", "contribution", "defaults", "dotted", "group_values", "spell"]
 
 GROUPS = ("norm", "data", "net", "optimizer")  # each choice is a file that brings values, told by its `name`
 
@@ -64,20 +66,25 @@ def _plain(config: Any) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def dotted(values: Any, prefix: str = "") -> dict[str, Any]:
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested values by dotted name: {"norm": {"options": {"eps": 1}}} -> {"norm.eps": 1}.
 
     An option that is called like a setting beside `options` keeps the word: `norm.options.name`.
     """
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if not isinstance(value, dict):
+        if not isinstance(value, Mapping):
             flat[f"{prefix}{key}"] = value
         elif key == "options":
-            beside = {name: each for name, each in value.items() if name not in values}
-            flat |= dotted(beside, prefix) | dotted(
-                {name: each for name, each in value.items() if name in values}, f"{prefix}options."
-            )
+            for name, each in value.items():
+                flat |= dotted({name: each}, f"{prefix}options." if name in values else prefix)
         else:
             flat |= dotted(value, f"{prefix}{key}.")
     return flat
+
+
+def spell(value: Any) -> str:
+    """Return a value as it is written on a command line; of a group, its name."""
+    if isinstance(value, Mapping):
+        return str(value.get("name", dict(value)))
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)

@@ -1,69 +1,98 @@
-"""A first look at a user's own layer before training starts: is it there, can it be built, does it keep shapes?"""
+"""A layer of one's own: a first look before training starts, and the digest of its code."""
 
-import ast
+import hashlib
+import importlib
 import os
+import sys
 import traceback
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from normlab.errors import ConfigError
-from normlab.settings.model import NORM_CHANNELS, Norm
+from normlab.settings.shape import NORM_CHANNELS
 
-__all__ = ["check_custom"]
+if TYPE_CHECKING:
+    from normlab.settings.model import Norm, Settings
+
+__all__ = ["check_custom", "edited", "source_digest"]
+
+_seen: dict[str, tuple[ModuleSpec | None, str]] = {}  # module: how this process imported it, digest of its file then
 
 
-def check_custom(norm: Norm) -> None:
-    """Raises `ConfigError`, in one line, where `norm.target` cannot serve as a normalization layer of the network.
+def source_digest(target: str | None) -> str | None:
+    """Return sha256 over the file that defines a "package.module:Class"; None where there is no such file.
 
-    A name that is not there is seen without importing its module. Otherwise the layer's code runs: it is imported,
-    built for every width of the network, and given maps of shape (2, C, 6, 6) behind a ReLU, in train mode with the way
-    back, then in eval mode. It has to return them in their shape and type, and pass a gradient on.
+    Of a module that this process has imported, the file as it was then: what runs, whatever was edited since.
     """
-    assert norm.target is not None
-    module_name, _, attribute = norm.target.partition(":")
+    name = (target or "").partition(":")[0]
+    spec, module = _spec(name), sys.modules.get(name)
+    before, digest = _seen.get(name, (None, None))
+    if module is None or digest is None or (before is not None and before is not spec):
+        digest = _digest(spec)
+    if digest is not None:
+        _seen[name] = (spec if module else None), digest
+    return digest
+
+
+def edited(settings: "Settings") -> str | None:
+    """Return, in one line, that the code of the run's own layer or network has changed since it was imported; None
+    where it has not."""
+    for part, where in ((settings.norm, "norm.target"), (settings.net, "net.target")):
+        if part.source and part.source != _digest(_spec((part.target or "").partition(":")[0])):
+            return f"{where}={part.target} was edited since it was imported: these runs are of the code before that"
+    return None
+
+
+def _spec(module: str) -> ModuleSpec | None:
     try:
-        spec = find_spec(module_name)
-    except Exception as error:  # find_spec imports the parent packages, and those may raise anything
-        raise ConfigError(f"norm.target={norm.target}: importing {module_name} failed: {error}") from error
-    if spec is None:
-        raise ConfigError(
-            f"norm.target={norm.target}: there is no module {module_name} here; "
-            "write package.module:Class, as it would be imported from this folder"
-        )
-    if spec.origin and spec.origin.endswith(".py"):
-        names = _bound_names(Path(spec.origin), norm.target)
-        if names is not None and attribute not in names:
-            classes = ", ".join(sorted(name for name in names if name[:1].isupper())) or "none"
-            raise ConfigError(f"norm.target={norm.target}: {module_name} has no {attribute}; its classes: {classes}")
-    _try_it(norm)
+        return find_spec(module) if module else None
+    except Exception:  # it imports the parent packages, and those may raise anything
+        return None
 
 
-def _bound_names(file: Path, target: str) -> set[str] | None:
-    """The names that a module binds at its top level; None where only running it can tell."""
+def _digest(spec: ModuleSpec | None) -> str | None:
     try:
-        tree = ast.parse(file.read_bytes(), str(file))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ConfigError(f"norm.target={target}: {file.name} cannot be read as Python: {error}") from error
-    names: set[str] = set()
-    for node in ast.walk(tree):  # not only the top: a name bound under `if` or `try` counts too
-        match node:
-            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
-                names.add(name)
-            case ast.Name(id=name, ctx=ast.Store()):
-                names.add(name)
-            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                names |= {(alias.asname or alias.name).partition(".")[0] for alias in aliases}
-    return None if names & {"*", "__getattr__"} else names
+        return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest() if spec and spec.origin else None
+    except OSError:
+        return None
 
 
-def _try_it(norm: Norm) -> None:
+def check_custom(norm: "Norm") -> None:
+    """Raise `ConfigError`, in one line, where `norm.target` cannot serve as a normalization layer of the network.
+
+    The layer's code runs: it is imported, built for every width of the small network, and given maps of shape
+    (2, C, 6, 6) behind a ReLU, forward and backward in train mode, then in eval mode. It has to return them in their
+    shape and type, and pass a gradient on.
+    """
+
+    def refuse(reason: str) -> ConfigError:
+        return ConfigError(f"norm.target={norm.target}: {reason}")
+
+    module_name, _, attribute = (norm.target or "").partition(":")
+    try:
+        if find_spec(module_name) is None:
+            raise refuse(
+                f"there is no module {module_name} here; write package.module:Class, as it would be imported from "
+                "this folder"
+            )
+        source_digest(norm.target)  # of the file that is imported now
+        module = importlib.import_module(module_name)
+    except ConfigError:
+        raise
+    except SyntaxError as error:
+        raise refuse(f"{Path(error.filename or module_name).name} cannot be read as Python: {error}") from error
+    except Exception as error:  # a user's module, and the packages above it, may raise anything
+        raise refuse(f"importing {module_name} failed: {error}") from error
+    if not hasattr(module, attribute):
+        classes = [name for name, each in vars(module).items() if getattr(each, "__module__", "") == module_name]
+        raise refuse(f"{module_name} has no {attribute}; its classes: {', '.join(sorted(classes)) or 'none'}")
+
     import torch  # a second: only for a layer that is there
     from torch.nn.parameter import is_lazy
 
     from normlab.norms import make_norm
-
-    def refuse(reason: str) -> ConfigError:
-        return ConfigError(f"norm.target={norm.target}: {reason}")
 
     stream = torch.Generator().manual_seed(0)
     for channels in sorted(set(NORM_CHANNELS)):
@@ -74,16 +103,16 @@ def _try_it(norm: Norm) -> None:
         if any(is_lazy(values) for values in (*layer.parameters(), *layer.buffers())):
             raise refuse("its parameters have no shape before it is called: build them from the number of channels")
         maps = torch.randn(2, channels, 6, 6, generator=stream).requires_grad_()
-        asked = f"a batch of shape {tuple(maps.shape)}"
+        batch = f"a batch of shape {tuple(maps.shape)}"
         for training in (True, False):
             mode = "train" if training else "eval"
             try:
-                found = layer.train(training)(maps.relu())
-                shape, kind = tuple(found.shape), found.dtype
-                if training and found.requires_grad:
-                    found.sum().backward()
+                y = layer.train(training)(maps.relu())
+                shape, kind = tuple(y.shape), y.dtype
+                if training and y.requires_grad:
+                    y.sum().backward()
             except Exception as error:  # a user's layer may raise anything
-                raise refuse(f"{asked} raised {type(error).__name__} in {mode} mode{_told(error)}") from error
+                raise refuse(f"{batch} raised {type(error).__name__} in {mode} mode{_reason(error)}") from error
             if shape != tuple(maps.shape):
                 raise refuse(f"turns shape {tuple(maps.shape)} into {shape} in {mode} mode: keep the shape")
             if kind != maps.dtype:
@@ -92,8 +121,8 @@ def _try_it(norm: Norm) -> None:
             raise refuse("passes no gradient to the layers before it: is there a detach or no_grad in its forward?")
 
 
-def _told(error: Exception) -> str:
-    """The first line of what an exception says; the line of code that raised it where it says nothing."""
+def _reason(error: Exception) -> str:
+    """The first line of an exception's message; the line of code that raised it where there is none."""
     if line := next(iter(str(error).splitlines()), ""):
         return f": {line}"
     frames = traceback.extract_tb(error.__traceback__)

@@ -3,7 +3,6 @@
 No torch here: a wrong setting is answered at once.
 """
 
-import difflib
 import hashlib
 import json
 import math
@@ -11,48 +10,32 @@ import re
 import sys
 from collections.abc import Mapping
 from functools import cached_property
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from normlab.errors import ConfigError
 from normlab.norms import CATALOGUE
-from normlab.settings.conf import GROUPS, choices, defaults, dotted
+from normlab.settings.conf import GROUPS, choices, defaults, dotted, spell
+from normlab.settings.custom import source_digest
+from normlab.settings.shape import NORM_CHANNELS
 
 __all__ = [
-    "NORM_CHANNELS",
     "SGD",
     "AdamW",
     "Augment",
     "Data",
+    "Model",
     "Net",
     "Norm",
     "Penalty",
     "Probe",
     "Settings",
-    "check_recorded",
-    "checked",
     "device_of",
     "flatten",
-    "line",
     "needs_gpu",
-    "source_digest",
-]
-
-NORM_CHANNELS = (10, 20, 20, 12, 12)  # channels at the five norms of `normlab.nets.Net`; a test holds the two together
+]  # fmt: skip
 
 MOST, FLOAT32 = 1e30, 3e38  # of what multiplies a weight or a gradient; the largest float32
 SMALL_ONLY = ("dropout", "placement", "weight_standardization")  # of the small network
@@ -378,7 +361,7 @@ class Settings(Model):
                 CATALOGUE[self.norm.name].check(self.norm.options, NORM_CHANNELS)
         elif mine := [key for key in SMALL_ONLY if getattr(self, key) != defaults()[key]]:
             raise ValueError(
-                f"{mine[0]}={_spell(getattr(self, mine[0]))} goes with net=small, not with net={self.net.name}"
+                f"{mine[0]}={spell(getattr(self, mine[0]))} goes with net=small, not with net={self.net.name}"
             )
         return self
 
@@ -494,34 +477,6 @@ def needs_gpu(precision: str) -> str | None:
     return f"precision={precision} needs a GPU: use precision={instead} on CPU" if instead else None
 
 
-_read: dict[str, tuple[ModuleSpec | None, str]] = {}  # module: how this process imported it, digest of its file then
-
-
-def source_digest(target: str | None) -> str | None:
-    """Return sha256 over the file that defines a "package.module:Class"; None where there is no such file.
-
-    Of a module that this process has imported, the file as it was then: what runs, whatever was edited since.
-    """
-    name = (target or "").partition(":")[0]
-    try:
-        module = sys.modules.get(name)
-        spec = find_spec(name) if name else None
-        known = _read.get(name)
-        if module is None or known is None or (known[0] is not None and known[0] is not spec):
-            if not (spec and spec.origin):
-                return None
-            known = None, file_digest(spec.origin)
-        _read[name] = (spec if module else None), known[1]
-        return known[1]
-    except Exception:  # find_spec imports the parent packages, and those may raise anything
-        return None
-
-
-def file_digest(file: str | Path) -> str:
-    """Return sha256 over a file."""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-
-
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     values = dotted(config)
     for key in ("norm.source", "net.source", *PLACES):
@@ -537,88 +492,8 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     return usual | _flat(config)
 
 
-def check_recorded(config: Mapping[str, Any]) -> None:
-    """Raise `ValueError`, in one line, where a value in a result.json is not of the type of its setting. Settings that
-    this version does not know may stand in it, and those that it added may be missing."""
-    for group in ("norm", "data"):
-        if not isinstance(config[group]["name"], str):
-            raise ValueError(f"{group}.name is no word")
-    _check_types(Settings, config, "")
-
-
-def _check_types(model: type[Model], config: Mapping[str, Any], prefix: str) -> None:
-    for key, field in model.model_fields.items():
-        if key not in config:
-            continue
-        value, kinds = config[key], kinds_of(field.annotation)
-        parts = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Model)]
-        if parts and isinstance(value, Mapping):
-            _check_types(parts[0], value, f"{prefix}{key}.")
-        elif type(value) not in kinds and not (type(value) is int and float in kinds):
-            raise ValueError(f"{prefix}{key}={_spell(value)} is not of its type")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{prefix}{key}={value} is not finite")
-
-
-def kinds_of(annotation: Any) -> list[Any]:
-    """Return the types that an annotation stands for, without ranges: `Literal["a"] | None` -> [str, NoneType]."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return kinds_of(arguments[0])
-    if origin is Literal:
-        return list({type(each): None for each in arguments})
-    if origin in (Union, UnionType):
-        return [kind for each in arguments for kind in kinds_of(each)]
-    return [origin or annotation]
-
-
-def checked(values: Mapping[str, Any]) -> Settings:
-    """Return typed settings from nested values; what is left out is as in conf/. Raise `ConfigError`, in one line,
-    where a value does not fit."""
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(line(error)) from None
-
-
-def line(error: ValidationError) -> str:
-    """Return pydantic's errors in one line: `name=value: what to write instead`."""
-    return "; ".join(map(_line, error.errors()))
-
-
-def _line(error: Any) -> str:
-    message = error["msg"].removeprefix("Value error, ")
-    where = ".".join(str(part) for part in error["loc"] if part not in ("sgd", "adamw"))  # a union's choice is no name
-    if error["type"] == "value_error":
-        return message if "=" in message or not where else f"{where}={_spell(error['input'])}: {message}"
-    if error["type"] == "extra_forbidden":
-        return f"{where} is no setting; {near(where)}"
-    if error["type"] == "missing":
-        return f"{where} is missing"
-    message = message.replace("Input should", "must").replace("String should", "must")
-    return f"{where}={_spell(error['input'])}: {message}"
-
-
-def near(name: str, chosen: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Return the setting that was probably meant by a dotted name, or all that there are beside it."""
-    parent, _, leaf = name.rpartition(".")
-    known = defaults(**{group: each for group, each in chosen.items() if each in choices(group)})
-    beside = known.get(parent)
-    names = {key: f"{parent}.{key}" for key in beside} if isinstance(beside, dict) else {key: key for key in known}
-    close = [names[key] for key in difflib.get_close_matches(leaf, names, n=1)]
-    if not parent and not close:
-        close = [key for key in dotted(known) if key.rpartition(".")[2] == leaf]  # momentum: optimizer.momentum
-    return f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(names.values())}"
-
-
-def _spell(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return str(value.get("name", dict(value)))
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
-
-
 def _word(value: Any) -> str:
     """A value in a folder's name: 0.001, true, null; short where that says all of it."""
     if isinstance(value, float):
         return short if float(short := f"{value:g}") == value else repr(value)
-    return _spell(value)
+    return spell(value)

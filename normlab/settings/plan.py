@@ -1,7 +1,6 @@
 """From a command line to jobs, by Hydra: each run's typed settings and folder; what does not fit is one line that lists
 the choices."""
 
-import difflib
 import itertools
 import json
 import re
@@ -20,10 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from normlab.errors import ConfigError
 from normlab.settings.conf import GROUPS, choices, conf_dir, dotted
-from normlab.settings.model import Settings, checked, near, source_digest
+from normlab.settings.custom import source_digest
+from normlab.settings.messages import checked, near
+from normlab.settings.model import Settings
 from normlab.settings.study import protocol, sweep_of
 
-__all__ = ["Job", "arms", "composed", "launcher_of", "launcher_options", "load", "parse", "plan", "study_of", "to_run"]
+__all__ = ["Job", "arms", "compose_config", "composed", "launcher_of", "load", "parse", "plan", "study_of", "to_run"]
 
 OF_CUSTOM = ("norm.target", "norm.options")
 ALONE = (*OF_CUSTOM, "+norm.target")  # what no other norm takes
@@ -55,15 +56,16 @@ def load(*overrides: str) -> Settings:
 
     Raise `ConfigError` where an override is unknown or out of range.
     """
-    return parse(_compose(overrides))
+    return parse(compose_config(overrides))
 
 
-def _compose(overrides: Iterable[str], *, with_hydra: bool = False) -> DictConfig:
-    """Hydra's configuration; what Hydra cannot compose is a `ConfigError` in one line with the choices."""
+def compose_config(overrides: Iterable[str]) -> DictConfig:
+    """Return Hydra's configuration, its own part included. Raise `ConfigError`, in one line with the choices, where it
+    cannot be composed."""
     overrides = list(overrides)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
-            return compose("config", overrides, return_hydra_config=with_hydra)
+            return compose("config", overrides, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, AttributeError, ValueError, TypeError) as error:
             raise ConfigError(_explain(error, overrides)) from None
 
@@ -154,9 +156,9 @@ def composed(words: Sequence[str]) -> DictConfig:
     matches = [(word, PLAIN.fullmatch(word)) for word in words]
     alike = tuple(plain[1] if plain else word for word, plain in matches)
     if len(set(alike)) < len(words):  # a setting given twice
-        return _compose(words, with_hydra=True)
+        return compose_config(words)
     if alike not in _compositions:
-        _compositions[alike] = _compose(words, with_hydra=True)
+        _compositions[alike] = compose_config(words)
     for _, plain in matches:
         if plain:
             OmegaConf.update(_compositions[alike], plain[1], json.loads(plain[2]))
@@ -208,34 +210,6 @@ def launcher_of(overrides: Sequence[str]) -> str | None:
     """The launcher that a command line names."""
     named = [override.partition("=")[2] for override in overrides if override.startswith("hydra/launcher=")]
     return named[-1] if named else None
-
-
-def launcher_options(overrides: Sequence[str]) -> dict[str, Any]:
-    """The options of the launcher that a command line names, as Hydra has them. `ConfigError`, in one line, where one
-    does not fit."""
-    start = "hydra.launcher."
-    chosen = [override for override in overrides if override.startswith("hydra/launcher=")][-1]
-    given = [override for override in overrides if override.lstrip("+~").startswith(start)]
-    known = OmegaConf.to_container(_compose([chosen], with_hydra=True).hydra.launcher, resolve=False)
-    assert isinstance(known, dict)
-    for override in given:
-        name = override.lstrip("+~").removeprefix(start).partition("=")[0].partition(".")[0]
-        if name not in known or name == "_target_":
-            names = [str(option) for option in known if option != "_target_"]
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {start}{close[0]}?" if close else f"choose one of {', '.join(names)}"
-            raise ConfigError(f"{start}{name} is no option of {chosen}; {hint}")
-        try:
-            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-                compose("config", [chosen, override], return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            reason = _first_line(error.__cause__ or error)
-            name, _, value = override.partition("=")
-            quoted = f"; a value with commas is written in quotes, as in '{name}=\"{value}\"'"
-            raise ConfigError(f"{override}: {reason}{quoted if 'Ambiguous' in reason else ''}") from None
-    options = OmegaConf.to_container(_compose([chosen, *given], with_hydra=True).hydra.launcher, resolve=False)
-    assert isinstance(options, dict)
-    return {str(key): value for key, value in options.items()}
 
 
 def study_of(overrides: Sequence[str]) -> str | None:

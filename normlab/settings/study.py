@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from normlab.errors import ConfigError, NormlabError
 from normlab.files import write_atomically
 from normlab.settings.conf import group_values
-from normlab.settings.model import line
+from normlab.settings.messages import line
 
 __all__ = ["STUDY_FILE", "Claim", "Published", "Study", "protocol", "sweep_of"]
 

@@ -11,6 +11,7 @@ from normlab.data.sources import resolve
 from normlab.errors import BusyError, ConfigError, NormlabError
 from normlab.record import Record, read_probes
 from normlab.settings import Settings, needs_gpu
+from normlab.settings.custom import edited
 from normlab.training.array import load_array, train_array
 from normlab.training.device import choose_accelerator, missing_device, set_threads
 from normlab.training.epoch_line import EpochLine
@@ -126,6 +127,8 @@ def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
         except Exception as error:
             log.exception("the run failed")
             record = _failed(settings, error)
+        if change := edited(settings):
+            log.warning(change)
         record.save(folder)
     return record
 
@@ -157,6 +160,8 @@ def _train_together(
             ):
                 record.save(to_do[len(records)][1])
                 records.append(record)
+            if change := edited(settings[0]):
+                log.warning(change)
         except (KeyboardInterrupt, SystemExit):
             for each, folder in to_do[len(records) :]:
                 _interrupted(each).save(folder)

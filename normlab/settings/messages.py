@@ -1,0 +1,89 @@
+"""Values checked: typed settings, or one line that names the setting and what to write instead."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import ValidationError
+
+from normlab.errors import ConfigError
+from normlab.settings.conf import choices, defaults, dotted, spell
+from normlab.settings.model import Model, Settings
+
+__all__ = ["check_recorded", "checked", "line", "near"]
+
+
+def check_recorded(config: Mapping[str, Any]) -> None:
+    """Raise `ValueError`, in one line, where a value in a result.json is not of the type of its setting. Settings that
+    this version does not know may stand in it, and those that it added may be missing."""
+    for group in ("norm", "data"):
+        if not isinstance(config[group]["name"], str):
+            raise ValueError(f"{group}.name is no word")
+    _check_types(Settings, config, "")
+
+
+def _check_types(model: type[Model], config: Mapping[str, Any], prefix: str) -> None:
+    for key, field in model.model_fields.items():
+        if key not in config:
+            continue
+        value, kinds = config[key], kinds_of(field.annotation)
+        parts = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Model)]
+        if parts and isinstance(value, Mapping):
+            _check_types(parts[0], value, f"{prefix}{key}.")
+        elif type(value) not in kinds and not (type(value) is int and float in kinds):
+            raise ValueError(f"{prefix}{key}={spell(value)} is not of its type")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{prefix}{key}={value} is not finite")
+
+
+def kinds_of(annotation: Any) -> list[Any]:
+    """Return the types that an annotation stands for, without ranges: `Literal["a"] | None` -> [str, NoneType]."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return kinds_of(arguments[0])
+    if origin is Literal:
+        return list({type(each): None for each in arguments})
+    if origin in (Union, UnionType):
+        return [kind for each in arguments for kind in kinds_of(each)]
+    return [origin or annotation]
+
+
+def checked(values: Mapping[str, Any]) -> Settings:
+    """Return typed settings from nested values; what is left out is as in conf/. Raise `ConfigError`, in one line,
+    where a value does not fit."""
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(line(error)) from None
+
+
+def line(error: ValidationError) -> str:
+    """Return pydantic's errors in one line: `name=value: what to write instead`."""
+    return "; ".join(map(_line, error.errors()))
+
+
+def _line(error: Any) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    where = ".".join(str(part) for part in error["loc"] if part not in ("sgd", "adamw"))  # a union's choice is no name
+    if error["type"] == "value_error":
+        return message if "=" in message or not where else f"{where}={spell(error['input'])}: {message}"
+    if error["type"] == "extra_forbidden":
+        return f"{where} is no setting; {near(where)}"
+    if error["type"] == "missing":
+        return f"{where} is missing"
+    message = message.replace("Input should", "must").replace("String should", "must")
+    return f"{where}={spell(error['input'])}: {message}"
+
+
+def near(name: str, chosen: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return the setting that was probably meant by a dotted name, or all that there are beside it."""
+    parent, _, leaf = name.rpartition(".")
+    known = defaults(**{group: each for group, each in chosen.items() if each in choices(group)})
+    beside = known.get(parent)
+    names = {key: f"{parent}.{key}" for key in beside} if isinstance(beside, dict) else {key: key for key in known}
+    close = [names[key] for key in difflib.get_close_matches(leaf, names, n=1)]
+    if not parent and not close:
+        close = [key for key in dotted(known) if key.rpartition(".")[2] == leaf]  # momentum: optimizer.momentum
+    return f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(names.values())}"

@@ -1,0 +1,156 @@
+"""Runs are done as they were planned: what a command costs, what it leaves, and that launchers get the same jobs."""
+
+import os
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from warm import python_m
+
+from hydra_plugins.normlab_planned import PlannedSweeper
+from normlab import train
+from normlab.errors import ConfigError
+from normlab.record import Record
+from normlab.settings.plan import load, plan, to_run
+
+QUICK = ["data=digits", "epochs=1", "train_size=64", "batch_size=64", "threads=1"]
+
+# By file and function: what counts as one.
+COUNTED = {
+    ("hydra/_internal/config_loader_impl.py", "_load_configuration_impl"): "compositions",
+    ("normlab/settings/model.py", "_together"): "validations",
+    ("normlab/settings/model.py", "_hash"): "hashes",
+    ("normlab/record.py", "_load"): "loads of result.json",
+}
+
+
+def counted(command: Any) -> Counter[str]:
+    """How often each of `COUNTED` is entered while a command runs, in all its threads."""
+    count: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call":
+            file, name = frame.f_code.co_filename.replace(os.sep, "/"), frame.f_code.co_name
+            count.update(word for (end, each), word in COUNTED.items() if name == each and file.endswith(end))
+
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        assert command() == 0
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    return count
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_four_runs_cost_four_of_everything(tmp_path: Path) -> None:
+    words = ["-m", "norm=ln,gn", "seed=0,1", *QUICK, f"log_dir={tmp_path}"]
+    count = counted(lambda: train.main(words))
+    assert count["compositions"] == 2, "a norm each; the seeds share it"
+    assert count["validations"] == count["hashes"] == 4
+    assert count["loads of result.json"] == 4
+    for norm in ("ln", "gn"):
+        for seed in (0, 1):
+            (folder,) = tmp_path.glob(f"sweep/{norm}-*seed_{seed}")
+            record = Record.load(folder)
+            assert record.status == "completed"
+            asked = load(f"norm={norm}", f"seed={seed}", *QUICK)
+            assert record.config_hash == asked.config_hash()
+            config = OmegaConf.load(folder / ".hydra" / "config.yaml")
+            assert (config.norm.name, config.seed, config.epochs) == (norm, seed, 1)
+            assert f"norm={norm}" in (folder / ".hydra" / "overrides.yaml").read_text()
+            hydra = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra
+            assert Path(hydra.runtime.output_dir) == folder
+            assert hydra.mode == "MULTIRUN"
+            assert "INFO" in (folder / "train.log").read_text()
+
+
+def test_values_that_come_to_one_setting_are_one_run() -> None:
+    jobs = plan(["l1=0,1e-3", "penalty.method=subgradient,proximal", "data=digits"], multirun=True)
+    assert [job.folder.name for job in jobs] == [
+        "bn-digits-seed_0", "bn-digits-l1_0.001-seed_0", "bn-digits-l1_0.001-method_proximal-seed_0"
+    ]  # fmt: skip
+    assert len(plan(["accelerator=auto,cpu", "data=digits"], multirun=True)) == 1
+    with pytest.raises(ConfigError, match="would share"):
+        plan(["l1=0,0", "data=digits"], multirun=True)
+
+
+def test_auto_is_settled_once_for_all_runs() -> None:
+    asked: list[tuple[str | None, bool]] = []
+
+    def digits(root: str | None, download: bool) -> str:
+        asked.append((root, download))
+        return "digits"
+
+    jobs = plan(["norm=bn,ln", "data.download=false"], multirun=True, data=digits)
+    assert {job.settings.data.name for job in jobs} == {"digits"}
+    assert all("data.name=digits" in job.words for job in jobs)
+    assert set(asked) == {(None, False)}
+    assert [job.settings for job in plan(["norm=bn,ln", "data=digits", "data.download=false"], multirun=True)] == [
+        job.settings for job in jobs
+    ]
+    with pytest.raises(ConfigError, match="name the sets"):
+        plan(["data=auto,mnist"], multirun=True, data=digits)
+
+
+def test_a_launcher_gets_the_jobs_that_were_planned() -> None:
+    words = ["norm=bn,custom", "norm.target=a:A,a:B", "norm.options={start: 1.0},{start: 2.0}", "data=digits"]
+    jobs = plan(words, multirun=True)
+    PlannedSweeper.jobs = [list(job.words) for job in jobs]
+    overrides = OverridesParser.create().parse_overrides(["norm=bn,ln"])
+    (batch,) = PlannedSweeper.split_arguments(overrides, None)
+    assert [load(*each) for each in batch] == [job.settings for job in jobs]
+    assert PlannedSweeper.split_arguments(overrides, 2) == [batch[:2], batch[2:4], batch[4:]]
+
+
+def test_the_configuration_of_a_run_is_what_hydra_would_give() -> None:
+    jobs = plan(["norm=gn", "seed=3,4", "l1=0,0.1", "data=digits", "augment=true,false"], multirun=True)
+    for number, job in enumerate(jobs):
+        config = to_run(job, number, multirun=True)
+        alone = plan([word for word in job.words if not word.startswith("hydra")], multirun=True)[0]
+        assert job.settings == alone.settings
+        assert list(config.hydra.overrides.task) == list(job.words)
+        assert config.hydra.job.num == number
+
+
+LAYER = """
+import torch
+from torch import nn
+
+class Scale(nn.Module):
+    def __init__(self, num_channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((num_channels, 1, 1), 1.0))
+    def forward(self, x):
+        {edit}
+        return self.weight * x
+"""
+# Edits its own file while it trains, as a person would in an editor.
+EDIT = "if self.training and len(x) == 64: open(__file__, 'a').write('# edited')"
+
+
+@pytest.mark.slow
+def test_a_layer_that_is_edited_while_it_trains_is_recorded_as_what_trained(tmp_path: Path) -> None:
+    (tmp_path / "edited_layer.py").write_text(LAYER.format(edit=EDIT))
+    words = ["norm=custom", "norm.target=edited_layer:Scale", "log_dir=logs", *QUICK]
+    env = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{tmp_path}"}
+    done = python_m("normlab.train", *words, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    told = "norm.target=edited_layer:Scale was edited since it was imported"
+    assert told in done.stderr
+    (folder,) = (tmp_path / "logs" / "runs").iterdir()
+    assert told in (folder / "train.log").read_text()
+    before = Record.load(folder)
+    (tmp_path / "edited_layer.py").write_text(LAYER.format(edit=EDIT))
+    assert python_m("normlab.train", *words, cwd=tmp_path, env=env).returncode == 0, "as it was: skipped"
+    assert Record.load(folder) == before
+    (tmp_path / "edited_layer.py").write_text(LAYER.format(edit="pass"))
+    assert python_m("normlab.train", *words, cwd=tmp_path, env=env).returncode == 2, "another question"
