@@ -1,31 +1,36 @@
-"""The README says what is true: its settings are those of conf/, its links lead somewhere."""
+"""The README's links lead somewhere; docs/settings.md is what the settings are."""
 
 import re
 
 import pytest
-import yaml
 from conftest import REPOSITORY
 
-from normlab.settings import conf_dir
+from normlab.norms import CATALOGUE
+from normlab.settings import GROUPS, Settings, choices
+from normlab.settings.page import as_markdown, as_text
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
-def defaults() -> dict[str, object]:
-    values = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))
-    flat = {}
-    for name, value in values.items():
-        if name in ("defaults", "hydra"):
-            continue
-        flat |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
-    return flat
+def test_the_page_of_settings_is_made_from_them() -> None:
+    page = (REPOSITORY / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page == as_markdown(), "python -m normlab.settings.page > docs/settings.md"
 
 
-@pytest.mark.parametrize(("name", "value"), defaults().items(), ids=lambda value: str(value))
-def test_the_table_of_settings_has_this_default(name: str, value: object) -> None:
-    row = re.search(rf"^\| `{re.escape(name)}` \| `([^`]*)` \|", README, re.MULTILINE)
-    assert row, f"{name} is not in the README's table of settings"
-    assert yaml.safe_load(row[1]) == value
+@pytest.mark.parametrize("page", [as_markdown(), as_text()], ids=["markdown", "text"])
+def test_every_setting_and_option_is_on_it(page: str) -> None:
+    """With its values and meaning: a setting without either would be an empty cell."""
+    names = {*Settings.model_fields} - {"penalty", "augment"} | {"penalty.scope", "augment.shift", "optimizer.betas"}
+    names |= {f"norm.{option}" for about in CATALOGUE.values() for option in about.options} | {"net.channels"}
+    for name in names:
+        assert re.search(rf"(?m)^(\| `|  ){re.escape(name)}(` \||:) ", page), name
+    for group in GROUPS:
+        for name in choices(group):
+            assert f"{group}={name}" in page
+    settings = page.partition("study=")[0]
+    assert not re.search(r"\|  \|", settings), "a cell is empty"
+    assert "number, ≥ 0, < 1" in page
+    assert "subgradient, proximal" in page
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!https?://|#)([^)#]+)\)", README))

@@ -127,12 +127,8 @@ def _rest(cell: Cell) -> str:
 
 def _unpenalised(cell: Cell) -> str:
     """A setting without its penalty."""
-    rest = [
-        f"{key}={level}"
-        for key, level in cell.levels.items()
-        if key not in ("norm", "l1") and not key.startswith("penalty.")
-    ]
-    return " ".join([cell.norm, *rest])
+    keys = [key for key in cell.levels if key not in ("norm", "l1") and not key.startswith("penalty.")]
+    return " ".join([cell.norm, *[f"{key}={cell.levels[key]}" for key in keys]])
 
 
 def _spread(name: str, values: Mapping[int, float]) -> dict[str, float]:

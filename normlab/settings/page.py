@@ -41,7 +41,8 @@ def entries() -> Iterator[Entry]:
     for group in GROUPS:
         for name in choices(group):
             lines = (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-            inside = [line.removeprefix("  ") for line in lines if not line.startswith(("#", "optimizer:"))]
+            above = "  " if "@package _global_" in lines[0] else ""  # it names its group itself
+            inside = [line.removeprefix(above) for line in lines if not line.startswith(("#", f"{group}:"))]
             title = next(line for line in inside if line.startswith("name:"))
             yield Entry(f"{group}={name}: {title.partition('# ')[2]}")
             inside.remove(title)
@@ -68,7 +69,8 @@ def _read(lines: list[str], schema: Mapping[str, Any], group: str = "", name: st
             parent = found["key"]
             continue
         option = CATALOGUE[name].options.get(found["key"]) if group == "norm" and name in CATALOGUE else None
-        values = (option.words if option else "") or _values(schema, path, name)
+        values = option.words if option else _values(schema, path, name)
+        values = values or "as the factory takes it" * ("options" in path)
         yield Entry(".".join(path), found["value"], values, found["meaning"] or "")
 
 
