@@ -1,8 +1,14 @@
-"""Normalization layers against their formulas, worked out in float64 over explicit sets of numbers."""
+"""Every norm of the catalogue, against a formula of its own in numpy and against what its file says of it."""
 
+import copy
+import math
+import re
 import sys
-from functools import partial
-from types import ModuleType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial, reduce
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,311 +16,710 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
+from torch.nn import functional as F
 
-from normlab.nets import NORMS, load_class, make_norm
+from normlab.norms import CATALOGUE, load_class, make_norm
+from normlab.norms.about import Divisor, Number, Switch
+from normlab.settings.conf import choices, group_values
 
-NORMALISING = ["bn", "ln", "gn", "in"]
-PER_IMAGE = ["ln", "gn", "in"]
-
-seeds = st.integers(0, 2**32 - 1)
-sizes = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.integers(2, 5))  # N, C / G, H, W
-epsilons = st.floats(1e-6, 1.0)
-
-
-def cells(name: str, shape: tuple[int, ...], groups: int = 2) -> list[tuple[slice | int, ...]]:
-    """Where the numbers stand that share one μ and one σ²: an index into (N, C, H, W) for every set."""
-    n, c = shape[:2]
-    width = c // groups
-    return {
-        "none": [],
-        "bn": [np.s_[:, j] for j in range(c)],
-        "ln": [np.s_[i, :] for i in range(n)],
-        "gn": [np.s_[i, g * width : (g + 1) * width] for i in range(n) for g in range(groups)],
-        "in": [np.s_[i, j] for i in range(n) for j in range(c)],
-    }[name]
+SHAPE = (4, 6, 2, 3)
+STATE = {"running_mean": "running mean", "running_var": "variance", "num_batches_tracked": "running"}
+BATCH = [name for name, about in CATALOGUE.items() if about.of_batch]
+OPEN = {"r_max": 1.5, "d_max": 0.7, "begin": 1, "r_end": 3, "d_end": 4}  # brn: limits that a few steps reach
+Array = np.ndarray
 
 
-def by_hand(x: np.ndarray, sets: list[tuple[slice | int, ...]], eps: float) -> np.ndarray:
-    """(x - μ) / sqrt(σ² + ε) with μ = Σx / m and the biased σ² = Σ(x - μ)² / m, over every set of m numbers."""
-    y = x.copy()
-    for index in sets:
-        numbers = x[index].ravel()
-        mean = numbers.sum() / numbers.size
-        variance = ((numbers - mean) ** 2).sum() / numbers.size
-        y[index] = (x[index] - mean) / np.sqrt(variance + eps)
-    return y
-
-
-def maps(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+def maps(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Array:
     """Maps whose mean and spread differ from image to image and from channel to channel."""
     rng = np.random.default_rng(seed)
     n, c = shape[:2]
     return rng.uniform(0.02, 3, (n, c, 1, 1)) * rng.normal(size=shape) + rng.uniform(-2, 2, (n, c, 1, 1))
 
 
-def layer_of(name: str, channels: int, seed: int | None = None, **options: Any) -> nn.Module:
-    """The package's layer in float64, with random γ and β where a seed is given."""
-    layer = make_norm(name, channels, **options).double()
-    if seed is not None and name != "none":
-        rng = np.random.default_rng(seed + 1)
-        layer.weight.data = torch.from_numpy(rng.uniform(-2, 2, channels))
-        layer.bias.data = torch.from_numpy(rng.uniform(-2, 2, channels))
+def layer_of(name: str, shape: tuple[int, ...] = SHAPE, seed: int | None = None, **options: Any) -> nn.Module:
+    """A layer in float64; its parameters are random, from 0.1 to 0.9, where a seed is given."""
+    layer = make_norm(name, shape[1], options, size=(shape[2], shape[3])).double()
+    rng = np.random.default_rng(seed)
+    for parameter in layer.parameters() if seed is not None else ():
+        parameter.data = torch.from_numpy(rng.uniform(0.1, 0.9, parameter.shape))
     return layer
 
 
-def apply(layer: nn.Module, x: np.ndarray) -> np.ndarray:
+def apply(layer: nn.Module, x: Array) -> Array:
     with torch.no_grad():
-        return layer(torch.from_numpy(x)).numpy()
+        return layer(torch.from_numpy(x)).numpy()  # type: ignore[no-any-return]
 
 
-def scaled_and_shifted(y: np.ndarray, layer: nn.Module) -> np.ndarray:
-    """γ · y + β, one γ and one β a channel."""
-    gamma, beta = (p.detach().numpy() for p in (layer.weight, layer.bias))
-    return np.stack([gamma[j] * y[:, j] + beta[j] for j in range(y.shape[1])], axis=1)
+def buffers(layer: nn.Module) -> dict[str, Tensor]:
+    """Running statistics by their own names, wherever the layer keeps them."""
+    return {name.rpartition(".")[2]: value for name, value in layer.named_buffers()}
 
 
-# The formula
+# Formulas ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "groups"), [("bn", 1), ("ln", 1), ("gn", 1), ("gn", 2), ("gn", 3), ("in", 1)])
-@given(sizes=sizes, eps=epsilons, seed=seeds)
-@settings(deadline=None, max_examples=30)
-def test_output_is_the_formula(name: str, groups: int, sizes: tuple[int, ...], eps: float, seed: int) -> None:
-    """y = γ · (x - μ) / sqrt(σ² + ε) + β in training mode, whatever the shape, ε, γ and β."""
-    n, width, h, w = sizes
-    x = maps((n, width * groups, h, w), seed)
-    options = {"num_groups": groups} if name == "gn" else {}
-    layer = layer_of(name, width * groups, seed, eps=eps, **options)
+@dataclass
+class Running:
+    """Running statistics per channel, (C, 1, 1), as the papers describe them."""
 
-    expected = scaled_and_shifted(by_hand(x, cells(name, x.shape, groups), eps), layer)
+    running_mean: Array
+    running_var: Array
+    momentum: float | None
+    training: bool = True
+    num_batches_tracked: int = 0
 
-    np.testing.assert_allclose(apply(layer, x), expected, rtol=1e-8, atol=1e-8)
+    def move(self, mean: Array, var: Array, count: int) -> None:
+        """One batch, with the biased variance of `count` numbers per channel."""
+        self.num_batches_tracked += 1
+        m = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        self.running_mean = (1 - m) * self.running_mean + m * mean
+        self.running_var = (1 - m) * self.running_var + m * var * count / (count - 1)
 
-
-@pytest.mark.parametrize("name", ["none", *NORMALISING])
-def test_layers_start_as_the_plain_formula_in_single_precision(name: str) -> None:
-    """γ = 1, β = 0 and ε = 1e-5 unless said otherwise; gn has two groups."""
-    x = maps((3, 6, 4, 5))
-    x[0, 0] *= 1e-3  # σ² far below ε
-    layer = make_norm(name, 6)
-    y = layer(torch.from_numpy(x).float())
-
-    assert y.dtype == torch.float32
-    np.testing.assert_allclose(y.detach().numpy(), by_hand(x, cells(name, x.shape), 1e-5), rtol=1e-4, atol=1e-5)
-
-
-def test_none_gives_back_what_it_gets() -> None:
-    """y = x: no numbers change and there is nothing to learn."""
-    x = torch.randn(2, 5, 3, 3)
-    layer = make_norm("none", 5)
-    assert torch.equal(layer(x), x)
-    assert not list(layer.parameters())
-    assert not list(layer.buffers())
+    def __call__(self, x: Array, var: Callable[[Array], Array] | None = None) -> tuple[Array, Array]:
+        """Mean and variance of a channel: those of the batch, which is taken in, or the running ones."""
+        if self.training:
+            mean = x.mean((0, 2, 3), keepdims=True)
+            biased = ((x - mean) ** 2).mean((0, 2, 3), keepdims=True) if var is None else var(x - mean)
+            self.move(mean[0], np.broadcast_to(biased[0], mean[0].shape), x[:, 0].size)
+            return mean[0], biased[0]
+        return self.running_mean, self.running_var
 
 
-def test_constant_maps_become_the_shift() -> None:
-    """Where x = μ everywhere, σ² = 0 and ε keeps the quotient finite: y = β."""
-    x = np.full((2, 4, 3, 3), 7.0)
-    for name in NORMALISING:
-        layer = layer_of(name, 4, seed=3)
-        beta = layer.bias.detach().numpy()[None, :, None, None]
-        np.testing.assert_allclose(apply(layer, x), np.broadcast_to(beta, x.shape), atol=1e-6)
+def standard(x: Array, axes: tuple[int, ...], eps: float) -> Array:
+    """(x − μ) / sqrt(σ² + ε) with μ = Σx / m and σ² = Σ(x − μ)² / m over the m numbers along `axes`."""
+    m = math.prod(x.shape[axis] for axis in axes)
+    d = x - x.sum(axes, keepdims=True) / m
+    return d / np.sqrt((d * d).sum(axes, keepdims=True) / m + eps)
 
 
-def test_group_norm_with_one_group_is_layer_norm() -> None:
-    x = maps((3, 6, 4, 4))
-    one_group, layer_norm = layer_of("gn", 6, seed=1, num_groups=1), layer_of("ln", 6, seed=1)
-    np.testing.assert_allclose(apply(one_group, x), apply(layer_norm, x), rtol=1e-12, atol=1e-12)
+def in_groups(x: Array, groups: int, function: Callable[..., Array], *args: Any) -> Array:
+    """A function over (C / groups, H, W) of each image."""
+    n, c, h, w = x.shape
+    return function(x.reshape(n, groups, c // groups, h, w), (2, 3, 4), *args).reshape(x.shape)
 
 
-def test_group_norm_with_a_group_a_channel_is_instance_norm() -> None:
-    x = maps((3, 6, 4, 4))
-    by_group, by_channel = layer_of("gn", 6, seed=1, num_groups=6), layer_of("in", 6, seed=1)
-    np.testing.assert_allclose(apply(by_group, x), apply(by_channel, x), rtol=1e-10, atol=1e-10)
+def rms(x: Array, axes: tuple[int, ...], eps: float) -> Array:
+    return x / np.sqrt((x * x).mean(axes, keepdims=True) + eps)
 
 
-# Which numbers share a statistic
+def batch_norm(x: Array, p: Any, o: Any, running: Running) -> Array:
+    mean, var = running(x)
+    return (x - mean) / np.sqrt(var + o.eps)
 
 
-@pytest.mark.parametrize(("name", "many"), [("bn", 4), ("ln", 3), ("gn", 6), ("in", 12)])
-def test_number_of_statistics(name: str, many: int) -> None:
-    """∂y/∂x is zero between two numbers exactly where they share no statistic: with N = 3, C = 4, G = 2 there are
-    C sets for bn, N for ln, N·G for gn, N·C for in, and each holds what the table of the module says."""
-    shape = (3, 4, 2, 3)
-    layer = layer_of(name, 4)
-    jacobian = torch.autograd.functional.jacobian(layer, torch.from_numpy(maps(shape)))
-    shared = jacobian.reshape(72, 72).abs().numpy() > 1e-12
-
-    found = {tuple(np.flatnonzero(row)) for row in shared}
-
-    numbers = np.arange(72).reshape(shape)
-    assert found == {tuple(numbers[index].ravel()) for index in cells(name, shape)}
-    assert len(found) == many
-
-
-@pytest.mark.parametrize("name", PER_IMAGE)
-def test_images_do_not_touch_each_other(name: str) -> None:
-    """Statistics per image: another second image leaves the first one's output as it was, in every bit."""
-    x = maps((2, 4, 5, 5))
-    other = x.copy()
-    other[1] = 10 * other[1] + 3
-    layer = layer_of(name, 4, seed=2)
-    assert np.array_equal(apply(layer, x)[0], apply(layer, other)[0])
-    np.testing.assert_allclose(apply(layer, x[:1])[0], apply(layer, x)[0], rtol=1e-12, atol=1e-12)
+def ghost(x: Array, p: Any, o: Any, running: Running) -> Array:
+    if not running.training:
+        return batch_norm(x, p, o, running)
+    parts = [x[start : start + o.virtual_batch_size] for start in range(0, len(x), o.virtual_batch_size)]
+    if running.momentum is not None:
+        steps = running.num_batches_tracked
+        y = np.concatenate([batch_norm(part, p, o, running) for part in parts])
+        running.num_batches_tracked = steps + 1
+        return y
+    own = [
+        Running(running.running_mean, running.running_var, 1.0) for _ in parts
+    ]  # all ghosts of a batch count the same
+    y = np.concatenate([batch_norm(part, p, o, each) for part, each in zip(parts, own, strict=True)])
+    mean, var = (
+        sum(values) / len(own) for values in ([each.running_mean for each in own], [each.running_var for each in own])
+    )
+    running.move(mean, var, 2**53)
+    return y
 
 
-def test_batch_norm_ties_the_images_of_a_batch_together_in_training_only() -> None:
-    x = maps((2, 4, 5, 5))
-    other = x.copy()
-    other[1] = 10 * other[1] + 3
-    layer = layer_of("bn", 4)
-    assert np.abs(apply(layer, x)[0] - apply(layer, other)[0]).max() > 0.1
-    layer.eval()
-    assert np.array_equal(apply(layer, x)[0], apply(layer, other)[0])
+def renorm(x: Array, p: Any, o: Any, running: Running) -> Array:
+    if not running.training:
+        return batch_norm(x, p, o, running)
+    r_max = np.interp(running.num_batches_tracked, [o.begin, o.r_end], [1, o.r_max])
+    d_max = np.interp(running.num_batches_tracked, [o.begin, o.d_end], [0, o.d_max])
+    before, sigma = running.running_mean, np.sqrt(running.running_var + o.eps)
+    mean, var = running(x)
+    r = np.clip(np.sqrt(var + o.eps) / sigma, 1 / r_max, r_max)
+    return (x - mean) / np.sqrt(var + o.eps) * r + np.clip((mean - before) / sigma, -d_max, d_max)
 
 
-INVARIANT = {
-    "bn": {"channel"},
-    "ln": {"image"},
-    "gn": {"image", "image and group"},
-    "in": {"image", "channel", "image and group", "image and channel"},
+def evonorm_b0(x: Array, p: Any, o: Any, running: Running) -> Array:
+    own = np.sqrt(x.var((2, 3), keepdims=True) + o.eps)
+    return x / np.maximum(np.sqrt(running(x)[1] + o.eps), p.v * x + own)
+
+
+def evonorm_s0(x: Array, p: Any, o: Any, running: Running) -> Array:
+    sigma = in_groups(x, o.num_groups, lambda x, axes: x * 0 + np.sqrt(x.var(axes, keepdims=True) + o.eps))
+    return x / (1 + np.exp(-p.v * x)) / sigma
+
+
+def batch_channel(x: Array, p: Any, o: Any, running: Running) -> Array:
+    z = batch_norm(x, p, o, running) * p.batch_weight + p.batch_bias
+    return in_groups(z, o.num_groups, standard, o.eps)
+
+
+def switch(x: Array, p: Any, o: Any, running: Running) -> Array:
+    axes = (2, 3), (1, 2, 3)
+    batch_mean, batch_var = running(x)
+    shares = [np.exp(w) / np.exp(w).sum() for w in (p.mean_weight, p.var_weight)]
+    means = [*(x.mean(over, keepdims=True) for over in axes), batch_mean]
+    variances = [*(x.var(over, keepdims=True) for over in axes), batch_var]
+    mean, var = (sum(w * value for w, value in zip(*pair, strict=True)) for pair in zip(shares, (means, variances), strict=True))
+    return (x - mean) / np.sqrt(var + o.eps)
+
+
+def batch_instance(x: Array, p: Any, o: Any, running: Running) -> Array:
+    rho = np.clip(p.rho, 0, 1)
+    return rho * batch_norm(x, p, o, running) + (1 - rho) * standard(x, (2, 3), o.eps)
+
+
+def extended(x: Array, p: Any, o: Any, running: Running) -> Array:
+    mean, var = running(x, lambda d: (d * d).mean(keepdims=True))
+    return (x - mean) / np.sqrt(var + o.eps)
+
+
+def l1(x: Array, p: Any, o: Any, running: Running) -> Array:
+    mean, square = running(x, lambda d: np.pi / 2 * np.abs(d).mean((0, 2, 3), keepdims=True) ** 2)
+    return (x - mean) / np.sqrt(square + o.eps)
+
+
+def response(x: Array, p: Any, o: Any, running: Running) -> Array:
+    length = np.sqrt((x * x).sum((2, 3), keepdims=True))
+    return x * length / (length.mean(1, keepdims=True) + o.eps)
+
+
+def seednorm(x: Array, p: Any, o: Any, running: Running) -> Array:
+    gate = np.tanh(np.einsum("nchw,c->nhw", x, p.beta[:, 0, 0]))[:, None]
+    return (p.weight + p.alpha * gate) * rms(x, (1,), o.eps)
+
+
+CASES: dict[str, Callable[[Array, Any, Any, Running], Array]] = {  # before γ and β
+    **dict.fromkeys(("none", "wn", "nf"), lambda x, p, o, running: x),
+    "bn": batch_norm,
+    "gbn": ghost,
+    "brn": renorm,
+    "ebn": extended,
+    "l1bn": l1,
+    "center": lambda x, p, o, running: x - running(x)[0],
+    "scale": lambda x, p, o, running: x / np.sqrt(running(x)[1] + o.eps),
+    **dict.fromkeys(("ln", "ln_elem"), lambda x, p, o, running: standard(x, (1, 2, 3), o.eps)),
+    "ln2d": lambda x, p, o, running: standard(x, (1,), o.eps),
+    "rms": lambda x, p, o, running: rms(x, (1, 2, 3), o.eps),
+    "grn": response,
+    "seednorm": seednorm,
+    "gn": lambda x, p, o, running: in_groups(
+        x, x.shape[1] // o.channels_per_group if o.channels_per_group else o.num_groups, standard, o.eps
+    ),
+    "in": lambda x, p, o, running: standard(x, (2, 3), o.eps),
+    "frn": lambda x, p, o, running: rms(x, (2, 3), o.eps),
+    "evonorm_s0": evonorm_s0,
+    "evonorm_b0": evonorm_b0,
+    "bcn": batch_channel,
+    "sn": switch,
+    "bin": batch_instance,
+    "dyt": lambda x, p, o, running: np.tanh(p.alpha * x),
+    "derf": lambda x, p, o, running: np.vectorize(math.erf)(p.alpha * x + p.shift),
 }
-FREEDOM = {"image": (3, 1, 1), "channel": (1, 2, 3), "image and group": (3, 2, 1), "image and channel": (3, 2, 3)}
 
 
-@pytest.mark.parametrize("freedom", FREEDOM)
-@pytest.mark.parametrize("name", NORMALISING)
-def test_input_scale_and_shift_that_are_forgotten(name: str, freedom: str) -> None:
-    """norm(a·x + b) = norm(x), a > 0, exactly where a and b are constant on every set that shares statistics."""
-    rng = np.random.default_rng(5)
-    x = maps((3, 6, 4, 4))
-    layer = layer_of(name, 6, seed=4, eps=1e-14)
-    for _ in range(5):
-        a, b = rng.uniform(0.2, 5, FREEDOM[freedom]), rng.uniform(-5, 5, FREEDOM[freedom])
-        a, b = (np.broadcast_to(v, (3, 2, 3)).reshape(3, 6, 1, 1) for v in (a, b))
-        change = np.abs(apply(layer, a * x + b) - apply(layer, x)).max()
-        assert change < 1e-8 if freedom in INVARIANT[name] else change > 0.1
+def by_hand(name: str, layer: nn.Module, x: Array, options: dict[str, Any], running: Running) -> Array:
+    """y of a layer with these parameters and options."""
+    numbers = {"weight": np.ones(1), "bias": np.zeros(1), "batch_weight": np.ones(1), "batch_bias": np.zeros(1)}
+    numbers |= {key: value.detach().numpy() for key, value in layer.named_parameters()}
+    numbers = {key: value[:, None, None] if value.ndim == 1 else value for key, value in numbers.items()}
+    p, o = SimpleNamespace(**numbers), SimpleNamespace(**options)
+    y = CASES[name](x, p, o, running)
+    if name == "seednorm":
+        return y
+    y = y * p.weight + p.bias + (x if name == "grn" else 0)
+    return np.maximum(y, p.tau) if "tau" in numbers else y
 
 
-# Running averages
+def drawn(draw: st.DataObject, name: str, width: int) -> dict[str, Any]:
+    """A value for each option of a norm with 2 · width channels."""
+    ranges: dict[str, st.SearchStrategy[Any]] = {
+        "eps": st.floats(1e-6, 1),
+        "momentum": st.none() | st.floats(0, 1),
+        "num_groups": st.sampled_from([1, 2, width]),
+        "channels_per_group": st.sampled_from([None, 1, 2, width]),
+        "virtual_batch_size": st.integers(1, 4),
+        "r_max": st.floats(1, 2),
+        "d_max": st.floats(0, 1),
+        "begin": st.integers(0, 1),
+        "r_end": st.integers(2, 4),
+        "d_end": st.integers(2, 4),
+        "alpha": st.floats(-2, 2),
+        "shift": st.floats(-2, 2),
+        "rho": st.floats(0, 1),
+    }
+    return {key: draw.draw(ranges.get(key, st.booleans()), key) for key in CATALOGUE[name].options}
 
 
-@given(momentum=st.floats(0.0, 1.0), seed=seeds)
-@settings(deadline=None, max_examples=20)
-def test_batch_norm_running_averages(momentum: float, seed: int) -> None:
-    """running ← (1 - m)·running + m·batch, from mean 0 and variance 1, with the unbiased Σ(x - μ)² / (n - 1)."""
-    layer = layer_of("bn", 3, momentum=momentum)
-    mean, variance = np.zeros(3), np.ones(3)
-    for step in range(2):
-        x = maps((2, 3, 2, 2), seed + step)
-        apply(layer, x)
-        for j in range(3):
-            numbers = x[:, j].ravel()
-            batch = numbers.sum() / 8
-            mean[j] = (1 - momentum) * mean[j] + momentum * batch
-            variance[j] = (1 - momentum) * variance[j] + momentum * ((numbers - batch) ** 2).sum() / 7
-        np.testing.assert_allclose(layer.running_mean.numpy(), mean, rtol=1e-10, atol=1e-12)
-        np.testing.assert_allclose(layer.running_var.numpy(), variance, rtol=1e-10, atol=1e-12)
-
-
-def test_batch_norm_momentum_is_a_tenth_unless_said() -> None:
-    x = maps((4, 3, 5, 5))
-    layer = layer_of("bn", 3)
-    apply(layer, x)
-    np.testing.assert_allclose(layer.running_mean.numpy(), 0.1 * x.mean((0, 2, 3)), rtol=1e-10)
-    np.testing.assert_allclose(layer.running_var.numpy(), 0.9 + 0.1 * x.var((0, 2, 3), ddof=1), rtol=1e-10)
-
-
-def test_batch_norm_in_eval_mode_uses_the_running_averages() -> None:
-    """y = γ · (x - running_mean) / sqrt(running_var + ε) + β, and looking changes no average."""
-    layer = layer_of("bn", 3, seed=1, eps=0.01)
-    apply(layer, maps((4, 3, 5, 5)))
-    layer.eval()
-    mean, variance = layer.running_mean.numpy().copy(), layer.running_var.numpy().copy()
-    x = maps((2, 3, 4, 4), seed=9)
-    plain = np.stack([(x[:, j] - mean[j]) / np.sqrt(variance[j] + 0.01) for j in range(3)], axis=1)
-
-    np.testing.assert_allclose(apply(layer, x), scaled_and_shifted(plain, layer), rtol=1e-10, atol=1e-10)
-    assert np.array_equal(layer.running_mean.numpy(), mean)
-    assert np.array_equal(layer.running_var.numpy(), variance)
-
-
-@pytest.mark.parametrize("name", ["none", *PER_IMAGE])
-def test_the_others_compute_the_same_in_training_and_in_use(name: str) -> None:
-    x = maps((3, 4, 5, 5))
-    layer = layer_of(name, 4, seed=6)
-    in_training = apply(layer, x)
-    assert np.array_equal(apply(layer.eval(), x), in_training)
-    assert not list(layer.buffers())
-
-
-# Options
-
-
-@pytest.mark.parametrize("name", NORMALISING)
-def test_parameters_are_a_scale_and_a_shift_a_channel(name: str) -> None:
-    shapes = {key: tuple(p.shape) for key, p in make_norm(name, 6).named_parameters()}
-    assert shapes == {"weight": (6,), "bias": (6,)}
-
-
-@pytest.mark.parametrize("name", NORMALISING)
-def test_affine_false_leaves_the_plain_quotient(name: str) -> None:
-    x = maps((2, 6, 3, 3))
-    layer = layer_of(name, 6, affine=False, eps=0.5)
-    assert not list(layer.parameters())
-    np.testing.assert_allclose(apply(layer, x), by_hand(x, cells(name, x.shape), 0.5), rtol=1e-8, atol=1e-8)
-
-
-def test_unknown_names_list_the_choices() -> None:
-    with pytest.raises(ValueError, match=f"norm 'layer' is unknown: choose one of {', '.join(NORMS)}"):
-        make_norm("layer", 10)
+@pytest.mark.parametrize("name", CATALOGUE)
+@given(data=st.data(), n=st.integers(1, 4), width=st.integers(1, 3), h=st.integers(1, 3), w=st.integers(2, 3))
+@settings(deadline=None, max_examples=12)
+def test_output_and_state_are_the_formula(name: str, data: st.DataObject, n: int, width: int, h: int, w: int) -> None:
+    """Three steps of training, whatever the shape, options and parameters; then eval mode, which moves nothing."""
+    shape, seed = (n, 2 * width, h, w), data.draw(st.integers(0, 2**32 - 1), "seed")
+    options = drawn(data, name, width)
+    layer = layer_of(name, shape, **options)
+    for parameter in layer.parameters():
+        parameter.data = torch.from_numpy(np.random.default_rng(seed).uniform(-2, 2, parameter.shape))
+    running = Running(np.zeros((shape[1], 1, 1)), np.ones((shape[1], 1, 1)), options.get("momentum"))
+    for step in range(4):
+        running.training = step < 3
+        layer.train(running.training)
+        x = maps(shape, seed + step)
+        expected = by_hand(name, layer, x, options, running)
+        np.testing.assert_allclose(apply(layer, x), expected, rtol=1e-7, atol=1e-7)
+        kept = buffers(layer)
+        for key, word in STATE.items():
+            if word in CATALOGUE[name].state:
+                expected = np.ravel(getattr(running, key))
+                np.testing.assert_allclose(kept[key].reshape(-1), expected, rtol=1e-9, atol=1e-11, err_msg=key)
 
 
 @pytest.mark.parametrize(
-    ("name", "option", "takes"),
+    ("one", "other"),
     [
-        ("none", "eps", "it takes no options"),
-        ("bn", "num_groups", "it takes eps, momentum, affine"),
-        ("ln", "num_groups", "it takes eps, affine"),
-        ("gn", "momentum", "it takes num_groups, channels_per_group, eps, affine"),
-        ("in", "momentum", "it takes eps, affine"),
-        ("gbn", "r_max", "it takes virtual_batch_size, eps, momentum, affine"),
-        ("brn", "alpha", "it takes r_max, d_max, begin, r_end, d_end, eps, momentum, affine"),
-        ("frn", "momentum", "it takes eps, affine, threshold"),
-        ("dyt", "eps", "it takes alpha, affine"),
+        (("gn", {"num_groups": 1}), ("ln", {})),
+        (("gn", {"num_groups": 6}), ("in", {})),
+        (("gn", {"channels_per_group": 3}), ("gn", {"num_groups": 2})),
+        (("gbn", {"virtual_batch_size": 4}), ("bn", {})),
+        (("brn", {}), ("bn", {})),  # before it begins
+        (("bin", {"rho": 1.0}), ("bn", {})),
+        (("bin", {"rho": 0.0}), ("in", {})),
     ],
+    ids=str,
 )
-def test_unknown_options_list_the_known_ones(name: str, option: str, takes: str) -> None:
-    with pytest.raises(ValueError, match=f"norm '{name}' has no option {option}: {takes}"):
-        make_norm(name, 10, **{option: 1})
+def test_norms_that_are_special_cases_of_others(one: Any, other: Any) -> None:
+    layers = [layer_of(name, **options) for name, options in (one, other)]
+    for step in range(3):
+        first, second = (apply(layer, maps(seed=step)) for layer in layers)
+        np.testing.assert_allclose(first, second, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("groups", [-2, 0, 3, 20])
-def test_groups_have_to_divide_the_channels(groups: int) -> None:
-    with pytest.raises(ValueError, match=f"num_groups={groups} does not divide 10 channels"):
-        make_norm("gn", 10, num_groups=groups)
+def test_batch_norm_is_its_two_halves_one_after_the_other() -> None:
+    center, scale, bn = (layer_of(name) for name in ("center", "scale", "bn"))
+    np.testing.assert_allclose(apply(scale, apply(center, maps())), apply(bn, maps()), rtol=1e-10, atol=1e-10)
 
 
-# A user's own layer
+@pytest.mark.parametrize("momentum", [0.1, 1.0, None])
+@pytest.mark.parametrize("shape", [(88, 20, 3, 5), (1, 12, 7, 7), (2, 3, 1, 2), (16, 10, 26, 26)], ids=str)
+def test_batch_norm_is_torchs(shape: tuple[int, ...], momentum: float | None) -> None:
+    """Outputs, gradients, layout and state, on channels_last maps; momentum null is the mean of all batches."""
+    ours = layer_of("bn", shape, seed=1, momentum=momentum)
+    torchs = nn.BatchNorm2d(shape[1], momentum=momentum).double()
+    torchs.load_state_dict(ours.state_dict())
+    for step in range(3):
+        x = torch.from_numpy(maps(shape, step)).to(memory_format=torch.channels_last).requires_grad_()
+        grad = torch.from_numpy(maps(shape, 9)).contiguous(
+            memory_format=[torch.channels_last, torch.contiguous_format][step % 2]
+        )
+        ys = [layer(x) for layer in (ours, torchs)]
+        grads = [
+            torch.autograd.grad(y, (x, *layer.parameters()), grad) for y, layer in zip(ys, (ours, torchs), strict=True)
+        ]
+        torch.testing.assert_close((ys[0], *grads[0]), (ys[1], *grads[1]), rtol=1e-8, atol=1e-8)
+        assert ys[0].is_contiguous(memory_format=torch.channels_last)
+    for key, value in torchs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[key], value, rtol=1e-10, atol=1e-12)
 
 
-class Scale(nn.Module):
-    """y = factor · x."""
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("groups", [1, 2, 16, 32])
+def test_group_norms_are_torchs_on_channels_last_maps(groups: int, affine: bool) -> None:
+    layer = layer_of("gn", (3, 32, 4, 5), 1, num_groups=groups, affine=affine)
+    x = torch.from_numpy(maps((3, 32, 4, 5))).to(memory_format=torch.channels_last).requires_grad_()
+    ys = layer(x), F.group_norm(x, groups, layer.weight, layer.bias, 1e-5)
+    grads = [torch.autograd.grad(y, (x, *layer.parameters()), torch.ones_like(y) * x.detach()) for y in ys]
+    torch.testing.assert_close((ys[0], *grads[0]), (ys[1], *grads[1]), rtol=1e-8, atol=1e-8)
 
-    def __init__(self, num_channels: int, factor: float = 1.0) -> None:
+
+@pytest.mark.parametrize("name", ["ln_elem", "ln2d"])
+def test_layer_norms_are_torchs(name: str) -> None:
+    layer, x = layer_of(name, seed=2), torch.from_numpy(maps())
+    torchs = nn.LayerNorm(list(SHAPE[1:]) if name == "ln_elem" else SHAPE[1]).double()
+    torchs.load_state_dict(layer.state_dict())
+    expected = torchs(x) if name == "ln_elem" else torchs(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_single_precision_is_no_less_exact_than_torchs() -> None:
+    x = torch.from_numpy(3 * np.random.default_rng(0).normal(size=(128, 20, 24, 24)) + 5).float()
+    x = x.to(memory_format=torch.channels_last)
+    exact = nn.BatchNorm2d(20).double()(x.double())
+    ours, torchs = ((layer(x) - exact).abs().max().item() for layer in (make_norm("bn", 20), nn.BatchNorm2d(20)))
+    assert ours <= max(torchs, 5e-6)
+
+
+def test_batch_renorm_without_limits_trains_with_what_eval_mode_sees() -> None:
+    layer = layer_of("brn", seed=1, r_max=1e9, d_max=1e9, begin=0, r_end=1, d_end=1)
+    for step in range(4):
+        in_use = apply(copy.deepcopy(layer).eval(), maps(seed=step))
+        assert np.allclose(apply(layer, maps(seed=step)), in_use, rtol=1e-9, atol=1e-9) == (step > 0)  # closed at 0
+
+
+# What of the input is forgotten --------------------------------------------------------------------------------------
+
+PATTERNS = ("", "C", "N", "HW", "NC", "NHW")  # the axes along which a factor or a summand varies
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_scales_and_shifts_that_are_forgotten(name: str, pattern: str) -> None:
+    """norm(a·x) = norm(x), a > 0, and norm(x + b) = norm(x), exactly where a and b are alike for all that share a
+    statistic and the norm's file says so."""
+    about, rng, x = CATALOGUE[name], np.random.default_rng(5), maps((4, 6, 3, 3))
+    options = {"eps": 1e-14, "virtual_batch_size": 2, "threshold": False, **OPEN, "begin": 0}
+    layer = layer_of(name, x.shape, 4, **{key: value for key, value in options.items() if key in about.options})
+    apply(layer, maps(x.shape, 1))  # brn: from here on its limits are open
+    expected = apply(copy.deepcopy(layer), x)
+    shape = [length if axis in pattern else 1 for axis, length in zip("NCHW", x.shape, strict=True)]
+    shared = set("".join(about.axes[:1] if about.chained else about.axes))  # later statistics see what is left
+    shared = {{"V": "N", "G": "C"}.get(axis, axis) for axis in shared}
+    for kind, changed in (("scale", rng.uniform(0.2, 5, shape) * x), ("shift", x + rng.uniform(-5, 5, shape))):
+        change = np.abs(apply(copy.deepcopy(layer), changed) - expected).max()
+        if name == "ebn" and kind == "shift":
+            shared = set("NHW")  # its mean is of a channel, its variance of all
+        forgotten = kind in about.forgets and not shared & set(pattern)
+        assert change < 1e-6 if forgotten else change > 0.02, (kind, change)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_mean_is_subtracted_where_it_says_so(name: str) -> None:
+    options = {"threshold": False} if name == "frn" else {}
+    layers = [layer_of(name, **options) for _ in range(2)]
+    assert np.allclose(apply(layers[0], maps() + 3), apply(layers[1], maps()), atol=1e-6) == CATALOGUE[name].centred
+
+
+# Which numbers share a statistic -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_statistics_are_over_the_axes_that_it_names(name: str) -> None:
+    """∂y/∂x is zero between two numbers exactly where they share no statistic, by the sets of its axes."""
+    about, size = CATALOGUE[name], math.prod(SHAPE)
+    options = {key: 2 if key == "virtual_batch_size" else False for key in about.options if key[:2] in ("vi", "th")}
+    depends = np.zeros((size, size), bool)
+    for seed in range(8 if "max" in about.formula else 1):  # a maximum hides a statistic of some inputs
+        x = torch.from_numpy(maps(seed=seed))
+        jacobian = torch.autograd.functional.jacobian(layer_of(name, seed=seed, **options), x)
+        depends |= jacobian.reshape(size, size).abs().numpy() > 1e-12
+    sets = [about.sets(*SHAPE[:2], SHAPE[2] * SHAPE[3], 2, 2, index).ravel() for index in range(len(about.axes))]
+    shares = [np.eye(size, dtype=bool), *(of[:, None] == of for of in sets)]
+    expected = reduce(np.matmul if about.chained else np.logical_or, shares)
+    np.testing.assert_array_equal(depends, expected)
+    of_an_image = [np.unique(of[: size // SHAPE[0]], return_counts=True)[1].min() for of in sets]
+    assert about.values(SHAPE[1], (2, 3), {"num_groups": 2} if "num_groups" in about.options else {}) == min(
+        of_an_image, default=0
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if name not in BATCH])
+def test_images_do_not_touch_each_other(name: str) -> None:
+    """Another second image leaves the first one's output as it was, in every bit."""
+    layer, x = layer_of(name, seed=2), maps()
+    other = np.concatenate([x[:1], 10 * x[1:] + 3])
+    assert np.array_equal(apply(layer, x)[0], apply(layer, other)[0])
+
+
+# Parameters, state, modes --------------------------------------------------------------------------------------------
+
+
+def test_the_catalogue_is_what_the_configuration_offers() -> None:
+    assert {*CATALOGUE, "custom"} == set(choices("norm"))
+    assert set(CASES) == set(CATALOGUE)
+    assert len({about.title for about in CATALOGUE.values()}) == len(CATALOGUE)
+    for name, about in CATALOGUE.items():
+        assert name == "none" or re.search(r"\b20\d\d\b.*, arXiv:\d{4}\.\d{5}\b", about.source), name
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_learned_numbers_are_those_that_it_names(name: str) -> None:
+    about, defaults = CATALOGUE[name], group_values("norm", name)
+    for switched in (True, False):
+        options = {key: switched for key, option in about.options.items() if isinstance(option, Switch)}
+        layer = make_norm(name, 6, options, size=(2, 3))
+        wanted = {key: of for key, of in about.learned.items() if not of.when or switched}
+        assert about.parameters(6, (2, 3), options) == sum(math.prod(of.size(6, (2, 3))) for of in wanted.values())
+        if about.conv:  # held by the convolution
+            assert not list(layer.parameters())
+            continue
+        assert {key: tuple(p.shape) for key, p in layer.named_parameters()} == {
+            key: of.size(6, (2, 3)) for key, of in wanted.items()
+        }
+        for key, of in wanted.items():
+            assert of.sign, key
+            assert of.sign in about.formula, key
+            assert (layer.get_parameter(key) == (defaults[of.start] if isinstance(of.start, str) else of.start)).all()
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_state_and_modes_are_those_that_it_names(name: str) -> None:
+    about, layer, x = CATALOGUE[name], layer_of(name, seed=2), maps()
+    before = {key: value.clone() for key, value in buffers(layer).items()}
+    in_use = apply(copy.deepcopy(layer).eval(), x)
+    in_training = apply(layer, x)
+    moved = {key for key, value in buffers(layer).items() if not torch.equal(value, before[key])}
+    assert moved == {key for key, word in STATE.items() if word in about.state}
+    assert bool(about.modes) == (not np.allclose(in_training, in_use, rtol=1e-6, atol=1e-6))
+    assert bool(about.state) == (name in BATCH)
+    assert about.state or np.array_equal(in_training, in_use)
+
+
+# Gradients -----------------------------------------------------------------------------------------------------------
+
+
+def called(layer: nn.Module) -> Callable[..., Tensor]:
+    """The layer as a function of x and its parameters; every call starts from the same running statistics."""
+    names = [name for name, _ in layer.named_parameters()]
+
+    def function(x: Tensor, *values: Tensor) -> Tensor:
+        state = {name: value.clone() for name, value in layer.named_buffers()}
+        return functional_call(layer, state | dict(zip(names, values, strict=True)), (x,))  # type: ignore[no-any-return]
+
+    return function
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_gradients_are_those_of_finite_differences(name: str, training: bool) -> None:
+    """First and second derivatives; of batch renorm where its limits are closed: r and d are constants then."""
+    shape = (3, 4, 2, 2)
+    layer = layer_of(name, shape, seed=3, **({"virtual_batch_size": 2} if name == "gbn" else {}))
+    apply(layer, maps(shape, 7))  # running statistics other than 0 and 1
+    layer.train(training)
+    inputs = [torch.from_numpy(maps(shape)), *(p.detach().clone() for p in layer.parameters())]
+    for values in inputs:
+        values.requires_grad_()
+    function = called(layer)
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
+    inputs[0] = inputs[0].detach().to(memory_format=torch.channels_last).requires_grad_()
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
+
+
+def test_no_gradient_flows_through_the_corrections_of_batch_renorm() -> None:
+    """With r and d inside their limits, the gradient is that of the formula with r and d frozen."""
+    layer = layer_of("brn", seed=3, r_max=1e9, d_max=1e9, begin=0, r_end=1, d_end=1)
+    apply(layer, maps(seed=7))
+    mean, sigma = buffers(layer)["running_mean"].clone(), (buffers(layer)["running_var"] + 1e-5).sqrt()
+    x = torch.from_numpy(maps()).requires_grad_()
+    own_mean, own_sigma = x.mean((0, 2, 3)), (x.var((0, 2, 3), correction=0) + 1e-5).sqrt()
+    r, d = (own_sigma / sigma).detach(), ((own_mean - mean) / sigma).detach()
+    tilt = torch.from_numpy(maps(seed=1))
+    wide = [values[:, None, None] for values in (own_mean, own_sigma, r, d, layer.weight)]
+    frozen = wide[4] * ((x - wide[0]) / wide[1] * wide[2] + wide[3])
+    found, expected = (torch.autograd.grad((y * tilt).sum(), x, retain_graph=True)[0] for y in (layer(x), frozen))
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_share_beyond_its_limits_is_clipped_and_can_return() -> None:
+    """bin: ρ = 1.5 mixes as 1 does, with the gradient that it has there."""
+    x, found = torch.from_numpy(maps()), []
+    for rho in (1.0, 1.5):
+        layer = layer_of("bin", seed=1)
+        layer.rho.data.fill_(rho)
+        y = layer(x)
+        found.append((y.detach(), torch.autograd.grad(y.square().sum(), layer.rho)[0]))
+    torch.testing.assert_close(found[0], found[1])
+    assert found[0][1].abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0])
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_constant_maps_give_finite_outputs_and_gradients(name: str, value: float) -> None:
+    """σ² = 0: y = β where a mean is subtracted."""
+    layer = layer_of(name, seed=3)
+    for training in (True, False):
+        x = torch.full(SHAPE, value, dtype=torch.float64, requires_grad=True)
+        y = layer.train(training)(x)
+        grads = torch.autograd.grad(y.sum(), (x, *layer.parameters()))
+        assert all(values.isfinite().all() for values in (y, *grads))
+        if training and CATALOGUE[name].centred and not CATALOGUE[name].chained:
+            bias = layer.bias.reshape(1, SHAPE[1], *layer.bias.shape[1:] or (1, 1))
+            torch.testing.assert_close(y, bias.expand(SHAPE), rtol=0, atol=1e-9)
+
+
+# K of them at once ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_networks_at_once_are_networks_alone(name: str, training: bool) -> None:
+    """Stacked numbers and maps (N, K, C, H, W): outputs, gradients and state of each."""
+    options = {**OPEN, "begin": 0} if name == "brn" else {"virtual_batch_size": 3} if name == "gbn" else {}
+    layers = [layer_of(name, seed=k, **options).train() for k in range(3)]
+    for k, layer in enumerate(layers):
+        apply(layer, maps(seed=10 + k))
+        layer.train(training)
+    for layout in ((0, 1, 2, 3, 4), (0, 1, 4, 2, 3)):  # contiguous; channels_last, as a view
+        x = torch.from_numpy(np.stack([maps(seed=k) for k in range(3)], 1))
+        x = x.permute(0, 1, 3, 4, 2).contiguous().permute(layout) if layout[2] == 4 else x
+        x.requires_grad_()
+        parameters, state = stack_module_state(layers)
+        state = {key: value.clone() for key, value in state.items()}
+        y = functional_call(copy.deepcopy(layers[0]), parameters | state, (x,))
+        grads = torch.autograd.grad(y.sin().sum(), [x, *parameters.values()])
+        for k, layer in enumerate(map(copy.deepcopy, layers)):
+            own = x[:, k].detach().clone().requires_grad_()
+            alone = layer(own)
+            expected = torch.autograd.grad(alone.sin().sum(), [own, *layer.parameters()])
+            torch.testing.assert_close(y[:, k], alone)
+            torch.testing.assert_close((grads[0][:, k], *(of[k] for of in grads[1:])), expected)
+            for key, value in layer.named_buffers():
+                torch.testing.assert_close(state[key][k], value)
+
+
+# Maps of one pixel, statistics of one number -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_maps_of_one_pixel_are_normalized_or_refused(name: str) -> None:
+    if name in ("in", "frn"):
+        left = "y is β whatever x is" if name == "in" else "only the sign of x is left"
+        with refused(f"norm '{name}' of 4 channels on maps of 1x1: each statistic is of one number, so {left}"):
+            make_norm(name, 4, size=(1, 1))
+        return
+    layer, options = layer_of(name, (3, 4, 1, 1), seed=1), group_values("norm", name)
+    running = Running(np.zeros((4, 1, 1)), np.ones((4, 1, 1)), options.get("momentum"))
+    expected = by_hand(name, layer, maps((3, 4, 1, 1)), options, running)
+    np.testing.assert_allclose(apply(layer, maps((3, 4, 1, 1))), expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size", "options", "message"),
+    [
+        ("gn", 4, (1, 1), {"num_groups": 4}, "y is β whatever x is"),
+        ("gn", 4, (1, 1), {"channels_per_group": 1}, "y is β whatever x is"),
+        ("bcn", 4, (1, 1), {"num_groups": 4}, "y is β whatever x is"),
+        ("ln", 1, (1, 1), {}, "y is β whatever x is"),
+        ("ln2d", 1, None, {}, "norm 'ln2d' of 1 channels: each statistic is of one number"),
+        ("rms", 1, (1, 1), {}, "only the sign of x is left"),
+        ("evonorm_s0", 4, (1, 1), {"num_groups": 4}, "x is not normalized"),
+        ("ln_elem", 4, None, {}, "norm 'ln_elem' has numbers for every position: give size=(H, W) of its maps"),
+    ],
+)  # fmt: skip
+def test_a_layer_that_cannot_be_is_refused(name: str, channels: int, size: Any, options: Any, message: str) -> None:
+    with refused(message):
+        make_norm(name, channels, options, size=size)
+
+
+@pytest.mark.parametrize("name", [name for name in BATCH if name != "center"])
+def test_batch_statistics_of_one_number_are_refused_and_leave_the_averages_as_they_are(name: str) -> None:
+    layer = layer_of(name, (2, 4, 1, 1), 3)
+    apply(layer, maps((2, 4, 1, 1)))
+    before = {key: value.clone() for key, value in buffers(layer).items()}
+    with refused("one number per channel|more than 1 value per channel", regex=True):
+        apply(layer, maps((1, 4, 1, 1)))
+    for key in ("running_mean", "running_var"):
+        assert torch.equal(buffers(layer)[key], before[key]), key
+    assert np.isfinite(apply(layer.eval(), maps((1, 4, 1, 1)))).all()
+
+
+def test_the_ghost_batch_that_is_too_small_is_named() -> None:
+    layer = make_norm("gbn", 4, virtual_batch_size=2)
+    with refused("virtual_batch_size=2 makes a ghost batch of one of 5 images"):
+        layer(torch.zeros(5, 4, 1, 1))
+    layer(torch.randn(4, 4, 1, 1))
+
+
+# Options -------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def refused(message: str, regex: bool = False) -> Iterator[None]:
+    """A `ValueError` of one line that contains the message."""
+    with pytest.raises(ValueError, match=message if regex else re.escape(message)) as caught:
+        yield
+    assert "\n" not in str(caught.value)
+
+
+OPTIONS = [(name, option) for name, about in CATALOGUE.items() for option in about.options]
+OTHER = {  # values unlike the defaults
+    "eps": 0.5, "momentum": 0.7, "affine": False, "threshold": False, "num_groups": 3, "channels_per_group": 1,
+    "virtual_batch_size": 2, "alpha": 0.7, "shift": 0.3, "rho": 0.6,
+    "r_max": 1.2, "d_max": 0.3, "begin": 0, "r_end": 2, "d_end": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+def test_options_have_the_defaults_of_the_configuration(name: str, option: str) -> None:
+    default, layer = group_values("norm", name)[option], make_norm(name, 6, size=(2, 3))
+    if option in CATALOGUE[name].learned:
+        assert (layer.get_parameter(option) == default).all()
+    else:
+        assert getattr(layer, option) == default
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+def test_every_option_has_an_effect(name: str, option: str) -> None:
+    """On what is computed over some steps and in eval mode, or on what is learned."""
+    base = OPEN if name == "brn" else {}
+    layers = [layer_of(name, **base), layer_of(name, **base | {option: OTHER[option]})]
+    for parameter in (parameter for layer in layers for parameter in layer.parameters()):
+        parameter.data += 0.1  # zeros would hide what they multiply
+    outputs = [[apply(layer, maps(seed=step)) for step in range(5)] for layer in layers]
+    outputs = [[*ys, apply(layer.eval(), maps())] for ys, layer in zip(outputs, layers, strict=True)]
+    learned = [[key for key, _ in layer.named_parameters()] for layer in layers]
+    assert learned[0] != learned[1] or np.abs(np.array(outputs[0]) - outputs[1]).max() > 1e-4
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+def test_values_out_of_range_are_refused(name: str, option: str) -> None:
+    kind = CATALOGUE[name].options[option]
+    bad: list[Any] = ["x", math.nan, math.inf]
+    if isinstance(kind, Number):
+        bad += [
+            True,
+            math.nextafter(kind.least, -math.inf),
+            *([1.5] if kind.whole else []),
+            *([] if kind.null else [None]),
+        ]
+    elif isinstance(kind, Divisor):
+        bad += [True, 0, -2, 1.5, 4, 12]
+    else:
+        bad += [None, 1, 0]
+    for value in bad:
+        with refused(f"norm.{option}="):
+            make_norm(name, 6, {option: value}, size=(2, 3))
+
+
+def test_limits_of_batch_renorm_in_the_wrong_order_are_refused() -> None:
+    with refused("norm.begin=800, norm.r_end=800, norm.d_end=500: begin must come before r_end and d_end"):
+        make_norm("brn", 10, begin=800)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_unknown_options_list_the_known_ones(name: str) -> None:
+    takes = f"it takes {', '.join(CATALOGUE[name].options)}" if CATALOGUE[name].options else "it takes none"
+    with refused(f"norm.depth is no option of norm={name}; {takes}"):
+        make_norm(name, 10, {"depth": 1})
+
+
+def test_unknown_names_list_the_choices() -> None:
+    with refused(f"norm 'layer' is unknown: choose one of {', '.join([*CATALOGUE, 'custom'])}"):
+        make_norm("layer", 10)
+
+
+# A layer of one's own ------------------------------------------------------------------------------------------------
+
+
+class Recorder(nn.Module):
+    """Keeps what it was built with."""
+
+    def __init__(self, channels: int, /, **options: Any) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.full((num_channels, 1, 1), factor))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.weight * x
+        self.given = (channels, options)
 
 
 def broken(num_channels: int, **options: Any) -> nn.Module:
     raise KeyError("first line\nsecond line")
 
 
-def list_maker(num_channels: int) -> list[int]:
+def silent(num_channels: int, **options: Any) -> nn.Module:
+    raise RuntimeError
+
+
+def list_maker(num_channels: int, **options: Any) -> list[int]:
     return [num_channels]
 
 
@@ -322,31 +727,30 @@ broken_partial = partial(broken, depth=2)
 a_number = 3
 
 
-def test_custom_builds_the_class_with_its_options() -> None:
-    layer = make_norm("custom", 4, target=f"{__name__}:Scale", factor=2.5)
-    assert isinstance(layer, Scale)
-    assert layer.weight.shape == (4, 1, 1)
-    x = torch.randn(2, 4, 3, 3)
-    torch.testing.assert_close(layer(x), 2.5 * x)
-
-
-def test_load_class_finds_functions_too() -> None:
-    assert load_class(f"{__name__}:Scale") is Scale
-    assert load_class("torch.nn:Identity") is nn.Identity
-    assert load_class(f"{__name__}:list_maker") is list_maker
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"size": 3}, {"name": "y"}, {"target": "a:b"}, {"num_channels": 7}, {"options": 1, "depth": [2]}],
+    ids=str,
+)
+def test_options_reach_a_layer_of_ones_own_unchanged(options: dict[str, Any]) -> None:
+    layer = make_norm("custom", 4, options, size=(9, 9), target=f"{__name__}:Recorder")
+    assert isinstance(layer, Recorder)
+    assert layer.given == (4, options)
 
 
 @pytest.mark.parametrize(
-    ("target", "says"),
+    ("target", "message"),
     [
         ("no_such_module:Layer", "importing no_such_module failed: No module named 'no_such_module'"),
         ("torch.no_such_module:Layer", "importing torch.no_such_module failed"),
         (".relative:Layer", "importing .relative failed"),
         ("here:Missing", "has no class Missing"),
         ("here:a_number", "has no class a_number"),
-        ("here:broken", r"broken\(8, depth=1\) raised KeyError: 'first line"),
-        ("here:broken_partial", r"broken_partial\(8, depth=1\) raised KeyError: 'first line"),
-        ("here:Scale", r"Scale\(8, depth=1\) raised TypeError: .*depth"),
+        ("here:broken", "broken(8, depth=1) raised KeyError: 'first line"),
+        ("here:broken_partial", "broken_partial(8, depth=1) raised KeyError: 'first line"),
+        ("here:silent", "silent(8, depth=1) raised RuntimeError: no message"),
+        ("here:list_maker", "gave a list, not a torch.nn.Module"),
+        ("torch.nn:Identity2", "has no class Identity2"),
         ("here", "write package.module:Class"),
         ("here.Scale", "write package.module:Class"),
         (":Scale", "write package.module:Class"),
@@ -354,41 +758,23 @@ def test_load_class_finds_functions_too() -> None:
         ("", "write package.module:Class"),
     ],
 )
-def test_custom_says_in_one_line_what_is_wrong(target: str, says: str) -> None:
+def test_a_target_that_does_not_serve_is_told_in_one_line(target: str, message: str) -> None:
     target = target.replace("here", __name__)
-    with pytest.raises(ValueError, match=says) as caught:
-        make_norm("custom", 8, target=target, depth=1)
-    assert target in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_custom_has_to_give_a_module() -> None:
-    with pytest.raises(ValueError, match=r"list_maker gave a list, not a torch\.nn\.Module"):
-        make_norm("custom", 8, target=f"{__name__}:list_maker")
-
-
-def test_custom_without_a_target() -> None:
-    with pytest.raises(ValueError, match=r"write package\.module:Class"):
-        make_norm("custom", 8)
+    with refused(f"norm\\.target='?{re.escape(target)}.* {re.escape(message)}", regex=True):
+        make_norm("custom", 8, {"depth": 1}, target=target or None)
 
 
 @pytest.mark.parametrize("text", ["raise RuntimeError('no licence\\nfor you')", "raise RuntimeError", "1 +"])
-def test_custom_module_that_fails_while_it_is_imported(
-    text: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_module_that_fails_while_it_is_imported(text: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fails_to_import.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=r"importing fails_to_import failed: .") as caught:
+    with refused("importing fails_to_import failed: "):
         load_class("fails_to_import:Layer")
-    assert "\n" not in str(caught.value)
 
 
-def test_custom_layer_whose_error_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def silent(num_channels: int) -> nn.Module:
-        raise RuntimeError
-
-    module = ModuleType("says_nothing")
-    module.silent = silent  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "says_nothing", module)
-    with pytest.raises(ValueError, match=r"silent\(8\) raised RuntimeError: no message"):
-        make_norm("custom", 8, target="says_nothing:silent")
+def test_load_class_finds_classes_and_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("made_here")
+    module.build = list_maker  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "made_here", module)
+    assert load_class("torch.nn:Identity") is nn.Identity
+    assert load_class("made_here:build") is list_maker

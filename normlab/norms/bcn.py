@@ -17,8 +17,8 @@ ABOUT = About(
     options={"num_groups": Divisor(), "eps": EPS, "momentum": MOMENTUM, "affine": SWITCH},
     learned={
         **AFFINE,
-        "batch_weight": Learned(start=1.0, when="affine", scale=True),
-        "batch_bias": Learned(when="affine"),
+        "batch_weight": Learned(start=1.0, when="affine", scale=True, sign="γ_B"),
+        "batch_bias": Learned(when="affine", sign="β_B"),
     },
     state="running mean and variance of each channel",
     modes="train: μ and σ² of the batch, then of the group; eval: the running ones, then of the group",

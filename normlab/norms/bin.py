@@ -14,7 +14,7 @@ ABOUT = About(
     formula="γ · (ρ · (x − μ_B) / √(σ_B² + ε) + (1 − ρ) · (x − μ_I) / √(σ_I² + ε)) + β",
     axes=("NHW", "HW"),
     options={"rho": Number(0, 1, "between 0 and 1"), "eps": EPS, "momentum": MOMENTUM, "affine": SWITCH},
-    learned={"rho": Learned(start="rho"), **AFFINE},
+    learned={"rho": Learned(start="rho", sign="ρ"), **AFFINE},
     state="running mean and variance of each channel",
     modes="train: μ_B and σ_B² of the batch; eval: the running ones; μ_I and σ_I² of the map in both",
     forgets=("scale", "shift"),

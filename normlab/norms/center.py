@@ -24,10 +24,11 @@ ABOUT = About(
 
 
 class MeanOnlyBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
-    """Batch normalization without its division: y = γ · (x − μ) + β, μ over (N, H, W) per channel, running in eval mode.
+    """Batch normalization without its division: y = γ · (x − μ) + β; μ over (N, H, W), in eval mode a running average.
 
     γ and β per channel, so that nothing but the statistic distinguishes it from batch normalization; the paper, where
-    weight normalization holds the scale, has β alone. Source: Salimans & Kingma 2016, "Weight Normalization", section 4.
+    weight normalization holds the scale, has β alone. Source: Salimans & Kingma 2016, "Weight Normalization",
+    section 4.
     """
 
     def normalize(self, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ ABOUT = About(
         "shift": Number(-LARGEST, LARGEST, "finite"),
         "affine": SWITCH,
     },
-    learned={"alpha": Learned("1", start="alpha"), "shift": Learned("1", start="shift"), **AFFINE},
+    learned={"alpha": Learned("1", start="alpha", sign="α"), "shift": Learned("1", start="shift", sign="s"), **AFFINE},
     source="Chen et al. 2025, arXiv:2512.10938, equation 10",
     colour="#426624",
     marker="v",

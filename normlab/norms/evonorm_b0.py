@@ -16,7 +16,7 @@ ABOUT = About(
     statistic=("variance", "variances"),
     centred=False,
     options={"eps": EPS, "momentum": MOMENTUM, "affine": SWITCH},
-    learned={**AFFINE, "v": Learned(start=1.0)},
+    learned={**AFFINE, "v": Learned(start=1.0, sign="v")},
     state="running variance of each channel",
     modes="train: σ_B² of the batch; eval: the running one; σ_I² of the map in both",
     forgets=("scale",),
@@ -29,10 +29,10 @@ ABOUT = About(
 class EvoNormB0(BatchStatisticsNorm, about=ABOUT):
     """EvoNorm-B0: y = γ · x / max(sqrt(σ_B² + ε), v · x + sqrt(σ_I² + ε)) + β.
 
-    σ_B² over (N, H, W) per channel, in eval mode its running average; σ_I² over (H, W) per image and channel; γ, β and v
-    per channel, v starts at 1. No mean is subtracted. The nonlinearity is part of it: the paper puts no ReLU beside it.
-    The running average takes the unbiased variance, as batch normalization's does; the paper's code the biased one.
-    Source: Liu et al. 2020, "Evolving Normalization-Activation Layers", table 4.
+    σ_B² over (N, H, W) per channel, in eval mode its running average; σ_I² over (H, W) per image and channel; γ, β and
+    v per channel, v starts at 1. No mean is subtracted. The nonlinearity is part of it: the paper puts no ReLU beside
+    it. The running average takes the unbiased variance, as batch normalization's does; the paper's code the biased
+    one. Source: Liu et al. 2020, "Evolving Normalization-Activation Layers", table 4.
     """
 
     eps: float

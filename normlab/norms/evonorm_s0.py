@@ -16,7 +16,7 @@ ABOUT = About(
     statistic=("variance", "variances"),
     centred=False,
     options={"num_groups": Divisor(), "eps": EPS, "affine": SWITCH},
-    learned={**AFFINE, "v": Learned(start=1.0)},
+    learned={**AFFINE, "v": Learned(start=1.0, sign="v")},
     source="Liu et al. 2020, arXiv:2004.02967, table 4",
     colour="#2A422A",
     marker="^",

@@ -16,7 +16,7 @@ ABOUT = About(
     statistic=("mean norm of the maps", "mean norms of the maps"),
     centred=False,
     options={"eps": EPS, "affine": SWITCH},
-    learned={"weight": Learned(when="affine", scale=True), "bias": Learned(when="affine")},
+    learned={"weight": Learned(when="affine", scale=True, sign="γ"), "bias": Learned(when="affine", sign="β")},
     source="Woo et al. 2023 (ConvNeXt V2), arXiv:2301.00808, section 3",
     colour="#4E1E12",
     marker="o",

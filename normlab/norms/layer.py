@@ -135,15 +135,16 @@ class BatchStatisticsNorm(Norm):
 
         None: leave that average as it is.
         """
+        unbiased = None if var is None else self.unbiased(x, var)  # first: it refuses batches without a variance
         factor = self.step(x)
         if mean is not None:
             average = self.running.running_mean
             assert average is not None
             ops.track_(average, mean, factor)
-        if var is not None:
+        if unbiased is not None:
             average = self.running.running_var
             assert average is not None
-            ops.track_(average, self.unbiased(x, var), factor)
+            ops.track_(average, unbiased, factor)
 
     def unbiased(self, x: Tensor, var: Tensor) -> Tensor:
         """n / (n − 1) times the biased variance of the n numbers that a channel has in x, in all processes."""

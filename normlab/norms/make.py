@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -52,8 +53,8 @@ def make_norm(
     layer = layer_class(name)(num_channels, **({"size": size} if needs_size else {}), **options)
     # A number minus its own mean is 0. Statistics of the batch are also over images: training refuses those of one
     # number when it sees the batch.
-    alone = about.chained or not about.of_batch
-    if about.axes and alone and about.values(num_channels, size or (2, 2), options) == 1:
+    axes = about.axes[-1:] if about.chained else () if about.of_batch else about.axes
+    if replace(about, axes=axes).values(num_channels, size or (2, 2), options) == 1:
         maps = f" on maps of {size[0]}x{size[1]}" if size else ""
         left = "only the sign of x is left" if "scale" in about.forgets else "x is not normalized"
         left = "y is β whatever x is" if about.centred else left

@@ -9,7 +9,7 @@ ABOUT = About(
     family="weights",
     formula="x, of convolutions by g · √(2 / (1 − 1/π)) · (w − μ) / √(n · σ²)",
     centred=False,
-    learned={"gain": Learned(start=1.0, scale=True)},
+    learned={"gain": Learned(start=1.0, scale=True, sign="g")},
     conv="scaled_standard",
     source="Brock, De & Smith 2021, arXiv:2101.08692, section 4.1",
     colour="#4E4E2A",
@@ -18,9 +18,11 @@ ABOUT = About(
 
 
 class ScaledWeightStandardization(NoNorm, about=ABOUT):
-    """Scaled weight standardization: this layer is the identity; the filters before it are √(2 / (1 − 1/π)) · g · (w − μ) / √(n · σ²).
+    """Scaled weight standardization: this layer is the identity; the convolution before it has standardized filters.
 
-    μ and σ² over the n numbers of each filter; the gain g, one per filter, is learned by the convolution and starts at 1.
-    The factor restores the variance that a ReLU takes away. Source: Brock, De & Smith 2021, "Characterizing Signal
-    Propagation to Close the Performance Gap in Unnormalized ResNets", section 4.1.
+        ŵ = √(2 / (1 − 1/π)) · g · (w − μ) / √(n · σ²), μ and σ² over the n numbers of each filter
+
+    The gain g, one per filter, is learned by the convolution and starts at 1; the factor restores the variance that a
+    ReLU takes away. Source: Brock, De & Smith 2021, "Characterizing Signal Propagation to Close the Performance Gap in
+    Unnormalized ResNets", section 4.1.
     """

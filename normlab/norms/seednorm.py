@@ -17,9 +17,9 @@ ABOUT = About(
     centred=False,
     options={"alpha": Number(-LARGEST, LARGEST, "finite"), "eps": EPS, "affine": SWITCH},
     learned={
-        "weight": Learned(start=1.0, when="affine", scale=True),
-        "alpha": Learned(start="alpha", scale=True),
-        "beta": Learned(),
+        "weight": Learned(start=1.0, when="affine", scale=True, sign="γ"),
+        "alpha": Learned(start="alpha", scale=True, sign="α"),
+        "beta": Learned(sign="β"),
     },
     source="Cai et al. 2025, arXiv:2510.22777, section 3",
     colour="#A26648",

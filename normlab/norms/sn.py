@@ -14,7 +14,11 @@ ABOUT = About(
     formula="γ · (x − Σ w_k · μ_k) / √(Σ w′_k · σ_k² + ε) + β, k = IN, LN, BN",
     axes=("HW", "CHW", "NHW"),
     options={"eps": EPS, "momentum": MOMENTUM, "affine": SWITCH},
-    learned={**AFFINE, "mean_weight": Learned("3", start=1.0), "var_weight": Learned("3", start=1.0)},
+    learned={
+        **AFFINE,
+        "mean_weight": Learned("3", start=1.0, sign="w_k"),
+        "var_weight": Learned("3", start=1.0, sign="w′_k"),
+    },
     state="running mean and variance of each channel",
     modes="train: the share of BN is of the batch; eval: it is of the running mean and variance",
     forgets=("scale", "shift"),

@@ -9,7 +9,7 @@ ABOUT = About(
     family="weights",
     formula="x, of convolutions by g · v / ‖v‖",
     centred=False,
-    learned={"gain": Learned(scale=True)},
+    learned={"gain": Learned(scale=True, sign="g")},
     conv="weight_norm",
     source="Salimans & Kingma 2016, arXiv:1602.07868, equation 2",
     colour="#423042",
