@@ -3,11 +3,11 @@
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from normlab.norms import ops
 from normlab.norms.about import EPS, MOMENTUM, SWITCH, About
-from normlab.norms.layer import correction
+from normlab.norms.layer import RunningStatistics, correction, over_processes
 from normlab.norms.processes import mean_over, total
 
 ABOUT = About(
@@ -25,7 +25,7 @@ ABOUT = About(
 )
 
 
-class BatchNorm2d(nn.BatchNorm2d):
+class BatchNorm2d(RunningStatistics):
     """`nn.BatchNorm2d`: the same parameters, state and results to rounding, in train and eval mode.
 
     μ and σ² over (N, H, W) for each channel; in eval mode the running averages take their place,
@@ -40,7 +40,6 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def __init__(self, num_channels: int, *, eps: float, momentum: float | None, affine: bool) -> None:
         super().__init__(num_channels, eps=eps, momentum=momentum, affine=affine)
-        self.synced = False  # whether statistics are over all processes: set by `synchronise`
 
     def forward(self, x: Tensor) -> Tensor:
         """y of the shape and dtype of x."""
@@ -53,9 +52,13 @@ class BatchNorm2d(nn.BatchNorm2d):
         factor = 0.0
         if self.training and tracked is not None:
             factor = ops.step_(x, tracked, self.momentum)
-        if not ops.is_scripting() and self.synced:
+        if not ops.is_scripting() and self._over_processes():
             return self._synced(x, factor)
         return ops.batch_norm(x, mean, var, self.weight, self.bias, factor, self.eps)
+
+    @torch.jit.unused
+    def _over_processes(self) -> bool:
+        return over_processes(self)
 
     @torch.jit.unused
     def _synced(self, x: Tensor, factor: float) -> Tensor:

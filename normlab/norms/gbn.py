@@ -68,13 +68,18 @@ class GhostBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
 
     @torch.jit.unused
     def _synced(self, x: Tensor, mean: Tensor, var: Tensor, factor: float) -> Tensor:
-        own = torch.zeros_like(mean), torch.zeros_like(var)
-        y = ghost_batch_norm(x, self.virtual_batch_size, *own, self.weight, self.bias, factor, False, self.eps)
-        ghosts = counts(-(-len(x) // self.virtual_batch_size), mean)
-        later = ghosts[torch.distributed.get_rank() + 1 :].sum()
+        own, size = (torch.zeros_like(mean), torch.zeros_like(var)), self.virtual_batch_size
+        cumulative = self.running.momentum is None
+        y = ghost_batch_norm(x, size, *own, self.weight, self.bias, factor, cumulative, self.eps)
+        ghosts, rank = counts(-(-len(x) // size), mean, self.group), torch.distributed.get_rank(self.group)
+        if cumulative:
+            share = factor * ghosts[rank] / ghosts.sum()
+            keep = torch.ones_like(share) - factor
+        else:
+            keep, share = (1 - factor) ** ghosts.sum(), (1 - factor) ** ghosts[rank + 1 :].sum()
         with torch.no_grad():
-            for average, mine in zip((mean, var), own, strict=True):
-                average.mul_((1 - factor) ** ghosts.sum()).add_(sum_over_processes(mine * (1 - factor) ** later))
+            for average, moved in zip((mean, var), own, strict=True):
+                average.mul_(keep).add_(sum_over_processes(moved * share, self.group))
         return y
 
 

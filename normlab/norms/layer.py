@@ -3,13 +3,13 @@
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from normlab.norms import ops
 from normlab.norms.about import About
-from normlab.norms.processes import mean_over, total
+from normlab.norms.processes import Group, mean_over, total
 
-__all__ = ["BatchStatisticsNorm", "Norm", "RunningStatistics", "synchronise"]
+__all__ = ["BatchStatisticsNorm", "Norm", "RunningStatistics", "over_processes", "synchronise"]
 
 
 class Norm(nn.Module):
@@ -71,9 +71,10 @@ class RunningStatistics(nn.BatchNorm2d):
     """Running mean and variance of a `BatchStatisticsNorm`, in the form that torch's tools know.
 
     `update_bn` and StochasticWeightAveraging reset them and average them anew (momentum None: every batch counts the
-    same); `SyncBatchNorm.convert_sync_batchnorm` turns them into a `SyncBatchNorm`, which the norm takes as the wish
-    to take statistics over all processes.
+    same); `SyncBatchNorm.convert_sync_batchnorm` puts a `SyncBatchNorm` in their place, see `over_processes`.
     """
+
+    synced = False  # set by `synchronise`
 
 
 class BatchStatisticsNorm(Norm):
@@ -84,19 +85,25 @@ class BatchStatisticsNorm(Norm):
 
     def __init__(self, num_channels: int, *, size: tuple[int, int] | None = None, **options: Any) -> None:
         super().__init__(num_channels, size=size, **options)
-        self.synced = False
         self.running = RunningStatistics(num_channels, momentum=options.get("momentum"), affine=False)
 
     @torch.jit.unused
     def over_processes(self) -> bool:
         """Whether statistics are over all processes."""
-        return self.synced or isinstance(self.running, nn.SyncBatchNorm)
+        return over_processes(self.running)
+
+    @property
+    def group(self) -> Group:
+        """The processes, as `SyncBatchNorm.convert_sync_batchnorm` took them; None: all."""
+        return getattr(self.running, "process_group", None)
+
+    __jit_unused_properties__: ClassVar[list[str]] = ["group"]
 
     def batch_mean(self, x: Tensor, dims: list[int]) -> Tensor:
         """Mean over `dims`, which stay as axes of length 1, of this process or of all."""
         if ops.is_scripting():
             return x.mean(dims, keepdim=True)
-        return mean_over(x, dims) if self.over_processes() else x.mean(dims, keepdim=True)
+        return mean_over(x, dims, self.group) if self.over_processes() else x.mean(dims, keepdim=True)
 
     def batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and biased variance of each channel of a batch, (1, C, 1, 1) or (1, K, C, 1, 1)."""
@@ -149,7 +156,7 @@ class BatchStatisticsNorm(Norm):
     def unbiased(self, x: Tensor, var: Tensor) -> Tensor:
         """n / (n − 1) times the biased variance of the n numbers that a channel has in x, in all processes."""
         if not ops.is_scripting() and self.over_processes():
-            return var * correction(total(x, [0, -2, -1]))
+            return var * correction(total(x, [0, -2, -1], self.group))
         return var * correction(x.shape[0] * x.shape[-2] * x.shape[-1])
 
 
@@ -161,8 +168,21 @@ def correction(count: int) -> float:
     return count / (count - 1)
 
 
+def over_processes(running: nn.Module) -> bool:
+    """Whether a layer with these running statistics takes its batch statistics over several processes.
+
+    `synchronise` or torch's `SyncBatchNorm.convert_sync_batchnorm` has to ask for it; as with `nn.SyncBatchNorm`, a
+    program of one process need not start torch.distributed.
+    """
+    asked = isinstance(running, nn.SyncBatchNorm) or (isinstance(running, RunningStatistics) and running.synced)
+    return asked and distributed.is_available() and distributed.is_initialized()
+
+
 def synchronise(net: nn.Module, on: bool = True) -> None:
-    """Let every layer of `net` with batch statistics take them over all processes, or over its own share again."""
+    """Let every layer of `net` with batch statistics take them over all processes, or over its own share again.
+
+    It does what `SyncBatchNorm.convert_sync_batchnorm` does, but for bn on CPU too, and it can be undone.
+    """
     for module in net.modules():
-        if hasattr(module, "synced"):
-            module.synced = on  # type: ignore[assignment]  # nn.Module's attributes are tensors to mypy
+        if isinstance(module, RunningStatistics):
+            module.synced = on

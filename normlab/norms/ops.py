@@ -90,12 +90,30 @@ def mean_square(x: Tensor, dims: list[int]) -> Tensor:
 
 def eval_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """γ · (x − μ) / sqrt(σ² + ε) + β with given μ and σ², (C,) or (K, C), such as running averages."""
-    row, folded = [flat(mean, x), flat(var, x), flat(weight, x), flat(bias, x)], x.flatten(1, -3)
-    return F.batch_norm(folded, row[0], row[1], row[2], row[3], False, 0.0, eps).view(x.shape)
+    row, folded = [flat(mean, x), flat(var, x), flat(weight, x), flat(bias, x)], fold(x)
+    return unfold(F.batch_norm(folded, row[0], row[1], row[2], row[3], False, 0.0, eps), x)
+
+
+def fold(x: Tensor) -> Tensor:
+    """(N, C, H, W) or (N, K, C, H, W) as (N, K · C, H, W).
+
+    Maps of one network are not viewed anew: a view may give the axis of a single image another stride, with which
+    torch's batch norm on CPU takes channels_last maps for contiguous ones, without a word (2.14).
+    """
+    if x.dim() == 4:
+        return x
+    return x.squeeze(1) if x.shape[1] == 1 else x.flatten(1, 2)
+
+
+def unfold(y: Tensor, x: Tensor) -> Tensor:
+    """y (N, K · C, H, W) in the shape of x."""
+    if x.dim() == 4:
+        return y
+    return y.unsqueeze(1) if x.shape[1] == 1 else y.view(x.shape)
 
 
 def flat(values: Tensor | None, x: Tensor) -> Tensor | None:
-    """(K, C) or (C,) as one row of the dtype of x; float32 beside maps in half precision, as torch's kernels take it."""
+    """(K, C) or (C,) as one row of the dtype of x; float32 beside maps in half precision, as torch takes it."""
     return None if values is None else values.flatten().to(torch.float32 if is_half(x) else x.dtype)
 
 
@@ -128,13 +146,12 @@ def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | Non
 
 @torch.jit.unused
 def _group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    folded = x.flatten(1, -3)
+    folded = fold(x)
     groups *= folded.shape[1] // x.shape[-3]
     weight, bias = flat(weight, x), flat(bias, x)
     if _rows_fit(folded):
-        y: Tensor = _Standardise.apply(folded, groups, weight, bias, eps)[0]
-        return y.view(x.shape)
-    return F.group_norm(folded, groups, weight, bias, eps).view(x.shape)
+        return unfold(_Standardise.apply(folded, groups, weight, bias, eps)[0], x)
+    return unfold(F.group_norm(folded, groups, weight, bias, eps), x)
 
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -176,7 +193,7 @@ def _batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    folded = x.flatten(1, -3)
+    folded = fold(x)
     if x.device.type == "cpu":  # torch's kernel for channels_last maps in float16 squares in float16
         folded = upcast(folded)
     values = folded.numel() // folded.shape[1]  # one number per channel: torch says why that cannot be
@@ -186,14 +203,13 @@ def _batch_norm(
     torchs = dtypes <= {folded.dtype} or (is_half(folded) and dtypes <= {torch.float32})
     if values < 2 or (torchs and not _rows_fit(folded)):
         weight, bias = (None if given is None else given.flatten() for given in (weight, bias))
-        return F.batch_norm(folded, mean, var, weight, bias, True, momentum, eps).to(x.dtype).view(x.shape)
+        return unfold(F.batch_norm(folded, mean, var, weight, bias, True, momentum, eps).to(x.dtype), x)
     wide, weight, bias = upcast(folded), flat(weight, x), flat(bias, x)
     y, own_mean, own_var = (_Standardise.apply if _rows_fit(wide) else _plain)(wide, None, weight, bias, eps)
     for average, batch in ((mean, own_mean), (var, own_var * (values / (values - 1)))):
         if average is not None:
             track_(average, batch, momentum)
-    maps: Tensor = y.to(x.dtype).view(x.shape)
-    return maps
+    return unfold(y.to(x.dtype), x)
 
 
 def _rows_fit(x: Tensor) -> bool:
@@ -201,19 +217,39 @@ def _rows_fit(x: Tensor) -> bool:
     if is_tracing() or torch.compiler.is_compiling() or x.device.type != "cpu" or x.dim() != 4:  # type: ignore[no-untyped-call]
         return False
     n, c, h, w = x.shape
-    return c > 1 and h * w > 1 and n > 0 and x.stride() == (c * h * w, 1, w * c, c)
+    stride = x.stride()
+    return c > 1 and h * w > 1 and n > 0 and stride[1:] == (1, w * c, c) and (n == 1 or stride[0] == c * h * w)
 
 
 def _plain(
     x: Tensor, groups: int | None, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `_Standardise` computes, by operators with derivatives of every order."""
-    sets = x[:, :, None] if groups is None else x.unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
-    dims = (0, 2, 3, 4) if groups is None else (2, 3, 4)
+    sets, dims = _in_sets(x, groups)
     var, mean = torch.var_mean(sets, dims, correction=0, keepdim=True)
     y = ((sets - mean) * torch.rsqrt(var + eps)).reshape(x.shape)
     shape = (-1,) if groups is None else (len(x), groups)
     return affine(y, weight, bias), mean.reshape(shape), var.reshape(shape)
+
+
+def _in_sets(x: Tensor, groups: int | None) -> tuple[Tensor, list[int]]:
+    """Maps with an axis of groups, and the axes over which statistics are."""
+    sets: Tensor = x[:, :, None] if groups is None else x.unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
+    return sets, [0, 2, 3, 4] if groups is None else [2, 3, 4]
+
+
+def _plain_grads(
+    x: Tensor, groups: int | None, weight: Tensor | None, eps: float, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, γ and β, by operators with derivatives of every order: x̂ = (x − μ)/σ,
+    dx = (γ · dy − mean(γ · dy) − x̂ · mean(γ · dy · x̂)) / σ."""
+    sets, dims = _in_sets(x, groups)
+    var, mean = torch.var_mean(sets, dims, correction=0, keepdim=True)
+    rstd = torch.rsqrt(var + eps)
+    unit = (sets - mean) * rstd
+    dy = _in_sets(affine(grad, weight, None), groups)[0]
+    dx = rstd * (dy - dy.mean(dims, keepdim=True) - unit * (dy * unit).mean(dims, keepdim=True))
+    return dx.reshape(x.shape), (grad * unit.reshape(x.shape)).sum((0, 2, 3)), grad.sum((0, 2, 3))
 
 
 def _steep(mean: Tensor, rstd: Tensor) -> bool:
@@ -297,11 +333,8 @@ class _Standardise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, rstd = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: derivatives of derivatives
-            wanted = [values for values in (x, weight, bias) if values is not None and values.requires_grad]
-            again = _plain(x, ctx.groups, weight, bias, ctx.eps)[0]
-            grads = iter(torch.autograd.grad(again, wanted, grad, create_graph=True))
-            dx, dw, db = (next(grads) if v is not None and v.requires_grad else None for v in (x, weight, bias))
-            return dx, None, dw, db, None
+            grads = _plain_grads(x, ctx.groups, weight, ctx.eps, grad)
+            return grads[0], None, None if weight is None else grads[1], None if bias is None else grads[2], None
         if ctx.groups is not None and ctx.groups <= FEW and not _steep(mean, rstd):
             n, c, h, w = x.shape
             wanted = [True, weight is not None, bias is not None]

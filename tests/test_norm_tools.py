@@ -1,0 +1,416 @@
+"""Every norm of the catalogue with the tools that people use on torch's own layers."""
+
+import copy
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed, nn
+from torch.optim.swa_utils import AveragedModel, update_bn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from normlab.norms import CATALOGUE, make_norm, synchronise
+
+CHANNELS, SIZE = 8, (6, 5)
+# Options with which what a norm does differently is seen on a few small batches.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "gbn": {"virtual_batch_size": 3},
+    "brn": {"begin": 0, "r_end": 2, "d_end": 2},
+}
+NORMS = list(CATALOGUE)
+BATCH = [name for name, about in CATALOGUE.items() if about.of_batch]
+AFFINE = [(name, True) for name in NORMS] + [(name, False) for name in NORMS if "affine" in CATALOGUE[name].options]
+
+
+def build(name: str, channels: int = CHANNELS, size: tuple[int, int] = SIZE, **options: Any) -> nn.Module:
+    """The norm, with numbers learned at random."""
+    layer = make_norm(name, channels, {**OPTIONS.get(name, {}), **options}, size=size)
+    numbers = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=numbers))
+    return layer
+
+
+def maps(
+    images: int = 7,
+    seed: int = 0,
+    *,
+    scale: float = 2.0,
+    mean: float = 1.0,
+    last: bool = False,
+    channels: int = CHANNELS,
+) -> torch.Tensor:
+    x = torch.randn(images, channels, *SIZE, generator=torch.Generator().manual_seed(seed)) * scale + mean
+    return x.contiguous(memory_format=torch.channels_last) if last else x
+
+
+class Network(nn.Module):
+    """Two convolutions, each followed by a norm."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(3, CHANNELS, 3, padding=1), build(name)
+        self.conv2, self.norm2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), build(name)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm2(torch.relu(self.conv2(self.norm1(torch.relu(self.conv1(x))))))  # type: ignore[no-any-return]
+
+
+def network(name: str) -> Network:
+    torch.manual_seed(0)
+    return Network(name)
+
+
+def same_state(got: nn.Module, expected: nn.Module) -> None:
+    """Equal parameters and buffers; a graph lacks the buffers that it does not need."""
+    state = expected.state_dict()
+    assert {name for name, _ in expected.named_parameters()} <= got.state_dict().keys() <= state.keys()
+    for name, value in got.state_dict().items():
+        torch.testing.assert_close(value, state[name], rtol=0, atol=0, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def trains_alike(got: nn.Module, expected: nn.Module, channels: int, exact: bool = True) -> None:
+    """Three steps of both: the same outputs and, in the end, the same parameters and buffers."""
+    optimizers = [
+        torch.optim.SGD([*model.parameters(), nn.Parameter(torch.zeros(1))], 0.1) for model in (got, expected)
+    ]
+    for step in range(3):
+        outputs = []
+        for model, optimizer in zip((got, expected), optimizers, strict=True):
+            optimizer.zero_grad()
+            outputs.append(model(maps(seed=step, channels=channels)))
+            if outputs[-1].requires_grad:
+                outputs[-1].square().mean().backward()
+            optimizer.step()
+        torch.testing.assert_close(*outputs, **({"rtol": 0, "atol": 0} if exact else {}))
+    if exact:
+        same_state(got, expected)
+
+
+class TestTracing:
+    @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+    @pytest.mark.parametrize("name", NORMS)
+    def test_fx_of_a_layer(self, name: str, training: bool) -> None:
+        layer = build(name).train(training)
+        traced = torch.fx.symbolic_trace(copy.deepcopy(layer))
+        trains_alike(traced, layer, CHANNELS)
+
+    @pytest.mark.parametrize("name", NORMS)
+    def test_the_fx_graph_of_a_network_follows_train_and_eval_mode(self, name: str) -> None:
+        net = network(name)
+        traced = torch.fx.symbolic_trace(copy.deepcopy(net))
+        trains_alike(traced, net, 3)
+        x = maps(4, channels=3)
+        assert torch.equal(traced.eval()(x), net.eval()(x))
+        if CATALOGUE[name].modes:
+            assert not torch.allclose(net(x), net.train()(x), atol=1e-3)
+
+    @pytest.mark.parametrize("name", NORMS)
+    def test_feature_extractor(self, name: str) -> None:
+        net = network(name)
+        features: list[torch.Tensor] = []
+        extractor = create_feature_extractor(copy.deepcopy(net), {"norm1": "first", "norm2": "second"})
+        net.norm1.register_forward_hook(lambda module, inputs, y: features.append(y))
+        for training in (True, False):
+            x = maps(4, channels=3)
+            y = net.train(training)(x)
+            got = extractor.train(training)(x)
+            assert torch.equal(got["first"], features[-1])
+            assert torch.equal(got["second"], y)
+
+    @pytest.mark.parametrize("name", NORMS)
+    def test_export_with_a_dynamic_batch(self, name: str) -> None:
+        layer = trained(name)
+        batch = torch.export.Dim("batch")
+        program = torch.export.export(layer, (maps(4),), dynamic_shapes=({0: batch},))
+        for images in (2, 9):
+            torch.testing.assert_close(program.module()(maps(images)), layer(maps(images)))
+
+    @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+    @pytest.mark.parametrize("name", NORMS)
+    @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
+    def test_script(self, name: str, training: bool) -> None:
+        layer = build(name).train(training)
+        scripted = torch.jit.script(copy.deepcopy(layer))
+        trains_alike(scripted, layer, CHANNELS, exact=False)
+        for key, value in layer.state_dict().items():
+            torch.testing.assert_close(scripted.state_dict()[key], value)
+
+    @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+    @pytest.mark.parametrize("name", NORMS)
+    @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
+    def test_jit_trace_on_another_batch(self, name: str, last: bool) -> None:
+        layer = trained(name)
+        traced = torch.jit.trace(layer, maps(4, last=last))
+        torch.testing.assert_close(traced(maps(9, last=last)), layer(maps(9, last=last)))
+
+
+def trained(name: str) -> nn.Module:
+    """In eval mode, after two training steps."""
+    layer = build(name)
+    with torch.no_grad():
+        for step in range(2):
+            layer(maps(seed=step))
+    return layer.eval()
+
+
+class Branches(nn.Module):
+    """Every norm on the same maps, so that one export is of all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(trained(name) for name in NORMS)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(layer(x) + 0 for layer in self.layers)  # + 0: an input is not an output
+
+
+@pytest.fixture(scope="module")
+def onnx_outputs() -> dict[str, Any]:
+    """Each norm's maps by onnxruntime, for a batch that is not the one of the export."""
+    import onnxruntime
+
+    branches = Branches().eval()
+    batch = torch.export.Dim("batch")
+    program = torch.onnx.export(branches, (maps(4),), dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
+    assert program is not None
+    file = io.BytesIO()
+    program.save(file)
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {session.get_inputs()[0].name: maps(9).numpy()})
+    return dict(zip(NORMS, outputs, strict=True))
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_onnx_on_another_batch(name: str, onnx_outputs: dict[str, Any]) -> None:
+    y = torch.from_numpy(onnx_outputs[name])
+    torch.testing.assert_close(y, trained(name)(maps(9)), rtol=1e-4, atol=1e-5)
+
+
+HALF = [torch.float16, torch.bfloat16]
+
+
+class TestHalfPrecision:
+    @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+    @pytest.mark.parametrize("kind", ["maps", "maps and layer"])
+    @pytest.mark.parametrize("dtype", HALF, ids=str)
+    @pytest.mark.parametrize(("name", "affine"), AFFINE)
+    def test_statistics_are_in_float32(
+        self, name: str, affine: bool, dtype: torch.dtype, kind: str, last: bool
+    ) -> None:
+        """Maps of up to 1,000, whose squares float16 cannot hold, give what they give in float32."""
+        options = {} if affine else {"affine": False}
+        reference = build(name, **options)
+        with torch.no_grad():
+            for parameter in reference.parameters():
+                parameter.copy_(parameter.to(dtype))  # rounded alike
+        layer = copy.deepcopy(reference)
+        if kind != "maps":
+            layer = layer.to(dtype)
+        x = maps(12, scale=200, mean=0, last=last).clamp(-1000, 1000).to(dtype)
+        eight_bits = dtype == torch.bfloat16
+        for training in (True, False):
+            y, expected = layer.train(training)(x), reference.train(training)(x.float())
+            assert y.dtype == dtype
+            close = {"rtol": 0.02, "atol": 0.03} if eight_bits else {"rtol": 2e-3, "atol": 5e-3}
+            torch.testing.assert_close(y.float(), expected, **close)
+
+    @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+    @pytest.mark.parametrize(("name", "affine"), AFFINE)
+    def test_autocast(self, name: str, affine: bool, last: bool) -> None:
+        """Under autocast, after a convolution in bfloat16, in train mode with gradients and in eval mode."""
+        options = {} if affine else {"affine": False}
+        reference, conv = build(name, **options), nn.Conv2d(CHANNELS, CHANNELS, 1)
+        layer, x = copy.deepcopy(reference), maps(last=last)
+        for training in (True, False):
+            with torch.autocast("cpu", torch.bfloat16):
+                features = conv(x)
+                y = layer.train(training)(features)
+            expected = reference.train(training)(features.float())
+            torch.testing.assert_close(y.float(), expected, rtol=0.02, atol=0.03)
+            grad = maps(seed=5).sign()
+            got = torch.autograd.grad(y, [features, *layer.parameters()], grad.to(y.dtype), retain_graph=True)
+            wanted = torch.autograd.grad(expected, [features, *reference.parameters()], grad)
+            for ours, theirs in zip(got, wanted, strict=True):
+                torch.testing.assert_close(ours.float(), theirs.float(), rtol=0.05, atol=0.05)
+
+
+class TestChannelsLast:
+    @pytest.mark.parametrize("networks", [None, 1], ids=["alone", "array of one"])
+    @pytest.mark.parametrize("name", NORMS)
+    def test_a_single_image_whose_gradient_has_another_layout(self, name: str, networks: int | None) -> None:
+        """torch's batch norm, behind a view, sums such gradients in the wrong order."""
+        layer, x, grad = build(name), maps(1), maps(3, seed=4, last=True)[2:]
+        state = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
+        if networks:
+            x, grad = x[:, None], grad[:, None]
+            state = {
+                key: value.detach().clone()[None].requires_grad_(value.requires_grad) for key, value in state.items()
+            }
+        results = []
+        for dy in (grad, grad.contiguous()):
+            inputs = [x.clone().requires_grad_(), *(value for value in state.values() if value.requires_grad)]
+            values = {key: value if value.requires_grad else value.clone() for key, value in state.items()}
+            y = torch.func.functional_call(layer, values, (inputs[0],))
+            results.append(torch.autograd.grad(y, inputs, dy))
+        for got, expected in zip(*results, strict=True):
+            torch.testing.assert_close(got, expected)
+
+    @pytest.mark.parametrize("name", NORMS)
+    def test_second_derivatives(self, name: str) -> None:
+        layer = build(name, 4, (2, 3)).double()
+        x = torch.randn(6, 4, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+        x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+        parameters = dict(layer.named_parameters())
+        state = {key: value.clone() for key, value in layer.named_buffers()}
+
+        def call(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+            buffers = {key: value.clone() for key, value in state.items()}
+            return torch.func.functional_call(layer, dict(zip(parameters, values, strict=True)) | buffers, (x,))  # type: ignore[no-any-return]
+
+        assert torch.autograd.gradcheck(call, (x, *parameters.values()))
+        assert torch.autograd.gradgradcheck(call, (x, *parameters.values()))
+
+    @pytest.mark.parametrize("name", NORMS)
+    def test_functional_derivatives(self, name: str) -> None:
+        """`torch.func.grad` and `jacrev` give what autograd gives for contiguous maps."""
+        layer = trained(name).double() if CATALOGUE[name].state else build(name).double()
+        x = maps(2, last=True).double()
+        plain = x.contiguous().requires_grad_()
+        [expected] = torch.autograd.grad(layer(plain).sin().sum(), plain)
+        torch.testing.assert_close(torch.func.grad(lambda x: layer(x).sin().sum())(x), expected)
+        torch.testing.assert_close(torch.func.jacrev(lambda x: layer(x).sin().sum((1, 2, 3)))(x).sum(0), expected)
+
+    @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+    @pytest.mark.parametrize("name", NORMS)
+    def test_vmap(self, name: str, last: bool) -> None:
+        """Over batches, and the gradients of every image."""
+        layer = trained(name) if CATALOGUE[name].state else build(name)
+        x = torch.stack([maps(3, seed) for seed in range(4)])
+        if last:
+            x = x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+        torch.testing.assert_close(torch.vmap(layer)(x), torch.stack([layer(each) for each in x]))
+        derivative = torch.func.grad(lambda image: layer(image[None]).sin().sum())
+        expected = torch.stack([derivative(image.contiguous()) for image in x[0]])
+        torch.testing.assert_close(torch.vmap(derivative)(x[0]), expected)
+
+    @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+    @pytest.mark.parametrize("name", NORMS)
+    def test_a_mean_of_10000_leaves_the_variance(self, name: str, last: bool) -> None:
+        """Forward and backward, as near to float64 as a mean that is rounded to float32 allows."""
+        layer, x, grad = build(name), maps(mean=1e4, last=last).requires_grad_(), maps(seed=4, last=last)
+        exact, wide = copy.deepcopy(layer).double(), x.detach().double().contiguous().requires_grad_()
+        results = []
+        for model, inputs in ((layer, x), (exact, wide)):
+            y = model(inputs)
+            results.append([y, *torch.autograd.grad(y, [inputs, *model.parameters()], grad.to(inputs.dtype))])
+        for got, expected in zip(*results, strict=True):
+            atol = 2e-3 * max(1.0, expected.abs().max().item())
+            torch.testing.assert_close(got.double(), expected, rtol=2e-3, atol=atol)
+
+
+class TestKeeping:
+    @pytest.mark.parametrize("name", NORMS)
+    def test_copies(self, name: str) -> None:
+        layer = trained(name).train()
+        fresh = build(name)
+        fresh.load_state_dict(layer.state_dict())
+        copies = [copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), fresh]
+        expected = layer(maps())
+        for other in copies:
+            assert torch.equal(other(maps()), expected)
+            same_state(other, layer)
+
+    @pytest.mark.parametrize("name", NORMS)
+    def test_averaged_weights_and_update_bn(self, name: str) -> None:
+        """As StochasticWeightAveraging does it: running averages are the means over a pass, the momentum stays."""
+        net = network(name)
+        averaged = AveragedModel(net)
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.mul_(1.1)
+        averaged.update_parameters(net)
+        batches = [maps(9, seed, channels=3) for seed in range(3)]
+        momenta = [module.momentum for module in averaged.modules() if isinstance(module, nn.BatchNorm2d)]
+        update_bn(batches, averaged)
+        assert momenta == [module.momentum for module in averaged.modules() if isinstance(module, nn.BatchNorm2d)]
+        means = [value for key, value in averaged.named_buffers() if key.endswith("norm1.running_mean")]
+        means += [value for key, value in averaged.named_buffers() if key.endswith("norm1.running.running_mean")]
+        if name in BATCH and means:
+            features = torch.stack([torch.relu(averaged.module.conv1(x)).mean((0, 2, 3)) for x in batches])
+            torch.testing.assert_close(means[0], features.mean(0))
+        assert averaged.eval()(batches[0]).isfinite().all()
+
+
+SHARES = (6, 3)  # images of each process: whole ghost batches
+WAYS = ("synchronise", "convert_sync_batchnorm")
+SYNCED = [
+    (name, way, momentum)
+    for name in BATCH
+    for way in WAYS
+    for momentum in ((0.3, None) if "momentum" in CATALOGUE[name].options else ("",))
+    if name != "bn" or way == "synchronise"  # it becomes torch's own SyncBatchNorm, which needs a GPU
+]
+
+
+def steps(name: str, way: str, momentum: Any, images: slice) -> dict[str, torch.Tensor]:
+    """Two training steps on some of the images: outputs, gradients and, in the end, buffers."""
+    layer = build(name, **({} if momentum == "" else {"momentum": momentum})).double()
+    if way == "synchronise":
+        synchronise(layer)
+    else:
+        layer = nn.SyncBatchNorm.convert_sync_batchnorm(layer)
+    results = {}
+    for step in range(2):
+        x = maps(sum(SHARES), step).double()[images].requires_grad_()
+        y = layer(x)
+        inputs = {"x": x, **dict(layer.named_parameters())}
+        grads = torch.autograd.grad(y, list(inputs.values()), maps(sum(SHARES), step + 5).double()[images])
+        results |= {f"y{step}": y.detach(), **{f"d{key}{step}": g for key, g in zip(inputs, grads, strict=True)}}
+    return results | dict(layer.named_buffers())
+
+
+def process(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=len(SHARES))
+    images = slice(sum(SHARES[:rank]), sum(SHARES[: rank + 1]))
+    torch.save({case: steps(*case, images) for case in SYNCED}, folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def shares(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What each of two processes computes, which are started once."""
+    folder = tmp_path_factory.mktemp("processes")
+    torch.multiprocessing.spawn(process, (folder,), nprocs=len(SHARES))
+    return [torch.load(folder / f"{rank}.pt") for rank in range(len(SHARES))]
+
+
+class TestProcesses:
+    @pytest.mark.parametrize("name", NORMS)
+    def test_conversion_for_several_processes_keeps_the_formula(self, name: str) -> None:
+        net = network(name)
+        converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(net))
+        assert isinstance(converted.norm1, nn.SyncBatchNorm if name == "bn" else type(net.norm1))
+        for step in range(3):
+            torch.testing.assert_close(converted(maps(seed=step, channels=3)), net(maps(seed=step, channels=3)))
+        assert converted.state_dict().keys() == net.state_dict().keys()
+        torch.testing.assert_close(converted.eval()(maps(channels=3)), net.eval()(maps(channels=3)))
+
+    @pytest.mark.parametrize("case", SYNCED, ids=str)
+    def test_two_processes_compute_what_one_does(self, case: tuple[str, str, Any], shares: list[Any]) -> None:
+        expected = steps(*case, slice(None))
+        for key, value in expected.items():
+            parts = [share[case][key] for share in shares]
+            if key[0] == "y" or key[:2] == "dx":
+                got = torch.cat(parts)
+            elif key[0] == "d":
+                got = sum(parts)
+            else:
+                got = parts[0]
+                assert torch.equal(parts[0], parts[1]), key
+            torch.testing.assert_close(got, value, rtol=1e-9, atol=1e-9, msg=lambda text, key=key: f"{key}: {text}")
