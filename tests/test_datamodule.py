@@ -210,7 +210,7 @@ def test_val_size(asked: int | None, held_out: int) -> None:
 
 
 def test_sizes_that_do_not_fit() -> None:
-    with pytest.raises(ConfigError, match="val_size=100 leaves none of the 100 training images of digits"):
+    with pytest.raises(ConfigError, match="val_size=100 leaves none of 100 training images of digits"):
         made(val_size=100)
     assert len(made(train_size=80).train) == 80
     with pytest.raises(ConfigError) as caught:

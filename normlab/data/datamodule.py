@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
@@ -62,17 +64,8 @@ class TrainingPart(Part):
         rotation, shift: Largest augmentation either way, in degrees and pixels.
     """
 
-    def __init__(
-        self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        where: torch.Tensor,
-        *,
-        seed: int = 0,
-        rotation: float = 0.0,
-        shift: float = 0.0,
-    ) -> None:
-        super().__init__(images, labels, where)
+    def __init__(self, pool: Batch, where: torch.Tensor, *, seed: int, rotation: float, shift: float) -> None:
+        super().__init__(*pool, where)
         self.seed, self.rotation, self.shift = seed, rotation, shift
         self.epoch = 0
         self._random: Batch | None = None  # order and draws of this epoch
@@ -170,6 +163,7 @@ class ImageData(LightningDataModule):
         mean, std: Of the training pixels, in [0, 1].
     """
 
+    predicted = ("train", "test")  # the parts that `predict_dataloader` goes through, once after training
     train: TrainingPart
     val: Part
     test: Part
@@ -243,19 +237,10 @@ class ImageData(LightningDataModule):
 
     def hold(self, images: Images) -> None:
         """Take the images in, hold the validation part out and measure mean and deviation of the training pixels."""
-        train, test = (
-            Part(
-                torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-                if pixels.ndim == 4
-                else torch.from_numpy(pixels)[:, None],
-                torch.from_numpy(labels).long(),
-            )
-            for pixels, labels in (
-                (images.train_images, images.train_labels),
-                (images.test_images, images.test_labels),
-            )
+        train, self.test = (
+            _part(images.train_images, images.train_labels),
+            _part(images.test_images, images.test_labels),
         )
-        self.test = test
         self._split(train, grey_counts(train.pool[0]))
         self.classes = images.classes  # last: it stands for all of them
 
@@ -269,17 +254,15 @@ class ImageData(LightningDataModule):
         val_size = min(5000, len(everything) // 10) if self.val_size is None else self.val_size
         left = len(everything) - val_size
         if left <= 0:
-            held = f"val_size={val_size} leaves none of the {len(everything)} training images of {self.dataset}"
-            raise ConfigError(held)
+            raise ConfigError(f"val_size={val_size} leaves none of {len(everything)} training images of {self.dataset}")
         train_size = left if self.train_size is None else self.train_size
         if train_size > left:
-            raise ConfigError(
-                f"train_size={train_size}: only {left} training images of {self.dataset} are not held out"
-            )
+            held = f"only {left} training images of {self.dataset} are not held out"
+            raise ConfigError(f"train_size={train_size}: {held}")
         order = torch.randperm(len(everything), generator=generator(Stream.SPLIT, self.seed))
         self.val = Part(*everything.pool, order[:val_size].sort().values)
         where = order[val_size : val_size + train_size].sort().values
-        self.train = TrainingPart(*everything.pool, where, seed=self.seed, rotation=self.rotation, shift=self.shift)
+        self.train = TrainingPart(everything.pool, where, seed=self.seed, rotation=self.rotation, shift=self.shift)
         # By the histogram of the 256 grey values: exact, and without a float copy of every pixel.
         self._grey = grey
         counts = grey - grey_counts(self.val.images) if train_size == left else grey_counts(self.train.images)
@@ -296,11 +279,6 @@ class ImageData(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Batch]:
         return self.in_order("test")
-
-    @property
-    def predicted(self) -> tuple[str, ...]:
-        """The parts that `predict_dataloader` goes through: what is measured once, after training."""
-        return ("train", "test")
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
         return [self.in_order(part) for part in self.predicted]
@@ -321,6 +299,11 @@ class ImageData(LightningDataModule):
     def images_of_step(self, index: int) -> int:
         """Return how many images step `index` of an epoch has, from 0, all processes together."""
         return min(self.batch_size, len(self.train) - index * self.batch_size)
+
+
+def _part(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer]) -> Part:
+    channels_last = torch.from_numpy(images).view(*images.shape[:3], -1)
+    return Part(channels_last.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long())
 
 
 def _given(**values: Any) -> dict[str, Any]:

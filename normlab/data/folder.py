@@ -2,16 +2,13 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from normlab.data import idx
 from normlab.errors import DataError
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 TEST_SHARE = 0.2  # of the images of every class, where root has no test part
 
@@ -45,8 +42,8 @@ def _idx(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
         if path is None:
             raise DataError(f"{root} has idx files but no {name}: it needs {', '.join(idx.NAMES)}, packed or not")
         try:
-            values = idx.parse(idx.content_of(path))
-        except ValueError as error:
+            values = idx.parse(path.read_bytes())
+        except idx.UNREADABLE as error:
             raise DataError(f"{path} cannot be read: {error}") from error
         dimensions = 3 if "images" in name else 1
         if values.ndim != dimensions:
@@ -106,7 +103,7 @@ def _image(path: Path, size: int | None) -> npt.NDArray[np.uint8]:
         raise DataError(f"{path} cannot be read as an image: {' '.join(str(error).split())}") from error
 
 
-def _scaled(image: "Image.Image", size: int | None) -> npt.NDArray[np.uint8]:
+def _scaled(image: Any, size: int | None) -> npt.NDArray[np.uint8]:
     from PIL import Image, ImageOps
 
     return np.asarray(image if size is None else ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))

@@ -16,6 +16,7 @@ from normlab.errors import DataError
 
 # Training images and labels, then test images and labels.
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+UNREADABLE = (OSError, EOFError, zlib.error, ValueError)  # what reading a file and unpacking it may raise
 
 
 def folder_at(root: str | Path) -> Path:
@@ -33,26 +34,15 @@ def candidates(name: str, folder: Path) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def content_of(path: Path) -> bytes:
-    """Return the bytes of a file. Raise `DataError` if it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-
-
 def unpack(content: bytes) -> bytes:
-    """Return content without gzip, whatever its file is called. Raise `ValueError` if it is packed and damaged."""
-    try:
-        return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"not a whole gzip file ({error})") from error
+    """Return content without gzip, whatever its file is called. Raise one of `UNREADABLE` if it is damaged."""
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
 
 
 def parse(content: bytes) -> npt.NDArray[np.uint8]:
     """Return the values of an idx file, packed or not: writable, of the shape that its header states.
 
-    Raise `ValueError` if it is damaged, no idx file, or one of other values than unsigned bytes.
+    Raise one of `UNREADABLE` if it is damaged, not an idx file, or one of other values than unsigned bytes.
     """
     content = unpack(content)
     if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:

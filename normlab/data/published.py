@@ -30,77 +30,57 @@ MOST = 64 << 20  # bytes per download: the largest archive has 26 MB
 
 
 class MissingError(DataError):
-    """A data set that is nowhere: `summary` says so, `fix` says what to do."""
-
-    def __init__(self, summary: str, fix: str) -> None:
-        super().__init__(summary, fix)  # both, because errors come back from worker processes by pickle
-        self.summary, self.fix = summary, fix
+    """A data set that is nowhere: `args` are what is missing and why, and what to do. Comes back by pickle."""
 
     def __str__(self) -> str:
-        return f"{self.summary}: {self.fix}"
-
-
-@dataclass(frozen=True)
-class File:
-    """A published idx file: its name without `.gz`, the md5 sum of the archive and that of the unpacked file."""
-
-    name: str
-    packed_md5: str
-    md5: str
+        return ": ".join(self.args)
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published data set: `title` is its name in prose, `folder` its folder and its class name in torchvision."""
+    """A published data set: `title` is its name in prose, `folder` its folder and its class name in torchvision.
+
+    `packed` and `unpacked` are the md5 sums of the archives and of the files in them, in the order of `idx.NAMES`.
+    """
 
     title: str
     folder: str
-    files: tuple[File, ...]  # in the order of `idx.NAMES`
+    packed: tuple[str, ...]
+    unpacked: tuple[str, ...]
     classes: tuple[str, ...]
-
-
-def _files(packed: str, unpacked: str) -> tuple[File, ...]:
-    return tuple(map(File, idx.NAMES, packed.split(), unpacked.split()))
 
 
 # Sums of archives: torchvision's. Of unpacked files: MNIST's were computed from the archives, Fashion-MNIST's are in
 # common use, KMNIST's are git-annex keys of github.com/datasets-mila/datasets--kmnist, where torchvision checked and
 # unpacked the archives: not computed again here, and its archives are recognised by their own sums first.
+# fmt: off
 PUBLISHED = {
     "mnist": Published(  # LeCun, Bottou, Bengio & Haffner 1998, Proc. IEEE 86(11); http://yann.lecun.com/exdb/mnist/
-        "MNIST",
-        "MNIST",
-        _files(
-            """f68b3c2dcbeaaa9fbdd348bbdeb94873 d53e105ee54ea40749a09fcbcd1e9432
-            9fb629c4189551a2d022fa330f9573f3 ec29112dd5afa0611ce80d1b7f02629c""",
-            """6bbc9ace898e44ae57da46a324031adb a25bea736e30d166cdddb491f175f624
-            2646ac647ad5339dbf082846283269ea 27ae3e4e09519cfbb04c329615203637""",
-        ),
+        "MNIST", "MNIST",
+        ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
+         "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c"),
+        ("6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624",
+         "2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"),
         DIGITS,
     ),
     "fashion_mnist": Published(  # Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747
-        "Fashion-MNIST",
-        "FashionMNIST",
-        _files(
-            """8d4fb7e6c68d591d4c3dfef9ec88bf0d 25c81989df183df01b3e8a0aad5dffbe
-            bef4ecab320f06d8554ea6380940ec79 bb300cfdad3c16e7a12a480ee83cd310""",
-            """f4a8712d7a061bf5bd6d2ca38dc4d50a 9018921c3c673c538a1fc5bad174d6f9
-            8181f5470baa50b63fa0f6fddb340f0a 15d484375f8d13e6eb1aabb0c3f46965""",
-        ),
+        "Fashion-MNIST", "FashionMNIST",
+        ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
+         "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310"),
+        ("f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9",
+         "8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965"),
         ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
     "kmnist": Published(  # Clanuwat et al. 2018, arXiv:1812.01718
-        "Kuzushiji-MNIST",
-        "KMNIST",
-        _files(
-            """bdb82020997e1d708af4cf47b453dcf7 e144d726b3acfaa3e44228e80efcd344
-            5c965bf0a639b31b8f53240b1b52f4d7 7320c461ea6c1c855c0b718fb2a4b134""",
-            """92be26ec9822e900ac425d0a0aa84ced 949e75301f8813e0dc5800dcc320fc52
-            bf305b8cd328700fbc17f5acbc2856d2 9f55f451c0988b028eccdf7d5cc265ab""",
-        ),
+        "Kuzushiji-MNIST", "KMNIST",
+        ("bdb82020997e1d708af4cf47b453dcf7", "e144d726b3acfaa3e44228e80efcd344",
+         "5c965bf0a639b31b8f53240b1b52f4d7", "7320c461ea6c1c855c0b718fb2a4b134"),
+        ("92be26ec9822e900ac425d0a0aa84ced", "949e75301f8813e0dc5800dcc320fc52",
+         "bf305b8cd328700fbc17f5acbc2856d2", "9f55f451c0988b028eccdf7d5cc265ab"),
         ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     ),
 }
+# fmt: on
 
 
 def contents(data: Published, root: str | Path | None, *, download: bool) -> list[bytes]:
@@ -118,17 +98,17 @@ def contents(data: Published, root: str | Path | None, *, download: bool) -> lis
     notes = []
     for place in places:
         for folder in (place / data.folder / "raw", place / "raw", place):
-            found = [_checked(data, file, folder) for file in data.files]
+            found = [_checked(data, index, folder) for index in range(len(idx.NAMES))]
             good = [each for each in found if isinstance(each, bytes)]
             wrong = [each for each in found if isinstance(each, DataError)]
-            if len(good) == len(data.files):
+            if len(good) == len(idx.NAMES):
                 return good
             if wrong and (good or root or folder.parent.name == data.folder):
                 raise wrong[0]
             if wrong:
                 notes.append(f"{folder} has files of another data set")
             elif good:
-                notes.append(f"{folder} has {len(good)} of its {len(data.files)} files")
+                notes.append(f"{folder} has {len(good)} of its {len(idx.NAMES)} files")
 
     target, reason = places[-1] / data.folder / "raw", "downloads are off (data.download=false)"
     if download:
@@ -139,26 +119,23 @@ def contents(data: Published, root: str | Path | None, *, download: bool) -> lis
     here = f" ({'; '.join(notes)})" if notes else ""
     raise MissingError(
         f"{data.title} is not {f'in {root}' if root else 'on this machine'}{here} and {reason}",
-        f"put its files ({', '.join(f'{file.name}.gz' for file in data.files)}) into a folder and set data.root to it; "
+        f"put its files ({', '.join(f'{name}.gz' for name in idx.NAMES)}) into a folder and set data.root to it; "
         "data=digits needs no files",
     )
 
 
-def _checked(data: Published, file: File, folder: Path) -> bytes | DataError | None:
-    """Return the content of a file if it is in `folder` as published, an error if it is not as published."""
+def _checked(data: Published, index: int, folder: Path) -> bytes | DataError | None:
+    """Return the content of the file `idx.NAMES[index]` if it is in `folder`, an error if it is not as published."""
     wrong = None
-    for path in idx.candidates(file.name, folder):
+    for path in idx.candidates(idx.NAMES[index], folder):
         try:
-            content = idx.content_of(path)
+            content = path.read_bytes()
             found = _md5(content)
-            if found == file.packed_md5 or (found := _md5(idx.unpack(content))) == file.md5:
+            if found == data.packed[index] or (found := _md5(idx.unpack(content))) == data.unpacked[index]:
                 return content
-            reason = f"md5 of its content {found}, expected {file.md5}"
-        except DataError as error:
-            wrong = wrong or error
-            continue
-        except ValueError as error:
-            reason = str(error)
+            reason = f"md5 of its content {found}, expected {data.unpacked[index]}"
+        except idx.UNREADABLE as error:
+            reason = _reason(error)
         wrong = wrong or DataError(
             f"{path} is damaged or not {data.title}'s ({reason}): move or rename it, or set data.root to "
             "another folder; data=digits needs no files"
@@ -183,18 +160,18 @@ def _downloaded(data: Published, folder: Path) -> list[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     result = []
     with filelock.FileLock(folder / ".lock", timeout=LOCK_S):
-        for file in data.files:
-            found = _checked(data, file, folder)
+        for index, name in enumerate(idx.NAMES):
+            found = _checked(data, index, folder)
             if isinstance(found, DataError):
                 raise found
             while found is None:
                 if not mirrors:
                     raise OSError("; ".join(failures))
-                found = _get(f"{mirrors[0]}{file.name}.gz", file.packed_md5, failures)
+                found = _get(f"{mirrors[0]}{name}.gz", data.packed[index], failures)
                 if found is None:
                     del mirrors[0]  # not asked again
                 else:
-                    _write(folder / f"{file.name}.gz", found)
+                    _write(folder / f"{name}.gz", found)
             result.append(found)
     return result
 

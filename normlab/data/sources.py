@@ -49,12 +49,7 @@ def resolve(name: str, root: str | Path | None = None, *, download: bool = True)
     """Return which data set `name` stands for here, after its files are found and checked, or downloaded.
 
     `auto` is MNIST if it is on this machine or can be downloaded, else `digits`. With `root`, where MNIST is expected,
-    there is no such way out.
-
-    Args:
-        name: `auto` or one of `NAMES`.
-        root: The folder to look in, and in no other.
-        download: Download missing files.
+    there is no such way out. `root` is the folder to look in, and in no other; `download`: get missing files.
 
     Raise `ConfigError` if the name is unknown, `DataError` if the data set is damaged or cannot be had.
     """
@@ -64,7 +59,7 @@ def resolve(name: str, root: str | Path | None = None, *, download: bool = True)
         except MissingError as error:
             if root:
                 raise
-            return Resolved("digits", error.summary)
+            return Resolved("digits", error.args[0])
         return Resolved("mnist")
     if name in PUBLISHED:
         contents(PUBLISHED[name], root, download=download)
