@@ -23,7 +23,7 @@ from normlab.lint.asked import IMAGES, Asked, asked
 from normlab.lint.finding import names
 from normlab.lint.network import cannot_learn, parameters
 from normlab.lint.seeds import Spread, assumed, spread_of
-from normlab.nets import NORMS, Net
+from normlab.nets import NORMS, Net, norm_layers
 from normlab.record import Record
 from normlab.settings import Claim, Settings, Study, protocol, sweep_of
 from normlab.settings.plan import load, plan
@@ -155,7 +155,7 @@ def test_an_instance_norm_after_relu_says_the_same_of_every_image() -> None:
     x = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     for placement, same in (("post", True), ("pre", False)):
         net = Net("in", dropout=0.5, placement=placement).eval()
-        for layer in net.norm_layers().values():
+        for layer in norm_layers(net).values():
             torch.nn.init.uniform_(layer.bias, 0.5, 1.5)
         out = net(x)
         assert torch.allclose(out, out[:1].expand_as(out), atol=1e-5) == same

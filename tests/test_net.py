@@ -9,8 +9,8 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import nn
 
-from normlab.nets import PLACEMENTS, Net
-from normlab.settings import NORM_CHANNELS
+from normlab.nets import PLACEMENTS, Net, norm_layers
+from normlab.shape import NORM_CHANNELS
 
 AFFINE = ["bn", "ln", "gn", "in"]
 BLOCKS = ["block1", "block2", "block3", "block4", "block5"]
@@ -110,7 +110,7 @@ def test_no_convolution_has_a_bias() -> None:
 
 
 def test_widths_of_the_norms() -> None:
-    """`normlab.settings.NORM_CHANNELS`, which is known without torch, is what the norms are built with and given."""
+    """`normlab.shape.NORM_CHANNELS`, which is known without torch, is what the norms are built with and given."""
     built: list[int] = []
 
     def build(channels: int) -> nn.Module:
@@ -119,7 +119,7 @@ def test_widths_of_the_norms() -> None:
 
     net = Net(build)
     given: list[int] = []
-    for layer in net.norm_layers().values():
+    for layer in norm_layers(net).values():
         layer.register_forward_hook(lambda module, args, output: given.append(args[0].shape[1]))
     net(torch.rand(2, 1, 28, 28))
     assert tuple(built) == tuple(given) == NORM_CHANNELS
@@ -128,8 +128,8 @@ def test_widths_of_the_norms() -> None:
 def test_norm_layers_are_the_five_norms_and_nothing_else() -> None:
     for norm in ("none", *AFFINE, Drawing):
         net = Net(norm, dropout=0.5)
-        assert list(net.norm_layers()) == [f"{block}.norm" for block in BLOCKS]
-        assert list(net.norm_layers().values()) == [net.get_submodule(block).norm for block in BLOCKS]
+        assert list(norm_layers(net)) == [f"{block}.norm" for block in BLOCKS]
+        assert list(norm_layers(net).values()) == [net.get_submodule(block).norm for block in BLOCKS]
 
 
 def test_output_is_log_probabilities() -> None:
@@ -277,7 +277,7 @@ def test_options_reach_the_norm() -> None:
     one_group = Net("gn", norm_options={"num_groups": 1})
     torch.manual_seed(0)
     torch.testing.assert_close(one_group(x), Net("ln")(x))
-    assert {layer.eps for layer in Net("bn", norm_options={"eps": 0.25}).norm_layers().values()} == {0.25}
+    assert {layer.eps for layer in norm_layers(Net("bn", norm_options={"eps": 0.25})).values()} == {0.25}
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from normlab.nets.dropout import Dropout
-from normlab.nets.folded_layers import LAYERS, Call, fold, unfold, vmapped
+from normlab.nets.folded_layers import LAYERS, Call, each_alone, fold, unfold, vmapped
 from normlab.nets.net import Net
+from normlab.nets.network import Network, in_order
 
 __all__ = ["LAYERS", "Numbers", "apply", "fold", "log_probs", "unfold"]
 
@@ -39,18 +40,22 @@ class Numbers:
 
 
 def log_probs(
-    net: Net, numbers: Numbers, images: torch.Tensor, *, training: bool, masks: Masks | None = None
+    net: Network, numbers: Numbers, images: torch.Tensor, *, training: bool, masks: Masks | None = None
 ) -> torch.Tensor:
-    """What K networks say to their own images: log-probabilities (K, B, 10) for (K, B, 1, 28, 28).
+    """Return the log-probabilities of K networks for their own images: (K, B, num_classes) for (K, B, C, H, W).
+
+    The small network is folded; any other goes through `torch.func` whole.
 
     Args:
         net: of the networks' shape; its own numbers are not used.
         numbers: theirs. In training, batch norm moves the running statistics in `numbers.buffers` in place.
-        masks: gives the dropout masks while training; None: no dropout.
+        masks: gives the dropout masks of the small network while training; None: no dropout.
     """
+    if not isinstance(net, Net):
+        return each_alone(net.train(training), numbers.parameters, numbers.buffers, images)
     networks = len(images)
     x = fold(images)
-    for name, layer in net.in_order():
+    for name, layer in in_order(net):
         if isinstance(layer, Dropout):
             x = x * masks(x) if training and masks is not None else x
         else:

@@ -1,6 +1,6 @@
 """How each kind of layer is applied to the folded maps of K networks, see `normlab.nets.folded`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from normlab.nets.convolutions import FilterConv2d, ScaledStandardisedConv2d, StandardisedConv2d, WeightNormConv2d
 from normlab.nets.batch_norm import BatchNorm2d, batch_norm
 from normlab.nets.batch_renorm import BatchRenorm2d, batch_renorm
 from normlab.nets.ghost_norm import GhostBatchNorm2d, ghost_batch_norm
@@ -22,9 +23,8 @@ from normlab.nets.uncentred import (
     filter_response_norm,
     rms_norm,
 )
-from normlab.nets.weight_standard import StandardisedConv2d, standardise_weight
 
-__all__ = ["LAYERS", "Call", "fold", "unfold", "vmapped"]
+__all__ = ["LAYERS", "Call", "each_alone", "fold", "unfold", "vmapped"]
 
 
 def fold(maps: torch.Tensor) -> torch.Tensor:
@@ -68,8 +68,9 @@ def _conv(call: Call, x: torch.Tensor) -> torch.Tensor:
     return _convolve(call, call.parameters["weight"], x)
 
 
-def _standardised_conv(call: Call, x: torch.Tensor) -> torch.Tensor:
-    return _convolve(call, standardise_weight(call.parameters["weight"]), x)
+def _filter_conv(call: Call, x: torch.Tensor) -> torch.Tensor:
+    assert isinstance(call.layer, FilterConv2d)
+    return _convolve(call, call.layer.reparametrise(call.parameters["weight"], call.parameters.get("gain")), x)
 
 
 def _convolve(call: Call, weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -142,15 +143,28 @@ def _dynamic_tanh(call: Call, x: torch.Tensor) -> torch.Tensor:
 
 
 def vmapped(call: Call, x: torch.Tensor) -> torch.Tensor:
-    """Any other layer, through `torch.func`: as if each network called it with numbers of its own."""
+    """Any other layer, through `torch.func`."""
     call.layer.train(call.training)
+    return fold(each_alone(call.layer, call.parameters, call.buffers, unfold(x, call.networks)))
+
+
+def each_alone(
+    module: nn.Module,
+    parameters: Mapping[str, torch.Tensor],
+    buffers: Mapping[str, torch.Tensor],
+    inputs: torch.Tensor,
+) -> torch.Tensor:
+    """The outputs of K networks for inputs (K, N, ...), as if each called the module with numbers of its own.
+
+    Raise what `torch.func.vmap` raises, such as for random numbers.
+    """
 
     def alone(
-        parameters: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor], maps: torch.Tensor
+        parameters: Mapping[str, torch.Tensor], buffers: Mapping[str, torch.Tensor], own: torch.Tensor
     ) -> torch.Tensor:
-        return functional_call(call.layer, (parameters, buffers), (maps,))  # type: ignore[no-any-return]
+        return functional_call(module, (dict(parameters), dict(buffers)), (own,))  # type: ignore[no-any-return]
 
-    return fold(vmap(alone)(call.parameters, call.buffers, unfold(x, call.networks)))
+    return vmap(alone)(parameters, buffers, inputs)
 
 
 # A layer's own class only: a class derived from one of these may compute something else.
@@ -165,7 +179,9 @@ LAYERS: dict[type[nn.Module], Callable[[Call, torch.Tensor], torch.Tensor]] = {
     BatchNorm2d: _batch_norm,
     nn.GroupNorm: _group_norm,
     InstanceNorm2d: _instance_norm,
-    StandardisedConv2d: _standardised_conv,
+    StandardisedConv2d: _filter_conv,
+    WeightNormConv2d: _filter_conv,
+    ScaledStandardisedConv2d: _filter_conv,
     GhostBatchNorm2d: _ghost_batch_norm,
     BatchRenorm2d: _batch_renorm,
     nn.LayerNorm: _layer_norm,
