@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn.functional import nll_loss
 
-from normlab.nets import NORMS, Net, add_subgradient_, in_order, norm_layers, penalised
+from normlab.nets import Net, add_subgradient_, in_order, norm_layers, penalised
 from normlab.nets.folded import Numbers, fold, log_probs, unfold
 from normlab.nets.stack import Stack
+from normlab.norms import CATALOGUE
 
 
 class Own(nn.Module):
@@ -34,7 +35,7 @@ class Derived(nn.BatchNorm2d):
 
 
 STANDARDISED = "weight_standardization"  # in the place of a norm: gn behind standardised convolutions
-EVERY = [*(name for name in NORMS if name != "custom"), STANDARDISED, Own, Derived]
+EVERY = [*CATALOGUE, STANDARDISED, Own, Derived]
 OPTIONS = {"gbn": {"virtual_batch_size": 2}, "brn": {"begin": 1, "r_end": 3, "d_end": 4}}
 
 

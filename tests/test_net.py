@@ -300,8 +300,8 @@ def test_a_seed_gives_every_norm_the_same_convolutions(norm: Any, placement: str
     torch.manual_seed(7)
     control = convolutions(Net("none"))
     torch.manual_seed(7)
-    options = {"target": f"{__name__}:Drawing"} if norm == "custom" else {}
-    drawn = convolutions(Net(norm, dropout=0.3, placement=placement, norm_options=options))
+    target = f"{__name__}:Drawing" if norm == "custom" else None
+    drawn = convolutions(Net(norm, dropout=0.3, placement=placement, norm_target=target))
     assert drawn.keys() == control.keys()
     assert all(torch.equal(drawn[name], control[name]) for name in control)
 

@@ -67,7 +67,10 @@ class Net(Network, nn.Sequential):
             raise ValueError(f"dropout={dropout} is outside [0, 1)")
         wanted = (channels or image[0], *(size or image[1:]))
         stages = list(small_network(wanted[0], num_classes, wanted[1:]))
-        kind = CONVOLUTIONS["standard" if weight_standardization else ""]
+        build = NormFactory(norm, norm_options, norm_target, [stage.size for stage in stages if stage.block])
+        if weight_standardization and build.conv:
+            raise ValueError(f"norm={norm} reparametrises the convolutions itself: set weight_standardization=false")
+        kind = CONVOLUTIONS["standard" if weight_standardization else build.conv]
 
         def convolution(stage: Stage) -> nn.Conv2d:
             return (kind if stage.block else nn.Conv2d)(stage.inputs, stage.outputs, stage.kernel, bias=False)
@@ -75,7 +78,6 @@ class Net(Network, nn.Sequential):
         # Every convolution is drawn before the first norm is built, so that one seed gives all norms the same start,
         # a user's layer that draws random numbers included.
         convs = {stage.name: convolution(stage) for stage in sorted(stages, key=lambda stage: not stage.block)}
-        build = NormFactory(norm, norm_options, norm_target, [stage.size for stage in stages if stage.block])
 
         def block(stage: Stage) -> nn.Sequential:
             relu_norm = [("relu", nn.ReLU()), ("norm", build(stage.outputs))]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from normlab.nets.norms import make_norm
+from normlab.norms import CATALOGUE, is_packaged, make_norm
 
 __all__ = ["Network", "NormFactory", "Role", "in_order", "norm_layers"]
 
@@ -67,7 +67,8 @@ class NormFactory:
     ) -> None:
         self.norm, self.target, self.sizes = norm, target, sizes
         self.options = dict(options or {})
-        self.conv = ""  # how convolutions before the norm are reparametrised
+        about = CATALOGUE.get(norm) if isinstance(norm, str) else None
+        self.conv = about.conv if about else ""  # how the convolutions before the norm are reparametrised
         self.made: list[tuple[nn.Module, dict[str, Role]]] = []
 
     def __call__(self, num_channels: int) -> nn.Module:
@@ -75,8 +76,7 @@ class NormFactory:
             layer = self.norm(num_channels)
         else:
             size = self.sizes[len(self.made)] if self.sizes and len(self.made) < len(self.sizes) else None
-            options = self.options | ({} if self.target is None else {"target": self.target})
-            layer = make_norm(self.norm, num_channels, size=size, **options)
+            layer = make_norm(self.norm, num_channels, self.options, size=size, target=self.target)
         self.made.append((layer, _of_norm(layer)))
         return layer
 
@@ -87,13 +87,13 @@ def _of_norm(layer: nn.Module) -> dict[str, Role]:
     A norm of the catalogue says which are scales. In a layer of one's own what starts as ones is a scale (whatever its
     name), what starts as zeros a shift; weights of convolutions and linear layers in it count as scales.
     """
-    about = getattr(layer, "about", None)
+    learned = layer.about.learned if is_packaged(layer) else None  # type: ignore[union-attr]
     roles: dict[str, Role] = {}
     for module_name, module in layer.named_modules():
         for leaf, values in module.named_parameters(recurse=False):
             name = f"{module_name}.{leaf}" if module_name else leaf
-            if about is not None:
-                role: Role = "scale" if about.learned[name].scale else "shift"
+            if learned is not None:
+                role: Role = "scale" if learned[name].scale else "shift"  # type: ignore[index]
             elif (leaf == "weight" and isinstance(module, PRODUCTS)) or bool((values == 1).all()):
                 role = "scale"
             else:
