@@ -23,12 +23,13 @@ from normlab.lint.asked import IMAGES, Asked, asked
 from normlab.lint.finding import names
 from normlab.lint.network import cannot_learn, parameters
 from normlab.lint.seeds import Spread, assumed, spread_of
-from normlab.nets import NORMS, Net, norm_layers
+from normlab.nets import Net, norm_layers
+from normlab.norms import CATALOGUE, make_norm
 from normlab.record import Record
 from normlab.settings import Claim, Settings, Study, protocol, sweep_of
 from normlab.settings.plan import load, plan
 
-PACKAGED = [name for name in NORMS if name != "custom"]
+PACKAGED = list(CATALOGUE)
 STUDY = Study(question="?", margin=0.5)
 
 
@@ -178,7 +179,7 @@ def test_renormalization_that_begins_too_late_is_batch_norm(begin: int, closed: 
     words = ["norm=brn", f"norm.begin={begin}", "norm.r_end=30", "norm.d_end=30", "epochs=3"]
     cell = one(*words)
     assert cell.steps == 30
-    limits = NORMS["brn"](10, **cell.settings.norm.options).limits(torch.tensor(29.0))
+    limits = make_norm("brn", 10, cell.settings.norm.options).limits(torch.tensor(29.0))
     assert (limits == (1, 0)) == closed
     told = [finding.message for finding in lint([cell.settings])]
     assert bool(told) == closed

@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import nn
 
 from normlab.nets import PLACEMENTS, Net, norm_layers
-from normlab.shape import NORM_CHANNELS
+from normlab.settings import NORM_CHANNELS
 
 AFFINE = ["bn", "ln", "gn", "in"]
 BLOCKS = ["block1", "block2", "block3", "block4", "block5"]
@@ -110,7 +110,7 @@ def test_no_convolution_has_a_bias() -> None:
 
 
 def test_widths_of_the_norms() -> None:
-    """`normlab.shape.NORM_CHANNELS`, which is known without torch, is what the norms are built with and given."""
+    """`normlab.settings.NORM_CHANNELS`, which is known without torch, is what the norms are built with and given."""
     built: list[int] = []
 
     def build(channels: int) -> nn.Module:
@@ -284,8 +284,8 @@ def test_options_reach_the_norm() -> None:
     ("norm", "options", "says"),
     [
         ("batch", {}, "norm 'batch' is unknown: choose one of none, bn"),
-        ("ln", {"num_groups": 2}, "norm 'ln' has no option num_groups"),
-        ("gn", {"num_groups": 5}, "num_groups=5 does not divide 12 channels"),
+        ("ln", {"num_groups": 2}, "norm.num_groups is no option of norm=ln; it takes eps, affine"),
+        ("gn", {"num_groups": 5}, r"num_groups=5 does not divide the channels \(12\)"),
     ],
 )
 def test_bad_norms(norm: str, options: dict[str, Any], says: str) -> None:

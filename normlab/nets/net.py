@@ -10,7 +10,7 @@ from normlab.nets.convolutions import CONVOLUTIONS
 from normlab.nets.dropout import Dropout
 from normlab.nets.fit import FitImages
 from normlab.nets.network import Network, NormFactory
-from normlab.shape import Stage, small_network
+from normlab.settings.shape import Stage, small_network
 
 __all__ = ["PLACEMENTS", "Net"]
 
