@@ -67,7 +67,7 @@ class Net(Network, nn.Sequential):
             raise ValueError(f"dropout={dropout} is outside [0, 1)")
         wanted = (channels or image[0], *(size or image[1:]))
         stages = list(small_network(wanted[0], num_classes, wanted[1:]))
-        build = NormFactory(norm, norm_options, norm_target, [stage.size for stage in stages if stage.block])
+        build = NormFactory(norm, norm_options, norm_target)
         if weight_standardization and build.conv:
             raise ValueError(f"norm={norm} reparametrises the convolutions itself: set weight_standardization=false")
         kind = CONVOLUTIONS["standard" if weight_standardization else build.conv]
@@ -80,7 +80,7 @@ class Net(Network, nn.Sequential):
         convs = {stage.name: convolution(stage) for stage in sorted(stages, key=lambda stage: not stage.block)}
 
         def block(stage: Stage) -> nn.Sequential:
-            relu_norm = [("relu", nn.ReLU()), ("norm", build(stage.outputs))]
+            relu_norm = [("relu", nn.ReLU()), ("norm", build(stage.outputs, stage.size))]
             layers = [("conv", convs[stage.name]), *(relu_norm if placement == "post" else reversed(relu_norm))]
             if stage.dropout and dropout:
                 layers.append(("dropout", Dropout(dropout)))

@@ -29,7 +29,7 @@ class Network(nn.Module):
     image: tuple[int, int, int]
     norms: tuple[str, ...]
     order: tuple[str, ...]
-    roles: Mapping[str, Role]
+    roles: dict[str, Role]
 
     if TYPE_CHECKING:  # nn.Module's call is untyped: what a user's code gets from a network would be Any
 
@@ -41,21 +41,22 @@ class Network(nn.Module):
 
     def know(self, built: "NormFactory", order: Iterable[str], image: tuple[int, int, int], num_classes: int) -> None:
         """Set the attributes of a network whose normalization layers are those that `built` made."""
-        names = {id(module): name for name, module in self.named_modules()}
         self.num_classes, self.image, self.order = num_classes, image, tuple(order)
-        norms = {names[id(layer)]: roles for layer, roles in built.made if id(layer) in names}
-        self.norms = tuple(sorted(norms, key=self.order.index)) if set(norms) <= set(self.order) else tuple(norms)
+        names = {id(module): name for name, module in self.named_modules()}
+        norms = {names[id(layer)]: roles for layer, roles in built.made}
+        place = {name: index for index, name in enumerate(self.order)}
+        self.norms = tuple(sorted(norms, key=lambda name: place.get(name, len(place))))  # last: one that is never used
         self.roles = _outside_norms(self, self.norms)
         for name, roles in norms.items():
             self.roles |= {f"{name}.{parameter}": role for parameter, role in roles.items()}
 
 
 class NormFactory:
-    """The `norm_layer` of a network: makes a normalization layer from its number of channels, and remembers it.
+    """Makes the normalization layers of a network, and remembers them.
 
     Args:
-        norm: a name of the catalogue, or a function from num_channels to a module. options, target: of the named norm.
-        sizes: (H, W) of the maps at each layer, in the order in which they are made; None: not known.
+        norm: a name of the catalogue, "custom", or a function from num_channels to a module.
+        options, target: of the named norm, see `make_norm`.
     """
 
     def __init__(
@@ -63,19 +64,17 @@ class NormFactory:
         norm: str | Callable[[int], nn.Module],
         options: Mapping[str, Any] | None = None,
         target: str | None = None,
-        sizes: Sequence[tuple[int, int] | None] | None = None,
     ) -> None:
-        self.norm, self.target, self.sizes = norm, target, sizes
-        self.options = dict(options or {})
+        self.norm, self.options, self.target = norm, options, target
         about = CATALOGUE.get(norm) if isinstance(norm, str) else None
         self.conv = about.conv if about else ""  # how the convolutions before the norm are reparametrised
         self.made: list[tuple[nn.Module, dict[str, Role]]] = []
 
-    def __call__(self, num_channels: int) -> nn.Module:
+    def __call__(self, num_channels: int, size: tuple[int, int] | None) -> nn.Module:
+        """Return a layer for maps (N, num_channels, H, W); size: (H, W), None where it is not known."""
         if callable(self.norm):
             layer = self.norm(num_channels)
         else:
-            size = self.sizes[len(self.made)] if self.sizes and len(self.made) < len(self.sizes) else None
             layer = make_norm(self.norm, num_channels, self.options, size=size, target=self.target)
         self.made.append((layer, _of_norm(layer)))
         return layer

@@ -50,16 +50,17 @@ def make_net(
 
     Raise `ValueError`, in one line, where the network cannot be built or does not fit.
     """
-    norms = {"norm": norm, "norm_options": norm_options, "norm_target": norm_target}
     sides = None if size is None else (size, size)
     if target is None:
         if name != "small":
             raise ValueError(f"net={name} needs net.target=package.module:factory")
         return Net(
-            **norms,  # type: ignore[arg-type]  # each of its type
-            dropout=dropout,
-            placement=placement,
-            weight_standardization=weight_standardization,
+            norm,
+            dropout,
+            placement,
+            norm_options,
+            weight_standardization,
+            norm_target=norm_target,
             num_classes=num_classes,
             image=image,
             channels=channels,
@@ -68,13 +69,19 @@ def make_net(
     if dropout or weight_standardization or placement != "post":
         raise ValueError(f"dropout, placement and weight_standardization go with net=small, not with net={name}")
     wanted = (channels or image[0], *(sides or image[1:]))
+    norms = {"norm": norm, "options": norm_options, "target": norm_target}
     return Other(target, options or {}, norms, num_classes, image, wanted)
 
 
 class Other(Network, nn.Sequential):
     """A network made by a factory, between `FitImages` (where it is needed) and log-softmax.
 
-    Args: as those of `make_net`; norms: what `NormFactory` takes, by the names there. wanted: (C, H, W) that the factory's network takes.
+    The factory is called with `Placeholder` for `norm_layer`, which draws nothing; then norms take the places of the
+    placeholders. So what norms draw comes after all other weights are drawn, and changes none of them.
+
+    Args:
+        target, options, num_classes, image: as those of `make_net`. norms: the arguments of `NormFactory`, but sizes.
+        wanted: (C, H, W) of the images that the factory's network takes.
     """
 
     def __init__(
@@ -86,25 +93,17 @@ class Other(Network, nn.Sequential):
         image: tuple[int, int, int],
         wanted: tuple[int, int, int],
     ) -> None:
-        fit = OrderedDict[str, nn.Module]() if wanted == image else OrderedDict(fit=FitImages(image, wanted))
-
-        def make(norm_layer: NormFactory) -> nn.Module:
-            return _call(target, {**options, "num_classes": num_classes, "norm_layer": norm_layer})
-
-        # The factory is called twice: first with norms that draw nothing, for the weights that all norms share, the
-        # sizes of the maps and the order of the layers; then with the real ones, whose draws move nothing else.
-        shared = NormFactory(Placeholder)
-        plain = make(shared)
-        order, sizes = _passed_through(plain, shared, wanted, num_classes, target)
-        with torch.random.fork_rng(devices=[]):
-            build = NormFactory(norms["norm"], norms["norm_options"], norms["norm_target"], sizes)
-            body = make(build)
-            if len(build.made) != len(shared.made):
-                raise ValueError(f"net.target={target} calls norm_layer more or less often with another norm")
-            _copy_weights(plain, body)
+        fit = {} if wanted == image else {"fit": FitImages(image, wanted)}
+        body = _call(target, {**options, "num_classes": num_classes, "norm_layer": Placeholder})
+        order, sizes = _passed_through(body, wanted, num_classes, target)
+        build = NormFactory(**norms)
+        try:
             if (kind := CONVOLUTIONS[build.conv]) is not nn.Conv2d:
-                _replace_convolutions(body, kind)
-        super().__init__(fit | OrderedDict(body=body, log_probs=nn.LogSoftmax(dim=1)))
+                _replace(body, nn.Conv2d, kind.of)  # type: ignore[attr-defined]  # of all but nn.Conv2d
+            _replace(body, Placeholder, lambda place: place.filled(build, sizes.get(place)))
+        except ValueError as error:
+            raise ValueError(f"net.target={target}: {error}") from error
+        super().__init__(OrderedDict(fit | {"body": body, "log_probs": nn.LogSoftmax(dim=1)}))
         self.know(build, [*fit, *(f"body.{name}" for name in order), "log_probs"], image, num_classes)
 
     def label(self, name: str) -> str:
@@ -112,14 +111,36 @@ class Other(Network, nn.Sequential):
 
 
 class Placeholder(nn.Module):
-    """The norm of the first call of a factory: y = x, with a scale and a shift that a factory may initialise."""
+    """The place of a norm while a network is made: y = x, with a scale and a shift that a factory may initialise."""
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
-        self.weight, self.bias = (nn.Parameter(torch.zeros(num_channels)) for _ in range(2))
+        self.num_channels = num_channels
+        self.weight, self.bias = nn.Parameter(torch.ones(num_channels)), nn.Parameter(torch.zeros(num_channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x
+
+    @torch.no_grad()
+    def filled(self, build: NormFactory, size: tuple[int, int] | None) -> nn.Module:
+        """Return the norm for this place, for maps of this size, as the factory initialised it."""
+        norm = build(self.num_channels, size)
+        for name, values, usual in (("weight", self.weight, 1), ("bias", self.bias, 0)):
+            own = getattr(norm, name, None)
+            if bool((values != usual).any()) and isinstance(own, nn.Parameter) and own.shape == values.shape:
+                own.copy_(values)  # such as torchvision's zero_init_residual
+        return norm
+
+
+def _replace(net: nn.Module, kind: type[nn.Module], by: Callable[[Any], nn.Module]) -> None:
+    """Put other modules in the place of those of exactly this class."""
+    new: dict[int, nn.Module] = {}
+    for parent in [*net.modules()]:
+        for name, child in [*parent.named_children()]:
+            if type(child) is kind:
+                if id(child) not in new:
+                    new[id(child)] = by(child)
+                setattr(parent, name, new[id(child)])
 
 
 def _call(target: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -128,8 +149,7 @@ def _call(target: str, arguments: Mapping[str, Any]) -> nn.Module:
     try:
         net = factory(**{key: _resolved(value) for key, value in arguments.items()})
     except Exception as error:  # a factory of one's own may raise anything
-        message = next(iter(str(error).splitlines()), "no message")
-        raise ValueError(f"net.target={target} raised {type(error).__name__}: {message}") from error
+        raise ValueError(f"net.target={target} raised {_words(error)}") from error
     if not isinstance(net, nn.Module):
         raise ValueError(f"net.target={target} gave a {type(net).__name__}, not a torch.nn.Module")
     return net
@@ -152,74 +172,56 @@ def _named(target: str) -> Any:
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # a module of one's own may raise anything while it is imported
-        message = next(iter(str(error).splitlines()), "no message")
-        raise ValueError(f"net: {target} cannot be imported ({type(error).__name__}: {message})") from error
+        raise ValueError(f"net: {target} cannot be imported ({_words(error)})") from error
 
 
 def _passed_through(
-    net: nn.Module, norms: NormFactory, image: tuple[int, int, int], num_classes: int, target: str
-) -> tuple[list[str], list[tuple[int, int] | None]]:
-    """The names of a network's layers in the order in which a batch passes them, and (H, W) at each of its norms.
+    net: nn.Module, image: tuple[int, int, int], num_classes: int, target: str
+) -> tuple[list[str], dict[nn.Module, tuple[int, int]]]:
+    """The names of a network's layers in the order in which a batch passes them, and (H, W) at its placeholders.
 
     Raise `ValueError` where the images do not pass, or come out as anything but scores of the classes.
     """
-    order: dict[str, None] = {}
-    inputs: dict[int, torch.Size] = {}
+    order: dict[str, nn.Module] = {}
+    shapes: dict[nn.Module, torch.Size] = {}
 
     def note(name: str, module: nn.Module, x: torch.Tensor) -> None:
-        order.setdefault(name)
-        inputs[id(module)] = x.shape
+        order.setdefault(name, module)
+        shapes[module] = x.shape
 
-    leaves = [(name, module) for name, module in net.named_modules() if not [*module.children()]]
     hooks = [
-        module.register_forward_pre_hook(lambda module, given, name=name: note(name, module, given[0]))
-        for name, module in leaves
+        module.register_forward_pre_hook(lambda module, inputs, name=name: note(name, module, inputs[0]))
+        for name, module in net.named_modules()
+        if not [*module.children()]
     ]
-    images = "images of {}x{}x{}".format(*image)
-    like = next(net.parameters())
+    images = "{}x{}x{}".format(*image)
+    like = next(net.parameters(), torch.zeros(()))
     try:
         with torch.no_grad():
             scores = net.eval()(torch.zeros(2, *image, dtype=like.dtype, device=like.device))
-    except Exception as error:
-        message = next(iter(str(error).splitlines()), "no message")
+    except Exception as error:  # whatever it computes
         raise ValueError(
-            f"net.target={target} does not take {images} ({type(error).__name__}: {message}): set net.channels or "
-            "net.size"
+            f"net.target={target} does not take images of {images} ({_words(error)}): set net.channels or net.size"
         ) from error
     finally:
+        net.train()
         for hook in hooks:
             hook.remove()
-        net.train()
     if not isinstance(scores, torch.Tensor) or scores.shape != (2, num_classes):
         shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-        raise ValueError(f"net.target={target} gives {shape} for 2 {images}: it has to give scores (2, {num_classes})")
-    if not norms.made:
-        raise ValueError(f"net.target={target} never calls norm_layer: there is nothing in it to compare")
-    sizes: list[tuple[int, int] | None] = []
-    for layer, _ in norms.made:
-        shape = inputs.get(id(layer))
-        if shape is not None and (len(shape) != 4 or shape[1] != len(layer.weight)):  # type: ignore[arg-type]
+        raise ValueError(f"net.target={target} returns {shape} for 2 images: return scores of shape (2, {num_classes})")
+    norms = [module for module in order.values() if isinstance(module, Placeholder)]
+    if not norms:
+        raise ValueError(f"net.target={target} uses no norm_layer: there is nothing in it to compare")
+    for norm in norms:
+        if len(shapes[norm]) != 4 or shapes[norm][1] != norm.num_channels:
             raise ValueError(
-                f"net.target={target}: a norm of {len(layer.weight)} channels meets {tuple(shape)}: norms here are for "  # type: ignore[arg-type]
-                "maps (N, C, H, W)"
+                f"net.target={target}: a norm of {norm.num_channels} channels gets {tuple(shapes[norm])}, but norms here "
+                "are for maps (N, C, H, W)"
             )
-        sizes.append(None if shape is None else (shape[2], shape[3]))
-    return [*order], sizes
+    return [*order], {norm: (shapes[norm][2], shapes[norm][3]) for norm in norms}
 
 
-@torch.no_grad()
-def _copy_weights(source: nn.Module, net: nn.Module) -> None:
-    """Give a network the numbers of another, but for those of norms."""
-    norms = [f"{name}." for name, module in source.named_modules() if isinstance(module, Placeholder)]
-    state = net.state_dict()
-    for name, values in source.state_dict().items():
-        if not name.startswith(tuple(norms)):
-            state[name].copy_(values)
-
-
-def _replace_convolutions(net: nn.Module, kind: type) -> None:
-    """Put convolutions of another kind, with the same weights, in the place of all that are torch's own."""
-    for module in [*net.modules()]:
-        for name, child in module.named_children():
-            if type(child) is nn.Conv2d:
-                setattr(module, name, kind.of(child))  # type: ignore[attr-defined]
+def _words(error: Exception) -> str:
+    """The class and the first line of an exception."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no message')}"

@@ -116,7 +116,8 @@ def step_(
 
 def track_(average: Tensor, batch: Tensor, factor: float) -> None:
     """Move a running average (C,) or (K, C) towards the statistic of a batch, in place."""
-    average.lerp_(batch.detach().reshape(average.shape).to(average.dtype), factor)
+    new = batch.detach().reshape(average.shape).to(average.dtype)
+    average.add_(new - average, alpha=factor)  # not lerp_, which torch.vmap does one network at a time
 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
