@@ -1,4 +1,4 @@
-"""Rules about one setting: is it what its name says, and can it learn at all?"""
+"""Rules about one setting: is it what its name says, and can it learn at all? Some are of the small network only."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,12 +13,12 @@ GROUPS = ("num_groups", "n_groups", "groups", "channels_per_group", "group_size"
 
 
 def parameters(settings: Settings) -> int | None:
-    """Return how many parameters the small network has for 28x28 grey images in ten classes; None for a norm of one's
-    own."""
-    about = CATALOGUE.get(settings.norm.name)
-    if about is None:
+    """Return how many parameters the small network has; None where that is not known before it is made: with a norm or
+    images of one's own, and for other networks."""
+    about, net = CATALOGUE.get(settings.norm.name), settings.net
+    if about is None or net.name != "small" or settings.data.name == "folder":
         return None
-    stages = list(small_network())
+    stages = list(small_network(net.channels or 1, size=(net.size or 28, net.size or 28)))
     norms = sum(about.parameters(s.outputs, s.size, settings.norm.options) for s in stages if s.block)
     return sum(stage.weights for stage in stages) + norms
 
@@ -41,12 +41,13 @@ def _shares(cell: Asked) -> Iterator[int]:
 
 
 def cannot_learn(cell: Asked) -> bool:
-    """Whether the features before the classifier are the same for every image, while training or always."""
-    return cell.settings.placement == "post" and (_instance(cell.settings) or _alone(cell))
+    """Return whether the small network's features are the same for every image, while training or always."""
+    small = cell.settings.net.name == "small"
+    return small and cell.settings.placement == "post" and (_instance(cell.settings) or _alone(cell))
 
 
 def _alone(cell: Asked) -> bool:
-    """Whether each image of a step is normalized by its own statistics. Dropout hides that from the gradient."""
+    """Return whether each image of a step is normalized by its own statistics. Dropout hides that from the gradient."""
     return max(_shares(cell), default=0) == 1 and not cell.settings.dropout
 
 
@@ -157,7 +158,9 @@ def groups(cells: Sequence[Asked]) -> Iterator[Finding]:
     for key in GROUPS:
         for cell in cells:
             given = cell.settings.norm.options.get(key)
-            if cell.settings.norm.name != "custom" or isinstance(given, bool) or not isinstance(given, int):
+            if cell.settings.norm.name != "custom" or cell.settings.net.name != "small":
+                continue
+            if isinstance(given, bool) or not isinstance(given, int):
                 continue
             if uneven := sorted({c for c in NORM_CHANNELS if given < 1 or c % given}):
                 yield Finding(

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from normlab.errors import ConfigError
 from normlab.nets.convolutions import CONVOLUTIONS
 from normlab.nets.fit import FitImages
 from normlab.nets.net import Net
 from normlab.nets.network import Network, NormFactory
+from normlab.settings import Settings
 
-__all__ = ["Other", "make_net"]
+__all__ = ["Other", "check_net", "make_net"]
 
 NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")  # "package.module:Name"
 
@@ -71,6 +73,32 @@ def make_net(
     wanted = (channels or image[0], *(sides or image[1:]))
     norms = {"norm": norm, "options": norm_options, "target": norm_target}
     return Other(target, options or {}, norms, num_classes, image, wanted)
+
+
+def check_net(settings: Settings) -> None:
+    """Raise `ConfigError`, in one line, if a network other than the small one does not work with its norm.
+
+    Its code runs: it is made, and given two random images, forward and backward in train mode, then in eval mode. They
+    are grey and of 28x28 pixels; images of data=folder may have another shape, which is known once they are read.
+    """
+    net, norm = settings.net, settings.norm
+    image = (net.channels or 3 if settings.data.name == "folder" else 1, 28, 28)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            network = make_net(
+                **net.model_dump(exclude={"source"}),
+                norm=norm.name,
+                norm_options=norm.options,
+                norm_target=norm.target,
+                image=image,
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        try:
+            network.train()(torch.randn(2, *image)).sum().backward()
+            network.eval()(torch.randn(2, *image))
+        except Exception as error:  # a network or a norm of one's own may raise anything
+            raise ConfigError(f"net={net.name} with norm={norm.target or norm.name} raised {_words(error)}") from error
 
 
 class Other(Network, nn.Sequential):
