@@ -104,9 +104,13 @@ def _do(overrides: list[str], multirun: bool) -> int:
             f"devices={several}: the runs of a sweep share the machine, each on one device; leave devices out, or "
             "train this run by itself, without -m"
         )
-    for norm in {job.settings.norm.model_dump_json(): job.settings.norm for job in jobs}.values():
-        if norm.target is not None:
-            check_custom(norm)
+    for each in {job.settings.model_dump_json(include={"norm", "net", "data"}): job.settings for job in jobs}.values():
+        if each.net.name != "small":
+            from normlab.nets.other import check_net  # torch: only for a network that takes its time anyway
+
+            check_net(each)
+        elif each.norm.target is not None:
+            check_custom(each.norm)
     if study:
         for folder in {job.folder.parent for job in jobs}:
             _lay_beside(Study.named(study), folder)

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn.functional import nll_loss
 
-from normlab.nets import NORMS, Net, add_subgradient_, penalised
+from normlab.nets import Net, add_subgradient_, in_order, norm_layers, penalised
 from normlab.nets.folded import Numbers, fold, log_probs, unfold
 from normlab.nets.stack import Stack
+from normlab.norms import CATALOGUE
 
 
 class Own(nn.Module):
@@ -34,7 +35,7 @@ class Derived(nn.BatchNorm2d):
 
 
 STANDARDISED = "weight_standardization"  # in the place of a norm: gn behind standardised convolutions
-EVERY = [*(name for name in NORMS if name != "custom"), STANDARDISED, Own, Derived]
+EVERY = [*CATALOGUE, STANDARDISED, Own, Derived]
 OPTIONS = {"gbn": {"virtual_batch_size": 2}, "brn": {"begin": 1, "r_end": 3, "d_end": 4}}
 
 
@@ -46,7 +47,7 @@ def networks(norm: str | Callable[[int], nn.Module], count: int, dtype: torch.dt
     for seed in range(count):
         torch.manual_seed(seed)
         net = Net(norm, **options).to(dtype)
-        for layer in net.norm_layers().values():
+        for layer in norm_layers(net).values():
             for parameter in layer.parameters():
                 parameter.data += 0.3 * torch.randn_like(parameter)
         nets.append(net)
@@ -211,9 +212,9 @@ def test_the_order_of_the_layers_is_that_of_the_forward_pass() -> None:
     for placement in ("post", "pre"):
         net = Net("bn", dropout=0.1, placement=placement)
         called: list[nn.Module] = []
-        layers = [layer for _, layer in net.in_order()]
+        layers = [layer for _, layer in in_order(net)]
         for layer in layers:
             layer.register_forward_hook(lambda module, *_, called=called: called.append(module))
         net(torch.zeros(2, 1, 28, 28))
         assert called == layers
-        assert dict(net.in_order()).items() <= dict(net.named_modules()).items()
+        assert dict(in_order(net)).items() <= dict(net.named_modules()).items()

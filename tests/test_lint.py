@@ -23,12 +23,13 @@ from normlab.lint.asked import IMAGES, Asked, asked
 from normlab.lint.finding import names
 from normlab.lint.network import cannot_learn, parameters
 from normlab.lint.seeds import Spread, assumed, spread_of
-from normlab.nets import NORMS, Net
+from normlab.nets import Net, norm_layers
+from normlab.norms import CATALOGUE, make_norm
 from normlab.record import Record
 from normlab.settings import Claim, Settings, Study, protocol, sweep_of
 from normlab.settings.plan import load, plan
 
-PACKAGED = [name for name in NORMS if name != "custom"]
+PACKAGED = list(CATALOGUE)
 STUDY = Study(question="?", margin=0.5)
 
 
@@ -155,7 +156,7 @@ def test_an_instance_norm_after_relu_says_the_same_of_every_image() -> None:
     x = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     for placement, same in (("post", True), ("pre", False)):
         net = Net("in", dropout=0.5, placement=placement).eval()
-        for layer in net.norm_layers().values():
+        for layer in norm_layers(net).values():
             torch.nn.init.uniform_(layer.bias, 0.5, 1.5)
         out = net(x)
         assert torch.allclose(out, out[:1].expand_as(out), atol=1e-5) == same
@@ -178,8 +179,10 @@ def test_renormalization_that_begins_too_late_is_batch_norm(begin: int, closed: 
     words = ["norm=brn", f"norm.begin={begin}", "norm.r_end=30", "norm.d_end=30", "epochs=3"]
     cell = one(*words)
     assert cell.steps == 30
-    limits = NORMS["brn"](10, **cell.settings.norm.options).limits(torch.tensor(29.0))
-    assert (limits == (1, 0)) == closed
+    norms = make_norm("brn", 10, cell.settings.norm.options), make_norm("bn", 10)
+    norms[0].running.num_batches_tracked.fill_(29)
+    maps = 3 * torch.randn(4, 10, 6, 6, generator=torch.Generator().manual_seed(0)) + 1
+    assert torch.allclose(*(norm(maps) for norm in norms), atol=1e-5) == closed
     told = [finding.message for finding in lint([cell.settings])]
     assert bool(told) == closed
     if closed:
@@ -300,7 +303,7 @@ def test_a_learning_rate_of_each_norms_own_may_be_fair() -> None:
         "batch_size=64,128",
         "epochs=5,10",
         "l1=1e-4,1e-3",
-        "weight_decay=1e-4,1e-3",
+        "optimizer.weight_decay=1e-4,1e-3",
         "schedule=onecycle,constant",
     ],
 )
@@ -468,9 +471,10 @@ def launched(
     multirun, *overrides = words.split()
     monkeypatch.setattr(train, "sweep", lambda *_: print("launch", file=sys.stderr))
     monkeypatch.setattr(train, "_launch", lambda *_: print("launch", file=sys.stderr))
+    monkeypatch.setattr(train, "run_here", lambda *_, **__: print("launch", file=sys.stderr))
     monkeypatch.setattr(train, "parallel", lambda *_: [])
     overrides += ["data=digits", f"log_dir={tmp_path}"]
-    train._do(overrides, overrides, multirun == "-m")
+    train._do(overrides, multirun == "-m")
     return capsys.readouterr().err.splitlines()
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import nn
 
-from normlab.nets import PLACEMENTS, Net
+from normlab.nets import PLACEMENTS, Net, norm_layers
 from normlab.settings import NORM_CHANNELS
 
 AFFINE = ["bn", "ln", "gn", "in"]
@@ -119,7 +119,7 @@ def test_widths_of_the_norms() -> None:
 
     net = Net(build)
     given: list[int] = []
-    for layer in net.norm_layers().values():
+    for layer in norm_layers(net).values():
         layer.register_forward_hook(lambda module, args, output: given.append(args[0].shape[1]))
     net(torch.rand(2, 1, 28, 28))
     assert tuple(built) == tuple(given) == NORM_CHANNELS
@@ -128,8 +128,8 @@ def test_widths_of_the_norms() -> None:
 def test_norm_layers_are_the_five_norms_and_nothing_else() -> None:
     for norm in ("none", *AFFINE, Drawing):
         net = Net(norm, dropout=0.5)
-        assert list(net.norm_layers()) == [f"{block}.norm" for block in BLOCKS]
-        assert list(net.norm_layers().values()) == [net.get_submodule(block).norm for block in BLOCKS]
+        assert list(norm_layers(net)) == [f"{block}.norm" for block in BLOCKS]
+        assert list(norm_layers(net).values()) == [net.get_submodule(block).norm for block in BLOCKS]
 
 
 def test_output_is_log_probabilities() -> None:
@@ -277,15 +277,15 @@ def test_options_reach_the_norm() -> None:
     one_group = Net("gn", norm_options={"num_groups": 1})
     torch.manual_seed(0)
     torch.testing.assert_close(one_group(x), Net("ln")(x))
-    assert {layer.eps for layer in Net("bn", norm_options={"eps": 0.25}).norm_layers().values()} == {0.25}
+    assert {layer.eps for layer in norm_layers(Net("bn", norm_options={"eps": 0.25})).values()} == {0.25}
 
 
 @pytest.mark.parametrize(
     ("norm", "options", "says"),
     [
         ("batch", {}, "norm 'batch' is unknown: choose one of none, bn"),
-        ("ln", {"num_groups": 2}, "norm 'ln' has no option num_groups"),
-        ("gn", {"num_groups": 5}, "num_groups=5 does not divide 12 channels"),
+        ("ln", {"num_groups": 2}, "norm.num_groups is no option of norm=ln; it takes eps, affine"),
+        ("gn", {"num_groups": 5}, r"num_groups=5 does not divide the channels \(12\)"),
     ],
 )
 def test_bad_norms(norm: str, options: dict[str, Any], says: str) -> None:
@@ -300,8 +300,8 @@ def test_a_seed_gives_every_norm_the_same_convolutions(norm: Any, placement: str
     torch.manual_seed(7)
     control = convolutions(Net("none"))
     torch.manual_seed(7)
-    options = {"target": f"{__name__}:Drawing"} if norm == "custom" else {}
-    drawn = convolutions(Net(norm, dropout=0.3, placement=placement, norm_options=options))
+    target = f"{__name__}:Drawing" if norm == "custom" else None
+    drawn = convolutions(Net(norm, dropout=0.3, placement=placement, norm_target=target))
     assert drawn.keys() == control.keys()
     assert all(torch.equal(drawn[name], control[name]) for name in control)
 

@@ -9,7 +9,8 @@ from scipy import stats
 from torch import nn
 from torch.nn.functional import nll_loss
 
-from normlab.nets import NORMS, Net, make_norm
+from normlab.nets import Net
+from normlab.norms import CATALOGUE, make_norm
 from normlab.probes import (
     Shift,
     StepLoss,
@@ -211,7 +212,7 @@ class TestLayers:
         assert list(dict.fromkeys(layer for layer, _, _ in layer_statistics(net, images, labels))) == order
         assert sum(map(len, parameters(net).values())) == len(list(net.parameters()))
 
-    @pytest.mark.parametrize("norm", [name for name in NORMS if name != "custom"])
+    @pytest.mark.parametrize("norm", list(CATALOGUE))
     def test_every_norm_and_nothing_is_touched(self, norm: str) -> None:
         net, images, labels = some_net(norm, dropout=0.3)
         before, random = copy.deepcopy(net.state_dict()), torch.get_rng_state()

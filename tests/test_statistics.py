@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from normlab.nets import Net
+from normlab.nets import Net, norm_layers
 from normlab.probes.statistics import (
     averaging_layers,
     decompose,
@@ -21,7 +21,7 @@ def trained(norm: str = "bn") -> Net:
     """A network whose running averages and scales are no longer where they began."""
     torch.manual_seed(0)
     net = Net(norm).double()
-    for layer in net.norm_layers().values():
+    for layer in norm_layers(net).values():
         for parameter in layer.parameters():
             parameter.data += 0.3 * torch.randn_like(parameter)
     for _ in range(3):

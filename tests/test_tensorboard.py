@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from normlab.nets import norm_layers
 from normlab.record import Record
 from normlab.settings.plan import load
 from normlab.training.callbacks import COLUMNS
@@ -309,7 +310,7 @@ def test_what_is_not_finite_gets_no_histogram() -> None:
     writer = Drawings()
     views = NormViews(writer)  # type: ignore[arg-type]
     with torch.no_grad():
-        model.net.norm_layers()["block2.norm"].weight[3] = torch.nan
+        norm_layers(model.net)["block2.norm"].weight[3] = torch.nan
     views.write(model, 1)
     assert set(writer.histograms) == {f"{layer}/{name}" for layer in CHANNELS for name in STATE} - {
         "norm.block2/scale_gamma"

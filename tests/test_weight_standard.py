@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from normlab.nets import Net
-from normlab.nets.weight_standard import StandardisedConv2d, standardise_weight
+from normlab.nets.convolutions import StandardisedConv2d
 
 
 @given(shape=st.tuples(*[st.integers(1, 4)] * 3), scale=st.floats(1e-4, 10), seed=st.integers(0, 2**32 - 1))
@@ -23,14 +23,14 @@ def test_the_formula(shape: tuple[int, int, int], scale: float, seed: int) -> No
         values = w[k].ravel()
         mean = values.sum() / values.size
         expected[k] = (w[k] - mean) / np.sqrt(((values - mean) ** 2).sum() / values.size + 1e-5)
-    found = standardise_weight(torch.from_numpy(w)).numpy()
+    found = StandardisedConv2d.reparametrise(torch.from_numpy(w)).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
 
 
 def test_filters_have_mean_0_and_variance_1() -> None:
     """To ε: of the weights that a network starts with, ε is at most a few per cent of the variance."""
     for conv in (m for m in Net(weight_standardization=True).modules() if isinstance(m, StandardisedConv2d)):
-        w = standardise_weight(conv.weight.detach().double())
+        w = StandardisedConv2d.reparametrise(conv.weight.detach().double())
         own = conv.weight.detach().double().flatten(1).var(1, correction=0)
         torch.testing.assert_close(w.flatten(1).mean(1), torch.zeros(len(w)).double(), rtol=0, atol=1e-12)
         torch.testing.assert_close(w.flatten(1).var(1, correction=0), own / (own + 1e-5), rtol=1e-10, atol=0)
@@ -40,7 +40,7 @@ def test_filters_have_mean_0_and_variance_1() -> None:
 def test_networks_of_one_filter_shape_do_not_mix() -> None:
     """(K, O, C, k, k), as an array holds them: each filter by itself."""
     w = torch.randn(3, 4, 2, 3, 3, dtype=torch.float64)
-    assert torch.equal(standardise_weight(w)[1], standardise_weight(w[1]))
+    assert torch.equal(StandardisedConv2d.reparametrise(w)[1], StandardisedConv2d.reparametrise(w[1]))
 
 
 def test_scale_and_shift_of_a_filter_are_forgotten() -> None:
@@ -52,7 +52,7 @@ def test_scale_and_shift_of_a_filter_are_forgotten() -> None:
     with torch.no_grad():
         conv.weight.mul_(a).add_(b)
     torch.testing.assert_close(conv(x), before, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(before, F.conv2d(x, standardise_weight(conv.weight)), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(before, F.conv2d(x, StandardisedConv2d.reparametrise(conv.weight)), rtol=1e-8, atol=1e-8)
     plain = nn.Conv2d(3, 5, 3, bias=False).double()
     first = plain(x)
     with torch.no_grad():
@@ -63,8 +63,8 @@ def test_scale_and_shift_of_a_filter_are_forgotten() -> None:
 def test_gradients_are_those_of_finite_differences() -> None:
     w = (0.3 * torch.randn(2, 2, 3, 3, dtype=torch.float64) + 0.1).requires_grad_()
     x = torch.randn(2, 2, 4, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, w: F.conv2d(x, standardise_weight(w)), (x, w))
-    (grad,) = torch.autograd.grad(standardise_weight(w).square().sum() + standardise_weight(w)[:, 0].sum(), w)
+    assert torch.autograd.gradcheck(lambda x, w: F.conv2d(x, StandardisedConv2d.reparametrise(w)), (x, w))
+    (grad,) = torch.autograd.grad(StandardisedConv2d.reparametrise(w).square().sum() + StandardisedConv2d.reparametrise(w)[:, 0].sum(), w)
     torch.testing.assert_close(grad.flatten(1).sum(1), torch.zeros(2).double(), rtol=0, atol=1e-10)  # no mean is left
 
 
@@ -84,7 +84,7 @@ def test_the_network_standardises_its_3x3_convolutions_and_starts_from_the_same_
     by_hand.load_state_dict(nets[1].state_dict())
     for name, module in by_hand.named_modules():
         if name.endswith(".conv"):
-            module.weight.data = standardise_weight(module.weight.data)
+            module.weight.data = StandardisedConv2d.reparametrise(module.weight.data)
     torch.testing.assert_close(nets[1](x), by_hand(x))
 
 

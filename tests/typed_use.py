@@ -19,7 +19,7 @@ from normlab.analysis import read
 from normlab.analysis.table import Run, runs
 from normlab.errors import ConfigError, NormlabError
 from normlab.lint import Finding, lint
-from normlab.nets import ABOUT, NORMS, About, Net, l1_norm, load_class, make_norm, penalised, sparsity
+from normlab.nets import ABOUT, NORMS, About, Net, l1_norm, load_class, make_norm, norm_layers, penalised, sparsity
 from normlab.record import ProbeRow, Record, read_probes, read_support
 from normlab.settings import Settings, Study
 from normlab.settings.plan import Job, load, plan
@@ -29,7 +29,7 @@ from normlab.training import Classifier, run, run_array
 def networks(images: torch.Tensor, labels: torch.Tensor) -> None:
     net = Net(norm="gn", dropout=0.05, norm_options={"num_groups": 2})
     assert_type(net(images), torch.Tensor)
-    assert_type(net.norm_layers(), dict[str, nn.Module])
+    assert_type(norm_layers(net), dict[str, nn.Module])
     assert_type(make_norm("gn", 20, num_groups=4), nn.Module)
     assert_type(load_class("my_norm:Mine")(20), nn.Module)
     assert_type(NORMS["bn"](20), nn.Module)

@@ -70,11 +70,12 @@ def asked(runs: Sequence[Settings]) -> list[Asked]:
 
 
 def asked_of(cells: Sequence[Cell]) -> list[Asked]:
-    """The settings of a report; without those that this version cannot read any more."""
+    """Return the settings of a report, without those that this version cannot read; unknown settings are left out."""
     found = []
     for cell in cells:
         try:
-            settings = Settings.model_validate(cell.ended[0].record.config)
+            config = cell.ended[0].record.config
+            settings = Settings.model_validate({key: config[key] for key in config if key in Settings.model_fields})
         except ValidationError:
             continue
         found.append(Asked(cell.label, cell.levels, settings, tuple(run.record.seed for run in cell.completed)))

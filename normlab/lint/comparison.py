@@ -80,7 +80,7 @@ def selection(cells: Sequence[Asked], study: Study | None) -> Iterator[Finding]:
     flat = [settings.flat() for settings in without]
     several = []
     for key in (*TUNED, *STRENGTHS):
-        values = {word(each[key]) for each in flat if each[key] or key in TUNED}
+        values = {word(each[key]) for each in flat if key in each and (each[key] or key in TUNED)}
         several += [key] if len(values) > 1 and key not in claimed else []
     if several:
         yield Finding(

@@ -1,58 +1,53 @@
-"""Rules about one setting: is it what its name says, and can it learn at all?"""
+"""Rules about one setting: is it what its name says, and can it learn at all? Some are of the small network only."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 from normlab.lint.asked import Asked
 from normlab.lint.finding import Finding, names
-from normlab.settings import NORM_CHANNELS, Settings
+from normlab.norms import CATALOGUE
+from normlab.settings import NORM_CHANNELS, Settings, small_network
 
-__all__ = ["BY_CONSTRUCTION", "CONVOLUTIONS", "PER_SETTING", "cannot_learn", "parameters"]
+__all__ = ["BY_CONSTRUCTION", "PER_SETTING", "cannot_learn", "parameters"]
 
-CONVOLUTIONS = 7466  # weights of the network's convolutions; none has a bias
-SIDES = (26, 24, 10, 8, 6)  # of the maps at its five norms, pixels
-BATCH_NORMS = ("bn", "gbn", "brn")  # those that take statistics over images
 GROUPS = ("num_groups", "n_groups", "groups", "channels_per_group", "group_size")  # as layers call them
 
 
 def parameters(settings: Settings) -> int | None:
-    """How many parameters the network has; None for a layer of one's own. C channels and maps of H x W at each norm:
-
-    - 2·C (γ and β) with bn, gbn, brn, ln, ln2d, gn, in; C (γ) with rms; 2·C·H·W with ln_elem; none without affine;
-    - frn has C more (τ) with its threshold, dyt one more (α) a layer, affine or not.
-    """
-    norm, affine = settings.norm.name, settings.norm.options.get("affine", True)
-    if norm == "custom":
+    """Return how many parameters the small network has; None where that is not known before it is made: with a norm or
+    images of one's own, and for other networks."""
+    about, net = CATALOGUE.get(settings.norm.name), settings.net
+    if about is None or net.name != "small" or settings.data.name == "folder":
         return None
-    count = CONVOLUTIONS
-    for channels, side in zip(NORM_CHANNELS, SIDES, strict=True):
-        each = {"none": 0, "rms": channels, "ln_elem": 2 * channels * side**2}.get(norm, 2 * channels)
-        count += each if affine else 0
-        count += channels if norm == "frn" and settings.norm.options.get("threshold", True) else 0
-        count += 1 if norm == "dyt" else 0
-    return count
+    stages = list(small_network(net.channels or 1, size=(net.size or 28, net.size or 28)))
+    norms = sum(about.parameters(s.outputs, s.size, settings.norm.options) for s in stages if s.block)
+    return sum(stage.weights for stage in stages) + norms
 
 
 def _instance(settings: Settings) -> bool:
-    """Whether each channel of each image is normalized by itself."""
-    norm = settings.norm
-    return norm.name == "in" or (norm.name == "gn" and norm.options.get("channels_per_group") == 1)
+    """Return whether each channel of each image is normalized by itself."""
+    about, options = CATALOGUE.get(settings.norm.name), settings.norm.options
+    grouped = about is not None and about.centred and about.axes == ("GHW",)
+    alone = grouped and all(about.groups(c, options) == c for c in NORM_CHANNELS)  # type: ignore[union-attr]
+    return about is not None and (about.per_map or alone)
 
 
 def _shares(cell: Asked) -> Iterator[int]:
-    """How many images share their statistics while training: of each batch, and of each ghost batch in it."""
-    if cell.settings.norm.name in BATCH_NORMS:
+    """Yield how many images share their statistics while training: of each batch, and of each ghost batch in it."""
+    about = CATALOGUE.get(cell.settings.norm.name)
+    if about is not None and about.of_batch:
         for batch in cell.batches:
             ghost = min(batch, int(cell.settings.norm.options.get("virtual_batch_size", batch)))
             yield from (size for size in (ghost, batch % ghost) if size)
 
 
 def cannot_learn(cell: Asked) -> bool:
-    """Whether the features before the classifier are the same for every image, while training or always."""
-    return cell.settings.placement == "post" and (_instance(cell.settings) or _alone(cell))
+    """Return whether the small network's features are the same for every image, while training or always."""
+    small = cell.settings.net.name == "small"
+    return small and cell.settings.placement == "post" and (_instance(cell.settings) or _alone(cell))
 
 
 def _alone(cell: Asked) -> bool:
-    """Whether each image of a step is normalized by its own statistics. Dropout hides that from the gradient."""
+    """Return whether each image of a step is normalized by its own statistics. Dropout hides that from the gradient."""
     return max(_shares(cell), default=0) == 1 and not cell.settings.dropout
 
 
@@ -163,7 +158,9 @@ def groups(cells: Sequence[Asked]) -> Iterator[Finding]:
     for key in GROUPS:
         for cell in cells:
             given = cell.settings.norm.options.get(key)
-            if cell.settings.norm.name != "custom" or isinstance(given, bool) or not isinstance(given, int):
+            if cell.settings.norm.name != "custom" or cell.settings.net.name != "small":
+                continue
+            if isinstance(given, bool) or not isinstance(given, int):
                 continue
             if uneven := sorted({c for c in NORM_CHANNELS if given < 1 or c % given}):
                 yield Finding(

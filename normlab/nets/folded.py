@@ -1,9 +1,10 @@
-"""Many networks in one forward pass: their channels lie side by side, and grouped convolutions keep them apart.
+"""Many networks in one forward pass.
 
-K networks with maps (B, C, H, W) each are one network with maps (B, K · C, H, W) whose convolutions have K groups, in
-the manner of HFTA (Wang et al. 2021, "Horizontally Fused Training Array"). Norms fold in the same way: group norm has K
-times the groups, batch norm K times the channels. Nothing of one network ever reaches another: not in a sum, not as a
-product with zero, so that a network which diverges to nan leaves its neighbours as they are.
+K small networks with maps (B, C, H, W) each are one network with maps (B, K · C, H, W) whose convolutions have K groups,
+in the manner of HFTA (Wang et al. 2021, "Horizontally Fused Training Array"). A norm of the catalogue takes the maps as
+(B, K, C, H, W) and its numbers as (K, ...). Nothing of one network ever reaches another: not in a sum, not as a product
+with zero, so that a network which diverges to nan leaves its neighbours as they are. A layer of one's own, and any
+other network, goes through `torch.func.vmap`.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,23 +12,31 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from normlab.nets.convolutions import CONVOLUTIONS, FilterConv2d
 from normlab.nets.dropout import Dropout
-from normlab.nets.folded_layers import LAYERS, Call, fold, unfold, vmapped
 from normlab.nets.net import Net
+from normlab.nets.network import Network, in_order
+from normlab.norms import is_packaged
 
-__all__ = ["LAYERS", "Numbers", "apply", "fold", "log_probs", "unfold"]
+__all__ = ["Numbers", "apply", "each_alone", "fold", "log_probs", "unfold"]
 
 Masks = Callable[[torch.Tensor], torch.Tensor]  # folded maps -> a dropout mask of their shape
+Named = Mapping[str, torch.Tensor]
+
+# layers without numbers that treat every channel alone; each layer's own class only, since a class derived from one may
+# compute something else
+BY_CHANNEL = {nn.ReLU, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity}
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Parameters and buffers of K networks, by name: (K, …). Buffers change in place where a layer changes them."""
+    """Parameters and buffers of K networks, by name: (K, ...). Buffers change in place where a layer changes them."""
 
-    parameters: Mapping[str, torch.Tensor]
-    buffers: Mapping[str, torch.Tensor]
+    parameters: Named
+    buffers: Named
 
     def of(self, layer: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Those of one layer, by their names within it."""
@@ -39,36 +48,84 @@ class Numbers:
 
 
 def log_probs(
-    net: Net, numbers: Numbers, images: torch.Tensor, *, training: bool, masks: Masks | None = None
+    net: Network, numbers: Numbers, images: torch.Tensor, *, training: bool, masks: Masks | None = None
 ) -> torch.Tensor:
-    """What K networks say to their own images: log-probabilities (K, B, 10) for (K, B, 1, 28, 28).
+    """Return the log-probabilities of K networks for their own images: (K, B, num_classes) for (K, B, C, H, W).
 
     Args:
         net: of the networks' shape; its own numbers are not used.
         numbers: theirs. In training, batch norm moves the running statistics in `numbers.buffers` in place.
-        masks: gives the dropout masks while training; None: no dropout.
+        masks: gives the dropout masks of small networks while training; None: no dropout.
     """
+    if not isinstance(net, Net):
+        return each_alone(net, numbers.parameters, numbers.buffers, images, training=training)
     networks = len(images)
     x = fold(images)
-    for name, layer in net.in_order():
+    for name, layer in in_order(net):
         if isinstance(layer, Dropout):
             x = x * masks(x) if training and masks is not None else x
-        else:
+        elif not isinstance(layer, nn.LogSoftmax):  # over the classes of each network, below
             x = apply(layer, *numbers.of(name), x, networks, training=training)
     return F.log_softmax(x.view(x.shape[0], networks, -1), dim=2).transpose(0, 1)
 
 
 def apply(
-    layer: nn.Module,
-    parameters: dict[str, torch.Tensor],
-    buffers: dict[str, torch.Tensor],
-    x: torch.Tensor,
-    networks: int,
-    *,
-    training: bool,
+    layer: nn.Module, parameters: Named, buffers: Named, x: torch.Tensor, networks: int, *, training: bool
 ) -> torch.Tensor:
-    """One layer on folded maps: each of K networks with its own numbers, (K, …) a name.
+    """Apply one layer to folded maps, for each of K networks with its own numbers, (K, ...) by name."""
+    if type(layer) in BY_CHANNEL:
+        return layer(x)  # type: ignore[no-any-return]  # nn.Module's call is untyped
+    if type(layer) in CONVOLUTIONS.values():
+        assert isinstance(layer, nn.Conv2d)
+        weight = parameters["weight"]
+        if isinstance(layer, FilterConv2d):
+            weight = layer.reparametrise(weight, parameters.get("gain"))
+        return _convolve(layer, weight, x, networks)
+    if is_packaged(layer):
+        layer.train(training)
+        maps = x.unflatten(1, (networks, -1))  # type: ignore[no-untyped-call]
+        return functional_call(layer, (dict(parameters), dict(buffers)), (maps,)).flatten(1, 2)  # type: ignore[no-any-return]
+    return fold(each_alone(layer, parameters, buffers, unfold(x, networks), training=training))
 
-    `LAYERS` says how; what is not in it goes through `torch.func`, and may raise what that raises.
+
+def each_alone(
+    module: nn.Module, parameters: Named, buffers: Named, inputs: torch.Tensor, *, training: bool
+) -> torch.Tensor:
+    """Return the outputs of K networks for inputs (K, N, ...), as if each called the module with its own numbers.
+
+    Raise what `torch.func.vmap` raises, such as for random numbers.
     """
-    return LAYERS.get(type(layer), vmapped)(Call(layer, parameters, buffers, networks, training), x)
+    module.train(training)
+
+    def alone(parameters: Named, buffers: Named, own: torch.Tensor) -> torch.Tensor:
+        return functional_call(module, (dict(parameters), dict(buffers)), (own,))  # type: ignore[no-any-return]
+
+    return vmap(alone)(parameters, buffers, inputs)
+
+
+def _convolve(layer: nn.Conv2d, weight: torch.Tensor, x: torch.Tensor, networks: int) -> torch.Tensor:
+    """Convolve folded maps with the weights (K, O, C, k, k)."""
+    cpu = x.device.type == "cpu"
+    if cpu and networks > 1 and weight.shape[-1] == 1:
+        # A 1x1 convolution is a matrix product per network; as a grouped convolution it takes three times as long.
+        batch, _, height, width = x.shape
+        pixels = x.permute(0, 2, 3, 1).reshape(-1, networks, weight.shape[2]).transpose(0, 1)  # (K, pixels, C)
+        out = torch.bmm(pixels, weight.flatten(2).transpose(1, 2))
+        return out.transpose(0, 1).reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+    weight = weight.flatten(0, 1)
+    if cpu:  # a clone: `contiguous` would leave the strides of a single channel as they are, and the maps follow those
+        weight = weight.clone(memory_format=torch.channels_last)
+    return F.conv2d(x, weight, stride=layer.stride, padding=layer.padding, groups=networks)
+
+
+def fold(maps: torch.Tensor) -> torch.Tensor:
+    """(K, B, C, H, W) as (B, K · C, H, W), on CPU channels_last in memory: grouped convolutions are fastest in it."""
+    if maps.device.type != "cpu":
+        return maps.transpose(0, 1).flatten(1, 2)
+    return maps.permute(1, 3, 4, 0, 2).flatten(3).contiguous().permute(0, 3, 1, 2)
+
+
+def unfold(maps: torch.Tensor, networks: int) -> torch.Tensor:
+    """(B, K · C, H, W) as (K, B, C, H, W), without a copy."""
+    batch, channels, height, width = maps.shape
+    return maps.view(batch, networks, channels // networks, height, width).transpose(0, 1)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from normlab.nets.net import Net
+from normlab.nets.network import Network
 
 __all__ = [
     "METHODS",
@@ -17,37 +17,36 @@ __all__ = [
     "proximal_threshold",
     "soft_threshold_",
     "sparsity",
+    "uncovered",
 ]
 
 SCOPES = ("weights", "conv", "norm", "all")
 METHODS = ("subgradient", "proximal")
 
 
-def penalised(net: Net, scope: str) -> dict[str, nn.Parameter]:
-    """The parameters that a penalty of this scope covers, by name.
+def penalised(net: Network, scope: str) -> dict[str, nn.Parameter]:
+    """Return the parameters that a penalty of this scope covers, by name, frozen ones included.
 
-    - "conv": the weights of the convolutions (7,466 numbers).
-    - "norm": the scales γ, which is what norm layers call `weight` (74 numbers with bn, ln, gn).
-    - "weights": both: every parameter whose name contains "weight".
+    - "conv": the weights of convolutions and linear layers outside of the norms (7,466 numbers in the small network).
+    - "norm": the scales γ of the norms, whatever their name (74 numbers with bn, ln, gn).
+    - "weights": both.
     - "all": every parameter, shifts β and a user's own included.
 
-    Raises `ValueError`, with the choices, where the scope is unknown.
+    `Network.roles` has the role of each parameter. Raise `ValueError`, with the choices, if the scope is unknown.
     """
-    norms = tuple(f"{name}." for name in net.norm_layers())
-
-    def covers(name: str) -> bool:
-        match scope:
-            case "weights":
-                return "weight" in name
-            case "conv":
-                return "weight" in name and not name.startswith(norms)
-            case "norm":
-                return "weight" in name and name.startswith(norms)
-            case "all":
-                return True
+    if scope not in SCOPES:
         raise ValueError(f"penalty.scope {scope!r} is unknown: choose one of {', '.join(SCOPES)}")
+    covered = {"conv": {"conv"}, "norm": {"scale"}, "weights": {"conv", "scale"}}.get(scope)
+    return {name: p for name, p in net.named_parameters() if covered is None or net.roles.get(name) in covered}
 
-    return {name: parameter for name, parameter in net.named_parameters() if covers(name)}
+
+def uncovered(net: Network, scope: str) -> list[str]:
+    """Return the names of the parameters that a penalty of this scope may be expected to cover and does not.
+
+    They are neither weights of convolutions or linear layers nor scales nor shifts, as far as their module, their name
+    and their initial values tell.
+    """
+    return [name for name, _ in net.named_parameters() if scope != "all" and net.roles.get(name, "other") == "other"]
 
 
 def l1_norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
@@ -92,7 +91,7 @@ def soft_threshold_(parameters: Iterable[nn.Parameter], threshold: float) -> Non
 
 
 @torch.no_grad()
-def sparsity(net: Net, relative: float = 0.01) -> dict[str, float]:
+def sparsity(net: Network, relative: float = 0.01) -> dict[str, float]:
     """How sparse the convolutions of a network are, as shares in [0, 1].
 
     - "zeros": weights that are exactly 0.

@@ -116,7 +116,8 @@ def step_(
 
 def track_(average: Tensor, batch: Tensor, factor: float) -> None:
     """Move a running average (C,) or (K, C) towards the statistic of a batch, in place."""
-    average.lerp_(batch.detach().reshape(average.shape).to(average.dtype), factor)
+    new = batch.detach().reshape(average.shape).to(average.dtype)
+    average.add_(new - average, alpha=factor)  # not lerp_, which torch.vmap does one network at a time
 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -201,7 +202,9 @@ def _rows_fit(x: Tensor) -> bool:
     if is_tracing() or torch.compiler.is_compiling() or x.device.type != "cpu" or x.dim() != 4:  # type: ignore[no-untyped-call]
         return False
     n, c, h, w = x.shape
-    return c > 1 and h * w > 1 and n > 0 and x.stride() == (c * h * w, 1, w * c, c)
+    # One image may have any first stride: torch 2.14's batch norm has a wrong gradient there (its own is contiguous).
+    image = n == 1 or x.stride(0) == c * h * w
+    return c > 1 and h * w > 1 and n > 0 and image and x.stride()[1:] == (1, w * c, c)
 
 
 def _plain(

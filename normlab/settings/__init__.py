@@ -5,7 +5,6 @@
 
 from normlab.settings.conf import GROUPS, choices, conf_dir, defaults, dotted, group_values
 from normlab.settings.model import (
-    NORM_CHANNELS,
     SGD,
     AdamW,
     Augment,
@@ -23,6 +22,7 @@ from normlab.settings.model import (
     needs_gpu,
     source_digest,
 )
+from normlab.settings.shape import NORM_CHANNELS, Stage, small_network
 from normlab.settings.study import STUDY_FILE, Claim, Published, Study, protocol, sweep_of
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Probe",
     "Published",
     "Settings",
+    "Stage",
     "Study",
     "check_recorded",
     "checked",
@@ -53,6 +54,7 @@ __all__ = [
     "line",
     "needs_gpu",
     "protocol",
+    "small_network",
     "source_digest",
     "sweep_of",
 ]

@@ -1,4 +1,4 @@
-"""A first look at a user's own layer before training starts: is it there, can it be built, does it keep shapes?"""
+"""A first look at a layer of one's own before training starts: can it be built, does it keep shapes?"""
 
 import ast
 import os
@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from normlab.errors import ConfigError
-from normlab.settings.model import NORM_CHANNELS, Norm
+from normlab.settings.model import Norm
+from normlab.settings.shape import NORM_CHANNELS
 
 __all__ = ["check_custom"]
 

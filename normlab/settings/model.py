@@ -31,9 +31,9 @@ from pydantic import (
 from normlab.errors import ConfigError
 from normlab.norms import CATALOGUE
 from normlab.settings.conf import GROUPS, choices, defaults, dotted
+from normlab.settings.shape import NORM_CHANNELS
 
 __all__ = [
-    "NORM_CHANNELS",
     "SGD",
     "AdamW",
     "Augment",
@@ -51,8 +51,6 @@ __all__ = [
     "needs_gpu",
     "source_digest",
 ]
-
-NORM_CHANNELS = (10, 20, 20, 12, 12)  # channels at the five norms of `normlab.nets.Net`; a test holds the two together
 
 MOST, FLOAT32 = 1e30, 3e38  # of what multiplies a weight or a gradient; the largest float32
 SMALL_ONLY = ("dropout", "placement", "weight_standardization")  # of the small network

@@ -1,10 +1,11 @@
-"""How many networks share one forward pass: what is fastest, within the memory that there is."""
+"""How many networks share one forward pass: as many as are fastest, within the memory."""
 
 import copy
 import math
 
 import torch
-from torch import nn
+
+from normlab.nets import Network
 
 __all__ = ["IMAGES_A_PASS", "bytes_per_image", "networks_at_once"]
 
@@ -13,9 +14,9 @@ GIB = 2**30
 
 
 def networks_at_once(
-    net: nn.Module, batch_size: int, networks: int, device: torch.device, memory_limit: float | None = None
+    net: Network, batch_size: int, networks: int, device: torch.device, memory_limit: float | None = None
 ) -> int:
-    """How many of so many networks go through one forward and backward pass together: at least 1.
+    """Return how many of the networks go through one forward and backward pass together: at least 1.
 
     On CPU as many as make `IMAGES_A_PASS` images; on a GPU all of them, since it is never busy enough. Both within
     `memory_limit` (GiB; None: half of a GPU's memory), by what the pass keeps for its way back. What happens to be free
@@ -32,8 +33,8 @@ def networks_at_once(
     return max(1, min(wanted, int(fits)))
 
 
-def bytes_per_image(net: nn.Module) -> float:
-    """What a training step of a network needs beyond its weights, in bytes an image.
+def bytes_per_image(net: Network) -> float:
+    """Return what a training step of a network needs beyond its weights, in bytes per image.
 
     Everything that autograd keeps for the backward pass, measured on two images, and half as much again for what is
     alive in between.
@@ -46,7 +47,7 @@ def bytes_per_image(net: nn.Module) -> float:
 
     net = copy.deepcopy(net).train()  # running statistics stay as they are
     first = next(net.parameters())
-    images = torch.zeros(2, 1, 28, 28, dtype=first.dtype, device=first.device)
+    images = torch.zeros(2, *net.image, dtype=first.dtype, device=first.device)
     with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda values: values):
         net(images.contiguous(memory_format=torch.channels_last))
     weights = {p.untyped_storage().data_ptr() for p in net.parameters()}

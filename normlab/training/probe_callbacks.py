@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
 from normlab.data.datamodule import Batch, ImageData
-from normlab.nets import Net
+from normlab.nets import Network
 from normlab.probes.landscape import LENGTHS, along_gradient
 from normlab.probes.layers import Value, convolutions, layer_statistics, parameters
 from normlab.probes.loss import StepLoss, Weights
@@ -147,7 +147,7 @@ def landscape_values(loss: StepLoss, weights: Weights, lr: float) -> list[Value]
     return [("", quantity, value) for quantity, value in found.quantities().items()]
 
 
-def shift_values(loss: StepLoss, net: Net, before: Weights, after: Weights) -> list[Value]:
+def shift_values(loss: StepLoss, net: Network, before: Weights, after: Weights) -> list[Value]:
     """The rows of the probe `shift`: the gradients are those of the convolutions, the layers before move whole."""
     measured = {layer: [name] for layer, name in convolutions(net).items()}
     found = covariate_shift(loss, before, after, parameters(net), measured)
@@ -155,7 +155,7 @@ def shift_values(loss: StepLoss, net: Net, before: Weights, after: Weights) -> l
     return [(layer, name, getattr(each, part)) for layer, each in found.items() for name, part in parts.items()]
 
 
-def first_images(data: ImageData, net: Net) -> Batch:
+def first_images(data: ImageData, net: Network) -> Batch:
     """The first training images in file order, without augmentation, where and as the network takes them."""
     where = data.train.where[:LAYER_IMAGES]
     like = next(net.parameters())
@@ -163,7 +163,7 @@ def first_images(data: ImageData, net: Net) -> Batch:
     return (pixels - data.mean) / data.std, data.train.pool[1][where].to(like.device)
 
 
-def net_of(module: LightningModule) -> Net:
+def net_of(module: LightningModule) -> Network:
     net = module.net
-    assert isinstance(net, Net)
+    assert isinstance(net, Network)
     return net

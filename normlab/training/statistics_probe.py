@@ -4,7 +4,7 @@ import torch
 
 from normlab.data.augment import rotate_and_shift
 from normlab.data.datamodule import Batch, ImageData, Part, epoch_draws
-from normlab.nets import Net
+from normlab.nets import Network
 from normlab.probes.layers import Value
 from normlab.probes.statistics import decompose
 
@@ -13,7 +13,7 @@ __all__ = ["MOST", "statistics_values"]
 MOST = 10_000  # images of a part at most: an accuracy's standard error is then below 0.1 points where it is above 99 %
 
 
-def statistics_values(net: Net, data: ImageData) -> list[Value]:
+def statistics_values(net: Network, data: ImageData) -> list[Value]:
     """The rows of the probe: accuracies of the network, errors of the running averages a layer.
 
     The precise statistics are those of training images as an epoch brings them, augmented by its draws; accuracies are
@@ -37,7 +37,7 @@ def _some(count: int, seed: int) -> torch.Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:MOST]
 
 
-def _as_input(data: ImageData, part: Part, where: torch.Tensor, net: Net) -> Batch:
+def _as_input(data: ImageData, part: Part, where: torch.Tensor, net: Network) -> Batch:
     """Images and labels where and as the network takes them."""
     like = next(net.parameters())
     images, labels = (values[part.where[where]] for values in part.pool)

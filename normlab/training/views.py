@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from normlab.analysis import figures
-from normlab.nets import Net
+from normlab.nets import Network, in_order, norm_layers
 from normlab.settings import Settings
 
 __all__ = ["GALLERY", "NormViews", "show_filters", "show_hyperparameters", "show_result", "show_settings"]
@@ -68,10 +68,10 @@ FINAL = {  # measured once, at the end -> its tag
 }
 
 
-def norm_state(net: Net) -> Iterator[tuple[str, torch.Tensor]]:
-    """(tag, values) for γ, β and the running statistics of every norm layer, and whatever a user's own layer holds."""
-    for layer, module in net.norm_layers().items():
-        section = f"norm.{layer.removesuffix('.norm')}"  # sorts behind acc and ce: TensorBoard opens two sections
+def norm_state(net: Network) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield (tag, values) for γ, β and the running statistics of every norm layer, and all that a layer of one's own has."""
+    for layer, module in norm_layers(net).items():
+        section = f"norm.{net.label(layer)}"  # sorts behind acc and ce: TensorBoard opens two sections
         for name, values in module.state_dict().items():
             if values.is_floating_point() and values.numel():
                 yield f"{section}/{TERMS.get(name, name)}", values.detach().float().cpu()
@@ -111,12 +111,15 @@ def show_settings(writer: SummaryWriter, settings: Settings) -> None:
     writer.add_custom_scalars(LAYOUT | pages)
 
 
-def show_filters(writer: SummaryWriter, net: Net, epoch: int) -> None:
-    """The first layer's filters."""
-    first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
+def show_filters(writer: SummaryWriter, net: Network, epoch: int) -> None:
+    """Draw the filters of the first convolution; of several input channels, their sum: that of a grey image."""
+    first = next((layer for _, layer in in_order(net) if isinstance(layer, nn.Conv2d)), None)
+    if first is None:
+        return
     when = f"after {epoch} epoch{'s' if epoch > 1 else ''}" if epoch else "at the start"
-    title = f"First-layer filters {when}"
-    figure = figures.filters(first.weight.detach().float().cpu().numpy(), title=title, columns=COLUMNS)
+    channels = f", summed over {first.in_channels} channels" if first.in_channels > 1 else ""
+    weight = first.weight.detach().float().cpu().sum(1, keepdim=True)
+    figure = figures.filters(weight.numpy(), title=f"First-layer filters {when}{channels}", columns=COLUMNS)
     writer.add_figure("filters/first_layer", figure, epoch)
 
 
