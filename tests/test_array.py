@@ -27,9 +27,9 @@ from normlab.training.engine import Engine
 BASE = ["data=digits", "train_size=600", "norm=bn", "epochs=2", "batch_size=64", "threads=1", "test_curve=true"]
 BASE += ["precision=64-true"]
 WORDS = [
-    ["seed=0", "dropout=0.1", "momentum=0"],
+    ["seed=0", "dropout=0.1", "optimizer.momentum=0"],
     ["seed=1", "l1=1e-3"],
-    ["seed=2", "l1=1e-3", "penalty.method=proximal", "schedule=constant", "lr=0.02", "momentum=0.5"],
+    ["seed=2", "l1=1e-3", "penalty.method=proximal", "schedule=constant", "lr=0.02", "optimizer.momentum=0.5"],
 ]
 
 

@@ -74,6 +74,7 @@ class TrainingPart(Part):
     ) -> None:
         super().__init__(images, labels, where)
         self.seed, self.rotation, self.shift = seed, rotation, shift
+        self.mean, self.std = 0.0, 1.0
         self.epoch = 0
         self._random: Batch | None = None  # order and draws of this epoch
 
@@ -287,6 +288,7 @@ class ImageData(LightningDataModule):
         mean = (counts * values).sum() / counts.sum()
         self.mean = mean.item()
         self.std = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt().item() or 1.0
+        self.train.mean, self.train.std = self.mean, self.std  # for whoever has a loader of it alone
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.train, self.batch_size, shared=True)
