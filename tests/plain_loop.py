@@ -23,10 +23,15 @@ def by_hand(settings: Settings, data: ImageData | None = None) -> Net:
         settings.norm.name, settings.dropout, settings.placement, settings.norm.options, settings.weight_standardization
     )
     net = net.double().to(memory_format=torch.channels_last)  # dropout draws its masks in the order of memory
-    nesterov, decay = settings.optimizer.momentum > 0, settings.optimizer.weight_decay
+    chosen = settings.optimizer
     peak = settings.lr if settings.lr_per is None else settings.lr * settings.batch_size / settings.lr_per
-    momentum = settings.optimizer.momentum
-    optimizer = torch.optim.SGD(net.parameters(), peak, momentum, weight_decay=decay, nesterov=nesterov)
+    if chosen.name == "adamw":
+        optimizer = torch.optim.AdamW(
+            net.parameters(), peak, tuple(chosen.betas), chosen.eps, weight_decay=chosen.weight_decay
+        )
+    else:
+        nesterov, decay = chosen.momentum > 0, chosen.weight_decay
+        optimizer = torch.optim.SGD(net.parameters(), peak, chosen.momentum, weight_decay=decay, nesterov=nesterov)
     steps = math.ceil(len(data.train) / settings.batch_size) * settings.epochs
     if settings.schedule == "onecycle":
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, cycle_momentum=False)
@@ -57,8 +62,14 @@ def by_hand(settings: Settings, data: ImageData | None = None) -> Net:
                     w.grad *= min(1.0, settings.gradient_clip / (norm.item() + 1e-6))
             optimizer.step()
             if settings.penalty.method == "proximal":
-                threshold = schedule.get_last_lr()[0] * settings.l1 / (1 - settings.optimizer.momentum)
                 for w in covered:
+                    threshold = schedule.get_last_lr()[0] * settings.l1
+                    if chosen.name == "adamw":
+                        state = optimizer.state[w]
+                        mean_square = state["exp_avg_sq"] / (1 - chosen.betas[1] ** state["step"].item())
+                        threshold = threshold / (mean_square.sqrt() + chosen.eps)
+                    else:
+                        threshold = threshold / (1 - chosen.momentum)
                     w.data = w.data.sign() * (w.data.abs() - threshold).clamp(min=0)
             schedule.step()
     return net

@@ -20,6 +20,7 @@ from normlab.nets import (
     soft_threshold_,
     sparsity,
 )
+from normlab.training.optim import Rates, Rows, proximal_step_
 
 AFFINE = ["bn", "ln", "gn", "in"]
 FAN_IN = {90: 9, 1800: 90, 200: 20, 2160: 180, 1296: 108, 120: 12}  # numbers of a convolution: inputs of one output
@@ -203,6 +204,72 @@ def test_both_methods_minimise_loss_plus_penalty(method: str, momentum: float) -
     hops = 4 * lr * l1 / (1 - momentum)  # a subgradient jumps about 0
     torch.testing.assert_close(w.detach(), expected, rtol=0, atol=1e-4 if method == "proximal" else hops)
     assert (w == 0).tolist() == ((expected == 0).tolist() if method == "proximal" else [False] * 5)
+
+
+@pytest.mark.parametrize("method", ["proximal", "subgradient"])
+@pytest.mark.parametrize("rows", [False, True], ids=["torch", "rows"])
+def test_adamw_minimises_loss_plus_penalty(method: str, rows: bool) -> None:
+    """The same minimum under AdamW, whose threshold each coordinate divides by the scale of its own step; lr falls to 0
+    as a schedule's does, since Adam's steps do not shrink by themselves."""
+    a, c = torch.tensor([1.0, 2.0, 0.5, 4.0, 1.0]).double(), torch.tensor([1.0, -0.5, 0.3, 0.1, -0.25]).double()
+    w = nn.Parameter(torch.zeros(5).double())
+    steps, l1, lr = 4000, 0.3, 0.01
+    optimizer = torch.optim.AdamW([w], lr, (0.9, 0.999), 1e-8, weight_decay=0.0)
+    rates = [lr * (1 - step / steps) for step in range(steps)]
+    proximal, all_of_it, none = method == "proximal", torch.ones(5), torch.zeros(5, dtype=torch.bool)
+    engine = Rows(
+        Rates.of(
+            [optimizer], [rates], clip=[math.inf], l1=[l1], proximal=[proximal], covered=[all_of_it], frozen=[none]
+        ),
+        w[None],
+    )
+    for step in range(steps):
+        gradient = a * (w.detach() - c)
+        if rows:
+            engine.step_(w.data[None], gradient[None], torch.tensor([step]))
+            continue
+        optimizer.param_groups[0]["lr"] = rates[step]
+        w.grad = gradient
+        if method == "subgradient":
+            add_subgradient_([w], l1)
+        optimizer.step()
+        if method == "proximal":
+            proximal_step_(optimizer, [w], l1)
+    expected = c.sign() * (c.abs() - l1 / a).clamp(min=0)
+    torch.testing.assert_close(w.detach(), expected, rtol=0, atol=1e-3)
+    assert (w == 0).tolist() == ((expected == 0).tolist() if method == "proximal" else [False] * 5)
+
+
+@pytest.mark.parametrize("adamw", [False, True], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("method", ["subgradient", "proximal"])
+def test_nothing_moves_what_is_frozen(method: str, adamw: bool) -> None:
+    """The functions on their own and the row-wise optimizer: neither L1 nor weight decay nor momentum."""
+    frozen, free = (nn.Parameter(torch.tensor([0.5, -0.5]), requires_grad=free) for free in (False, True))
+    add_subgradient_([frozen, free], 0.1)
+    soft_threshold_([frozen, free], 0.1)
+    assert frozen.tolist() == [0.5, -0.5]
+    assert frozen.grad is None
+    assert free.tolist() == pytest.approx([0.4, -0.4])
+    kind = torch.optim.AdamW if adamw else torch.optim.SGD
+    optimizer = kind([free], 0.1, weight_decay=0.5)
+    weights = torch.tensor([[0.5, -0.5, 0.5, -0.5]])
+    rows = Rows(
+        Rates.of(
+            [optimizer],
+            [[0.1, 0.1]],
+            clip=[1.0],
+            l1=[0.1],
+            proximal=[method == "proximal"],
+            covered=[torch.ones(4)],
+            frozen=[torch.tensor([True, True, False, False])],
+        ),
+        weights,
+    )
+    for step in range(2):
+        rows.step_(weights, torch.ones(1, 4), torch.tensor([step]))
+    assert weights[0, :2].tolist() == [0.5, -0.5]
+    assert weights[0, 2] < 0.5
+    assert weights[0, 3] != -0.5
 
 
 def test_soft_threshold_leaves_exact_zeros() -> None:

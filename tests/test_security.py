@@ -4,6 +4,7 @@ import ast
 import json
 import pickle
 import shutil
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from made_up_runs import made_up
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from normlab import probe
 from normlab.analysis.table import runs
@@ -20,7 +23,7 @@ from normlab.record import read_support
 from normlab.report import main as report
 from normlab.settings import Study
 from normlab.settings.plan import load
-from normlab.training import run
+from normlab.training import Classifier, run
 from normlab.training.snapshot import Snapshot
 
 HERE = Path(__file__).parent
@@ -118,6 +121,39 @@ def test_no_file_names_the_code_that_a_probe_runs(
     assert not mark.exists(), "result.json named it"
     assert probe.main([str(folder), "layers", "--target", "their_layer:Layer"]) == 0
     assert mark.exists(), "asked for, it runs"
+
+
+@pytest.mark.parametrize("instantiator", ["their_layer.Layer", "os.system", "lightning.pytorch.cli.instantiate_module"])
+def test_a_checkpoint_whose_hyper_parameters_name_code(
+    tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch, instantiator: str
+) -> None:
+    """CVE-2026-58659: plain strings, so that torch's weights-only reader lets them through."""
+    (tmp_path / "their_layer.py").write_text(LAYER.format(mark=str(mark)))
+    monkeypatch.syspath_prepend(tmp_path)
+    hyper_parameters = {"_instantiator": instantiator, "_class_path": "their_layer.Layer", "norm": "gn"}
+    content = {"state_dict": {}, "hyper_parameters": hyper_parameters, "pytorch-lightning_version": "2.6.6"}
+    torch.save(content, tmp_path / "their.ckpt")
+    with pytest.raises(ValueError, match="blocked to prevent arbitrary code execution"):
+        Classifier.load_from_checkpoint(tmp_path / "their.ckpt", weights_only=True)
+    assert not mark.exists()
+
+
+def test_bounds_are_at_or_above_each_known_fix() -> None:
+    """pyproject.toml's lower bounds (tests/test_package.py holds lowest.txt to them), against a dated list."""
+    with (HERE / "advisories.toml").open("rb") as file:
+        listed = tomllib.load(file)
+    with (HERE.parent / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    bounds: dict[str, list[Version]] = {}
+    extras = [text for texts in project["optional-dependencies"].values() for text in texts]
+    for text in [*project["dependencies"], *extras]:
+        requirement = Requirement(text)
+        lowest = [Version(bound.version) for bound in requirement.specifier if bound.operator in (">=", "==")]
+        bounds.setdefault(requirement.name, []).append(max(lowest))
+    assert listed["date"].year >= 2026
+    for advisory in listed["advisory"]:
+        for bound in bounds[advisory["package"]]:
+            assert bound >= Version(advisory["fixed"]), advisory
 
 
 def test_a_zip_that_leaves_its_folder(tmp_path: Path) -> None:

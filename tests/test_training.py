@@ -36,6 +36,9 @@ def weights(folder: Path, checkpoint: str = "last.ckpt") -> dict[str, torch.Tens
         ["norm=bn", "l1=1e-2", "gradient_clip=0.1"],
         ["norm=ln", "schedule=constant", "lr=0.01", "optimizer.momentum=0", "optimizer.weight_decay=1e-2"],
         ["norm=gn", "augment=true", "seed=5"],
+        ["norm=gn", "optimizer=adamw", "optimizer.weight_decay=0.1", "dropout=0.1"],
+        ["norm=bn", "optimizer=adamw", "l1=1e-3", "penalty.method=proximal", "schedule=constant"],
+        ["norm=ln", "optimizer=adamw", "l1=1e-3", "optimizer.betas=[0.8,0.9]", "optimizer.eps=1e-3"],
         ["norm=ln2d", "weight_standardization=true", "lr_per=100"],
         ["norm=brn", "norm.begin=1", "norm.r_end=3", "norm.d_end=4"],
         ["norm=bn", "batch_size=1", "train_size=2"],
@@ -131,7 +134,7 @@ def test_reported_numbers_are_those_of_the_checkpoint(finished: tuple[Path, Reco
     """Loaded with torch's defaults, scored in a plain loop: the training set in eval mode and without augmentation."""
     folder, record = finished
     model = Classifier.load_from_checkpoint(folder / "last.ckpt", map_location="cpu").eval()
-    assert model.hparams["norm"] == "bn"
+    assert model.hparams["norm"]["name"] == "bn"
     assert model.hparams["l1"] == 1e-3
     data = ImageData("digits")
     data.setup()

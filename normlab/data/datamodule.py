@@ -67,6 +67,7 @@ class TrainingPart(Part):
     def __init__(self, pool: Batch, where: torch.Tensor, *, seed: int, rotation: float, shift: float) -> None:
         super().__init__(*pool, where)
         self.seed, self.rotation, self.shift = seed, rotation, shift
+        self.mean, self.std = 0.0, 1.0
         self.epoch = 0
         self._random: Batch | None = None  # order and draws of this epoch
 
@@ -270,6 +271,7 @@ class ImageData(LightningDataModule):
         mean = (counts * values).sum() / counts.sum()
         self.mean = mean.item()
         self.std = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt().item() or 1.0
+        self.train.mean, self.train.std = self.mean, self.std  # for whoever has a loader of it alone
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.train, self.batch_size, shared=True)

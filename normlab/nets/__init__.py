@@ -8,6 +8,7 @@ from normlab.nets.other import make_net
 from normlab.nets.penalty import (
     METHODS,
     SCOPES,
+    adamw_scale,
     add_subgradient_,
     l1_norm,
     penalised,
@@ -27,6 +28,7 @@ __all__ = [
     "About",
     "Net",
     "Network",
+    "adamw_scale",
     "add_subgradient_",
     "in_order",
     "l1_norm",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from normlab.nets.network import Network
 __all__ = [
     "METHODS",
     "SCOPES",
+    "adamw_scale",
     "add_subgradient_",
     "l1_norm",
     "penalised",
@@ -22,6 +24,8 @@ __all__ = [
 
 SCOPES = ("weights", "conv", "norm", "all")
 METHODS = ("subgradient", "proximal")
+
+Number = TypeVar("Number", float, torch.Tensor)
 
 
 def penalised(net: Network, scope: str) -> dict[str, nn.Parameter]:
@@ -57,18 +61,21 @@ def l1_norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
 
 @torch.no_grad()
 def add_subgradient_(parameters: Iterable[nn.Parameter], l1: float) -> None:
-    """Adds λ·sign(w), the gradient of λ·Σ|w| (0 at w = 0, as autograd has it), to every `.grad` in place.
+    """Add λ·sign(w), the gradient of λ·Σ|w| (0 at w = 0, as autograd has it), to every `.grad` in place.
 
-    Cheaper than autograd through the sum and equal to it. A parameter without a gradient yet gets one.
+    Cheaper than autograd through the sum and equal to it. A parameter without a gradient yet gets one, unless it is
+    frozen (`requires_grad=False`): then it is left alone.
     """
     for parameter in parameters:
+        if not parameter.requires_grad:
+            continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         parameter.grad.add_(parameter.sign(), alpha=l1)
 
 
-def proximal_threshold(lr: float, l1: float, momentum: float) -> float:
-    """The threshold of the proximal step after a step of SGD: lr·λ / (1 - momentum).
+def proximal_threshold(lr: Number, l1: Number, momentum: Number) -> Number:
+    """Return the threshold of the proximal step after a step of SGD: lr·λ / (1 - momentum).
 
     SGD's velocity v ← momentum·v + g adds a lasting gradient up to 1 / (1 - momentum) times: its steps are those of
     lr / (1 - momentum), and the threshold has to follow. Then training rests where 0 ∈ ∇loss + λ·∂|w|, as with
@@ -79,15 +86,28 @@ def proximal_threshold(lr: float, l1: float, momentum: float) -> float:
     return lr * l1 / (1 - momentum)
 
 
-@torch.no_grad()
-def soft_threshold_(parameters: Iterable[nn.Parameter], threshold: float) -> None:
-    """The proximal step of threshold·Σ|w|, in place: w ← sign(w)·max(|w| - threshold, 0).
+def adamw_scale(
+    square: torch.Tensor, step: torch.Tensor, beta2: float | torch.Tensor, eps: float | torch.Tensor
+) -> torch.Tensor:
+    """Return what AdamW divides its step by: √(v / (1 - β₂ᵗ)) + ε (Kingma & Ba 2015, algorithm 1).
 
-    The threshold after a step of SGD is `proximal_threshold`. It leaves exact zeros, which subgradient steps never do.
-    Source: Parikh & Boyd 2014, "Proximal Algorithms", section 6.5.2.
+    square: v, the running mean of squared gradients, of any shape. step: t, from 1. beta2: β₂; as a tensor in float64.
+    """
+    corrected = torch.sqrt(1 - beta2 ** step.double())
+    return square.sqrt() / corrected.to(square) + eps
+
+
+@torch.no_grad()
+def soft_threshold_(parameters: Iterable[nn.Parameter], threshold: float | torch.Tensor) -> None:
+    """Take the proximal step of threshold·Σ|w|, in place: w ← sign(w)·max(|w| - threshold, 0).
+
+    It leaves exact zeros, which subgradient steps never do. A frozen parameter (`requires_grad=False`) is left alone.
+    threshold: ≥ 0, of the parameters' shape where each number has its own. `normlab.training.optim.proximal_step_`
+    knows which one goes with an optimizer. Source: Parikh & Boyd 2014, "Proximal Algorithms", section 6.5.2.
     """
     for parameter in parameters:
-        parameter.copy_(torch.nn.functional.softshrink(parameter, threshold))
+        if parameter.requires_grad:
+            parameter.sub_(parameter.clamp(-threshold, threshold))  # type: ignore[arg-type]  # numbers as well
 
 
 @torch.no_grad()

@@ -16,9 +16,10 @@ from normlab.settings import Settings
 from normlab.training.build import image_data, initial_model, set_float32_products
 from normlab.training.classifier import Classifier
 from normlab.training.device import choose_accelerator, describe_device
-from normlab.training.engine import Engine, EpochResult, Rates
+from normlab.training.engine import Engine, EpochResult
 from normlab.training.footprint import networks_at_once
-from normlab.training.member import Member, learning_rates
+from normlab.training.member import Member
+from normlab.training.optim import Rates, learning_rates
 from normlab.training.outcome import Trained, conclude
 from normlab.training.snapshot import Snapshot
 
@@ -35,10 +36,7 @@ def load_array(settings: Sequence[Settings]) -> tuple[list[ImageData], list[Clas
     data[0].setup()
     for other in data[1:]:
         other.hold_as(data[0])
-    models = [initial_model(each) for each in settings]
-    for images, model in zip(data, models, strict=True):
-        model.set_pixels(images.mean, images.std)
-    return data, models
+    return data, [initial_model(each, own) for each, own in zip(settings, data, strict=True)]
 
 
 def train_array(
@@ -113,7 +111,7 @@ def train_array(
     began = time.perf_counter()
     log_prob: list[dict[str, torch.Tensor]] = [{} for _ in models]
     for part in data[0].predicted:
-        for index, values in engine.said(part):
+        for index, values in engine.evaluate(part):
             log_prob[index][part] = values
     share = (time.perf_counter() - began) / len(models)
     for index, member in members.items():
@@ -139,17 +137,17 @@ def _end_epoch(engine: Engine, members: Mapping[int, Member], epoch: int, result
     """Scores what is held out and tells every member that has not diverged. `seconds`: a member's share of the time."""
     held_out: list[dict[str, float]] = [{} for _ in engine.data]
     for part in engine.data[0].curves:
-        for index, said in engine.said(part):
+        for index, log_probs in engine.evaluate(part):
             labels = getattr(engine.data[index], part).labels
-            held_out[index][f"acc/{part}"] = (said.argmax(1) == labels).float().mean().item()
-            held_out[index][f"ce/{part}"] = nll_loss(said, labels).item()
-    velocity = engine.stack.named(engine.velocity.cpu())
+            held_out[index][f"acc/{part}"] = (log_probs.argmax(1) == labels).float().mean().item()
+            held_out[index][f"ce/{part}"] = nll_loss(log_probs, labels).item()
     done = (epoch + 1) * engine.steps_an_epoch
     for index, member in members.items():
         if member.diverged is not None:
             continue
         engine.stack.write_back(index, member.model.net)
-        rates = learning_rates(member.settings, engine.steps_an_epoch * member.settings.epochs)
+        settings = member.settings
+        rates = learning_rates(settings.peak_lr, settings.schedule, engine.steps_an_epoch * settings.epochs)
         ce, penalty = result.ce[index].item(), result.penalty[index].item()
         measured = held_out[index] | {
             "speed/images_per_s": engine.size / seconds,
@@ -160,26 +158,23 @@ def _end_epoch(engine: Engine, members: Mapping[int, Member], epoch: int, result
             "acc/train_running": result.acc[index].item(),
             "optim/lr": rates[done - 1],
         }
-        member.end_epoch(epoch, measured, rates[done], {name: values[index] for name, values in velocity.items()})
+        member.end_epoch(epoch, measured, rates[done], engine.optimizer_state(index))
 
 
 def array_rates(settings: Sequence[Settings], models: Sequence[Classifier], steps: int) -> Rates:
-    """How every run of an array is updated, from its own settings."""
-
-    def column(values: Sequence[float]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float64)[:, None]
-
-    covered = []
+    """Return how each run of an array is updated: by the optimizer that its model would have on its own."""
+    covered, frozen = [], []
     for model in models:
-        names = {id(parameter) for parameter in model.penalised}
-        rows = [torch.full((p.numel(),), float(id(p) in names)) for p in model.net.parameters()]
-        covered.append(torch.cat(rows))
-    return Rates(
-        lr=torch.tensor([learning_rates(each, steps)[:steps] for each in settings], dtype=torch.float64).T.contiguous(),
-        momentum=column([getattr(each.optimizer, "momentum", 0.0) for each in settings]),
-        weight_decay=column([each.optimizer.weight_decay for each in settings]),
-        clip=column([math.inf if each.gradient_clip is None else each.gradient_clip for each in settings]),
-        l1=column([each.l1 for each in settings]),
-        covered=torch.stack(covered),
-        proximal=column([each.penalty.method == "proximal" for each in settings]),
+        penalised = {id(parameter) for parameter in model.penalised}
+        sizes = [(p, p.numel()) for p in model.net.parameters()]
+        covered.append(torch.cat([torch.full((size,), id(p) in penalised) for p, size in sizes]))
+        frozen.append(torch.cat([torch.full((size,), not p.requires_grad) for p, size in sizes]))
+    return Rates.of(
+        [model.optimizer(steps)[0] for model in models],
+        [learning_rates(each.peak_lr, each.schedule, steps)[:steps] for each in settings],
+        clip=[math.inf if each.gradient_clip is None else each.gradient_clip for each in settings],
+        l1=[each.l1 for each in settings],
+        proximal=[each.penalty.method == "proximal" for each in settings],
+        covered=covered,
+        frozen=frozen,
     )

@@ -1,5 +1,7 @@
 """From settings to the parts of a run: images and network."""
 
+from typing import Any
+
 import torch
 
 from normlab.data.datamodule import ImageData
@@ -28,26 +30,26 @@ def image_data(settings: Settings) -> ImageData:
     )
 
 
-def initial_model(settings: Settings) -> Classifier:
-    """The network with the weights of its seed. Raises `ConfigError` where it cannot be built, or l1 covers nothing."""
-    options = dict(settings.norm.options)
-    if settings.norm.target is not None:
-        options["target"] = settings.norm.target
+def initial_model(settings: Settings, data: ImageData | None = None) -> Classifier:
+    """Return the network with the weights of its seed, for images such as those of `data` (None: grey, 28 x 28, of 10
+    classes). Raise `ConfigError` where it cannot be built, or l1 covers nothing."""
+    of_data: dict[str, Any] = (
+        {"num_classes": data.num_classes, "channels": data.channels, "size": data.size} if data else {}
+    )
     torch.manual_seed(stream_seed(Stream.WEIGHTS, settings.seed))
     try:
         model = Classifier(
-            norm=settings.norm.name,
-            norm_options=options,
+            norm=settings.norm.model_dump(),
+            net=settings.net.model_dump(),
             dropout=settings.dropout,
             placement=settings.placement,
             weight_standardization=settings.weight_standardization,
             l1=settings.l1,
-            scope=settings.penalty.scope,
-            method=settings.penalty.method,
+            penalty=settings.penalty.model_dump(),
             lr=settings.peak_lr,
             schedule=settings.schedule,
-            momentum=getattr(settings.optimizer, "momentum", 0.0),
-            weight_decay=settings.optimizer.weight_decay,
+            optimizer=settings.optimizer.model_dump(),
+            **of_data,
         )
     except ValueError as error:  # a user's own norm that cannot be built
         raise ConfigError(str(error)) from error

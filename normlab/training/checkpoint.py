@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from normlab.data.augment import rotate_and_shift
 from normlab.data.datamodule import Batch, ImageData, epoch_draws, epoch_order
 from normlab.errors import ConfigError, NormlabError
-from normlab.nets import Net
+from normlab.nets import Network
 from normlab.probes.layers import layer_statistics
 from normlab.probes.loss import StepLoss, gradient
 from normlab.randomness import Stream, stream_seed
@@ -34,11 +34,9 @@ def probe_checkpoint(folder: Path, probes: Sequence[str], target: str | None = N
 
     Raises `NormlabError`, in one line, where the folder holds no run, no checkpoint or images are missing.
     """
-    settings, net, step = _trained(folder, target)
+    settings, data, net, step = _trained(folder, target)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)  # the last bits are those of training
-    data = image_data(settings)
-    data.setup()
     epoch = step / -(-len(data.train) // settings.batch_size)
     rows: list[ProbeRow] = []
     if "layers" in probes:
@@ -64,8 +62,8 @@ def probe_checkpoint(folder: Path, probes: Sequence[str], target: str | None = N
     return rows
 
 
-def _trained(folder: Path, target: str | None) -> tuple[Settings, Net, int]:
-    """A run's settings, its network after the last epoch that was saved, and the number of its steps."""
+def _trained(folder: Path, target: str | None) -> tuple[Settings, ImageData, Network, int]:
+    """Return a run's settings, its images, its network after the last epoch that was saved, the number of its steps."""
     record = Record.find(folder)
     if record is None:
         raise NormlabError(f"{folder} holds no run (no result.json in it): python -m normlab.train makes one")
@@ -83,20 +81,22 @@ def _trained(folder: Path, target: str | None) -> tuple[Settings, Net, int]:
             f"{folder} was trained with a layer of its own, whose code would run: name it, as in "
             f"--target {settings.norm.target}"
         )
+    data = image_data(settings)
+    data.setup()
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)
         step = int(found["global_step"])
-        model = initial_model(settings)
+        model = initial_model(settings, data)
         if settings.precision == "64-true":
             model.double()
         model.load_state_dict(found["state_dict"])
     except Exception as error:  # a damaged file, or a user's own norm that is not there any more, may raise anything
         told = next(iter(str(error).splitlines()), type(error).__name__)
         raise NormlabError(f"{file} cannot be loaded ({told}): train its run again with force=true") from None
-    return settings, model.net, step
+    return settings, data, model.net, step
 
 
-def _next_batch(settings: Settings, data: ImageData, net: Net, epoch: int) -> Batch:
+def _next_batch(settings: Settings, data: ImageData, net: Network, epoch: int) -> Batch:
     """The first training batch of an epoch."""
     where = data.train.where[epoch_order(len(data.train), settings.seed, epoch)[: settings.batch_size]]
     pixels = data.train.pool[0][where].to(next(net.parameters()).dtype) / 255

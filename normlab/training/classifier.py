@@ -1,43 +1,50 @@
 """The network as a LightningModule: what a step does, what is measured, what is logged."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextvars import ContextVar
+from os import PathLike
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from PIL import Image, UnidentifiedImageError
 from torch import nn
 from torch.nn.functional import nll_loss
 from torchmetrics import MeanMetric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from normlab.data.datamodule import Batch
-from normlab.nets import METHODS, Net, add_subgradient_, l1_norm, penalised, proximal_threshold, soft_threshold_
+from normlab.data.datamodule import EVAL_BATCH, Batch
+from normlab.errors import ConfigError
+from normlab.nets import Network, add_subgradient_, l1_norm, make_net, penalised
+from normlab.settings import checked
+from normlab.training.optim import make_optimizer, make_schedule, proximal_step_
 
 __all__ = ["Classifier"]
 
-CLASSES = 10
 PARTS = ("val", "test")
+_TARGETS: ContextVar[Collection[str] | None] = ContextVar("targets", default=None)  # code that a checkpoint may name
 
 
 class Measures(nn.Module):
     """Accuracy (micro, in [0, 1]) and mean cross-entropy over the images seen since the last `results()`."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
         # checking the arguments costs more than counting
-        self.acc = MulticlassAccuracy(CLASSES, average="micro", validate_args=False)
+        self.acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         # Sums: a MeanMetric that does not look for nan takes no weights, and one that does leaves a nan out, so that a
         # diverged loss looks fine.
         self.ce, self.images = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
 
-    def update(self, log_prob: torch.Tensor, labels: torch.Tensor, ce: torch.Tensor) -> None:
-        self.acc.update(log_prob, labels)
-        self.ce.update(ce * len(labels))
+    def update(self, log_probs: torch.Tensor, labels: torch.Tensor, ce: torch.Tensor) -> None:
+        self.acc.update(log_probs, labels)
+        self.ce.update((ce.float() if ce.dtype.itemsize == 2 else ce) * len(labels))
         self.images.update(len(labels))
 
     def acc_so_far(self) -> torch.Tensor:
-        """Accuracy over the images that this process has seen; `compute` would wait for all others to ask too."""
+        """Return the accuracy over the images that this process has seen; `compute` would wait for all others."""
         right, wrong = self.acc.tp, self.acc.fn
         assert isinstance(right, torch.Tensor)  # as micro-averaged
         assert isinstance(wrong, torch.Tensor)
@@ -51,96 +58,162 @@ class Measures(nn.Module):
 
 
 class Classifier(LightningModule):
-    """`Net` with its loss, its L1 penalty and its optimizer.
+    """A network with its loss, its L1 penalty and its optimizer.
 
-    `loss` = `ce` + `penalty`, with ce the cross-entropy and penalty = λ·Σ|w|. They are logged apart, a value an epoch
-    (on the axis of epochs, from 1): the mean over the epoch's images (ce, accuracy) and steps (penalty). Tags are
+    `loss` = `ce` + `penalty`, with ce the cross-entropy and penalty = λ·Σ|w|. They are logged apart, one value per
+    epoch (on the axis of epochs, from 1): the mean over the epoch's images (ce, accuracy) and steps (penalty). Tags are
     `quantity/part`: `acc/train_running` is measured in train mode while the weights move, `acc/val` and `acc/test` in
     eval mode after the epoch.
 
-    Every hyper-parameter is a plain value, so that `load_from_checkpoint` reads a checkpoint with weights only.
+    The arguments are settings, by their names on the command line. Those that are not given have the values of conf/;
+    a wrong one raises `ConfigError`, in the command line's words. `norm`, `net` and `optimizer` take a name, or a
+    mapping of the name and options: `Classifier({"name": "gn", "num_groups": 4}, optimizer="adamw", l1=1e-3,
+    penalty={"method": "proximal"})`. Checkpoints hold them as plain values.
 
     Args:
-        norm, norm_options, dropout, placement, weight_standardization: of `Net`.
-        l1: λ ≥ 0. scope: which parameters it covers. method: "subgradient" adds λ·sign(w) to the gradient;
-            "proximal" soft-thresholds by lr·λ / (1 - momentum) after the step.
-        lr: learning rate; the peak with schedule "onecycle" (Smith & Topin 2019), which warms up for 30 % of the steps
-            from lr/25 and falls on a cosine to lr/250,000. "constant" keeps it.
-        momentum: of SGD, in Nesterov's form; 0: plain SGD. weight_decay: times w, added to every gradient.
+        lr: the peak learning rate, for whatever batch size there is.
+        num_classes, channels, size: of the data: classes, and the channels, height and width of its images.
+
+    Attributes:
+        net: the network: log-probabilities (N, num_classes) of normalised images.
+        pixel_mean, pixel_std: what `forward` normalises by, so that a checkpoint can be used by itself. Taken from the
+            data when training begins; 0 and 1 where the data does not have them.
     """
+
+    pixel_mean: torch.Tensor
+    pixel_std: torch.Tensor
 
     def __init__(
         self,
-        norm: str = "bn",
-        norm_options: Mapping[str, Any] | None = None,
-        dropout: float = 0.0,
-        placement: str = "post",
-        weight_standardization: bool = False,
-        l1: float = 0.0,
-        scope: str = "weights",
-        method: str = "subgradient",
-        lr: float = 0.1,
-        schedule: str = "onecycle",
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
+        norm: str | dict[str, Any] | None = None,
+        *,
+        net: str | dict[str, Any] | None = None,
+        dropout: float | None = None,
+        placement: str | None = None,
+        weight_standardization: bool | None = None,
+        l1: float | None = None,
+        penalty: dict[str, str] | None = None,
+        lr: float | None = None,
+        schedule: str | None = None,
+        optimizer: str | dict[str, Any] | None = None,
+        num_classes: int = 10,
+        channels: int = 1,
+        size: Sequence[int] = (28, 28),
     ) -> None:
         super().__init__()
-        if method not in METHODS:
-            raise ValueError(f"penalty.method {method!r} is unknown: choose one of {', '.join(METHODS)}")
-        self.save_hyperparameters()
-        self.l1, self.method = l1, method
+        given = {
+            "norm": norm,
+            "net": net,
+            "dropout": dropout,
+            "placement": placement,
+            "weight_standardization": weight_standardization,
+            "l1": l1,
+            "penalty": penalty,
+            "lr": lr,
+            "schedule": schedule,
+            "optimizer": optimizer,
+        }
+        self.settings = settings = checked({name: value for name, value in given.items() if value is not None})
+        own = {settings.norm.target, settings.net.target if settings.net.name == "custom" else None} - {None}
+        if (allowed := _TARGETS.get()) is not None and (foreign := sorted(map(str, own - {*allowed}))):
+            raise ConfigError(f"the checkpoint names {foreign[0]}, whose code would run: allow it by targets={foreign}")
+        self.image = (channels, size[0], size[1])
+        data = {"num_classes": num_classes, "channels": channels, "size": [*size]}
+        self.save_hyperparameters(settings.model_dump(include={*given}) | data)
+        self.l1 = settings.l1
         self.lr_used = 0.0
         self.share = 1.0  # what this process's mean over its images counts in the mean over all processes
+        made = make_net(
+            **settings.net.model_dump(exclude={"source"}),
+            norm=settings.norm.name,
+            norm_options=settings.norm.options,
+            norm_target=settings.norm.target,
+            num_classes=num_classes,
+            image=self.image,
+            dropout=settings.dropout,
+            placement=settings.placement,
+            weight_standardization=settings.weight_standardization,
+        )
         # channels_last: convolutions of so few channels run about a third faster in it on CPU
-        net = Net(norm, dropout, placement, norm_options, weight_standardization)
-        self.net: Net = net.to(memory_format=torch.channels_last)
-        self.penalised = list(penalised(self.net, scope).values())
-        # float64 without dimensions: computing with them leaves images in their own dtype
-        self.register_buffer("pixel_mean", torch.tensor(0.0, dtype=torch.float64))
-        self.register_buffer("pixel_std", torch.tensor(1.0, dtype=torch.float64))
-        self.running = Measures()
+        self.net: Network = made.to(memory_format=torch.channels_last)
+        self.penalised = list(penalised(self.net, settings.penalty.scope).values())
+        self.register_buffer("pixel_mean", torch.zeros(()))
+        self.register_buffer("pixel_std", torch.ones(()))
+        self.running = Measures(num_classes)
         self.penalty = MeanMetric(nan_strategy="disable")
-        self.held_out = nn.ModuleDict({part: Measures() for part in PARTS})
+        self.held_out = nn.ModuleDict({part: Measures(num_classes) for part in PARTS})
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return log-probabilities (N, 10) of images (N, 1, 28, 28) in [0, 1]."""
-        return self.net(self.normalise(images))
+    # Images to log-probabilities
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Return images in [0, 1] as the network takes them: with mean 0 and sd 1 over the training pixels."""
-        return (images - self.pixel_mean) / self.pixel_std  # type: ignore[operator]  # buffers are tensors
+        """Return images in [0, 1] as `net` takes them: of its dtype, training pixels with mean 0 and deviation 1."""
+        return (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities (N, num_classes) of images (N, C, H, W) in [0, 1]."""
+        return self.net(self.normalise(images))
 
     def set_pixels(self, mean: float, std: float) -> None:
-        """Set the mean and sd of the training pixels."""
-        self.pixel_mean.fill_(mean)  # type: ignore[operator]
-        self.pixel_std.fill_(std)  # type: ignore[operator]
+        """Set what images are normalised by, in the precision that the module has now."""
+        self.pixel_mean.fill_(mean)
+        self.pixel_std.fill_(std)
 
-    def setup(self, stage: str) -> None:
-        data = getattr(self.trainer, "datamodule", None)
-        if stage == "fit" and data is not None and hasattr(data, "std"):
+    @torch.no_grad()
+    def predict(self, images: "torch.Tensor | np.ndarray[Any, Any] | str | PathLike[str]") -> torch.Tensor:
+        """Return the probabilities of the classes, in eval mode: (N, num_classes), float32, on the CPU; N = 1 for one
+        image. `predict(images).argmax(1)` are the classes.
+
+        Args:
+            images: uint8, or floats in [0, 1]: (N, H, W), (H, W) or (N, C, H, W), of the height and width that the
+                network was trained on. Or the path of an image file, which is scaled to that size (and made grey where
+                the training images were). Digits are bright on dark, as MNIST's are.
+
+        Raises `ValueError`, in one line, for any other type, shape or range.
+        """
+        found = _read(images, self.image) if isinstance(images, (str, PathLike)) else images
+        pixels = _as_pixels(found, self.image)
+        training = self.training
+        self.eval()
+        try:
+            parts = [self(part.to(self.device)).float().exp().cpu() for part in torch.split(pixels, EVAL_BATCH)]
+        finally:
+            self.train(training)
+        return torch.cat(parts)
+
+    # Training
+
+    def on_fit_start(self) -> None:
+        self._take_pixels(getattr(self.trainer, "datamodule", None))
+
+    def on_train_start(self) -> None:
+        if getattr(self.trainer, "datamodule", None) is None:  # loaders alone, which are there by now
+            self._take_pixels(getattr(self.trainer.train_dataloader, "dataset", None))
+
+    def _take_pixels(self, data: Any) -> None:
+        """Take the mean and deviation of the pixels from what knows them. By now the module has its precision."""
+        if hasattr(data, "mean") and hasattr(data, "std"):
             self.set_pixels(data.mean, data.std)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         images, labels = batch
-        log_prob = self(images)
-        ce = nll_loss(log_prob, labels)
-        self.running.update(log_prob.detach(), labels, ce.detach())
+        log_probs = self(images)
+        ce = nll_loss(log_probs, labels)
+        self.running.update(log_probs.detach(), labels, ce.detach())
         if self.l1:
             with torch.no_grad():
                 self.penalty.update(self.l1 * l1_norm(self.penalised))
-        # without the penalty: on_before_optimizer_step adds its gradient, optimizer_step its threshold
+        # without the penalty: on_before_optimizer_step adds its gradient, _after_step its threshold
         return ce if self.share == 1 else ce * self.share
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.l1 and self.method == "subgradient":
+        if self.l1 and self.settings.penalty.method == "subgradient":
             add_subgradient_(self.penalised, self.l1)
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        group = optimizer.param_groups[0]
-        self.lr_used = group["lr"]  # the schedule moves on before the epoch ends
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if self.l1 and self.method == "proximal":
-            soft_threshold_(self.penalised, proximal_threshold(self.lr_used, self.l1, group["momentum"]))
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Runs after each step that is taken, and not after one that a gradient scaler skips."""
+        self.lr_used = optimizer.param_groups[0]["lr"]  # the schedule moves on before the epoch ends
+        if self.l1 and self.settings.penalty.method == "proximal":
+            proximal_step_(optimizer, self.penalised, self.l1)
 
     def on_train_epoch_end(self) -> None:
         results = self.running.results()
@@ -156,51 +229,61 @@ class Classifier(LightningModule):
             }
         )
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        images, labels = batch
-        if not len(labels):  # the others' share was all of it
-            return
-        log_prob = self(images)
-        measures = self.held_out[self._part(dataloader_idx)]
-        measures.update(log_prob, labels, nll_loss(log_prob, labels))  # type: ignore[operator]  # ModuleDict hides Measures
-
-    def on_validation_epoch_end(self) -> None:
-        for index in range(len(self.trainer.num_val_batches)):
-            part = self._part(index)
-            results = self.held_out[part].results()  # type: ignore[operator]  # ModuleDict hides Measures
-            self._log_epoch({f"{quantity}/{part}": value for quantity, value in results.items()})
-
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
-        images, _ = batch
-        return self(images).float().cpu()  # type: ignore[no-any-return]
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer, schedule = self.optimizer(int(self.trainer.estimated_stepping_batches))
+        steps = 1.0
+        if self.settings.schedule != "constant":
+            steps = self.trainer.estimated_stepping_batches
+            if steps == float("inf"):
+                raise ConfigError(
+                    f"schedule={self.settings.schedule} has to know its length: set Trainer(max_epochs=…) or "
+                    "max_steps=…, or take schedule=constant"
+                )
+        optimizer, schedule = self.optimizer(int(steps))
         if schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def optimizer(self, total_steps: int) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.OneCycleLR | None]:
-        """The optimizer, and the schedule over so many steps; None where the learning rate is constant."""
-        hp = self.hparams
-        optimizer = torch.optim.SGD(
-            self.net.parameters(),
-            lr=hp["lr"],
-            momentum=hp["momentum"],
-            nesterov=hp["momentum"] > 0,
-            weight_decay=hp["weight_decay"],
-        )
-        if hp["schedule"] == "constant":
-            return optimizer, None
-        return optimizer, torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=hp["lr"],
-            total_steps=total_steps,
-            cycle_momentum=False,  # `momentum` is what it says, throughout
-        )
+    def optimizer(
+        self, total_steps: int
+    ) -> tuple[torch.optim.SGD | torch.optim.AdamW, torch.optim.lr_scheduler.OneCycleLR | None]:
+        """Return the optimizer, and the schedule over so many steps; None where the learning rate is constant."""
+        optimizer = make_optimizer(self.net.parameters(), self.settings)
+        optimizer.register_step_post_hook(self._after_step)
+        return optimizer, make_schedule(optimizer, self.settings.schedule, total_steps)
+
+    # Evaluation
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._measure(self._part(dataloader_idx), batch)
+
+    def on_validation_epoch_end(self) -> None:
+        for index in range(len(self.trainer.num_val_batches)):
+            self._log_results(self._part(index))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._measure("test", batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_results("test")
+
+    def predict_step(self, batch: Batch | torch.Tensor, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
+        """Return the log-probabilities (N, num_classes) of a batch, with labels or without, as float32 on the CPU."""
+        images = batch if isinstance(batch, torch.Tensor) else batch[0]
+        return self(images).float().cpu()  # type: ignore[no-any-return]
+
+    def _measure(self, part: str, batch: Batch) -> None:
+        images, labels = batch
+        if not len(labels):  # the others' share was all of it
+            return
+        log_probs = self(images)
+        self.held_out[part].update(log_probs, labels, nll_loss(log_probs, labels))  # type: ignore[operator]  # ModuleDict hides Measures
+
+    def _log_results(self, part: str) -> None:
+        results = self.held_out[part].results()  # type: ignore[operator]  # ModuleDict hides Measures
+        self._log_epoch({f"{quantity}/{part}": value for quantity, value in results.items()})
 
     def _part(self, dataloader_idx: int) -> str:
-        """What a validation loader holds: the data module's word, or validation images where another one is used."""
+        """Return what a validation loader holds: the data module's word, else validation images."""
         return str(getattr(self.trainer.datamodule, "curves", PARTS)[dataloader_idx])  # type: ignore[attr-defined]
 
     def _log_epoch(self, values: Mapping[str, torch.Tensor]) -> None:
@@ -210,3 +293,48 @@ class Classifier(LightningModule):
         wherever a value is read.
         """
         self.log_dict({**values, "step": float(self.current_epoch + 1)})
+
+    # Checkpoints
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, targets: Collection[str] = (), **more: Any) -> "Classifier":
+        """Return the trained network of a checkpoint, by Lightning's method of this name, with weights only.
+
+        targets: code that the checkpoint may name, such as the layer of a run with norm=custom. A file alone never
+        says what code is run: one that names other code is a `ConfigError`.
+        """
+        reset = _TARGETS.set(frozenset(targets))
+        try:
+            return super().load_from_checkpoint(*args, **({"weights_only": True} | more))
+        finally:
+            _TARGETS.reset(reset)
+
+
+def _read(file: "str | PathLike[str]", image: tuple[int, int, int]) -> np.ndarray[Any, Any]:
+    """Return the pixels of an image file, scaled to the shape `image`: uint8 (1, C, H, W)."""
+    channels, height, width = image
+    try:
+        with Image.open(file) as opened:
+            scaled = opened.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BOX)
+    except UnidentifiedImageError:
+        raise ValueError(f"{file} is no image file that Pillow can read") from None
+    pixels = np.array(scaled)
+    return pixels[None, None] if channels == 1 else pixels.transpose(2, 0, 1)[None]
+
+
+def _as_pixels(images: "torch.Tensor | np.ndarray[Any, Any]", image: tuple[int, int, int]) -> torch.Tensor:
+    """Return images as floats (N, C, H, W) in [0, 1]; `ValueError`, in one line, where they cannot be told."""
+    pixels, channels = torch.as_tensor(images), image[0]
+    one = pixels.dim() == (2 if channels == 1 else 3)
+    pixels = pixels[None] if one else pixels
+    pixels = pixels[:, None] if channels == 1 and pixels.dim() == 3 else pixels
+    if pixels.dim() != 4 or pixels.shape[1:] != image:
+        shape = "(N, {}, {}, {})".format(*image)
+        raise ValueError(f"images of shape {tuple(torch.as_tensor(images).shape)}: this network takes {shape}")
+    if pixels.dtype == torch.uint8:
+        return pixels / 255
+    if not pixels.is_floating_point():
+        raise ValueError(f"images are {pixels.dtype}: give them as uint8 (0 to 255) or as floats from 0 to 1")
+    if not bool(((pixels >= 0) & (pixels <= 1)).all()):
+        raise ValueError("images hold values outside of [0, 1]: give floats from 0 to 1, or uint8 from 0 to 255")
+    return pixels

@@ -13,53 +13,16 @@ from torch.nn import functional as F
 
 from normlab.data.augment import rotate_and_shift
 from normlab.data.datamodule import EVAL_BATCH, ImageData, epoch_draws, epoch_order
-from normlab.nets import Net
+from normlab.nets import Network
 from normlab.nets.dropout import Dropout, keep_mask
 from normlab.nets.folded import Numbers, fold, log_probs
 from normlab.nets.stack import Stack
 from normlab.randomness import Stream, stream_seed
 from normlab.settings import Settings
 from normlab.training.graph import Replayed
+from normlab.training.optim import Rates, Rows
 
-__all__ = ["Engine", "EpochResult", "Rates"]
-
-
-@dataclass(frozen=True)
-class Rates:
-    """How each of K networks is updated, a row a network.
-
-    Attributes:
-        lr: (T, K), at each of T steps. momentum, weight_decay, clip (the longest gradient; inf: no limit), l1: (K, 1).
-        covered: (K, P), 1 where the penalty covers a number. proximal: (K, 1), 1 for proximal steps, else 0.
-    """
-
-    lr: torch.Tensor
-    momentum: torch.Tensor
-    weight_decay: torch.Tensor
-    clip: torch.Tensor
-    l1: torch.Tensor
-    covered: torch.Tensor
-    proximal: torch.Tensor
-
-    @torch.no_grad()
-    def update_(
-        self, parameters: torch.Tensor, grads: torch.Tensor, velocity: torch.Tensor, step: torch.Tensor
-    ) -> None:
-        """One step of SGD in place, all (K, P): what `Classifier` and torch's SGD do to one network, row by row.
-
-        g ← g + λ·sign(w) (subgradient); g ← g · min(1, clip / ‖g‖); g ← g + weight_decay·w; v ← momentum·v + g;
-        w ← w - lr·(g + momentum·v); w ← sign(w)·max(|w| - t, 0), t = `proximal_threshold` (proximal). `step`: int64
-        (1,), from 0.
-        """
-        lr = self.lr.index_select(0, step).view(-1, 1)
-        grads.addcmul_(self.l1 * (1 - self.proximal) * self.covered, parameters.sign())
-        length = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
-        grads.mul_((self.clip / (length + 1e-6)).clamp_(max=1))  # 1e-6: as torch.nn.utils.clip_grad_norm_
-        grads.addcmul_(self.weight_decay, parameters)
-        velocity.mul_(self.momentum).add_(grads)
-        parameters.sub_(lr * torch.addcmul(grads, self.momentum, velocity))
-        threshold = lr * self.l1 / (1 - self.momentum) * self.proximal * self.covered
-        parameters.sub_(torch.clamp(parameters, -threshold, threshold))
+__all__ = ["Engine", "EpochResult"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +45,7 @@ class Engine:
 
     def __init__(
         self,
-        nets: Sequence[Net],
+        nets: Sequence[Network],
         settings: Sequence[Settings],
         data: Sequence[ImageData],
         rates: Rates,
@@ -97,7 +60,7 @@ class Engine:
         self.stack = Stack([net.to(dtype) for net in nets], device)
         # dropout has no numbers of its own: of the networks with and without it, one with it serves all
         self.net = next((n for n in nets if any(isinstance(m, Dropout) for m in n.modules())), nets[0])
-        self.rates = Rates(**{key: value.to(device, dtype) for key, value in vars(rates).items()})
+        self.rows = Rows(rates, self.stack.parameters)
         self.chunks = [(low, min(low + at_once, len(nets))) for low in range(0, len(nets), at_once)]
         self.eval_at_once = max(1, at_once * common.batch_size // EVAL_BATCH)
         self.batch_size, self.size = common.batch_size, len(data[0].train)
@@ -110,7 +73,7 @@ class Engine:
         count = len(nets)
         self.order = torch.zeros(count, self.size, dtype=torch.int64, device=device)
         self.draws = torch.zeros(count, self.size, 3, dtype=dtype, device=device)
-        self.grads, self.velocity = torch.zeros_like(self.stack.parameters), torch.zeros_like(self.stack.parameters)
+        self.grads = torch.zeros_like(self.stack.parameters)
         self.step = torch.zeros(1, dtype=torch.int64, device=device)  # of all steps
         self.seen = torch.zeros(1, dtype=torch.int64, device=device)  # images of this epoch
         self.correct = torch.zeros(count, dtype=torch.int64, device=device)
@@ -123,24 +86,37 @@ class Engine:
             if size and times:
                 self.steps.append((Replayed(self._one(size), state, device), times))
 
+    def _kept(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """What the next epoch needs of those before it, by name."""
+        yield "parameters", self.stack.parameters
+        yield "step", self.step
+        yield from ((f"optimizer.{name}", values) for name, values in self.rows.state.items())
+        yield from ((f"buffers.{name}", values) for name, values in self.stack.buffers.items())
+
     def _state(self) -> Iterator[torch.Tensor]:
         """All that a step changes."""
-        yield from (self.stack.parameters, self.grads, self.velocity, self.step, self.seen)
-        yield from (self.correct, self.ce, self.penalty, *self.stack.buffers.values())
+        yield from (values for _, values in self._kept())
+        yield from (self.grads, self.seen, self.correct, self.ce, self.penalty)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """A copy, on the CPU, of what the next epoch needs of those before it."""
-        kept = {"parameters": self.stack.parameters, "velocity": self.velocity, "step": self.step}
-        kept |= {f"buffers.{name}": values for name, values in self.stack.buffers.items()}
-        return {name: values.detach().cpu().clone() for name, values in kept.items()}
+        """Return a copy, on the CPU, of what the next epoch needs of those before it."""
+        return {name: values.detach().cpu().clone() for name, values in self._kept()}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Goes on from a `state`, in place."""
-        for name, values in {"parameters": self.stack.parameters, "velocity": self.velocity, "step": self.step}.items():
+        """Resume from a `state`, in place."""
+        for name, values in self._kept():
             values.copy_(state[name])
-        for name, values in self.stack.buffers.items():
-            values.copy_(state[f"buffers.{name}"])
+
+    def optimizer_state(self, index: int) -> dict[str, dict[str, torch.Tensor]]:
+        """Return what torch's optimizer of one network would hold, by its parameters' names."""
+        state: dict[str, dict[str, torch.Tensor]] = {}
+        for key, values in self.rows.of(index, int(self.step)).items():
+            row = values.cpu()[None]
+            named = self.stack.named(row) if values.dim() else dict.fromkeys(self.stack.shapes, row)
+            for name, value in named.items():
+                state.setdefault(name, {})[key] = value[0].clone()
+        return state
 
     def _one(self, size: int) -> Callable[[], None]:
         return lambda: self.train_step(size)
@@ -184,14 +160,14 @@ class Engine:
             leaf = self.stack.parameters[low:high].detach().requires_grad_()
             numbers = Numbers(self.stack.named(leaf), {k: v[low:high] for k, v in self.stack.buffers.items()})
             with self._autocast():
-                said = log_probs(self.net, numbers, images, training=True, masks=self._masks(low, high))
-                ce = F.nll_loss(said.flatten(0, 1), labels.flatten(), reduction="none").view(high - low, -1).mean(1)
+                found = log_probs(self.net, numbers, images, training=True, masks=self._masks(low, high))
+                ce = F.nll_loss(found.flatten(0, 1), labels.flatten(), reduction="none").view(high - low, -1).mean(1)
             self.grads[low:high] = torch.autograd.grad(ce.sum(), leaf)[0]
-            self.correct[low:high] += (said.detach().argmax(2) == labels).sum(1)
+            self.correct[low:high] += (found.detach().argmax(2) == labels).sum(1)
             self.ce[low:high] += ce.detach().double() * size
-        covered = self.stack.parameters.abs().mul_(self.rates.covered).sum(1, dtype=torch.float64)
-        self.penalty += self.rates.l1.view(-1) * covered
-        self.rates.update_(self.stack.parameters, self.grads, self.velocity, self.step)
+        rates = self.rows.rates
+        self.penalty += rates.l1.view(-1) * self.stack.parameters.abs().mul_(rates.covered).sum(1, dtype=torch.float64)
+        self.rows.step_(self.stack.parameters, self.grads, self.step)
         self.step += 1
         self.seen += size
 
@@ -229,8 +205,8 @@ class Engine:
         return nullcontext()
 
     @torch.no_grad()
-    def said(self, part: str) -> Iterator[tuple[int, torch.Tensor]]:
-        """For each network, by its index: log-probabilities (N, 10) of "train", "val" or "test", in file order and eval
+    def evaluate(self, part: str) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield each network's index and log-probabilities (N, 10) of "train", "val" or "test", in file order and eval
         mode, on the CPU."""
         images, _ = self.pools["test" if part == "test" else "train"]
         for low in range(0, len(self.stack), self.eval_at_once):

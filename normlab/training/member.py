@@ -5,7 +5,6 @@ leaves the files of a single run, made by the same code.
 """
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from normlab.training.saving import Journal, WholeFile, checkpoints, event_logge
 from normlab.training.snapshot import Progress
 from normlab.training.views import NormViews, show_filters, show_settings
 
-__all__ = ["Member", "learning_rates"]
+__all__ = ["Member"]
 
 
 class Member:
@@ -49,6 +48,9 @@ class Member:
     ) -> None:
         self.settings, self.folder, self.data, self.model, self.steps = settings, folder, data, model, steps
         self.before = before
+        if settings.precision == "64-true":
+            model.double()
+        model.set_pixels(data.mean, data.std)
         self.logger = event_logger(folder, max(before.rows) if before else None)
         self.table = EpochTable(folder)
         self.journal = Journal(settings.config_hash(), self.table, before)
@@ -110,13 +112,13 @@ class Member:
         self.views.on_train_start(self.trainer, self.model)
 
     def end_epoch(
-        self, epoch: int, measured: Mapping[str, float], lr: float, velocity: Mapping[str, torch.Tensor]
+        self, epoch: int, measured: Mapping[str, float], lr: float, state: Mapping[str, Mapping[str, torch.Tensor]]
     ) -> None:
         """After an epoch (from 0), with `model` holding its weights.
 
         Args:
             measured: by TensorBoard's tag, what `Classifier` and `Speed` would have logged.
-            lr: what the schedule gives the next step. velocity: of the optimizer, by parameter.
+            lr: what the schedule gives the next step. state: of the optimizer, by parameter.
         """
         self._progress(epoch)
         measured = {tag: float(np.float32(value)) for tag, value in measured.items()}  # as Lightning's metrics are
@@ -126,9 +128,9 @@ class Member:
             self.schedule.last_epoch = (epoch + 1) * self.steps
             self.schedule._step_count = self.schedule.last_epoch + 1
             self.schedule._last_lr = [lr]
-        if getattr(self.settings.optimizer, "momentum", 0.0):
-            for name, parameter in self.model.net.named_parameters():
-                optimizer.state[parameter]["momentum_buffer"] = velocity[name].clone()
+        for name, parameter in self.model.net.named_parameters():
+            if parameter.requires_grad and name in state:
+                optimizer.state[parameter] = dict(state[name])
         held_out = {tag: value for tag, value in measured.items() if tag.endswith(("/val", "/test"))}
         for logger in self.trainer.loggers:
             if held_out:
@@ -166,20 +168,3 @@ def _count(progress: Any, total: int, current: int) -> None:
     for counts, value in ((progress.total, total), (progress.current, current)):
         for name in vars(counts):
             setattr(counts, name, value)
-
-
-def learning_rates(settings: Settings, steps: int) -> list[float]:
-    """The learning rate at each of so many steps, and after the last one: what torch's own schedule gives."""
-    return _learning_rates(settings.peak_lr, settings.schedule, steps)
-
-
-@cache
-def _learning_rates(lr: float, schedule: str, steps: int) -> list[float]:
-    optimizer, found = Classifier(norm="none", lr=lr, schedule=schedule).optimizer(steps)
-    rates = [optimizer.param_groups[0]["lr"]]
-    for _ in range(steps):
-        if found is not None:
-            optimizer._opt_called = True  # type: ignore[attr-defined]  # nothing is trained: no warning that it was not
-            found.step()
-        rates.append(optimizer.param_groups[0]["lr"])
-    return rates

@@ -1,0 +1,205 @@
+"""How weights move: optimizer, learning rates, proximal step; of one network by torch, of K networks row by row."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+
+from normlab.nets import adamw_scale, proximal_threshold, soft_threshold_
+from normlab.settings import Settings
+
+__all__ = ["Rates", "Rows", "learning_rates", "make_optimizer", "make_schedule", "proximal_step_"]
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], settings: Settings) -> SGD | AdamW:
+    """Return torch's optimizer for `settings.optimizer`, at the learning rate `settings.peak_lr`."""
+    chosen, parameters = settings.optimizer, [*parameters]
+    if chosen.name == "adamw":
+        # float16 cannot hold an ε of 1e-8: a weight without a gradient would get 0 / 0
+        smallest = max(torch.finfo(parameter.dtype).tiny for parameter in parameters)
+        betas = (chosen.betas[0], chosen.betas[1])
+        return AdamW(parameters, settings.peak_lr, betas, max(chosen.eps, smallest), chosen.weight_decay)
+    return SGD(
+        parameters,
+        settings.peak_lr,
+        chosen.momentum,
+        nesterov=chosen.momentum > 0,
+        weight_decay=chosen.weight_decay,
+    )
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, schedule: str, total_steps: int) -> OneCycleLR | None:
+    """Return the schedule over so many steps; None where the learning rate stays what it is.
+
+    "onecycle" (Smith & Topin 2019, "Super-Convergence") warms up for 30 % of the steps from lr/25 to lr and falls on a
+    cosine to lr/250,000. A single step has neither a way up nor one down: it is taken at lr.
+    """
+    if schedule == "constant" or total_steps == 1:
+        return None
+    # cycle_momentum: `momentum` and `betas` are what they say, throughout
+    return OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps, cycle_momentum=False)
+
+
+@cache
+def learning_rates(lr: float, schedule: str, steps: int) -> list[float]:
+    """Return the learning rate at each of so many steps and after the last one, as torch's own schedule gives them."""
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr)
+    moves = make_schedule(optimizer, schedule, steps)
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(steps):
+        optimizer.step()  # nothing has a gradient: torch warns of a schedule that moves before its optimizer
+        if moves is not None:
+            moves.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+def proximal_step_(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], l1: float) -> None:
+    """Take the proximal step of l1·Σ|w| that belongs to the step `optimizer` has just taken, in place.
+
+    The threshold after SGD is `proximal_threshold`. AdamW divides its step by `adamw_scale`, coordinate by coordinate,
+    and so is its threshold: lr·l1 / (√v̂ + ε) (Yun, Lozano & Yang 2021, "Adaptive Proximal Gradient Methods for
+    Structured Neural Networks", algorithm 1). It takes no 1 / (1 - β₁): AdamW averages gradients where SGD sums them.
+    Without weight decay, training rests where 0 ∈ ∇loss + l1·∂|w|, whatever the optimizer.
+    """
+    group = optimizer.param_groups[0]
+    for parameter in parameters:
+        if "betas" not in group:
+            soft_threshold_([parameter], proximal_threshold(group["lr"], l1, group["momentum"]))
+        elif state := optimizer.state.get(parameter):  # one that has had no gradient has not been stepped either
+            scale = adamw_scale(state["exp_avg_sq"], state["step"], group["betas"][1], group["eps"])
+            soft_threshold_([parameter], group["lr"] * l1 / scale)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How each of K networks is updated, one row per network.
+
+    Attributes:
+        lr: (T, K), at each of T steps.
+        clip (the longest gradient; inf: no limit), l1, proximal (1 for proximal steps, else 0): (K, 1).
+        covered: (K, P), 1 where the penalty covers a number. frozen: (K, P), True where nothing moves it.
+        adamw: (K, 1), True for AdamW, False for SGD. weight_decay: (K, 1).
+        momentum (SGD), beta1, beta2, eps (AdamW): (K, 1); where a row's optimizer has no such thing, any value.
+    """
+
+    lr: torch.Tensor
+    clip: torch.Tensor
+    l1: torch.Tensor
+    proximal: torch.Tensor
+    covered: torch.Tensor
+    frozen: torch.Tensor
+    adamw: torch.Tensor
+    weight_decay: torch.Tensor
+    momentum: torch.Tensor
+    beta1: torch.Tensor
+    beta2: torch.Tensor
+    eps: torch.Tensor
+
+    @classmethod
+    def of(
+        cls,
+        optimizers: Sequence[SGD | AdamW],
+        lr: Sequence[Sequence[float]],
+        *,
+        clip: Sequence[float],
+        l1: Sequence[float],
+        proximal: Sequence[bool],
+        covered: Sequence[torch.Tensor],
+        frozen: Sequence[torch.Tensor],
+    ) -> "Rates":
+        """Return the rows of torch's own optimizers. lr: of each network, at each step. covered, frozen: (P,) each."""
+
+        def column(values: Sequence[float]) -> torch.Tensor:
+            return torch.tensor(values, dtype=torch.float64)[:, None]
+
+        groups = [optimizer.param_groups[0] for optimizer in optimizers]
+        betas = [group.get("betas", (0.0, 0.0)) for group in groups]
+        return cls(
+            lr=torch.tensor(lr, dtype=torch.float64).T.contiguous(),
+            clip=column(clip),
+            l1=column(l1),
+            proximal=column(proximal),
+            covered=torch.stack([*covered]).double(),
+            frozen=torch.stack([*frozen]),
+            adamw=torch.tensor(["betas" in group for group in groups])[:, None],
+            weight_decay=column([group["weight_decay"] for group in groups]),
+            momentum=column([group.get("momentum", 0.0) for group in groups]),
+            beta1=column([each[0] for each in betas]),
+            beta2=column([each[1] for each in betas]),
+            eps=column([group.get("eps", 1.0) for group in groups]),
+        )
+
+
+class Rows:
+    """The optimizers of K networks as one, each row as torch's own would update it (in the manner of HFTA: Wang et al.
+    2021, "Horizontally Fused Training Array"). It never asks a device for a value.
+
+    Attributes:
+        state: by torch's names, (K, P): "momentum_buffer" where a row is SGD's; "exp_avg", "exp_avg_sq" where one is
+            AdamW's. The numbers of a row under another optimizer's names mean nothing.
+    """
+
+    def __init__(self, rates: Rates, like: torch.Tensor) -> None:
+        """like: parameters (K, P), on the device and in the precision of the steps."""
+        moved = {name: values.to(like.device) for name, values in vars(rates).items()}
+        self.rates = Rates(**{name: v.to(like.dtype) if v.is_floating_point() else v for name, v in moved.items()})
+        self.beta2 = moved["beta2"]  # in float64: 1 - β₂ᵗ loses half of float32's digits at the first steps
+        self.beta1 = moved["beta1"]
+        self.some_sgd, self.some_adamw = not bool(rates.adamw.all()), bool(rates.adamw.any())
+        self.frozen = self.rates.frozen if rates.frozen.any() else None
+        moves = 1.0 if self.frozen is None else (~self.frozen).to(like.dtype)
+        self.covered = self.rates.covered * moves
+        self.weight_decay = self.rates.weight_decay * moves
+        names = ["momentum_buffer"] * self.some_sgd + ["exp_avg", "exp_avg_sq"] * self.some_adamw
+        self.state = {name: torch.zeros_like(like) for name in names}
+
+    @torch.no_grad()
+    def step_(self, parameters: torch.Tensor, grads: torch.Tensor, step: torch.Tensor) -> None:
+        """Take one step in place, with the gradients of the loss without its penalty; parameters, grads: (K, P).
+
+        1. g ← g + λ·sign(w) (subgradient); g ← g · min(1, clip / ‖g‖).
+        2. SGD: g ← g + decay·w; v ← momentum·v + g; w ← w - lr·(g + momentum·v).
+           AdamW: w ← (1 - lr·decay)·w; m ← β₁·m + (1 - β₁)·g; v ← β₂·v + (1 - β₂)·g²; w ← w - lr·m̂ / (√v̂ + ε).
+        3. w ← sign(w)·max(|w| - t, 0), t as in `proximal_step_` (proximal).
+
+        step: int64 (1,), from 0.
+        """
+        rates = self.rates
+        lr = rates.lr.index_select(0, step).view(-1, 1)
+        if self.frozen is not None:
+            grads.masked_fill_(self.frozen, 0.0)
+        grads.addcmul_(rates.l1 * (1 - rates.proximal) * self.covered, parameters.sign())
+        length = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
+        grads.mul_((rates.clip / (length + 1e-6)).clamp_(max=1))  # 1e-6: as torch.nn.utils.clip_grad_norm_
+        move = threshold = parameters.new_zeros(())
+        if self.some_sgd:
+            velocity = self.state["momentum_buffer"]
+            decayed = torch.addcmul(grads, self.weight_decay, parameters)
+            velocity.mul_(rates.momentum).add_(decayed)
+            move = lr * torch.addcmul(decayed, rates.momentum, velocity)
+            threshold = proximal_threshold(lr, rates.l1, rates.momentum)
+        if self.some_adamw:
+            mean, square = self.state["exp_avg"], self.state["exp_avg_sq"]
+            mean.lerp_(grads, 1 - rates.beta1)
+            square.mul_(rates.beta2).addcmul_(1 - rates.beta2, grads.square())
+            scale = adamw_scale(square, step + 1, self.beta2, rates.eps)
+            corrected = (1 - self.beta1 ** (step + 1)).to(lr.dtype)
+            move_adamw = torch.addcmul(lr / corrected * (mean / scale), lr * self.weight_decay, parameters)
+            move = torch.where(rates.adamw, move_adamw, move)
+            threshold = torch.where(rates.adamw, lr * rates.l1 / scale, threshold)
+        parameters.sub_(move)
+        threshold = threshold * rates.proximal * self.covered
+        parameters.sub_(torch.clamp(parameters, -threshold, threshold))
+
+    def of(self, index: int, step: int) -> dict[str, torch.Tensor]:
+        """Return the state that torch's optimizer of one network would hold after so many steps, each (P,)."""
+        if self.rates.adamw[index]:
+            return {name: self.state[name][index] for name in ("exp_avg", "exp_avg_sq")} | {
+                "step": torch.tensor(float(step))
+            }
+        return {"momentum_buffer": self.state["momentum_buffer"][index]} if self.rates.momentum[index] else {}
