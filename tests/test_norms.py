@@ -161,7 +161,9 @@ def switch(x: Array, p: Any, o: Any, running: Running) -> Array:
     shares = [np.exp(w) / np.exp(w).sum() for w in (p.mean_weight, p.var_weight)]
     means = [*(x.mean(over, keepdims=True) for over in axes), batch_mean]
     variances = [*(x.var(over, keepdims=True) for over in axes), batch_var]
-    mean, var = (sum(w * value for w, value in zip(*pair, strict=True)) for pair in zip(shares, (means, variances), strict=True))
+    mean, var = (
+        sum(w * value for w, value in zip(*pair, strict=True)) for pair in zip(shares, (means, variances), strict=True)
+    )
     return (x - mean) / np.sqrt(var + o.eps)
 
 

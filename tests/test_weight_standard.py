@@ -64,7 +64,9 @@ def test_gradients_are_those_of_finite_differences() -> None:
     w = (0.3 * torch.randn(2, 2, 3, 3, dtype=torch.float64) + 0.1).requires_grad_()
     x = torch.randn(2, 2, 4, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x, w: F.conv2d(x, StandardisedConv2d.reparametrise(w)), (x, w))
-    (grad,) = torch.autograd.grad(StandardisedConv2d.reparametrise(w).square().sum() + StandardisedConv2d.reparametrise(w)[:, 0].sum(), w)
+    (grad,) = torch.autograd.grad(
+        StandardisedConv2d.reparametrise(w).square().sum() + StandardisedConv2d.reparametrise(w)[:, 0].sum(), w
+    )
     torch.testing.assert_close(grad.flatten(1).sum(1), torch.zeros(2).double(), rtol=0, atol=1e-10)  # no mean is left
 
 

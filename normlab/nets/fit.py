@@ -19,7 +19,9 @@ class FitImages(nn.Module):
     def __init__(self, image: tuple[int, int, int], wanted: tuple[int, int, int]) -> None:
         super().__init__()
         if wanted[0] != image[0] != 1:
-            raise ValueError(f"net.channels={wanted[0]}: only grey images are repeated, and these have {image[0]} channels")
+            raise ValueError(
+                f"net.channels={wanted[0]}: only grey images are repeated, and these have {image[0]} channels"
+            )
         self.channels = wanted[0]
         self.size = wanted[1:]
         rows, columns = wanted[1] - image[1], wanted[2] - image[2]
