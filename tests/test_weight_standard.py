@@ -1,4 +1,4 @@
-"""Weight standardization: filters of mean 0 and variance 1, and what that makes the network forget."""
+"""Filters that are a function of their weights: standardised, normalised, scaled; and what a network forgets by it."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from normlab.nets import Net
-from normlab.nets.convolutions import StandardisedConv2d
+from normlab.nets.convolutions import ScaledStandardisedConv2d, StandardisedConv2d, WeightNormConv2d
 
 
 @given(shape=st.tuples(*[st.integers(1, 4)] * 3), scale=st.floats(1e-4, 10), seed=st.integers(0, 2**32 - 1))
@@ -93,3 +93,69 @@ def test_the_network_standardises_its_3x3_convolutions_and_starts_from_the_same_
 @pytest.mark.parametrize("placement", ["post", "pre"])
 def test_it_goes_with_every_placement(placement: str) -> None:
     assert sum(p.numel() for p in Net("bn", placement=placement, weight_standardization=True).parameters()) == 7614
+
+
+# A gain for each filter
+
+
+@given(shape=st.tuples(*[st.integers(1, 4)] * 3), seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=40)
+def test_the_formulas_with_a_gain(shape: tuple[int, int, int], seed: int) -> None:
+    """g · v / ‖v‖, and sqrt(2 / (1 - 1/π)) · g · (w - μ) / sqrt(Σ (w - μ)²), filter by filter."""
+    filters, channels, side = shape
+    rng = np.random.default_rng(seed)
+    w, g = rng.normal(1, 2, (filters, channels, side, side)), rng.normal(size=filters)
+    normalised, scaled = w.copy(), w.copy()
+    for k in range(filters):
+        values = w[k].ravel()
+        normalised[k] = g[k] * w[k] / (values @ values) ** 0.5
+        centred = values - values.sum() / values.size
+        scaled[k] = (2 / (1 - 1 / np.pi)) ** 0.5 * g[k] * centred.reshape(w[k].shape) / max(centred @ centred, 1e-4) ** 0.5
+    arguments = torch.from_numpy(w), torch.from_numpy(g)
+    np.testing.assert_allclose(WeightNormConv2d.reparametrise(*arguments), normalised, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(ScaledStandardisedConv2d.reparametrise(*arguments), scaled, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [WeightNormConv2d, ScaledStandardisedConv2d])
+def test_gains_and_weights_have_the_gradients_of_finite_differences(kind: type) -> None:
+    w = torch.randn(3, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    g = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(kind.reparametrise, (w, g))
+    assert torch.autograd.gradgradcheck(kind.reparametrise, (w, g))
+    together = kind.reparametrise(torch.stack([w, 2 * w + 1]), torch.stack([g, -g]))
+    torch.testing.assert_close(together[1], kind.reparametrise(2 * w + 1, -g), rtol=1e-12, atol=1e-12)
+
+
+def test_scaled_standardised_filters_keep_the_variance_through_a_relu() -> None:
+    """Var(conv(ReLU(z))) = 1 for standard normal z: the factor undoes what the ReLU takes."""
+    torch.manual_seed(0)
+    conv = ScaledStandardisedConv2d(64, 200, 3, bias=False).double()
+    y = conv(torch.randn(8, 64, 20, 20, dtype=torch.float64).relu())
+    assert y.var(correction=0).item() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("kind", [WeightNormConv2d, ScaledStandardisedConv2d])
+def test_a_filter_that_the_penalty_has_set_to_zero_stays_finite(kind: type) -> None:
+    w, g = torch.zeros(2, 3, 3, 3, requires_grad=True), torch.ones(2, requires_grad=True)
+    y = kind.reparametrise(w, g)
+    grads = torch.autograd.grad(y.sum(), (w, g))
+    assert not y.any()
+    assert all(grad.isfinite().all() for grad in grads)
+
+
+@pytest.mark.parametrize("kind", [StandardisedConv2d, WeightNormConv2d, ScaledStandardisedConv2d])
+def test_one_is_made_of_torchs_convolution(kind: type) -> None:
+    plain = nn.Conv2d(4, 6, (3, 2), stride=2, padding=(1, 0), dilation=(1, 2), groups=2)
+    conv, x = kind.of(plain), torch.randn(2, 4, 9, 9)
+    assert conv.weight is plain.weight
+    assert conv.bias is plain.bias
+    filters = conv.reparametrise(conv.weight, conv.gain)
+    expected = F.conv2d(x, filters, plain.bias, stride=2, padding=(1, 0), dilation=(1, 2), groups=2)
+    torch.testing.assert_close(conv(x), expected)
+    with pytest.raises(ValueError, match="padding_mode='reflect' cannot be reparametrised"):
+        kind.of(nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"))
+
+
+def test_norms_and_weight_standardization_do_not_mix() -> None:
+    with pytest.raises(ValueError, match="norm=wn reparametrises the convolutions itself: set weight_standard"):
+        Net("wn", weight_standardization=True)

@@ -12,33 +12,28 @@ __all__ = ["probe_pictures", "probed"]
 
 Curves = Mapping[tuple[str, str], Curve]  # (layer, quantity) -> epochs, values
 
-BLOCKS = ("block1", "block2", "block3", "block4", "block5")
-LAYERS = ("block1", "block2", "squeeze", "block3", "block4", "block5", "head")
+ACROSS = 7  # layers side by side: all convolutions of the small network
 
-LAYER_FIGURES = {  # name: its title, its layers, its quantities with their words, its caption
+LAYER_FIGURES = {  # name: its title, its quantities with their words, its caption
     "relu": (
         "What ReLU puts out",
-        BLOCKS,
         {"relu_mean": "mean", "relu_sd": "sd", "relu_skew": "skewness", "dead": "dead, share"},
         "What ReLU puts out, layer by layer: mean, standard deviation and skewness over images, channels and "
         "positions, and the share of channels that are 0 for all of the batch.",
     ),
     "norm": (
         "What the normalization layers put out",
-        BLOCKS,
         {"norm_mean": "mean", "norm_sd": "sd", "norm_skew": "skewness"},
         "What the normalization layer puts out, layer by layer: mean, standard deviation and skewness over images, "
         "channels and positions.",
     ),
     "affine": (
         "Scales and shifts of the normalization layers",
-        BLOCKS,
         {"gamma_mean": "γ, mean", "gamma_sd": "γ, sd", "beta_mean": "β, mean", "beta_sd": "β, sd"},
         "Scales γ and shifts β of the normalization layers: mean and standard deviation over a layer's numbers.",
     ),
     "weights": (
         "Weights and gradients of the convolutions",
-        LAYERS,
         {"weight_norm": "norm ‖W‖", "stable_rank": "stable rank", "gradient_norm": "gradient norm"},
         "Convolutions: norm and stable rank of the weights, and the norm of their gradient on one fixed batch. Where a "
         "norm follows, the network is the same for every scale of W, and lr / ‖W‖² is the effective learning rate.",
@@ -68,28 +63,33 @@ def probe_pictures(found: Sorted) -> Iterator[tuple[str, str, Figure]]:
         {cell.label: curves for cell in found.cells if (curves := probed(cell, probe))}
         for probe in ("layers", "landscape", "shift")
     )
-    for name, (title, stages, quantities, caption) in LAYER_FIGURES.items():
-        some = _only(layers, quantities)
-        if some:
-            table = [
-                [Panel(layer, what, layer if not row else "", word if layer == stages[0] else "") for layer in stages]
-                for row, (what, word) in enumerate(quantities.items())
-            ]
-            yield f"probe-{name}", caption, lines_together(some, norms, table, title=f"{title}, {found.data}")
+    for name, (title, quantities, caption) in LAYER_FIGURES.items():
+        if some := _only(layers, quantities):
+            table, shown = _table(some, quantities)
+            yield f"probe-{name}", caption + shown, lines_together(some, norms, table, title=f"{title}, {found.data}")
     if landscape:
         yield from _landscape(landscape, norms, found.data)
     if shift:
-        table = [
-            [Panel(layer, what, layer if not row else "", word if layer == LAYERS[1] else "") for layer in LAYERS[1:]]
-            for row, (what, word) in enumerate({"l2": "‖G − G′‖", "cosine": "cosine(G, G′)"}.items())
-        ]
+        table, shown = _table(shift, {"l2": "‖G − G′‖", "cosine": "cosine(G, G′)"})
         caption = (
             "Internal covariate shift as Santurkar et al. (2018) define it: how far the gradient of a layer's "
             "convolution moves on the same batch because the step has moved the layers before it. No shift: 0, and a "
             "cosine of 1."
         )
         title = f"Internal covariate shift, {found.data}"
-        yield "probe-shift", caption, lines_together(shift, norms, table, title=title)
+        yield "probe-shift", caption + shown, lines_together(shift, norms, table, title=title)
+
+
+def _table(curves: Mapping[str, Curves], quantities: Mapping[str, str]) -> tuple[list[list[Panel]], str]:
+    """Return a row of panels per quantity with a panel per layer, and what the caption says where not all are shown."""
+    layers = list(dict.fromkeys(layer for of in curves.values() for layer, what in of if what in quantities))
+    count = min(len(layers), ACROSS)
+    chosen = [layers[round(i * (len(layers) - 1) / max(count - 1, 1))] for i in range(count)]
+    table = [
+        [Panel(layer, what, layer if not row else "", word if not column else "") for column, layer in enumerate(chosen)]
+        for row, (what, word) in enumerate(quantities.items())
+    ]
+    return table, f" {count} of {len(layers)} layers are shown." if count < len(layers) else ""
 
 
 def _landscape(

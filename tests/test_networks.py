@@ -1,0 +1,336 @@
+"""Other networks: any factory with `norm_layer` and `num_classes`, held to torchvision's own networks."""
+
+import math
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models import resnet18
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from normlab.errors import ConfigError
+from normlab.lint import lint
+from normlab.lint.network import parameters
+from normlab.nets import Net, in_order, make_net, norm_layers, penalised, sparsity, uncovered
+from normlab.nets.convolutions import FilterConv2d
+from normlab.nets.fit import FitImages
+from normlab.nets.folded import Numbers, log_probs
+from normlab.nets.other import check_net
+from normlab.nets.stack import Stack
+from normlab.norms import CATALOGUE
+from normlab.probes import layer_statistics
+from normlab.probes.layers import convolutions
+from normlab.probes.layers import parameters as moved
+from normlab.settings import Settings, group_values
+from normlab.settings.plan import load
+from normlab.training.footprint import bytes_per_image
+from normlab.training.foldable import unfoldable
+
+TINY = f"{__name__}:Tiny"
+NORMS = list(CATALOGUE)
+OPTIONS = {"gbn": {"virtual_batch_size": 2}, "brn": {"begin": 0, "r_end": 3, "d_end": 4}}
+
+
+class Tiny(nn.Module):
+    """A residual network whose layers are defined in another order than they are used, and share one ReLU."""
+
+    def __init__(self, norm_layer: Any, num_classes: int, width: int = 8, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2 * width, num_classes)
+        self.relu = nn.ReLU()
+        self.conv1 = nn.Conv2d(3, width, 3, stride=2, bias=False)
+        self.norm1 = norm_layer(width)
+        self.down = nn.Sequential(nn.Conv2d(width, 2 * width, 1, bias=False), norm_layer(2 * width))
+        self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1, bias=True)
+        self.norm2 = norm_layer(2 * width)
+        self.temperature = nn.Parameter(torch.tensor(0.7))
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.norm1(self.conv1(x)))
+        x = self.relu(self.norm2(self.conv2(x)) + self.down(x))
+        return self.temperature * self.fc(self.drop(F.adaptive_avg_pool2d(x, 1).flatten(1)))
+
+
+class Gamma(nn.Module):
+    """A norm of one's own that draws random numbers, with a scale, a shift and something else under its own names."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.ones(num_channels)), nn.Parameter(torch.zeros(num_channels))
+        self.mix = nn.Parameter(torch.rand(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x - self.mix.softmax(0)[0] * x.mean((1, 2, 3), keepdim=True)
+        return x * self.gamma[:, None, None] + self.beta[:, None, None]
+
+
+def tiny(norm: Any = "gn", **more: Any) -> Any:
+    return make_net("custom", TINY, **{"channels": 3, "norm": norm, "norm_options": OPTIONS.get(norm)} | more)
+
+
+def some(net: Any, seed: int = 0) -> Any:
+    """The network with weights of its own, scales and shifts included."""
+    torch.manual_seed(seed)
+    for parameter in net.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    return net
+
+
+# Making
+
+
+def test_a_resnet_is_torchvisions() -> None:
+    torch.manual_seed(3)
+    net = make_net("custom", "torchvision.models:resnet18", channels=3, norm="bn", num_classes=7)
+    torch.manual_seed(3)
+    theirs = resnet18(num_classes=7, norm_layer=nn.BatchNorm2d)
+    ours = {name.removeprefix("body."): values for name, values in net.state_dict().items()}
+    assert ours.keys() == theirs.state_dict().keys()
+    assert all(torch.equal(values, ours[name]) for name, values in theirs.state_dict().items())
+    images = torch.rand(4, 1, 28, 28)
+    expected = theirs(images.expand(-1, 3, -1, -1)).log_softmax(1)
+    torch.testing.assert_close(net(images), expected, rtol=1e-4, atol=1e-4)
+    assert len(norm_layers(net)) == 20
+    assert penalised(net, "conv").keys() | penalised(net, "norm").keys() == penalised(net, "weights").keys()
+
+
+def test_resnet10_is_there_by_configuration_alone() -> None:
+    values = group_values("net", "resnet10")
+    net = make_net(**values, norm="bn")
+    theirs = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10)
+    assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in theirs.parameters())
+    assert net(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_what_a_factory_does_to_its_norms_is_done_to_ours() -> None:
+    net = make_net("custom", "torchvision.models:resnet18", {"zero_init_residual": True}, 3, norm="gn")
+    zero = [name for name, norm in norm_layers(net).items() if not norm.weight.any()]
+    assert len(zero) == 8
+    assert all(name.endswith("bn2") for name in zero)
+    assert len(penalised(net, "norm")) == 20, "a scale that starts at zero is one"
+    make_net("custom", "torchvision.models:resnet18", {"zero_init_residual": True}, 3, norm="none")
+
+
+@pytest.mark.parametrize("norm", [*NORMS, Gamma])
+def test_a_seed_gives_every_norm_the_same_weights(norm: Any) -> None:
+    torch.manual_seed(5)
+    plain = dict(tiny("none").named_parameters())
+    torch.manual_seed(5)
+    net = tiny(norm)
+    drawn = {name: p for name, p in net.named_parameters() if not name.startswith(tuple(norm_layers(net)))}
+    drawn = {name: p for name, p in drawn.items() if not name.endswith(".gain")}
+    assert drawn.keys() == plain.keys()
+    assert all(torch.equal(drawn[name], plain[name]) for name in plain)
+    assert net(torch.rand(4, 1, 28, 28)).exp().sum(1).tolist() == pytest.approx([1.0] * 4, abs=1e-5)
+
+
+def test_layers_are_known_in_the_order_of_the_forward_pass() -> None:
+    net = tiny("ln")
+    names = [net.label(name) for name, _ in in_order(net)]
+    order = "fit conv1 norm1 relu conv2 norm2 down.0 down.1 drop fc log_probs"
+    assert names == order.split()
+    assert [net.label(name) for name in norm_layers(net)] == ["norm1", "norm2", "down.1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target": None}, "net=custom needs net.target=package.module:factory"),
+        ({"target": "torchvision.models"}, "net.target='torchvision.models': write package.module:factory"),
+        ({"target": "no_such_module:net"}, "no_such_module:net cannot be imported (ModuleNotFoundError"),
+        ({"target": "torchvision.models:resnet"}, "'module' object is not callable"),
+        ({"options": {"widht": 3}}, "unexpected keyword argument 'widht'"),
+        ({"channels": None}, "does not take images of 1x28x28 (RuntimeError"),
+        ({"target": "torch.nn:Identity"}, "returns (2, 3, 28, 28) for 2 images"),
+        ({"target": f"{__name__}:without_norms"}, "uses no norm_layer"),
+        ({"target": f"{__name__}:tokens"}, "a norm of 4 channels gets (2, 784, 4)"),
+        ({"target": "builtins:dict"}, "gave a dict, not a torch.nn.Module"),
+        ({"norm": "gn", "norm_options": {"num_groups": 3}}, "norm.num_groups=3 does not divide the channels (8)"),
+        ({"dropout": 0.5}, "go with net=small, not with net=custom"),
+        ({"image": (2, 28, 28)}, "only grey images are repeated, and these have 2 channels"),
+    ],
+)
+def test_what_does_not_work_is_one_line(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        make_net(**{"name": "custom", "target": TINY, "channels": 3} | arguments)
+    assert "\n" not in str(caught.value)
+
+
+def without_norms(norm_layer: Any, num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, num_classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def tokens(norm_layer: Any, num_classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.Flatten(2), Turned(), norm_layer(4), nn.Flatten(), nn.Linear(3136, num_classes)
+    )
+
+
+class Turned(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(1, 2)
+
+
+# Images
+
+
+@pytest.mark.parametrize(("size", "inner"), [(32, slice(2, 30)), (35, slice(3, 31))])
+def test_small_images_are_padded_by_their_edges(size: int, inner: slice) -> None:
+    images = torch.rand(2, 1, 28, 28)
+    y = FitImages((1, 28, 28), (3, size, size))(images)
+    assert y.shape == (2, 3, size, size)
+    for channel in range(3):
+        assert torch.equal(y[:, channel, inner, inner], images[:, 0])
+    assert torch.equal(y[:, 0, 0, inner], images[:, 0, 0])
+
+
+@pytest.mark.parametrize("size", [36, 14, 56])
+def test_others_are_scaled(size: int) -> None:
+    """A ramp stays a ramp between its ends, and what is the same everywhere stays so."""
+    ramp = torch.linspace(0, 1, 28).expand(1, 1, 28, 28)
+    y = FitImages((1, 28, 28), (1, size, size))(ramp)
+    assert y.shape == (1, 1, size, size)
+    steps = y[0, 0, 0].diff()[3:-3]
+    torch.testing.assert_close(steps, torch.full_like(steps, 28 / 27 / size), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(FitImages((1, 28, 28), (1, size, size))(ramp * 0 + 0.3), torch.full_like(y, 0.3))
+
+
+def test_the_small_network_takes_other_images() -> None:
+    net = make_net(num_classes=3, image=(3, 40, 52))
+    assert net(torch.rand(2, 3, 40, 52)).shape == (2, 3)
+    assert net.image == (3, 40, 52)
+    fitted = make_net("small", channels=3, size=28, image=(1, 100, 100), norm="ln_elem")
+    assert fitted(torch.rand(2, 1, 100, 100)).shape == (2, 10)
+    assert sum(p.numel() for p in fitted.parameters()) == 50_426 + 2 * 90
+    with pytest.raises(ValueError, match="images of 17x28 pixels are too small for net=small: set net.size=28"):
+        make_net(image=(1, 17, 28))
+
+
+# Penalties
+
+
+def test_scopes_go_by_the_kind_of_parameter() -> None:
+    net = tiny(Gamma)
+    body = {scope: {net.label(name) for name in penalised(net, scope)} for scope in ("conv", "norm", "weights", "all")}
+    assert body["conv"] == {"conv1.weight", "conv2.weight", "down.0.weight", "fc.weight"}
+    assert body["norm"] == {"norm1.gamma", "norm2.gamma", "down.1.gamma"}
+    assert body["weights"] == body["conv"] | body["norm"]
+    assert len(body["all"]) == len(list(net.parameters()))
+    left = {"temperature", "norm1.mix", "norm2.mix", "down.1.mix"}
+    assert {net.label(name) for name in uncovered(net, "weights")} == left
+    assert uncovered(net, "all") == []
+    assert sparsity(net)["zero_scales"] == 0
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_catalogue_says_which_parameters_are_scales(norm: str) -> None:
+    net = Net(norm)
+    scales = {name for name, learned in CATALOGUE[norm].learned.items() if learned.scale}
+    assert {name.rpartition(".")[2] for name in penalised(net, "norm")} == scales
+    assert uncovered(net, "weights") == []
+
+
+# Many at once
+
+
+@pytest.mark.parametrize("norm", [*NORMS, Gamma])
+def test_many_compute_what_each_computes_alone(norm: Any) -> None:
+    nets = [some(tiny(norm), seed).double() for seed in range(3)]
+    stack = Stack(nets)
+    for step in range(2):
+        images = torch.randn(3, 5, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
+        weights = stack.parameters.clone().requires_grad_()
+        y = log_probs(nets[0], Numbers(stack.named(weights), stack.buffers), images, training=True)
+        (grads,) = torch.autograd.grad(y[..., 0].sum(), weights)
+        for index, net in enumerate(nets):
+            alone = net.train()(images[index])
+            torch.testing.assert_close(y[index], alone, rtol=1e-9, atol=1e-9)
+            own = torch.autograd.grad(alone[:, 0].sum(), list(net.parameters()), allow_unused=True, materialize_grads=True)
+            torch.testing.assert_close(grads[index], torch.cat([g.flatten() for g in own]), rtol=1e-7, atol=1e-9)
+            for name, values in net.named_buffers():
+                torch.testing.assert_close(stack.buffers[name][index], values, msg=name)
+    y = log_probs(nets[0], Numbers(stack.named(stack.parameters), stack.buffers), images, training=False)
+    for index, net in enumerate(nets):
+        torch.testing.assert_close(y[index], net.eval()(images[index]), rtol=1e-9, atol=1e-9)
+
+
+def asked_for(*words: str) -> Settings:
+    return load("net=custom", f"net.target={TINY}", "net.channels=3", "data=digits", "accelerator=cpu", *words)
+
+
+def test_whether_it_can_be_trained_with_others_is_tried() -> None:
+    assert unfoldable(asked_for("norm=gn")) is None
+    assert unfoldable(asked_for("norm=bn")) is None
+    reason = unfoldable(asked_for("norm=gn", "net.options={dropout: 0.5}"))
+    assert reason is not None
+    assert reason.startswith("net=custom cannot run for several networks at once (RuntimeError: vmap: called random")
+
+
+# Convolutions that a norm reparametrises
+
+
+@pytest.mark.parametrize("norm", [name for name in NORMS if CATALOGUE[name].conv])
+def test_every_convolution_is_reparametrised(norm: str) -> None:
+    net = tiny(norm)
+    kinds = {name: type(layer) for name, layer in in_order(net) if isinstance(layer, nn.Conv2d)}
+    assert len(kinds) == 3
+    assert all(issubclass(kind, FilterConv2d) for kind in kinds.values())
+    assert {net.label(name) for name in penalised(net, "norm")} == {"conv1.gain", "conv2.gain", "down.0.gain"}
+    assert uncovered(net, "weights") == ["body.temperature"]
+
+
+def test_weight_normalization_starts_as_no_norm() -> None:
+    nets = []
+    for norm in ("none", "wn"):
+        torch.manual_seed(1)
+        nets.append(tiny(norm))
+    x = torch.rand(2, 1, 28, 28)
+    torch.testing.assert_close(nets[0](x), nets[1](x))
+
+
+# What is built around it
+
+
+def test_probes_measure_every_layer() -> None:
+    net = some(tiny("gn"))
+    images, labels = torch.rand(6, 1, 28, 28), torch.arange(6)
+    values = {(layer, what): value for layer, what, value in layer_statistics(net, images, labels)}
+    assert list(convolutions(net)) == ["conv1", "conv2", "down.0"]
+    assert moved(net)["conv1"] == ["body.conv1.weight", "body.norm1.weight", "body.norm1.bias"]
+    first = net.body.norm1(net.body.conv1(images.expand(-1, 3, -1, -1)))
+    assert values["norm1", "norm_mean"] == pytest.approx(first.mean().item(), abs=1e-6)
+    assert values["relu", "relu_mean"] == pytest.approx(first.relu().mean().item(), rel=1e-5), "at its first call"
+    assert values["norm2", "gamma_mean"] == pytest.approx(net.body.norm2.weight.mean().item())
+    assert all(math.isfinite(value) for value in values.values())
+
+
+def test_memory_is_measured_on_its_own_images() -> None:
+    at_28, at_56 = (bytes_per_image(make_net("custom", TINY, channels=3, size=size)) for size in (28, 56))
+    assert 3.5 < at_56 / at_28 < 5
+
+
+def test_rules_about_the_small_network_leave_others_alone() -> None:
+    words = ["net.size=64", "norm=in"]
+    assert [finding.code for finding in lint([asked_for(*words)])] == []
+    assert [finding.code for finding in lint([load("norm=in", "data=digits")])] == ["constant"]
+    assert parameters(asked_for("norm=gn")) is None
+
+
+def test_a_network_is_tried_before_its_run() -> None:
+    check_net(asked_for("norm=gn"))
+    with pytest.raises(ConfigError, match=r"norm\.num_groups=3 does not divide the channels \(8\)"):
+        check_net(asked_for("norm=gn", "norm.num_groups=3"))
+    with pytest.raises(ConfigError, match=r"net=custom with norm=test_networks:Broken raised TypeError: no forward here"):
+        check_net(asked_for("norm=custom", f"norm.target={__name__}:Broken"))
+
+
+class Broken(nn.Module):
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise TypeError("no forward here")
