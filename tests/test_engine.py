@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from normlab.data.datamodule import ImageData
 from normlab.data.sources import Images
 from normlab.data.sources import load as images
-from normlab.nets import NORMS
+from normlab.norms import CATALOGUE
 from normlab.settings import Settings
 from normlab.settings.plan import load
 from normlab.training.array import array_rates
@@ -81,7 +81,7 @@ SHARED = {
 }
 
 
-@pytest.mark.parametrize("norm", [*(name for name in NORMS if name != "custom"), "weight_standardization"])
+@pytest.mark.parametrize("norm", [*CATALOGUE, "weight_standardization"])
 def test_every_run_of_an_array_is_the_run_alone(norm: str) -> None:
     """Two epochs with their last short batch, augmentation, dropout and both penalty methods.
 
@@ -103,7 +103,7 @@ def test_every_run_of_an_array_is_the_run_alone(norm: str) -> None:
         ["seed=4", "optimizer=adamw", "l1=1e-3", "dropout=0.1"],
         ["seed=5", "optimizer=adamw", "optimizer.betas=[0.8,0.9]", "l1=1e-4", "penalty.method=proximal", "lr=1e-3"],
     ]
-    shared = [f"norm={norm}", *SHARED.get(norm, [])] if norm in NORMS else ["norm=gn", f"{norm}=true"]
+    shared = [f"norm={norm}", *SHARED.get(norm, [])] if norm in CATALOGUE else ["norm=gn", f"{norm}=true"]
     settings = [load(*BASE, *shared, *words) for words in own]
     assert [each.dropout for each in settings[2:4]] == [0.3, 0.1], "a run's own words come last"
     same(trained(settings), settings)

@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 from made_up_runs import made_up
 
 from normlab.errors import NormlabError
-from normlab.nets import NORMS
+from normlab.norms import CATALOGUE
 from normlab.report import main as report
 from normlab.settings import Settings
 from normlab.settings.plan import load, plan
@@ -63,7 +63,7 @@ JUNK = [
     "1e-400",
 ]
 FITTING: dict[str, list[Any]] = {
-    "norm": [name for name in NORMS if name != "custom"],
+    "norm": [*CATALOGUE],
     "norm.eps": REAL,
     "norm.momentum": REAL,
     "norm.affine": ["true", "false"],

@@ -26,8 +26,8 @@ from normlab.probes.layers import convolutions
 from normlab.probes.layers import parameters as moved
 from normlab.settings import Settings, group_values
 from normlab.settings.plan import load
-from normlab.training.footprint import bytes_per_image
 from normlab.training.foldable import unfoldable
+from normlab.training.footprint import bytes_per_image
 
 TINY = f"{__name__}:Tiny"
 NORMS = list(CATALOGUE)
@@ -249,7 +249,9 @@ def test_many_compute_what_each_computes_alone(norm: Any) -> None:
         for index, net in enumerate(nets):
             alone = net.train()(images[index])
             torch.testing.assert_close(y[index], alone, rtol=1e-9, atol=1e-9)
-            own = torch.autograd.grad(alone[:, 0].sum(), list(net.parameters()), allow_unused=True, materialize_grads=True)
+            own = torch.autograd.grad(
+                alone[:, 0].sum(), list(net.parameters()), allow_unused=True, materialize_grads=True
+            )
             torch.testing.assert_close(grads[index], torch.cat([g.flatten() for g in own]), rtol=1e-7, atol=1e-9)
             for name, values in net.named_buffers():
                 torch.testing.assert_close(stack.buffers[name][index], values, msg=name)
@@ -324,7 +326,9 @@ def test_a_network_is_tried_before_its_run() -> None:
     check_net(asked_for("norm=gn"))
     with pytest.raises(ConfigError, match=r"norm\.num_groups=3 does not divide the channels \(8\)"):
         check_net(asked_for("norm=gn", "norm.num_groups=3"))
-    with pytest.raises(ConfigError, match=r"net=custom with norm=test_networks:Broken raised TypeError: no forward here"):
+    with pytest.raises(
+        ConfigError, match=r"net=custom with norm=test_networks:Broken raised TypeError: no forward here"
+    ):
         check_net(asked_for("norm=custom", f"norm.target={__name__}:Broken"))
 
 

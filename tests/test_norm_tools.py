@@ -312,6 +312,16 @@ class TestChannelsLast:
             atol = 2e-3 * max(1.0, expected.abs().max().item())
             torch.testing.assert_close(got.double(), expected, rtol=2e-3, atol=atol)
 
+    @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+    @pytest.mark.parametrize("name", NORMS)
+    def test_a_relu_in_place_may_follow(self, name: str, last: bool) -> None:
+        """As in torchvision's networks."""
+        gradients = []
+        for relu in (torch.relu, torch.relu_):
+            x = maps(last=last).requires_grad_()
+            gradients += torch.autograd.grad(relu(build(name)(x * 1)).square().sum(), x)
+        torch.testing.assert_close(*gradients)
+
 
 class TestKeeping:
     @pytest.mark.parametrize("name", NORMS)

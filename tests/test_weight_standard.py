@@ -110,7 +110,9 @@ def test_the_formulas_with_a_gain(shape: tuple[int, int, int], seed: int) -> Non
         values = w[k].ravel()
         normalised[k] = g[k] * w[k] / (values @ values) ** 0.5
         centred = values - values.sum() / values.size
-        scaled[k] = (2 / (1 - 1 / np.pi)) ** 0.5 * g[k] * centred.reshape(w[k].shape) / max(centred @ centred, 1e-4) ** 0.5
+        scaled[k] = (
+            (2 / (1 - 1 / np.pi)) ** 0.5 * g[k] * centred.reshape(w[k].shape) / max(centred @ centred, 1e-4) ** 0.5
+        )
     arguments = torch.from_numpy(w), torch.from_numpy(g)
     np.testing.assert_allclose(WeightNormConv2d.reparametrise(*arguments), normalised, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(ScaledStandardisedConv2d.reparametrise(*arguments), scaled, rtol=1e-10, atol=1e-12)

@@ -19,7 +19,8 @@ from normlab.analysis import read
 from normlab.analysis.table import Run, runs
 from normlab.errors import ConfigError, NormlabError
 from normlab.lint import Finding, lint
-from normlab.nets import ABOUT, NORMS, About, Net, l1_norm, load_class, make_norm, norm_layers, penalised, sparsity
+from normlab.nets import Net, l1_norm, norm_layers, penalised, sparsity
+from normlab.norms import CATALOGUE, About, load_class, make_norm
 from normlab.record import ProbeRow, Record, read_probes, read_support
 from normlab.settings import Settings, Study
 from normlab.settings.plan import Job, load, plan
@@ -32,8 +33,8 @@ def networks(images: torch.Tensor, labels: torch.Tensor) -> None:
     assert_type(norm_layers(net), dict[str, nn.Module])
     assert_type(make_norm("gn", 20, num_groups=4), nn.Module)
     assert_type(load_class("my_norm:Mine")(20), nn.Module)
-    assert_type(NORMS["bn"](20), nn.Module)
-    assert_type(ABOUT["bn"], About)
+    assert_type(make_norm("bn", 20), nn.Module)
+    assert_type(CATALOGUE["bn"], About)
     assert_type(penalised(net, "weights"), dict[str, nn.Parameter])
     assert_type(l1_norm(penalised(net, "conv").values()), torch.Tensor)
     assert_type(sparsity(net), dict[str, float])

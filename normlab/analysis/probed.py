@@ -86,7 +86,10 @@ def _table(curves: Mapping[str, Curves], quantities: Mapping[str, str]) -> tuple
     count = min(len(layers), ACROSS)
     chosen = [layers[round(i * (len(layers) - 1) / max(count - 1, 1))] for i in range(count)]
     table = [
-        [Panel(layer, what, layer if not row else "", word if not column else "") for column, layer in enumerate(chosen)]
+        [
+            Panel(layer, what, layer if not row else "", word if not column else "")
+            for column, layer in enumerate(chosen)
+        ]
         for row, (what, word) in enumerate(quantities.items())
     ]
     return table, f" {count} of {len(layers)} layers are shown." if count < len(layers) else ""

@@ -317,13 +317,14 @@ class _Standardise(torch.autograd.Function):
         rows = sets.rows(x)
         mean = sets.share(sets.per_channel(rows))
         centre = sets.spread(mean)
-        y = torch.sub(rows, sets.wide(centre))
+        maps = torch.empty_like(x)  # and no view of anything: a ReLU behind it may work in place
+        y = torch.sub(rows, sets.wide(centre), out=sets.rows(maps))
         var = sets.share(sets.per_channel(y.square_()))
         rstd = (var + eps).rsqrt()
         slope = sets.spread(rstd) if weight is None else weight * sets.spread(rstd)
         shift = -centre * slope if bias is None else bias - centre * slope
         torch.addcmul(sets.wide(shift), rows, sets.wide(slope), out=y)
-        return sets.maps(y, x.shape), mean, var if groups is None else rstd
+        return maps, mean, var if groups is None else rstd
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
 from normlab.data.datamodule import ImageData
-from normlab.nets import synchronise
+from normlab.norms import synchronise
 from normlab.record import Record
 from normlab.settings import Settings
 from normlab.training.array import load_array
