@@ -82,6 +82,7 @@ def test_every_iteration_is_the_next_epoch_and_none_disturbs_another() -> None:
     loader = data.train_dataloader()
     epochs = [[number for batch, _ in loader for number in numbers(batch)] for _ in range(3)]
     assert epochs == [order(data, epoch) for epoch in range(3)]
+    assert epochs[0] != epochs[1]
     loader = data.train_dataloader()
     pairs = [(numbers(one), numbers(other)) for (one, _), (other, _) in zip(loader, loader, strict=True)]
     assert [[*itertools.chain(*epoch)] for epoch in zip(*pairs, strict=True)] == epochs[:2]
