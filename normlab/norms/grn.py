@@ -34,6 +34,7 @@ class GlobalResponseNorm2d(Norm, about=ABOUT):
     eps: float
 
     def normalize(self, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=[-2, -1], keepdim=True)
+        square = x.square().sum([-2, -1], keepdim=True)
+        length = torch.where(square > 0, square, 1.0).sqrt() * (square > 0)  # maps of zeros: derivatives of 0, not nan
         response = length / (length.mean(-3, keepdim=True) + self.eps)
         return ops.affine(x * response, self.weight, self.bias) + x
