@@ -130,7 +130,7 @@ def _do(overrides: list[str], multirun: bool) -> int:
             run_here(jobs, multirun=False)
     runs = [(job.folder, Record.readable(job.folder)) for job in jobs]
     summary.show(runs, jobs[0].settings.log_dir, len(jobs) - len(waiting), study=study is not None)
-    for change in {change for job in waiting if (change := edited(job.settings))}:
+    for change in {change for job in jobs if (change := edited(job.settings))}:
         print(f"normlab: {change}", file=sys.stderr)
     well = DONE if multirun else ("completed",)  # in a comparison a divergence is a result
     return 0 if all(record is not None and record.status in well for _, record in runs) else 1
