@@ -97,7 +97,8 @@ def _do(overrides: list[str], multirun: bool) -> int:
     hydras = [word for word in overrides if word.lstrip("+~").startswith("hydra")]
     if launcher_of(overrides) in CLUSTER:
         hydras += _on_cluster(overrides, multirun)
-        overrides = [*overrides, *_accelerator_there(overrides)]
+        if str(launcher_of(overrides)).endswith("_slurm"):
+            overrides = [*overrides, *_accelerator_there(overrides)]
     jobs = plan(overrides, multirun=multirun, data=_auto)
     if multirun and (several := max(job.settings.devices for job in jobs)) > 1:
         raise ConfigError(
