@@ -97,7 +97,8 @@ def _do(overrides: list[str], multirun: bool) -> int:
     hydras = [word for word in overrides if word.lstrip("+~").startswith("hydra")]
     if launcher_of(overrides) in CLUSTER:
         hydras += _on_cluster(overrides, multirun)
-        overrides = [*overrides, *_accelerator_there(overrides)]
+        if str(launcher_of(overrides)).endswith("_slurm"):
+            overrides = [*overrides, *_accelerator_there(overrides)]
     jobs = plan(overrides, multirun=multirun, data=_auto)
     if multirun and (several := max(job.settings.devices for job in jobs)) > 1:
         raise ConfigError(
@@ -130,7 +131,7 @@ def _do(overrides: list[str], multirun: bool) -> int:
             run_here(jobs, multirun=False)
     runs = [(job.folder, Record.readable(job.folder)) for job in jobs]
     summary.show(runs, jobs[0].settings.log_dir, len(jobs) - len(waiting), study=study is not None)
-    for change in {change for job in waiting if (change := edited(job.settings))}:
+    for change in {change for job in jobs if (change := edited(job.settings))}:
         print(f"normlab: {change}", file=sys.stderr)
     well = DONE if multirun else ("completed",)  # in a comparison a divergence is a result
     return 0 if all(record is not None and record.status in well for _, record in runs) else 1

@@ -24,13 +24,13 @@ from normlab.claim import claim
 from normlab.cluster import SENT_AWAY, TIME_OVER, Work
 from normlab.record import Record
 from normlab.settings.plan import Job, load, plan
-from normlab.train import main
+from normlab.train import _accelerator_there, main
 from normlab.training import Classifier, run, run_array
 
 HERE = Path(__file__).parent
 BASE = ["data=digits", "epochs=2", "batch_size=64", "train_size=200", "val_size=100", "threads=1", "accelerator=cpu"]
 BASE += ["dropout=0.1"]
-TAIL = "-digits-train_size_200-dropout_0.1-epochs_2-batch_size_64-val_size_100-accelerator_cpu"
+TAIL = "-digits-train_size_200-dropout_0.1-epochs_2-batch_size_64-val_size_100"
 
 DIES = """
 import os
@@ -307,6 +307,7 @@ def test_without_the_extra(tmp_path: Path, launcher: str) -> None:
     [
         ([], {}, 24),
         ([], {"gpus_per_node": 1}, 64),
+        (["accelerator=auto"], {"gpus_per_node": 1}, 64),
         (["accelerator=cpu"], {"gpus_per_node": 1}, 24),
         (["accelerator=gpu"], {}, 64),
         ([], {"gres": "gpu:1", "n_per_array": 5}, 5),
@@ -315,9 +316,10 @@ def test_without_the_extra(tmp_path: Path, launcher: str) -> None:
 def test_the_login_node_needs_no_gpu(
     monkeypatch: pytest.MonkeyPatch, words: list[str], params: dict[str, Any], largest: int
 ) -> None:
-    """How large an array may be follows from what a job asks for."""
+    """What accelerator=auto is there, and with it how large an array may be, follows from what a job asks for."""
     monkeypatch.setattr(cluster, "planned", lambda jobs, waiting, largest: largest)
     launcher = cluster.Slurm(**{"n_per_array": None} | params)
-    jobs = plan(["data=digits", *words], multirun=False)
+    options = ["hydra/launcher=array_slurm", *[f"hydra.launcher.{key}={value}" for key, value in params.items()]]
+    jobs = plan(["data=digits", *words, *_accelerator_there([*words, *options])], multirun=False)
     found: Any = launcher._arrays(jobs, jobs)
     assert found == largest

@@ -117,7 +117,7 @@ def test_a_missing_gpu_stops_its_own_runs_only(train: Command, tmp_path: Path) -
     statuses = {f.parent.name: Record.load(f.parent).status for f in tmp_path.rglob("result.json")}
     assert statuses == {
         "gn-digits-epochs_1-accelerator_gpu-seed_0": "unavailable",
-        "gn-digits-epochs_1-accelerator_cpu-seed_0": "completed",
+        "gn-digits-epochs_1-seed_0": "completed",
     }
 
 

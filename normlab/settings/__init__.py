@@ -5,7 +5,8 @@
 
 from normlab.settings.conf import GROUPS, choices, conf_dir, defaults, dotted, group_values
 from normlab.settings.messages import check_recorded, checked, line
-from normlab.settings.model import SGD, AdamW, Augment, Data, Net, Norm, Penalty, Probe, Settings, flatten, needs_gpu
+from normlab.settings.model import Probe, Settings, flatten, needs_gpu
+from normlab.settings.parts import SGD, AdamW, Augment, Data, Net, Norm, Penalty
 from normlab.settings.shape import NORM_CHANNELS, Stage, small_network
 from normlab.settings.study import STUDY_FILE, Claim, Published, Study, protocol, sweep_of
 

@@ -14,7 +14,8 @@ from normlab.errors import ConfigError
 from normlab.settings.shape import NORM_CHANNELS
 
 if TYPE_CHECKING:
-    from normlab.settings.model import Norm, Settings
+    from normlab.settings.model import Settings
+    from normlab.settings.parts import Norm
 
 __all__ = ["check_custom", "edited", "source_digest"]
 

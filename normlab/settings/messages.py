@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from normlab.errors import ConfigError
 from normlab.settings.conf import choices, defaults, dotted, spell
-from normlab.settings.model import Model, Settings
+from normlab.settings.model import Settings
+from normlab.settings.parts import Model
 
 __all__ = ["check_recorded", "checked", "line", "near"]
 

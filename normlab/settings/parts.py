@@ -1,0 +1,248 @@
+"""The parts of a run's settings: types and ranges of norm, data, net, optimizer, penalty and augmentation."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from normlab.norms import CATALOGUE
+from normlab.settings.conf import choices, defaults
+from normlab.settings.custom import source_digest
+
+__all__ = [
+    "MOST",
+    "SGD",
+    "SMALL_ONLY",
+    "AdamW",
+    "Augment",
+    "Count",
+    "Data",
+    "Finite",
+    "Model",
+    "Net",
+    "Norm",
+    "Penalty",
+    "Share",
+    "Strength",
+]  # fmt: skip
+
+MOST = 1e30  # of what multiplies a weight or a gradient
+SMALL_ONLY = ("dropout", "placement", "weight_standardization")  # of the small network
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[Finite, Field(ge=0, lt=1)]
+Strength = Annotated[Finite, Field(ge=0, le=MOST)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _of_group(group: str) -> AfterValidator:
+    """A check that a name is one of the files in conf/<group>/."""
+
+    def check(name: str) -> str:
+        if name not in choices(group):
+            raise ValueError(f"unknown: choose one of {', '.join(choices(group))}")
+        return name
+
+    return AfterValidator(check)
+
+
+class Model(BaseModel):
+    """Settings are read once and never change; an unknown name or a value of another type is an error. What is left
+    out is filled from conf/."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    AT: ClassVar[str] = ""  # where it stands in the configuration
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, value: Any) -> Any:
+        return _usual(cls.AT, value) | dict(value) if isinstance(value, Mapping) else value
+
+
+def _usual(at: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of a part of the configuration, for the choice that `value` names if the part is a group."""
+    name = value.get("name")
+    return defaults(**({at: name} if name in choices(at) else {}))[at]  # type: ignore[no-any-return]  # a mapping
+
+
+def _options(where: str, given: Any) -> dict[str, Any]:
+    """Keyword arguments of a layer or a network. `ValueError` where JSON could not hold them."""
+    if not isinstance(given or {}, Mapping):
+        raise ValueError(f"{where}.options={given}: write a mapping, such as {{eps: 1e-3}}")
+    for key, value in (given or {}).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{where}.{key}={value}: must be finite")
+        if not _plain(value):
+            raise ValueError(
+                f"{where}.{key}: only finite numbers, words, true, false, null, lists and mappings of them"
+            )
+    return dict(given or {})
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _check_target(where: str, what: str, name: str, target: str | None) -> None:
+    if name == "custom" and not re.fullmatch(r"[\w.]+:\w+", target or ""):
+        raise ValueError(f"{where}=custom needs {where}.target=package.module:{what}")
+
+
+class Norm(Model):
+    """A normalization layer: `options` are its keyword arguments. `source`: sha256 of the file of a layer of one's own,
+    filled in."""
+
+    AT = "norm"
+
+    name: Annotated[str, _of_group("norm")]
+    target: str | None
+    options: dict[str, Any]
+    source: str | None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, value: Any) -> Any:
+        """Gather the options: conf/norm writes them flat (`norm.num_groups`), which is what one types."""
+        if not isinstance(value, Mapping):
+            return value
+        value = {"name": defaults()["norm"]["name"], "target": None, "source": None} | dict(value)
+        name, nested = value["name"], value.pop("options", None)
+        options = {key: value.pop(key) for key in list(value) if key not in cls.model_fields}
+        options |= _options("norm", nested)
+        if name == "custom":
+            value["source"] = value["source"] or source_digest(value["target"])
+        elif name in choices("norm"):
+            usual = {key: each for key, each in _usual("norm", value).items() if key not in cls.model_fields}
+            known = set().union(*(CATALOGUE[each].options for each in CATALOGUE))
+            if set(options) - set(usual) and set(options) <= known and nested is None:
+                raise ValueError(f"norm.name={name}: write norm={name}, which brings its options")
+            options = usual | options
+            # null where conf/ has null: as if it were not there
+            options = {key: each for key, each in options.items() if each is not None or usual.get(key) is not None}
+            if "channels_per_group" in options:
+                options.pop("num_groups", None)
+        return value | {"options": options}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_target("norm", "Class", self.name, self.target)
+        if self.name == "custom":
+            return self
+        if self.target is not None:
+            raise ValueError(f"norm.target goes with norm=custom, not with norm={self.name}")
+        _options("norm", self.options)
+        CATALOGUE[self.name].check(self.options)
+        return self
+
+
+class Data(Model):
+    """Which images, and where they are. `size`: of data=folder alone."""
+
+    AT = "data"
+
+    name: Annotated[str, _of_group("data")]
+    root: str | None
+    download: bool
+    size: Count | None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, value: Any) -> Any:
+        return {"size": None} | _usual("data", value) | dict(value) if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name == "folder" and not self.root:
+            raise ValueError("data=folder needs data.root=…, the folder of your images")
+        if self.name != "folder" and self.size is not None:
+            raise ValueError(f"data.size goes with data=folder, not with data={self.name}")
+        return self
+
+
+class Net(Model):
+    """A network: `target` is called with `norm_layer`, `num_classes` and `options`. `source`: as of `Norm`."""
+
+    AT = "net"
+
+    name: Annotated[str, _of_group("net")]
+    target: str | None
+    options: dict[str, Any]
+    channels: Count | None
+    size: Count | None
+    source: str | None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        value = {"source": None} | _usual("net", value) | dict(value)
+        own = value["target"] if value["name"] == "custom" else None
+        return value | {"options": _options("net", value["options"]), "source": value["source"] or source_digest(own)}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_target("net", "factory", self.name, self.target)
+        if self.name != "custom" and self.target != (usual := defaults(net=self.name)["net"])["target"]:
+            raise ValueError(f"net.target goes with net=custom; net={self.name} has {usual['target'] or 'none'}")
+        if self.name == "small" and self.options:
+            raise ValueError(
+                f"net.options={self.options}: net=small takes none; its settings are {', '.join(SMALL_ONLY)}"
+            )
+        return self
+
+
+class Penalty(Model):
+    """Which parameters the L1 penalty covers, and how it acts on a step."""
+
+    AT = "penalty"
+
+    scope: Literal["weights", "conv", "norm", "all"]
+    method: Literal["subgradient", "proximal"]
+
+
+class SGD(Model):
+    """`torch.optim.SGD`, with Nesterov's momentum where there is momentum."""
+
+    AT = "optimizer"
+
+    name: Literal["sgd"]
+    momentum: Share
+    weight_decay: Strength
+
+
+class AdamW(Model):
+    """`torch.optim.AdamW`."""
+
+    AT = "optimizer"
+
+    name: Literal["adamw"]
+    betas: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    eps: Annotated[Finite, Field(gt=0, le=1)]
+    weight_decay: Strength
+
+
+class Augment(Model):
+    """Random rotation (degrees) and shift (pixels) of training images, either way; both 0: none."""
+
+    AT = "augment"
+
+    rotation: Annotated[Finite, Field(ge=0, le=180)]
+    shift: Annotated[Finite, Field(ge=0, le=14)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        """`augment=false` and `augment=true` are what one types first."""
+        if isinstance(value, bool):
+            return {} if value else {"rotation": 0.0, "shift": 0.0}
+        if not isinstance(value, (Mapping, Augment)):
+            raise ValueError("write true or false, or set augment.rotation and augment.shift")
+        return value
