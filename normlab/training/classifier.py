@@ -114,10 +114,10 @@ class Classifier(LightningModule):
             "schedule": schedule,
             "optimizer": optimizer,
         }
-        if (allowed := _TARGETS.get()) is not None:  # before anything is imported
-            if foreign := foreign_code([norm, net], allowed):
-                named = f"the checkpoint names {foreign[0]}, whose code would run"
-                raise ConfigError(f"{named}: allow it by targets={foreign}")
+        allowed = _TARGETS.get()
+        if allowed is not None and (foreign := foreign_code([norm, net], allowed)):  # before anything is imported
+            named = f"the checkpoint names {foreign[0]}, whose code would run"
+            raise ConfigError(f"{named}: allow it by targets={foreign}")
         self.settings = settings = checked({name: value for name, value in given.items() if value is not None})
         self.image = (channels, size[0], size[1])
         data = {"num_classes": num_classes, "channels": channels, "size": [*size]}
