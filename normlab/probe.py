@@ -28,7 +28,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("folder", type=Path, help="a run's folder: result.json and last.ckpt are in it")
     parser.add_argument("probes", nargs="*", metavar="PROBE", help=f"{', '.join(NAMES)}; all of them unless given")
     parser.add_argument(
-        "--target", metavar="PACKAGE.MODULE:CLASS", help="the layer of a run with norm=custom: its code is run"
+        "--target",
+        action="append",
+        default=[],
+        metavar="PACKAGE.MODULE:CLASS",
+        help="the layer of a run with norm=custom, or other code that its network has: it is run",
     )
     given = parser.parse_args(arguments)
     try:
@@ -50,11 +54,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _measured(folder: Path, probes: Sequence[str], target: str | None) -> list[ProbeRow]:
+def _measured(folder: Path, probes: Sequence[str], targets: Sequence[str]) -> list[ProbeRow]:
     from normlab.training.checkpoint import probe_checkpoint  # a second or two: torch and Lightning
 
     with Console(stderr=True).status("measuring"):
-        return probe_checkpoint(folder, probes, target)
+        return probe_checkpoint(folder, probes, targets)
 
 
 def tables(rows: Sequence[ProbeRow]) -> list[tuple[str, Table]]:

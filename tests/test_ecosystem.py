@@ -301,3 +301,28 @@ def test_a_checkpoint_with_a_layer_of_ones_own_names_it_but_does_not_run_it(tmp_
     again = Classifier.load_from_checkpoint(tmp_path / "own.ckpt", targets=["torch.nn:BatchNorm2d"])
     assert again.hparams == model.hparams
     assert Classifier(layer).net is not None, "asked for in code, it is the caller's own"
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"norm": {"name": "custom", "target": "their_package.layers:Layer"}},
+        {"net": {"name": "custom", "target": "their_package.layers:network"}},
+        {"net": {"name": "resnet10", "options": {"block": "their_package.layers:Block", "layers": [1, 1, 1, 1]}}},
+    ],
+    ids=["norm", "net", "option"],
+)
+def test_a_checkpoint_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: dict[str, Any]) -> None:
+    """Neither what it names nor the packages around it; a network of conf/ may name what conf/ names."""
+    package = tmp_path / "their_package"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"open({str(tmp_path / 'code ran')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = Classifier(net="resnet10")
+    content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    torch.save(content | {"pytorch-lightning_version": "2.6.6"}, tmp_path / "their.ckpt")
+    assert Classifier.load_from_checkpoint(tmp_path / "their.ckpt").hparams == model.hparams
+    torch.save(content | {"hyper_parameters": {**model.hparams, **named}}, tmp_path / "their.ckpt")
+    with pytest.raises(ConfigError, match=r"names their_package.layers:\w+, whose code would run"):
+        Classifier.load_from_checkpoint(tmp_path / "their.ckpt")
+    assert not (tmp_path / "code ran").exists()

@@ -19,7 +19,7 @@ from normlab.analysis import read
 from normlab.analysis.table import Run, runs
 from normlab.errors import ConfigError, NormlabError
 from normlab.lint import Finding, lint
-from normlab.nets import Net, l1_norm, norm_layers, penalised, sparsity
+from normlab.nets import Net, Network, l1_norm, norm_layers, penalised, sparsity
 from normlab.norms import CATALOGUE, About, load_class, make_norm
 from normlab.record import ProbeRow, Record, read_probes, read_support
 from normlab.settings import Settings, Study
@@ -58,7 +58,7 @@ def training(folder: Path) -> Record:
     assert_type(settings.epochs, int)
     assert_type(settings.norm.name, str)
     assert_type(settings.config_hash(), str)
-    assert_type(Classifier("gn", l1=1e-3).net, Net)
+    assert_type(Classifier("gn", l1=1e-3).net, Network)
     assert_type(run_array([settings], [folder]), list[Record])
     load(norm="gn")  # type: ignore[call-arg]
     run(folder, settings)  # type: ignore[arg-type]

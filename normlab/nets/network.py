@@ -1,6 +1,7 @@
 """What every network here knows of itself: its normalization layers, its layers in order, the kind of each parameter."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch

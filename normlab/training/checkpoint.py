@@ -16,13 +16,14 @@ from normlab.randomness import Stream, stream_seed
 from normlab.record import ProbeRow, Record, read_probes, write_probes
 from normlab.settings import Settings
 from normlab.training.build import image_data, initial_model
+from normlab.training.classifier import foreign_code
 from normlab.training.probe_callbacks import first_images, landscape_values, shift_values
 from normlab.training.statistics_probe import statistics_values
 
 __all__ = ["probe_checkpoint"]
 
 
-def probe_checkpoint(folder: Path, probes: Sequence[str], target: str | None = None) -> list[ProbeRow]:
+def probe_checkpoint(folder: Path, probes: Sequence[str], targets: Sequence[str] = ()) -> list[ProbeRow]:
     """Measures the network of last.ckpt on the CPU, leaves the rows in the run's probes.csv and returns them.
 
     The batch of `landscape` and `shift` is the first that one more epoch would bring, augmented as that would be, with
@@ -30,11 +31,12 @@ def probe_checkpoint(folder: Path, probes: Sequence[str], target: str | None = N
     peak learning rate. In probes.csv the rows take the place of those of the same probe at the same step, which an
     earlier call left or, for `layers`, the end of training; all others stay.
 
-    target: the layer of a run with norm=custom. No file says what code is run: the caller does.
+    targets: the layer of a run with norm=custom, and other code that its network has. No file says what code is run:
+    the caller does.
 
     Raises `NormlabError`, in one line, where the folder holds no run, no checkpoint or images are missing.
     """
-    settings, data, net, step = _trained(folder, target)
+    settings, data, net, step = _trained(folder, targets)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)  # the last bits are those of training
     epoch = step / -(-len(data.train) // settings.batch_size)
@@ -62,7 +64,7 @@ def probe_checkpoint(folder: Path, probes: Sequence[str], target: str | None = N
     return rows
 
 
-def _trained(folder: Path, target: str | None) -> tuple[Settings, ImageData, Network, int]:
+def _trained(folder: Path, targets: Sequence[str]) -> tuple[Settings, ImageData, Network, int]:
     """Return a run's settings, its images, its network after the last epoch that was saved, the number of its steps."""
     record = Record.find(folder)
     if record is None:
@@ -70,17 +72,16 @@ def _trained(folder: Path, target: str | None) -> tuple[Settings, ImageData, Net
     file = folder / "last.ckpt"
     if not file.is_file():
         raise NormlabError(f"{folder} holds no last.ckpt: train its run again with force=true")
+    # before the settings are read, which looks for the code that they name
+    if foreign := foreign_code([record.config.get("norm"), record.config.get("net")], targets):
+        named = " ".join(f"--target {each}" for each in foreign)
+        raise ConfigError(f"{folder} was trained with code of its own, which would run: name it, as in {named}")
     try:
         settings = Settings.model_validate(dict(record.config))
     except ValidationError as error:
         first = error.errors()[0]
         told = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
         raise ConfigError(f"{folder}/result.json: {told}: train its run again with force=true") from None
-    if settings.norm.target not in (None, target):
-        raise ConfigError(
-            f"{folder} was trained with a layer of its own, whose code would run: name it, as in "
-            f"--target {settings.norm.target}"
-        )
     data = image_data(settings)
     data.setup()
     try:

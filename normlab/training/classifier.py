@@ -18,10 +18,11 @@ from torchmetrics.classification import MulticlassAccuracy
 from normlab.data.datamodule import EVAL_BATCH, Batch
 from normlab.errors import ConfigError
 from normlab.nets import Network, add_subgradient_, l1_norm, make_net, penalised
-from normlab.settings import checked
+from normlab.nets.other import NAMED
+from normlab.settings import checked, choices, group_values
 from normlab.training.optim import make_optimizer, make_schedule, proximal_step_
 
-__all__ = ["Classifier"]
+__all__ = ["Classifier", "foreign_code"]
 
 PARTS = ("val", "test")
 _TARGETS: ContextVar[Collection[str] | None] = ContextVar("targets", default=None)  # code that a checkpoint may name
@@ -113,10 +114,11 @@ class Classifier(LightningModule):
             "schedule": schedule,
             "optimizer": optimizer,
         }
+        allowed = _TARGETS.get()
+        if allowed is not None and (foreign := foreign_code([norm, net], allowed)):  # before anything is imported
+            named = f"the checkpoint names {foreign[0]}, whose code would run"
+            raise ConfigError(f"{named}: allow it by targets={foreign}")
         self.settings = settings = checked({name: value for name, value in given.items() if value is not None})
-        own = {settings.norm.target, settings.net.target if settings.net.name == "custom" else None} - {None}
-        if (allowed := _TARGETS.get()) is not None and (foreign := sorted(map(str, own - {*allowed}))):
-            raise ConfigError(f"the checkpoint names {foreign[0]}, whose code would run: allow it by targets={foreign}")
         self.image = (channels, size[0], size[1])
         data = {"num_classes": num_classes, "channels": channels, "size": [*size]}
         self.save_hyperparameters(settings.model_dump(include={*given}) | data)
@@ -308,6 +310,19 @@ class Classifier(LightningModule):
             return super().load_from_checkpoint(*args, **({"weights_only": True} | more))
         finally:
             _TARGETS.reset(reset)
+
+
+def foreign_code(values: Any, allowed: Collection[str]) -> list[str]:
+    """Return every "package.module:Name" in nested settings that neither conf/ has nor `allowed` holds."""
+    usual = _code_in([group_values("net", name) for name in choices("net")])
+    return sorted(_code_in(values) - usual - {*allowed})
+
+
+def _code_in(values: Any) -> set[str]:
+    if isinstance(values, str):
+        return {values} if NAMED.fullmatch(values) else set()
+    inside = values.values() if isinstance(values, Mapping) else values if isinstance(values, (list, tuple)) else ()
+    return set().union(*map(_code_in, inside))
 
 
 def _read(file: "str | PathLike[str]", image: tuple[int, int, int]) -> np.ndarray[Any, Any]:
