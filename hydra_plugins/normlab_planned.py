@@ -13,14 +13,14 @@ __all__ = ["PlannedSweeper"]
 
 
 class PlannedSweeper(BasicSweeper):
-    """`hydra/sweeper=planned`. `jobs`: the words of each run."""
-
-    jobs: list[list[str]] = []  # noqa: RUF012  (set once per command, by normlab.train)
+    """`hydra/sweeper=planned`."""
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:  # noqa: ARG004
         """Return the jobs in batches, as the basic sweeper has them."""
-        return list(BasicSweeper.split_overrides_to_chunks(PlannedSweeper.jobs, max_batch_size))
+        from normlab.settings.plan import launched  # late: every Hydra program imports this file
+
+        return list(BasicSweeper.split_overrides_to_chunks(launched, max_batch_size))
 
 
 @dataclass

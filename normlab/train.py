@@ -23,7 +23,7 @@ from normlab.record import DONE, DamagedError, Record, read_probes
 from normlab.settings import Study, conf_dir
 from normlab.settings.custom import check_custom, edited
 from normlab.settings.page import as_text
-from normlab.settings.plan import Job, launcher_of, plan, study_of
+from normlab.settings.plan import Job, launched, launcher_of, plan, study_of
 from normlab.sweep import parallel, sweep
 
 __all__ = ["main"]
@@ -175,11 +175,8 @@ def _launch(jobs: Sequence[Job], hydras: Sequence[str], one_by_one: bool) -> Non
     if launcher in (None, "basic") and not any(word.lstrip("+").startswith("hydra.callbacks") for word in hydras):
         run_here(list(jobs), multirun=True)
         return
-    from hydra_plugins.normlab_planned import PlannedSweeper
-
-    own = [[word for word in job.words if not word.lstrip("+~").startswith("hydra")] for job in jobs]
-    PlannedSweeper.jobs = own
-    common = [word for word in own[0] if all(word in words for words in own)]
+    launched[:] = [[word for word in job.words if not word.lstrip("+~").startswith("hydra")] for job in jobs]
+    common = [word for word in launched[0] if all(word in words for words in launched)]
     dispatch = ["hydra.launcher.pre_dispatch=1"] * (one_by_one and launcher in ("joblib", "array"))
     _by_hydra(["-m", *common, *hydras, "hydra/sweeper=planned", *dispatch])
 

@@ -18,13 +18,14 @@ from hydra_plugins.normlab_planned import PlannedSweeper
 from normlab import train
 from normlab.errors import ConfigError
 from normlab.record import Record
-from normlab.settings.plan import load, plan, to_run
+from normlab.settings.plan import launched, load, plan, to_run
 
 QUICK = ["data=digits", "epochs=1", "train_size=64", "batch_size=64", "threads=1"]
 
 # By file and function: what counts as one.
 COUNTED = {
     ("hydra/_internal/config_loader_impl.py", "_load_configuration_impl"): "compositions",
+    ("normlab/settings/plan.py", "_parsed"): "parses",
     ("normlab/settings/model.py", "_together"): "validations",
     ("normlab/settings/model.py", "_hash"): "hashes",
     ("normlab/record.py", "_load"): "loads of result.json",
@@ -55,7 +56,8 @@ def test_four_runs_cost_four_of_everything(tmp_path: Path) -> None:
     words = ["-m", "norm=ln,gn", "seed=0,1", *QUICK, f"log_dir={tmp_path}"]
     count = counted(lambda: train.main(words))
     assert count["compositions"] == 2, "a norm each; the seeds share it"
-    assert count["validations"] == count["hashes"] == 4
+    assert count["parses"] == count["hashes"] == 4
+    assert count["validations"] <= 12, "and the two Classifiers that a run builds check their own hyper-parameters"
     assert count["loads of result.json"] == 4
     for norm in ("ln", "gn"):
         for seed in (0, 1):
@@ -104,7 +106,7 @@ def test_auto_is_settled_once_for_all_runs() -> None:
 def test_a_launcher_gets_the_jobs_that_were_planned() -> None:
     words = ["norm=bn,custom", "norm.target=a:A,a:B", "norm.options={start: 1.0},{start: 2.0}", "data=digits"]
     jobs = plan(words, multirun=True)
-    PlannedSweeper.jobs = [list(job.words) for job in jobs]
+    launched[:] = [list(job.words) for job in jobs]
     overrides = OverridesParser.create().parse_overrides(["norm=bn,ln"])
     (batch,) = PlannedSweeper.split_arguments(overrides, None)
     assert [load(*each) for each in batch] == [job.settings for job in jobs]

@@ -24,7 +24,19 @@ from normlab.settings.messages import checked, near
 from normlab.settings.model import Settings
 from normlab.settings.study import protocol, sweep_of
 
-__all__ = ["Job", "arms", "compose_config", "composed", "launcher_of", "load", "parse", "plan", "study_of", "to_run"]
+__all__ = [
+    "Job",
+    "arms",
+    "compose_config",
+    "composed",
+    "launched",
+    "launcher_of",
+    "load",
+    "parse",
+    "plan",
+    "study_of",
+    "to_run",
+]
 
 OF_CUSTOM = ("norm.target", "norm.options")
 ALONE = (*OF_CUSTOM, "+norm.target")  # what no other norm takes
@@ -148,6 +160,7 @@ def plan(
 # name=value as Hydra and JSON read it alike: a number, true, false, null.
 PLAIN = re.compile(r"([a-z]\w*(?:\.\w+)*)=(-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null)")
 _compositions: dict[tuple[str, ...], DictConfig] = {}
+launched: list[list[str]] = []  # the words of the runs that `hydra/sweeper=planned` hands to a launcher
 
 
 def composed(words: Sequence[str]) -> DictConfig:
