@@ -81,7 +81,7 @@ def group_var(x: Tensor, groups: int) -> Tensor:
     """Biased variance over (C / groups, H, W), (…, C, 1, 1): the same for all channels of a group."""
     sets = x.unflatten(-3, [groups, -1])  # type: ignore[no-untyped-call]
     var = torch.var(sets, [-3, -2, -1], correction=0, keepdim=True)
-    return var.expand((*sets.shape[:-2], 1, 1)).flatten(-4, -3)
+    return var.expand_as(sets[..., :1, :1]).flatten(-4, -3)
 
 
 def mean_square(x: Tensor, dims: list[int]) -> Tensor:
