@@ -310,6 +310,8 @@ class TestChannelsLast:
             results.append([y, *torch.autograd.grad(y, [inputs, *model.parameters()], grad.to(inputs.dtype))])
         for got, expected in zip(*results, strict=True):
             atol = 2e-3 * max(1.0, expected.abs().max().item())
+            if expected.shape != x.shape:  # a sum over maps, each of which is off by half a unit in the last place
+                atol = max(atol, 1e-3 * grad.abs().sum().item() / expected.numel())
             torch.testing.assert_close(got.double(), expected, rtol=2e-3, atol=atol)
 
     @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
@@ -348,11 +350,14 @@ class TestKeeping:
         momenta = [module.momentum for module in averaged.modules() if isinstance(module, nn.BatchNorm2d)]
         update_bn(batches, averaged)
         assert momenta == [module.momentum for module in averaged.modules() if isinstance(module, nn.BatchNorm2d)]
-        means = [value for key, value in averaged.named_buffers() if key.endswith("norm1.running_mean")]
-        means += [value for key, value in averaged.named_buffers() if key.endswith("norm1.running.running_mean")]
-        if name in BATCH and means:
-            features = torch.stack([torch.relu(averaged.module.conv1(x)).mean((0, 2, 3)) for x in batches])
-            torch.testing.assert_close(means[0], features.mean(0))
+        if name in BATCH:
+            running = getattr(averaged.module.norm1, "running", averaged.module.norm1)
+            features = [torch.relu(averaged.module.conv1(x)) for x in batches]
+            if CATALOGUE[name].centred:
+                expected, average = [maps.mean((0, 2, 3)) for maps in features], running.running_mean
+            else:
+                expected, average = [maps.var((0, 2, 3)) for maps in features], running.running_var
+            torch.testing.assert_close(average, torch.stack(expected).mean(0))
         assert averaged.eval()(batches[0]).isfinite().all()
 
 

@@ -6,6 +6,7 @@ slow for statistics over a batch, for many groups and for single channels. Tools
 export) see torch's operators only. Statistics of half-precision maps are taken in float32, as torch's layers take them.
 """
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ def group_var(x: Tensor, groups: int) -> Tensor:
     """Biased variance over (C / groups, H, W), (…, C, 1, 1): the same for all channels of a group."""
     sets = x.unflatten(-3, [groups, -1])  # type: ignore[no-untyped-call]
     var = torch.var(sets, [-3, -2, -1], correction=0, keepdim=True)
-    return var.expand((*sets.shape[:-2], 1, 1)).flatten(-4, -3)
+    return var.expand_as(sets[..., :1, :1]).flatten(-4, -3)
 
 
 def mean_square(x: Tensor, dims: list[int]) -> Tensor:
@@ -376,6 +377,9 @@ class _Standardise(torch.autograd.Function):
         dims = (in_dims[0], in_dims[2], in_dims[3])
         return torch.vmap(lambda x, w, b: _plain(x, groups, w, b, eps), dims)(x, weight, bias), (0, 0, 0)
 
+
+# `apply` asks for it at every call, and reading it anew takes longer than a small layer does.
+_Standardise.forward.__signature__ = signature(_Standardise.forward)  # type: ignore[attr-defined]
 
 NODES = ("upcast", "group_norm", "group_var", "layer_norm", "batch_norm", "eval_norm", "running", "step_", "track_")
 for _name in NODES:  # one node each in a graph of torch.fx: what they do is not frozen when a layer is traced alone
