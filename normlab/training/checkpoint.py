@@ -76,11 +76,13 @@ def _trained(folder: Path, target: str | None) -> tuple[Settings, ImageData, Net
         first = error.errors()[0]
         told = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
         raise ConfigError(f"{folder}/result.json: {told}: train its run again with force=true") from None
-    if settings.norm.target not in (None, target):
-        raise ConfigError(
-            f"{folder} was trained with a layer of its own, whose code would run: name it, as in "
-            f"--target {settings.norm.target}"
-        )
+    network = settings.net.target if settings.net.name == "custom" else None
+    for own in (settings.norm.target, network):
+        if own not in (None, target):
+            raise ConfigError(
+                f"{folder} was trained with a layer or network of its own, whose code would run: name it, as in "
+                f"--target {own}"
+            )
     data = image_data(settings)
     data.setup()
     try:
