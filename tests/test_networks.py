@@ -206,7 +206,7 @@ def test_the_small_network_takes_other_images() -> None:
     fitted = make_net("small", channels=3, size=28, image=(1, 100, 100), norm="ln_elem")
     assert fitted(torch.rand(2, 1, 100, 100)).shape == (2, 10)
     assert sum(p.numel() for p in fitted.parameters()) == 50_426 + 2 * 90
-    with pytest.raises(ValueError, match="images of 17x28 pixels are too small for net=small: set net.size=28"):
+    with pytest.raises(ValueError, match=r"images of 17x28 pixels are too small for net=small: set net.size=28"):
         make_net(image=(1, 17, 28))
 
 

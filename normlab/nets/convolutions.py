@@ -34,7 +34,7 @@ class FilterConv2d(nn.Conv2d):
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> Self:
-        """A convolution of this class with the weights and the bias of `conv`. Raise `ValueError` unless it pads zeros."""
+        """Return one with the weights and the bias of `conv`. Raise `ValueError` unless it pads with zeros."""
         if conv.padding_mode != "zeros":
             raise ValueError(f"convolutions with padding_mode={conv.padding_mode!r} cannot be reparametrised")
         new = cls(
@@ -72,7 +72,7 @@ class StandardisedConv2d(FilterConv2d):
     """
 
     @staticmethod
-    def reparametrise(weight: torch.Tensor, gain: torch.Tensor | None = None) -> torch.Tensor:
+    def reparametrise(weight: torch.Tensor, gain: torch.Tensor | None = None) -> torch.Tensor:  # noqa: ARG004  # it has no gain
         centred = weight - weight.mean(FILTER, keepdim=True)
         return centred * (centred.square().mean(FILTER, keepdim=True) + 1e-5).rsqrt()
 
@@ -94,11 +94,11 @@ class WeightNormConv2d(FilterConv2d):
 
 
 class ScaledStandardisedConv2d(FilterConv2d):
-    """Scaled weight standardization: ŵ = γ · g · (w - μ) / sqrt(N σ²) with N numbers in a filter and g = `gain`, 1 at first.
+    """Scaled weight standardization: ŵ = γ · g · (w - μ) / sqrt(N σ²) with N numbers in a filter and g = `gain`.
 
-    γ = sqrt(2 / (1 - 1/π)) keeps the variance of activations through a ReLU; N σ² is at least 1e-4, as in the authors'
-    code. Source: Brock, De & Smith 2021, "Characterizing signal propagation to close the performance gap in
-    unnormalized ResNets", section 4.1.
+    g starts at 1. γ = sqrt(2 / (1 - 1/π)) keeps the variance of activations through a ReLU; N σ² is at least 1e-4, as in
+    the authors' code. Source: Brock, De & Smith 2021, "Characterizing signal propagation to close the performance gap
+    in unnormalized ResNets", section 4.1.
     """
 
     def reset_gain(self) -> None:

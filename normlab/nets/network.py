@@ -1,4 +1,4 @@
-"""What every network here knows of itself: its normalization layers, its layers in order, the kind of each parameter."""
+"""What every network here knows of itself: its norms, its layers in order, the role of each parameter."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -92,7 +92,7 @@ def _of_norm(layer: nn.Module) -> dict[str, Role]:
         for leaf, values in module.named_parameters(recurse=False):
             name = f"{module_name}.{leaf}" if module_name else leaf
             if learned is not None:
-                role: Role = "scale" if learned[name].scale else "shift"  # type: ignore[index]
+                role: Role = "scale" if learned[name].scale else "shift"  # type: ignore[index, union-attr]
             elif (leaf == "weight" and isinstance(module, PRODUCTS)) or bool((values == 1).all()):
                 role = "scale"
             else:

@@ -95,7 +95,7 @@ def check_net(settings: Settings) -> None:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         try:
-            network.train()(torch.randn(2, *image)).sum().backward()
+            network.train()(torch.randn(2, *image)).sum().backward()  # type: ignore[no-untyped-call]
             network.eval()(torch.randn(2, *image))
         except Exception as error:  # a network or a norm of one's own may raise anything
             raise ConfigError(f"net={net.name} with norm={norm.target or norm.name} raised {_words(error)}") from error
@@ -244,8 +244,8 @@ def _passed_through(
     for norm in norms:
         if len(shapes[norm]) != 4 or shapes[norm][1] != norm.num_channels:
             raise ValueError(
-                f"net.target={target}: a norm of {norm.num_channels} channels gets {tuple(shapes[norm])}, but norms here "
-                "are for maps (N, C, H, W)"
+                f"net.target={target}: a norm of {norm.num_channels} channels gets {tuple(shapes[norm])}, but norms "
+                "here are for maps (N, C, H, W)"
             )
     return [*order], {norm: (shapes[norm][2], shapes[norm][3]) for norm in norms}
 

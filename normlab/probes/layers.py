@@ -17,8 +17,9 @@ TERMS = {"weight": "gamma", "bias": "beta"}  # torch's names of a norm's paramet
 
 
 def convolutions(net: Network) -> dict[str, str]:
-    """Return the weight of each convolution by its layer's label, in the order of the forward pass: what the networks of
-    all norms have in common. In the small network a layer is a stage: "block1", ..., "squeeze", ..., "head"."""
+    """Return the name of each convolution's weight by its layer's label, in the order of the forward pass: what the
+    networks of all norms have in common. In the small network a layer is a stage: "block1", ..., "squeeze", ...
+    """
     return {net.label(name): f"{name}.weight" for name, layer in in_order(net) if isinstance(layer, nn.Conv2d)}
 
 
@@ -54,8 +55,8 @@ def dead_share(maps: torch.Tensor) -> float:
 
 
 def stable_rank(weight: torch.Tensor) -> float:
-    """Return ‖W‖_F² / ‖W‖₂² of a convolution's weights (O, I, k, k) as a matrix W (O, I·k·k): between 1 and its rank; NaN
-    where W is 0. Source: Rudelson & Vershynin 2007, "Sampling from large matrices", section 1."""
+    """Return ‖W‖_F² / ‖W‖₂² of a convolution's weights (O, I, k, k) as a matrix W (O, I·k·k): between 1 and its rank;
+    NaN where W is 0. Source: Rudelson & Vershynin 2007, "Sampling from large matrices", section 1."""
     matrix = weight.detach().double().flatten(1)
     if not matrix.isfinite().all():
         return float("nan")
@@ -65,7 +66,7 @@ def stable_rank(weight: torch.Tensor) -> float:
 def layer_statistics(net: Network, images: torch.Tensor, labels: torch.Tensor) -> list[Value]:
     """Return every layer in numbers, on one batch, in training mode without dropout, from a copy of the network.
 
-    - `relu_mean`, `relu_sd`, `relu_skew`, `norm_mean`, ...: `moments` of the output of ReLU and norm, over (N, C, H, W).
+    - `relu_mean`, `relu_sd`, `relu_skew`, `norm_mean`, ...: `moments` of the outputs of ReLU and norm.
     - `dead`: `dead_share` of the output of ReLU.
     - `weight_norm` (‖W‖_F), `stable_rank`, `gradient_norm`: of the convolution's weights; the gradient is that of the
       batch's cross-entropy.

@@ -6,9 +6,13 @@ statistics of batches as small as those of training, on test and on training ima
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+
+from normlab.norms.about import About
+from normlab.norms.layer import RunningStatistics
 
 __all__ = [
     "Population",
@@ -25,13 +29,24 @@ AT_ONCE = 1024  # images a forward pass, so many batches as fit
 Population = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # layer -> mean and biased variance, (C,) each
 
 
-def averaging_layers(net: nn.Module) -> dict[str, nn.BatchNorm2d]:
-    """The layers that normalize by running averages in eval mode, by name: batch norm and its relatives."""
+def averaging_layers(net: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers that normalize by running means and variances per channel in eval mode, by name: batch norm,
+    ghost batch norm and batch renormalization. `_averages` has the averages of one."""
     return {
-        name: layer
-        for name, layer in net.named_modules()
-        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None
+        name: layer for name, layer in net.named_modules() if type(layer) is not RunningStatistics and _known(layer)
     }
+
+
+def _known(layer: nn.Module) -> bool:
+    about = getattr(layer, "about", None)
+    standard = about is None or (about.axes in (("NHW",), ("VHW",)) and about.statistic == About.statistic)
+    return standard and (averages := _averages(layer)) is not None and averages.running_mean is not None
+
+
+def _averages(layer: nn.Module) -> nn.BatchNorm2d | None:
+    """The module that holds a layer's running averages: itself, or a part of it; None where there is none."""
+    holder = layer if isinstance(layer, nn.BatchNorm2d) else getattr(layer, "running", None)
+    return holder if isinstance(holder, nn.BatchNorm2d) else None
 
 
 @torch.no_grad()
@@ -84,7 +99,7 @@ def log_probs_by_batch(net: nn.Module, images: torch.Tensor, size: int) -> torch
 
 
 @contextmanager
-def _own_statistics(layer: nn.BatchNorm2d, size: int) -> Iterator[None]:
+def _own_statistics(layer: Any, size: int) -> Iterator[None]:
     """A layer that normalizes every `size` images by their own statistics; its running averages stay as they are."""
     size = min(size, getattr(layer, "virtual_batch_size", size))
 
@@ -100,7 +115,7 @@ def _own_statistics(layer: nn.BatchNorm2d, size: int) -> Iterator[None]:
                 var, mean = torch.var_mean(some, (1, 3, 4), correction=0, keepdim=True)
                 parts.append(((some - mean) * (var + layer.eps).rsqrt()).flatten(0, 1))
         y = torch.cat(parts)
-        if layer.affine:
+        if layer.weight is not None:
             y = torch.addcmul(layer.bias[:, None, None], y, layer.weight[:, None, None])
         return y
 
@@ -115,20 +130,21 @@ def _own_statistics(layer: nn.BatchNorm2d, size: int) -> Iterator[None]:
 def with_statistics(net: nn.Module, wanted: Population) -> Iterator[None]:
     """The network with other statistics in the place of its running averages, which come back in the end."""
     layers = averaging_layers(net)
-    kept = {name: (layer.running_mean.clone(), layer.running_var.clone()) for name, layer in layers.items()}  # type: ignore[union-attr]
+    averages = {name: _averages(layer) for name, layer in layers.items()}
+    kept = {name: (each.running_mean.clone(), each.running_var.clone()) for name, each in averages.items()}  # type: ignore[union-attr]
     try:
-        _set(layers, wanted)
+        _set(averages, wanted)
         yield
     finally:
-        _set(layers, kept)
+        _set(averages, kept)
 
 
 @torch.no_grad()
-def _set(layers: Mapping[str, nn.BatchNorm2d], statistics: Population) -> None:
+def _set(layers: Mapping[str, Any], statistics: Population) -> None:
     for name, layer in layers.items():
         mean, var = statistics[name]
-        layer.running_mean.copy_(mean)  # type: ignore[union-attr]
-        layer.running_var.copy_(var)  # type: ignore[union-attr]
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(var)
 
 
 def running_error(net: nn.Module, precise: Population) -> dict[str, dict[str, float]]:
@@ -140,9 +156,11 @@ def running_error(net: nn.Module, precise: Population) -> dict[str, dict[str, fl
     found = {}
     for name, layer in averaging_layers(net).items():
         mean, var = (values.double() for values in precise[name])
-        running_mean, running_var = layer.running_mean.double(), layer.running_var.double()  # type: ignore[union-attr]
-        off = (running_mean - mean) / (var + layer.eps).sqrt()
-        ratio = ((running_var + layer.eps) / (var + layer.eps)).log()
+        averages: Any = _averages(layer)
+        running_mean, running_var = averages.running_mean.double(), averages.running_var.double()
+        eps = float(layer.eps)  # type: ignore[arg-type]  # of every such layer
+        off = (running_mean - mean) / (var + eps).sqrt()
+        ratio = ((running_var + eps) / (var + eps)).log()
         found[name] = {
             "mean": off.square().mean().sqrt().item(),
             "log_var": ratio.square().mean().sqrt().item(),
@@ -164,6 +182,8 @@ def decompose(
     - "test_precise", "train_precise": eval mode with the statistics of `population` over `seen`.
     - "test_batch", "train_batch": the statistics of batches of `size` images, in the order given: train mode.
 
+    Only the first two where a layer keeps averages of another kind, such as those of `l1bn`.
+
     Args:
         seen: images as training sees them, augmented, (M, 1, 28, 28).
         train, test: images and labels, without augmentation, in an order that does not sort them by class.
@@ -172,11 +192,15 @@ def decompose(
     training = net.training
     net.eval()
     try:
+        others = [each for each in net.modules() if _averages(each) and type(each) is not RunningStatistics]
+        others = [each for each in others if not _known(each)]
         precise = population(net, seen)
         errors = running_error(net, precise)
         found: dict[str, float] = {}
         for part, (images, labels) in {"test": test, "train": train}.items():
             found[f"{part}_running"] = _accuracy(_in_eval_mode(net, images), labels)
+            if others:
+                continue
             with with_statistics(net, precise):
                 found[f"{part}_precise"] = _accuracy(_in_eval_mode(net, images), labels)
             found[f"{part}_batch"] = _accuracy(log_probs_by_batch(net, images, size), labels)

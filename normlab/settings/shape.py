@@ -1,4 +1,4 @@
-"""The shape of the small network, known without torch: `normlab.nets.Net` is built from it, settings and lint compute."""
+"""The shape of the small network, known without torch: `Net` is built from it, settings and lint compute with it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

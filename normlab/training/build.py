@@ -1,16 +1,20 @@
 """From settings to the parts of a run: images and network."""
 
+import logging
 from typing import Any
 
 import torch
 
 from normlab.data.datamodule import ImageData
 from normlab.errors import ConfigError
+from normlab.nets import uncovered
 from normlab.randomness import Stream, stream_seed
 from normlab.settings import Settings
 from normlab.training.classifier import Classifier
 
 __all__ = ["image_data", "initial_model", "lightning_precision", "set_float32_products"]
+
+log = logging.getLogger("normlab")
 
 
 def image_data(settings: Settings) -> ImageData:
@@ -53,6 +57,14 @@ def initial_model(settings: Settings, data: ImageData | None = None) -> Classifi
         )
     except ValueError as error:  # a user's own norm that cannot be built
         raise ConfigError(str(error)) from error
+    left = uncovered(model.net, settings.penalty.scope) if settings.l1 else []
+    if left:
+        log.warning(
+            "penalty.scope=%s leaves out %s: neither weights of convolutions or linear layers nor scales of norms; "
+            "penalty.scope=all covers everything",
+            settings.penalty.scope,
+            ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else ""),
+        )
     if settings.l1 and not model.penalised:
         raise ConfigError(f"l1={settings.l1:g} with penalty.scope={settings.penalty.scope} covers no parameter here")
     return model

@@ -54,8 +54,8 @@ def _copies(settings: Settings) -> list[tuple[list[nn.Module], tuple[int, int, i
         ]
     shape = (net.channels or 1, net.size or 28, net.size or 28)
     parts = net.model_dump(include={"name", "target", "options", "channels", "size"})
-    norms = {"norm": norm.name, "norm_options": norm.options, "norm_target": norm.target}
-    return [([make_net(**parts, **norms, image=shape).double() for _ in range(NETWORKS)], shape)]
+    parts |= {"norm": norm.name, "norm_options": norm.options, "norm_target": norm.target}
+    return [([make_net(**parts, image=shape).double() for _ in range(NETWORKS)], shape)]
 
 
 def _same_in_array(copies: Sequence[nn.Module], shape: tuple[int, ...]) -> bool:

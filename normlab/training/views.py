@@ -69,7 +69,7 @@ FINAL = {  # measured once, at the end -> its tag
 
 
 def norm_state(net: Network) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield (tag, values) for γ, β and the running statistics of every norm layer, and all that a layer of one's own has."""
+    """Yield (tag, values) for γ, β and the running statistics of every norm layer, and what one's own has."""
     for layer, module in norm_layers(net).items():
         section = f"norm.{net.label(layer)}"  # sorts behind acc and ce: TensorBoard opens two sections
         for name, values in module.state_dict().items():
