@@ -320,7 +320,8 @@ def test_a_checkpoint_imports_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(tmp_path)
     model = Classifier(net="resnet10")
     content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
-    torch.save(content | {"pytorch-lightning_version": "2.6.6"}, tmp_path / "their.ckpt")
+    content["pytorch-lightning_version"] = "2.6.6"
+    torch.save(content, tmp_path / "their.ckpt")
     assert Classifier.load_from_checkpoint(tmp_path / "their.ckpt").hparams == model.hparams
     torch.save(content | {"hyper_parameters": {**model.hparams, **named}}, tmp_path / "their.ckpt")
     with pytest.raises(ConfigError, match=r"names their_package.layers:\w+, whose code would run"):
