@@ -1,7 +1,6 @@
 """What every network here knows of itself: its norms, its layers in order, the role of each parameter."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
