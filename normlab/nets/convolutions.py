@@ -96,9 +96,9 @@ class WeightNormConv2d(FilterConv2d):
 class ScaledStandardisedConv2d(FilterConv2d):
     """Scaled weight standardization: ŵ = γ · g · (w - μ) / sqrt(N σ²) with N numbers in a filter and g = `gain`.
 
-    g starts at 1. γ = sqrt(2 / (1 - 1/π)) keeps the variance of activations through a ReLU; N σ² is at least 1e-4, as in
-    the authors' code. Source: Brock, De & Smith 2021, "Characterizing signal propagation to close the performance gap
-    in unnormalized ResNets", section 4.1.
+    g starts at 1. γ = sqrt(2 / (1 - 1/π)) keeps the variance of activations through a ReLU; N σ² is at least 1e-4, as
+    in the authors' code. Source: Brock, De & Smith 2021, "Characterizing signal propagation to close the performance
+    gap in unnormalized ResNets", section 4.1.
     """
 
     def reset_gain(self) -> None:
