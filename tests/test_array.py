@@ -15,13 +15,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from normlab.analysis import read
 from normlab.analysis.stats import difference_of, tost
+from normlab.data.datamodule import ImageData
 from normlab.errors import ConfigError
 from normlab.record import Record
 from normlab.settings import Settings
 from normlab.settings.plan import load
 from normlab.training import Classifier, run, run_array
 from normlab.training import member as member_module
-from normlab.training.build import image_data
 from normlab.training.engine import Engine
 
 BASE = ["data=digits", "train_size=600", "norm=bn", "epochs=2", "batch_size=64", "threads=1", "test_curve=true"]
@@ -164,7 +164,7 @@ def test_a_checkpoint_loads_and_lightning_trains_on_from_it(both: Any, tmp_path:
     assert loaded.hparams["l1"] == 1e-3
     ends = []
     for folder in (alone, array):
-        data, model = image_data(settings), Classifier(**loaded.hparams)
+        data, model = ImageData.of(settings), Classifier(**loaded.hparams)
         trainer = Trainer(
             max_epochs=4, accelerator="cpu", precision="64-true", logger=False, enable_progress_bar=False,
             enable_checkpointing=False, enable_model_summary=False, num_sanity_val_steps=0,

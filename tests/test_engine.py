@@ -15,7 +15,7 @@ from normlab.norms import CATALOGUE
 from normlab.settings import Settings
 from normlab.settings.plan import load
 from normlab.training.array import array_rates
-from normlab.training.build import image_data, initial_model
+from normlab.training.build import initial_model
 from normlab.training.engine import Engine
 from normlab.training.footprint import bytes_per_image, networks_at_once
 from normlab.training.graph import Replayed
@@ -36,7 +36,7 @@ def few() -> Images:
 
 
 def parts(settings: Sequence[Settings]) -> list[ImageData]:
-    data = [image_data(each) for each in settings]
+    data = [ImageData.of(each) for each in settings]
     data[0].hold(few())
     for other in data[1:]:
         other.hold_as(data[0])

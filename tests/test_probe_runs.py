@@ -12,7 +12,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from normlab import probe, train
 from normlab.data.augment import rotate_and_shift
-from normlab.data.datamodule import epoch_draws, epoch_order
+from normlab.data.datamodule import ImageData, epoch_draws, epoch_order
 from normlab.errors import ConfigError
 from normlab.probes import StepLoss, along_gradient, covariate_shift, gradient
 from normlab.probes.layers import convolutions, parameters
@@ -23,7 +23,7 @@ from normlab.settings import Settings, flatten
 from normlab.settings.arrays import arrays, refusal
 from normlab.settings.plan import load
 from normlab.training import run
-from normlab.training.build import image_data, initial_model
+from normlab.training.build import initial_model
 from normlab.training.foldable import unfoldable
 
 ALL = "probes=[layers,landscape,shift]"
@@ -76,7 +76,7 @@ def test_a_run_ends_in_the_same_bits_with_and_without(
 
 def first_step(settings: Settings) -> StepLoss:
     """The first training step's loss: its images augmented, its dropout, the initial network. Written out by hand."""
-    data, model = image_data(settings), initial_model(settings)
+    data, model = ImageData.of(settings), initial_model(settings)
     data.setup()
     where = data.train.where[epoch_order(120, settings.seed, 0)[:30]]
     draws = epoch_draws(120, settings.seed, 0)[:30]

@@ -1,7 +1,7 @@
 """A data set as a LightningDataModule: images stay in memory as bytes, and a batch is one indexing call."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from normlab.data.augment import rotate_and_shift
 from normlab.data.sources import Images, load, resolve
 from normlab.errors import ConfigError
 from normlab.randomness import Stream, generator
-from normlab.settings import checked
+from normlab.settings import Settings, checked
 
 __all__ = ["EVAL_BATCH", "Batch", "Batches", "ImageData", "Part", "TrainingPart", "epoch_draws", "epoch_order", "share"]
 
@@ -193,7 +193,17 @@ class ImageData(LightningDataModule):
             "augment": _given(rotation=rotation, shift=shift),
             **_given(batch_size=batch_size, train_size=train_size, val_size=val_size, test_curve=test_curve, seed=seed),
         }
-        settings = checked(values)
+        self._take(checked(values))
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the images of a run, whose settings are not checked again."""
+        data = cls.__new__(cls)
+        LightningDataModule.__init__(data)
+        data._take(settings)
+        return data
+
+    def _take(self, settings: Settings) -> None:
         self.source, self.dataset = settings.data, str(settings.data.name)
         self.train_size, self.val_size = settings.train_size, settings.val_size
         self.batch_size, self.test_curve, self.seed = settings.batch_size, settings.test_curve, settings.seed

@@ -13,7 +13,7 @@ from torch.nn.functional import nll_loss
 from normlab.data.datamodule import ImageData
 from normlab.record import Record
 from normlab.settings import Settings
-from normlab.training.build import image_data, initial_model, set_float32_products
+from normlab.training.build import initial_model, set_float32_products
 from normlab.training.classifier import Classifier
 from normlab.training.device import choose_accelerator, describe_device
 from normlab.training.engine import Engine, EpochResult
@@ -32,7 +32,7 @@ Told = Callable[[int, Sequence[Member]], None]
 
 def load_array(settings: Sequence[Settings]) -> tuple[list[ImageData], list[Classifier]]:
     """Images and initial networks of the runs of an array. The images are in memory once, whatever their number."""
-    data = [image_data(each) for each in settings]
+    data = [ImageData.of(each) for each in settings]
     data[0].setup()
     for other in data[1:]:
         other.hold_as(data[0])

@@ -1,7 +1,6 @@
 """From settings to the parts of a run: images and network."""
 
 import logging
-from typing import Any
 
 import torch
 
@@ -12,49 +11,18 @@ from normlab.randomness import Stream, stream_seed
 from normlab.settings import Settings
 from normlab.training.classifier import Classifier
 
-__all__ = ["image_data", "initial_model", "lightning_precision", "set_float32_products"]
+__all__ = ["initial_model", "lightning_precision", "set_float32_products"]
 
 log = logging.getLogger("normlab")
-
-
-def image_data(settings: Settings) -> ImageData:
-    """The images of a run, not yet in memory: `setup` or `hold_as` brings them."""
-    return ImageData(
-        settings.data.name,
-        root=settings.data.root,
-        download=settings.data.download,
-        size=settings.data.size,
-        batch_size=settings.batch_size,
-        train_size=settings.train_size,
-        val_size=settings.val_size,
-        rotation=settings.augment.rotation,
-        shift=settings.augment.shift,
-        test_curve=settings.test_curve,
-        seed=settings.seed,
-    )
 
 
 def initial_model(settings: Settings, data: ImageData | None = None) -> Classifier:
     """Return the network with the weights of its seed, for images such as those of `data` (None: grey, 28 x 28, of 10
     classes). Raise `ConfigError` where it cannot be built, or l1 covers nothing."""
-    of_data: dict[str, Any] = (
-        {"num_classes": data.num_classes, "channels": data.channels, "size": data.size} if data else {}
-    )
+    of_data = (data.num_classes, data.channels, data.size) if data else ()
     torch.manual_seed(stream_seed(Stream.WEIGHTS, settings.seed))
     try:
-        model = Classifier(
-            norm=settings.norm.model_dump(),
-            net=settings.net.model_dump(),
-            dropout=settings.dropout,
-            placement=settings.placement,
-            weight_standardization=settings.weight_standardization,
-            l1=settings.l1,
-            penalty=settings.penalty.model_dump(),
-            lr=settings.peak_lr,
-            schedule=settings.schedule,
-            optimizer=settings.optimizer.model_dump(),
-            **of_data,
-        )
+        model = Classifier.of(settings, *of_data)
     except ValueError as error:  # a user's own norm that cannot be built
         raise ConfigError(str(error)) from error
     left = uncovered(model.net, settings.penalty.scope) if settings.l1 else []

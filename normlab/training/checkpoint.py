@@ -15,7 +15,7 @@ from normlab.probes.loss import StepLoss, gradient
 from normlab.randomness import Stream, stream_seed
 from normlab.record import ProbeRow, Record, read_probes, write_probes
 from normlab.settings import Settings
-from normlab.training.build import image_data, initial_model
+from normlab.training.build import initial_model
 from normlab.training.classifier import foreign_code
 from normlab.training.probe_callbacks import first_images, landscape_values, shift_values
 from normlab.training.statistics_probe import statistics_values
@@ -82,7 +82,7 @@ def _trained(folder: Path, targets: Sequence[str]) -> tuple[Settings, ImageData,
         first = error.errors()[0]
         told = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
         raise ConfigError(f"{folder}/result.json: {told}: train its run again with force=true") from None
-    data = image_data(settings)
+    data = ImageData.of(settings)
     data.setup()
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)

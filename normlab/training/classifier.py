@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from contextvars import ContextVar
 from os import PathLike
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,12 +19,15 @@ from normlab.data.datamodule import EVAL_BATCH, Batch
 from normlab.errors import ConfigError
 from normlab.nets import Network, add_subgradient_, l1_norm, make_net, penalised
 from normlab.nets.other import NAMED
-from normlab.settings import checked, choices, group_values
+from normlab.settings import Settings, checked, choices, group_values
 from normlab.training.optim import make_optimizer, make_schedule, proximal_step_
 
 __all__ = ["Classifier", "foreign_code"]
 
 PARTS = ("val", "test")
+ARGUMENTS = {  # the settings that `Classifier` takes
+    "norm", "net", "dropout", "placement", "weight_standardization", "l1", "penalty", "lr", "schedule", "optimizer",
+}  # fmt: skip
 _TARGETS: ContextVar[Collection[str] | None] = ContextVar("targets", default=None)  # code that a checkpoint may name
 
 
@@ -102,26 +105,27 @@ class Classifier(LightningModule):
         size: Sequence[int] = (28, 28),
     ) -> None:
         super().__init__()
-        given = {
-            "norm": norm,
-            "net": net,
-            "dropout": dropout,
-            "placement": placement,
-            "weight_standardization": weight_standardization,
-            "l1": l1,
-            "penalty": penalty,
-            "lr": lr,
-            "schedule": schedule,
-            "optimizer": optimizer,
-        }
+        given = {name: value for name, value in locals().items() if name in ARGUMENTS}
         allowed = _TARGETS.get()
         if allowed is not None and (foreign := foreign_code([norm, net], allowed)):  # before anything is imported
             named = f"the checkpoint names {foreign[0]}, whose code would run"
             raise ConfigError(f"{named}: allow it by targets={foreign}")
-        self.settings = settings = checked({name: value for name, value in given.items() if value is not None})
+        settings = checked({name: value for name, value in given.items() if value is not None})
+        self._build(settings, num_classes, channels, size)
+
+    @classmethod
+    def of(cls, settings: Settings, num_classes: int = 10, channels: int = 1, size: Sequence[int] = (28, 28)) -> Self:
+        """Return the network of a run, whose settings are not checked again."""
+        model = cls.__new__(cls)
+        LightningModule.__init__(model)
+        model._build(settings, num_classes, channels, size)
+        return model
+
+    def _build(self, settings: Settings, num_classes: int, channels: int, size: Sequence[int]) -> None:
+        self.settings = settings
         self.image = (channels, size[0], size[1])
-        data = {"num_classes": num_classes, "channels": channels, "size": [*size]}
-        self.save_hyperparameters(settings.model_dump(include={*given}) | data)
+        values = settings.model_dump(include=ARGUMENTS) | {"lr": settings.peak_lr}
+        self.save_hyperparameters(values | {"num_classes": num_classes, "channels": channels, "size": [*size]})
         self.l1 = settings.l1
         self.lr_used = 0.0
         self.share = 1.0  # what this process's mean over its images counts in the mean over all processes
