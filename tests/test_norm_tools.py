@@ -19,6 +19,7 @@ CHANNELS, SIZE = 8, (6, 5)
 OPTIONS: dict[str, dict[str, Any]] = {
     "gbn": {"virtual_batch_size": 3},
     "brn": {"begin": 0, "r_end": 2, "d_end": 2},
+    "bin": {"rho": 0.5},  # within its limits: beyond them its gradient is by intent not that of the clipped value
 }
 NORMS = list(CATALOGUE)
 BATCH = [name for name, about in CATALOGUE.items() if about.of_batch]
