@@ -110,3 +110,20 @@ def test_other_norms_have_nothing_to_average() -> None:
     assert errors == {}
     assert len(found) == 6
     assert len(set(found.values())) == 1
+
+
+@pytest.mark.parametrize("norm", ["bn", "gbn", "brn"])
+def test_the_relatives_of_batch_norm_are_measured_by_their_averages(norm: str) -> None:
+    net, images, labels = Net(norm), torch.randn(24, 1, 28, 28), torch.arange(24) % 10
+    assert list(averaging_layers(net)) == list(norm_layers(net))
+    accuracies, errors = decompose(net, images, (images, labels), (images, labels), 8)
+    assert len(accuracies) == 6
+    assert all(each["log_var"] > 0.1 for each in errors.values()), "untrained averages are far off"
+
+
+@pytest.mark.parametrize("norm", ["l1bn", "ebn", "center"])
+def test_averages_of_another_kind_are_left_alone(norm: str) -> None:
+    net, images, labels = Net(norm), torch.randn(24, 1, 28, 28), torch.arange(24) % 10
+    accuracies, errors = decompose(net, images, (images, labels), (images, labels), 8)
+    assert list(accuracies) == ["test_running", "train_running"]
+    assert errors == {}

@@ -1,6 +1,7 @@
 """From settings to the parts of a run: images and network."""
 
 import logging
+from functools import cache
 
 import torch
 
@@ -25,17 +26,24 @@ def initial_model(settings: Settings, data: ImageData | None = None) -> Classifi
         model = Classifier.of(settings, *of_data)
     except ValueError as error:  # a user's own norm that cannot be built
         raise ConfigError(str(error)) from error
-    left = uncovered(model.net, settings.penalty.scope) if settings.l1 else []
-    if left:
-        log.warning(
-            "penalty.scope=%s leaves out %s: neither weights of convolutions or linear layers nor scales of norms; "
-            "penalty.scope=all covers everything",
-            settings.penalty.scope,
-            ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else ""),
-        )
+    if settings.l1:
+        _name_what_is_left_out(settings.penalty.scope, tuple(uncovered(model.net, settings.penalty.scope)))
     if settings.l1 and not model.penalised:
         raise ConfigError(f"l1={settings.l1:g} with penalty.scope={settings.penalty.scope} covers no parameter here")
     return model
+
+
+@cache
+def _name_what_is_left_out(scope: str, names: tuple[str, ...]) -> None:
+    """Warn, once per process, of parameters that a penalty may be expected to cover."""
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        log.warning(
+            "normlab: warning: penalty.scope=%s leaves out %s, neither weights of convolutions or linear layers "
+            "nor scales of norms; penalty.scope=all covers everything",
+            scope,
+            ", ".join(names[:3]) + more,
+        )
 
 
 def lightning_precision(settings: Settings) -> str:
