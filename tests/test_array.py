@@ -21,8 +21,13 @@ from normlab.record import Record
 from normlab.settings import Settings
 from normlab.settings.plan import load
 from normlab.training import Classifier, run, run_array
+<<<<<<< HEAD
 from normlab.training import member as member_module
+=======
+from normlab.training.build import image_data
+>>>>>>> classifier
 from normlab.training.engine import Engine
+from normlab.training.optim import learning_rates
 
 BASE = ["data=digits", "train_size=600", "norm=bn", "epochs=2", "batch_size=64", "threads=1", "test_curve=true"]
 BASE += ["precision=64-true"]
@@ -286,9 +291,8 @@ def test_the_same_array_gets_the_same_bits(tmp_path: Path) -> None:
     assert [record.metrics for record in first] == [record.metrics for record in second]
 
 
-def test_learning_rates_are_the_schedules(tmp_path: Path) -> None:
-    settings = quick("lr=0.3")
-    rates = member_module.learning_rates(settings, 40)
+def test_learning_rates_are_the_schedules() -> None:
+    rates = learning_rates(0.3, "onecycle", 40)
     optimizer, schedule = Classifier(lr=0.3).optimizer(40)
     assert len(rates) == 41
     for rate in rates[:-1]:
@@ -296,7 +300,7 @@ def test_learning_rates_are_the_schedules(tmp_path: Path) -> None:
         optimizer.step()
         schedule.step()
     assert optimizer.param_groups[0]["lr"] == rates[-1]
-    assert set(member_module.learning_rates(quick("schedule=constant"), 7)) == {0.1}
+    assert set(learning_rates(0.1, "constant", 7)) == set(learning_rates(0.1, "onecycle", 1)) == {0.1}
 
 
 @pytest.mark.usefixtures("undrawn")
