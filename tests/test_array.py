@@ -21,11 +21,6 @@ from normlab.record import Record
 from normlab.settings import Settings
 from normlab.settings.plan import load
 from normlab.training import Classifier, run, run_array
-<<<<<<< HEAD
-from normlab.training import member as member_module
-=======
-from normlab.training.build import image_data
->>>>>>> classifier
 from normlab.training.engine import Engine
 from normlab.training.optim import learning_rates
 
