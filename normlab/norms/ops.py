@@ -151,9 +151,14 @@ def _group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | No
     folded = fold(x)
     groups *= folded.shape[1] // x.shape[-3]
     weight, bias = flat(weight, x), flat(bias, x)
-    if _rows_fit(folded):
-        return unfold(_Standardise.apply(folded, groups, weight, bias, eps)[0], x)
-    return unfold(F.group_norm(folded, groups, weight, bias, eps), x)
+    if not _rows_fit(folded):
+        return unfold(F.group_norm(folded, groups, weight, bias, eps), x)
+    if groups <= FEW:
+        n, c, h, w = folded.shape
+        y, mean, rstd = torch.native_group_norm(folded, weight, bias, n, c, h * w, groups, eps)
+        if not _steep(mean, rstd):
+            return unfold(y, x)
+    return unfold(_Standardise.apply(folded, groups, weight, bias, eps)[0], x)
 
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -256,8 +261,12 @@ def _plain_grads(
 
 
 def _steep(mean: Tensor, rstd: Tensor) -> bool:
-    """Whether a mean is so large beside σ that torch's kernel, which computes σ² as E[x²] − μ², has lost it."""
-    return bool((mean * rstd).abs().amax() > STEEP)
+    """Whether a mean is so large beside σ that torch's kernel, which computes σ² as E[x²] − μ², has lost it. True under
+    vmap, where no value can be looked at."""
+    try:
+        return bool((mean * rstd).abs().amax() > STEEP)
+    except RuntimeError:
+        return True
 
 
 class _Sets:
@@ -300,8 +309,7 @@ class _Standardise(torch.autograd.Function):
     """γ · (x − μ) / sqrt(σ² + ε) + β by few passes over memory, with μ and σ² of the sets that share them.
 
     x (N, C, H, W); groups: so many groups of channels in each image share their statistics, (N, groups); None: each
-    channel, over the batch, (C,). Return y, the means, and 1 / σ of the groups or σ² of the channels. The pixels of an
-    image lie as rows of several pixels, wide enough for vector instructions; every pass runs in place over one buffer,
+    channel, over the batch, (C,). Return y, the means and the variances. The pixels of an image lie as rows of several pixels, wide enough for vector instructions; every pass runs in place over one buffer,
     and sums are taken in two steps.
     """
 
@@ -309,11 +317,6 @@ class _Standardise(torch.autograd.Function):
     def forward(
         x: Tensor, groups: int | None, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        if groups is not None and groups <= FEW:
-            n, c, h, w = x.shape
-            y, mean, rstd = torch.native_group_norm(x, weight, bias, n, c, h * w, groups, eps)
-            if not _steep(mean, rstd):
-                return y, mean, rstd
         sets = _Sets(x.shape, groups)
         rows = sets.rows(x)
         mean = sets.share(sets.per_channel(rows))
@@ -321,11 +324,11 @@ class _Standardise(torch.autograd.Function):
         maps = torch.empty_like(x)  # and no view of anything: a ReLU behind it may work in place
         y = torch.sub(rows, sets.wide(centre), out=sets.rows(maps))
         var = sets.share(sets.per_channel(y.square_()))
-        rstd = (var + eps).rsqrt()
-        slope = sets.spread(rstd) if weight is None else weight * sets.spread(rstd)
+        scale = sets.spread((var + eps).rsqrt())
+        slope = scale if weight is None else weight * scale
         shift = -centre * slope if bias is None else bias - centre * slope
         torch.addcmul(sets.wide(shift), rows, sets.wide(slope), out=y)
-        return maps, mean, var if groups is None else rstd
+        return maps, mean, var
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -335,29 +338,13 @@ class _Standardise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        x, weight, bias, mean, rstd = ctx.saved_tensors
+        x, weight, bias, mean, var = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: derivatives of derivatives
             grads = _plain_grads(x, ctx.groups, weight, ctx.eps, grad)
             return grads[0], None, None if weight is None else grads[1], None if bias is None else grads[2], None
-        if ctx.groups is not None and ctx.groups <= FEW and not _steep(mean, rstd):
-            n, c, h, w = x.shape
-            wanted = [True, weight is not None, bias is not None]
-            dx, dw, db = torch.ops.aten.native_group_norm_backward(
-                grad.contiguous(memory_format=torch.channels_last),
-                x,
-                mean,
-                rstd,
-                weight,
-                n,
-                c,
-                h * w,
-                ctx.groups,
-                wanted,
-            )
-            return dx, None, dw, db, None
         sets = _Sets(x.shape, ctx.groups)
         rows, dy = sets.rows(x), sets.rows(grad)
-        centre, scale = sets.spread(mean), sets.spread((rstd + ctx.eps).rsqrt() if ctx.groups is None else rstd)
+        centre, scale = sets.spread(mean), sets.spread((var + ctx.eps).rsqrt())
         d = torch.sub(rows, sets.wide(centre)).mul_(dy)
         by_weight, by_bias = sets.per_channel(d) * scale, sets.per_channel(dy)
         # dx = γ/σ · dy − (mean(γ · dy) + x̂ · mean(γ · dy · x̂)) / σ, with x̂ = (x − μ)/σ
