@@ -309,8 +309,9 @@ class _Standardise(torch.autograd.Function):
     """γ · (x − μ) / sqrt(σ² + ε) + β by few passes over memory, with μ and σ² of the sets that share them.
 
     x (N, C, H, W); groups: so many groups of channels in each image share their statistics, (N, groups); None: each
-    channel, over the batch, (C,). Return y, the means and the variances. The pixels of an image lie as rows of several pixels, wide enough for vector instructions; every pass runs in place over one buffer,
-    and sums are taken in two steps.
+    channel, over the batch, (C,). Return y, the means and the variances. The pixels of an image lie as rows of several
+    pixels, wide enough for vector instructions; every pass runs in place over one buffer, and sums are taken in two
+    steps.
     """
 
     @staticmethod
