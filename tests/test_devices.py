@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import KINDS
 from lightning.pytorch import Callback, LightningModule, Trainer
 from same_bits import same
 from test_resume import Stop
 
 from normlab.data.datamodule import Batches, Part, share
 from normlab.errors import ConfigError
-from normlab.norms import CATALOGUE
 from normlab.record import Record
 from normlab.settings import Settings
 from normlab.settings.plan import load
@@ -31,7 +31,7 @@ OWN = {
     "gbn": [*GHOSTS, "norm.virtual_batch_size=4"],
     "brn": [*ODD, "norm.begin=1", "norm.r_end=4", "norm.d_end=3"],
 }
-CASES = {norm: [f"norm={norm}", *OWN.get(norm, ODD)] for norm in CATALOGUE}
+CASES = {norm: [f"norm={norm}", *OWN.get(norm, ODD)] for norm in KINDS}
 CASES |= {
     "unsynced": ["norm=bn", *UNSYNCED],
     "half": ["norm=bn", "precision=bf16-mixed", *ODD],

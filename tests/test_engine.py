@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import KINDS
 from plain_loop import by_hand
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -81,7 +82,7 @@ SHARED = {
 }
 
 
-@pytest.mark.parametrize("norm", [*CATALOGUE, "weight_standardization"])
+@pytest.mark.parametrize("norm", [*KINDS, "weight_standardization"])
 def test_every_run_of_an_array_is_the_run_alone(norm: str) -> None:
     """Two epochs with their last short batch, augmentation, dropout and both penalty methods.
 

@@ -5,12 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from conftest import KINDS
 from scipy import stats
 from torch import nn
 from torch.nn.functional import nll_loss
 
 from normlab.nets import Net
-from normlab.norms import CATALOGUE, make_norm
+from normlab.norms import make_norm
 from normlab.probes import (
     Shift,
     StepLoss,
@@ -212,7 +213,7 @@ class TestLayers:
         assert list(dict.fromkeys(layer for layer, _, _ in layer_statistics(net, images, labels))) == order
         assert sum(map(len, parameters(net).values())) == len(list(net.parameters()))
 
-    @pytest.mark.parametrize("norm", list(CATALOGUE))
+    @pytest.mark.parametrize("norm", KINDS)
     def test_every_norm_and_nothing_is_touched(self, norm: str) -> None:
         net, images, labels = some_net(norm, dropout=0.3)
         before, random = copy.deepcopy(net.state_dict()), torch.get_rng_state()

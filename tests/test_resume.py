@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import draw_nothing
+from conftest import KINDS, draw_nothing
 from same_bits import curves, same
 
-from normlab.norms import CATALOGUE
 from normlab.record import Record
 from normlab.settings import Settings
 from normlab.settings.plan import load
@@ -51,7 +50,7 @@ def stopped_and_resumed(settings: Settings, folder: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("words", [["l1=0"], ["l1=1e-2", "penalty.method=proximal"]], ids=["plain", "l1"])
-@pytest.mark.parametrize("norm", [*CATALOGUE])
+@pytest.mark.parametrize("norm", KINDS)
 def test_a_stopped_run_ends_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, norm: str, words: list[str]
 ) -> None:
@@ -171,7 +170,7 @@ def test_a_stopped_array_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("norm", [*CATALOGUE])
+@pytest.mark.parametrize("norm", KINDS)
 def test_arrays_of_every_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, norm: str) -> None:
     settings = array_of(f"norm={norm}", "epochs=2")[::2]  # without L1 and with it
     whole, stopped = folders(tmp_path / "whole", settings), folders(tmp_path / "stopped", settings)
