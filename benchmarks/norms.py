@@ -2,8 +2,7 @@
 
 A training step of the network (forward, backward, update) and the forward and backward pass of one layer alone, in
 float32 on one CPU thread. Every round gives each norm its turn, in an order that rotates, so that a machine that slows
-down slows them all; medians, and the ratio to "none" of the same round. `--page` measures nothing: it writes norms.md
-anew from the norms' files and the norms.csv that is there.
+down slows them all; medians, and the ratio to "none" of the same round.
 """
 
 import argparse
@@ -18,14 +17,12 @@ from rich.console import Console
 from rich.progress import track
 from torch.nn.functional import nll_loss
 
-from benchmarks.norms_page import Measurement, markdown, read, show, write
+from benchmarks.norms_page import BATCH, LAYER, Measurement, markdown, show, write
 from normlab.nets import Net
 from normlab.norms import CATALOGUE, make_norm
 from normlab.training.device import describe_device, versions
 from normlab.training.memory import keep_freed_memory
 
-BATCH = 128
-LAYER = (20, 24, 24)  # channels, height and width of the layer alone: those of the network's second block
 WARM_UP = 2  # rounds before the first that counts
 BUSY = 0.5  # load before the start from which it is said
 
@@ -99,13 +96,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=BATCH, help="images a step")
     parser.add_argument("--norms", nargs="+", choices=[*CATALOGUE], default=[*CATALOGUE], help="which, beside none")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write norms.md and norms.csv there")
-    parser.add_argument("--page", action="store_true", help="write norms.md from the norms.csv in --out")
     args = parser.parse_args(given)
-    if args.page:
-        page = (args.out or Path("docs")) / "norms.md"
-        notes = [line.removeprefix("- ") for line in page.read_text(encoding="utf-8").splitlines() if line[:2] == "- "]
-        page.write_text(markdown(read(page.with_suffix(".csv")), args.batch, LAYER, notes), encoding="utf-8")
-        return 0
     if args.rounds < 1 or args.batch < 2:
         parser.error("--rounds must be 1 or more, --batch 2 or more")
     wanted = ["none", *(name for name in args.norms if name != "none")]

@@ -1,4 +1,7 @@
-"""docs/norms.md: what each norm is, from its file, and what it costs, from docs/norms.csv."""
+"""docs/norms.md: what each norm is, from its file, and what it costs, from docs/norms.csv.
+
+`python -m benchmarks.norms_page` writes it anew, without measuring.
+"""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -12,6 +15,8 @@ from rich.table import Table
 from normlab.nets import Net
 from normlab.norms import CATALOGUE
 
+BATCH = 128
+LAYER = (20, 24, 24)  # channels, height and width of the layer alone: those of the network's second block
 WHAT = ("norm", "layer", "y", "statistics over", "how many", "learned", "parameters of the network")
 STATE = ("norm", "keeps", "train and eval mode", "source")
 COST = ("norm", "step, ms", "x none", "range of x none", "layer forward, ms", "layer backward, ms")
@@ -158,3 +163,13 @@ def read(file: Path) -> list[Measurement]:
         rows: list[Mapping[str, str]] = list(csv.DictReader(stream))
     kinds = (int, str, float, float, float)
     return [Measurement(*(kind(row[f]) for kind, f in zip(kinds, Measurement._fields, strict=True))) for row in rows]
+
+
+def renew(page: Path) -> None:
+    """Write norms.md from the norms' files and the norms.csv beside it; its notes stay."""
+    notes = [line.removeprefix("- ") for line in page.read_text(encoding="utf-8").splitlines() if line[:2] == "- "]
+    page.write_text(markdown(read(page.with_suffix(".csv")), BATCH, LAYER, notes), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    renew(Path("docs/norms.md"))

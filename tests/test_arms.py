@@ -1,5 +1,6 @@
 """A sweep in which one arm is a layer of the user's own: what goes to that arm alone, and what Hydra makes of it."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -117,7 +118,9 @@ def test_one_command_one_folder(
     found = {str(record.setting["norm"]): record for record in records}
     assert {name: record.status for name, record in found.items()} == {"bn": "completed", "custom": "completed"}
     assert found["bn"].config["norm"]["target"] is None
-    assert found["custom"].config["norm"] == {"name": "custom", "target": "own_scale:Scale", "options": {"start": 0.5}}
+    norm = dict(found["custom"].config["norm"])
+    assert norm.pop("source") == hashlib.sha256(LAYER.encode()).hexdigest()
+    assert norm == {"name": "custom", "target": "own_scale:Scale", "options": {"start": 0.5}}
     assert found["custom"].parameters == 7614 - 74
 
     monkeypatch.chdir(tmp_path)

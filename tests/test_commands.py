@@ -87,6 +87,12 @@ ELSEWHERE = {
     ),
     "tar xzf": Elsewhere("tests/test_package.py", "tarfile.open", "the sdist is opened and its files are counted"),
     "kill": Elsewhere("tests/test_killed.py", "SIGKILL", "whole commands are killed there"),
+    "python -m normlab.settings.page": Elsewhere(
+        "tests/test_readme.py", "page == as_markdown()", "the committed page is what it makes"
+    ),
+    "python -m benchmarks.norms_page": Elsewhere(
+        "tests/test_norms_page.py", "renew(tmp_path", "the committed page is what it makes"
+    ),
     "python -m benchmarks.study": Elsewhere(
         "tests/test_benchmarks.py", "def test_whole_study_benchmark", "all its ways to train, each in its own process"
     ),
