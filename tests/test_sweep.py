@@ -260,9 +260,7 @@ def test_a_study_of_small_batches_takes_arrays(tmp_path: Path, monkeypatch: pyte
 
 
 def test_on_a_gpu_it_is_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import normlab.training.device
-
-    monkeypatch.setattr(normlab.training.device, "choose_accelerator", lambda _: "gpu")
+    monkeypatch.setattr("normlab.settings.model.device_of", lambda _: "gpu")
     assert parallel([], jobs_in(tmp_path, "seed=0,1,2")) == ["hydra/launcher=array"]
     assert parallel(["hydra/launcher=basic"], jobs_in(tmp_path, "seed=0,1,2")) == []
 
