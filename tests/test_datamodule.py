@@ -266,7 +266,7 @@ def test_what_is_not_given_is_that_of_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"name": "cifar"}, r"^data\.name=cifar: unknown: choose one of auto, digits, .*mnist$"),
+        ({"name": "cifar"}, r"^data=cifar: choose one of auto, digits, .*mnist$"),
         ({"batch_size": 0}, "^batch_size=0: .*greater than or equal to 1$"),
         ({"rotation": 181}, r"^augment\.rotation=181: .*less than or equal to 180$"),
         ({"val_size": -1}, "^val_size=-1: .*greater than or equal to 0$"),

@@ -192,8 +192,11 @@ class TestGallery:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"images": np.zeros((2, 1, 28, 28), np.uint8)}, r"images must be uint8 \(N, H, W\), not uint8 \(2, 1, 28"),
-            ({"images": np.zeros((2, 28, 28))}, r"images must be uint8 \(N, H, W\), not float64"),
+            (
+                {"images": np.zeros((2, 1, 28, 28), np.uint8)},
+                r"images must be uint8 \(N, H, W\) or \(N, H, W, 3\), not uint8 \(2, 1, 28",
+            ),
+            ({"images": np.zeros((2, 28, 28))}, r"images must be uint8 \(N, H, W\) or \(N, H, W, 3\), not float64"),
             ({"true": np.array([1])}, r"true must be \(2,\)"),
             ({"pred": np.array([1, 2, 3])}, r"pred must be \(2,\)"),
             ({"prob": np.ones((2, 10))}, r"prob must be \(2,\)"),

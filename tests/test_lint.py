@@ -290,6 +290,12 @@ def test_a_norms_own_options_are_not_confounded_with_it() -> None:
     assert of("norm=bn", "norm=gn norm.num_groups=1", "norm=gn norm.num_groups=2") == []
 
 
+def test_what_an_optimizer_brings_is_not_confounded_with_it() -> None:
+    assert of("optimizer=sgd", "optimizer=adamw") == []
+    (told,) = of("optimizer=sgd lr=0.2", "optimizer=adamw")
+    assert told.message.startswith("lr changes only together with optimizer")
+
+
 def test_a_learning_rate_of_each_norms_own_may_be_fair() -> None:
     (told,) = of("norm=bn lr=0.2", "norm=ln lr=0.05")
     assert "fair if each norm's was chosen by val_acc" in told.message

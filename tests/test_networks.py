@@ -145,6 +145,8 @@ def test_layers_are_known_in_the_order_of_the_forward_pass() -> None:
         ({"target": "torchvision.models:resnet"}, "'module' object is not callable"),
         ({"options": {"widht": 3}}, "unexpected keyword argument 'widht'"),
         ({"channels": None}, "does not take images of 1x28x28 (RuntimeError"),
+        ({"channels": None}, "set net.channels=3"),
+        ({"target": "torchvision.models:densenet121"}, "densenet121: its factory takes no norm_layer"),
         ({"target": "torch.nn:Identity"}, "returns (2, 3, 28, 28) for 2 images"),
         ({"target": f"{__name__}:without_norms"}, "uses no norm_layer"),
         ({"target": f"{__name__}:tokens"}, "a norm of 4 channels gets (2, 784, 4)"),

@@ -81,6 +81,8 @@ def test_values_that_come_to_one_setting_are_one_run() -> None:
         "bn-digits-seed_0", "bn-digits-l1_0.001-seed_0", "bn-digits-l1_0.001-method_proximal-seed_0"
     ]  # fmt: skip
     assert len(plan(["accelerator=auto,cpu", "data=digits"], multirun=True)) == 1
+    (first,) = plan(["test_curve=true,false", "data=digits"], multirun=True)
+    assert first.settings.test_curve, "no weight depends on it: the first is kept"
     with pytest.raises(ConfigError, match="would share"):
         plan(["l1=0,0", "data=digits"], multirun=True)
 

@@ -486,13 +486,18 @@ class TestPersistentGallery:
         assert words(fig)[2:] == ["7 → 1", "5 of 5 seeds", "4 → 9", "2 of 5 seeds", "0 → 6", "2 of 5 seeds"]
         assert [image.get_array()[0, 0] for image in fig.axes[0].images] == [1, 0, 2]
 
+    def test_colour_is_drawn_as_it_is(self) -> None:
+        images, one = np.random.default_rng(0).integers(0, 256, (1, 9, 9, 3), dtype=np.uint8), np.array([1])
+        fig = persistent_gallery(images, one, one + 1, one, 5, classes=DIGITS, title="bn")
+        assert np.array_equal(fig.axes[0].images[0].get_array(), images[0])
+
     def test_no_images_is_said_in_words(self) -> None:
         assert words(some_gallery(0)) == ["bn", "No misclassified images"]
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"images": np.zeros((2, 28, 28))}, r"images must be uint8 \(M, H, W\), not float64"),
+            ({"images": np.zeros((2, 28, 28))}, r"images must be uint8 \(N, H, W\) or \(N, H, W, 3\), not float64"),
             ({"count": np.array([1, 6])}, "count must lie in 1 to 5"),
             ({"count": np.array([0, 1])}, "count must lie in 1 to 5"),
             ({"count": np.ones(2)}, r"count must be int \(2,\), not float64"),

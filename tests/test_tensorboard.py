@@ -252,14 +252,14 @@ class Drawings:
         return [text.get_text() for text in self.figures[tag].axes[0].texts]
 
 
-def drawn(pred: torch.Tensor, labels: torch.Tensor, confidence: torch.Tensor) -> Drawings:
+def drawn(pred: torch.Tensor, labels: torch.Tensor, confidence: torch.Tensor, channels: int = 1) -> Drawings:
     prob = ((1 - confidence) / 9)[:, None].repeat(1, 10)
     prob[torch.arange(len(pred)), pred] = confidence
     writer = Drawings()
     show_result(
         writer,  # type: ignore[arg-type]
         title="bn on digits",
-        images=torch.arange(len(pred), dtype=torch.uint8)[:, None, None].repeat(1, 28, 28),
+        images=torch.arange(len(pred), dtype=torch.uint8)[:, None, None, None].repeat(1, channels, 28, 28),
         labels=labels,
         log_prob=prob.log(),
         classes=tuple("0123456789"),
@@ -294,6 +294,12 @@ def test_the_gallery_shows_the_surest_mistakes_and_the_matrix_counts_all() -> No
     for pair in zip(labels.tolist(), pred.tolist(), strict=True):
         want[pair] = want.get(pair, 0) + 1
     assert cells == want
+
+
+def test_colour_images_are_shown_in_colour() -> None:
+    writer = drawn(torch.tensor([1, 2]), torch.tensor([1, 3]), torch.tensor([0.9, 0.8]), channels=3)
+    (image,) = writer.figures["test/misclassified"].axes[0].images
+    assert image.get_array().shape == (28, 28, 3)
 
 
 def test_few_mistakes_and_none() -> None:

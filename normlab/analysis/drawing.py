@@ -55,7 +55,7 @@ def sheet(width: float, height: float, title: str, note: str = "") -> tuple[Figu
 def tiles(
     images: Array, names: Sequence[tuple[str, str]], below: Sequence[str], *, title: str, note: str, columns: int
 ) -> Figure:
-    """Draw images, uint8 (N, H, W), row by row, each with its true and its predicted name and one more line below."""
+    """Draw images, uint8 (N, H, W[, 3]), row by row, each with its true and predicted name and one more line below."""
     n = len(images)
     captions = [[f"{true} → {pred}"] for true, pred in names]
     size, lines, pitch = TEXT, 1, TILE + 24
@@ -231,3 +231,9 @@ def shape_of(array: Array) -> str:
 def check(fits: bool, message: str) -> None:
     if not fits:
         raise ValueError(message)
+
+
+def check_images(images: Array) -> None:
+    shaped = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+    fits = shaped and images.dtype == np.uint8
+    check(fits, f"images must be uint8 (N, H, W) or (N, H, W, 3), not {shape_of(images)}")

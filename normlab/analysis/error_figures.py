@@ -15,6 +15,7 @@ from normlab.analysis.drawing import (
     TEXT,
     Array,
     check,
+    check_images,
     readable,
     shape_of,
     sheet,
@@ -47,13 +48,13 @@ def persistent_gallery(
 ) -> Figure:
     """Draw the images that one setting misclassifies, those that most of its seeds misclassify first.
 
-    images: uint8 (M, H, W), 0 is drawn white and 255 black; true, pred: int (M,), indices into ``classes``, pred the
-    most frequent wrong prediction; count: int (M,), how many of ``seeds`` misclassify the image, at least 1. Equal
-    counts keep their order. M may be 0. unit: what is counted, such as "runs" for those of several settings. Raises
-    ValueError if a shape, a type or a value does not fit.
+    images: uint8 (M, H, W), 0 is drawn white and 255 black, or in colour (M, H, W, 3); true, pred: int (M,), indices
+    into ``classes``, pred the most frequent wrong prediction; count: int (M,), how many of ``seeds`` misclassify the
+    image, at least 1. Equal counts keep their order. M may be 0. unit: what is counted, such as "runs" for those
+    of several settings. Raises ValueError if a shape, a type or a value does not fit.
     """
     m = len(images)
-    check(images.ndim == 3 and images.dtype == np.uint8, f"images must be uint8 (M, H, W), not {shape_of(images)}")
+    check_images(images)
     for name, array, least, most in [
         ("true", true, 0, len(classes) - 1),
         ("pred", pred, 0, len(classes) - 1),

@@ -30,6 +30,7 @@ from normlab.analysis.drawing import (
     Array,
     apart,
     check,
+    check_images,
     end_label,
     figure,
     frame,
@@ -58,11 +59,12 @@ def gallery(
 ) -> Figure:
     """Draw misclassified images, each with ``true → predicted`` and the probability given to the prediction.
 
-    images: uint8 (N, H, W), 0 is drawn white and 255 black; true, pred: int (N,), indices into ``classes``;
-    prob: float (N,), in [0, 1]. N may be 0. Raises ValueError if a shape, the type or an index does not fit.
+    images: uint8 (N, H, W), 0 is drawn white and 255 black, or in colour (N, H, W, 3); true, pred: int (N,), indices
+    into ``classes``; prob: float (N,), in [0, 1]. N may be 0. Raises ValueError if a shape, the type or an index does
+    not fit.
     """
     n = len(images)
-    check(images.ndim == 3 and images.dtype == np.uint8, f"images must be uint8 (N, H, W), not {shape_of(images)}")
+    check_images(images)
     for name, array in {"true": true, "pred": pred, "prob": prob}.items():
         check(array.shape == (n,), f"{name} must be ({n},), a value an image, not {shape_of(array)}")
     for name, array in {"true": true, "pred": pred}.items():

@@ -53,7 +53,7 @@ def _idx(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
         if dimensions == 3 and size is not None:
             from PIL import Image
 
-            values = np.stack([_scaled(Image.fromarray(image), size) for image in values])
+            values = np.stack([_scaled(Image.fromarray(image), (size, size)) for image in values])
         parts.append(values)
     if parts[0].shape[1:] != parts[2].shape[1:]:
         raise DataError(f"{root}: {_sizes(parts[0], parts[2])}")
@@ -77,7 +77,7 @@ def _tree(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
         differ = ", ".join(sorted(set(trees[0].classes) ^ set(trees[1].classes)))
         raise DataError(f"{root}/train and {test} have different classes: {differ} in one only")
     samples = [sample for tree in trees for sample in tree.samples]
-    images = _alike((Path(path), _image(Path(path), size)) for path, _ in samples)
+    images = _alike((Path(path), image_file(Path(path), None if size is None else (size, size))) for path, _ in samples)
     labels = np.array([label for _, label in samples])
     if apart:
         first, second = np.split(np.arange(len(labels)), [len(trees[0].samples)])
@@ -90,23 +90,28 @@ def _tree(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
     return (images[first], labels[first], images[second], labels[second]), tuple(trees[0].classes)
 
 
-def _image(path: Path, size: int | None) -> npt.NDArray[np.uint8]:
-    """Return an image file as uint8, (H, W) if it is stored as grey, else (H, W, 3)."""
+def image_file(path: Path, size: tuple[int, int] | None, *, grey: bool | None = None) -> npt.NDArray[np.uint8]:
+    """Return an image file as uint8, (H, W) if it is to be grey (None: if it is stored so), else (H, W, 3).
+
+    size: (W, H), to which it is scaled and cropped about its centre; None: as it is. Raise `DataError`, in one line, if
+    it cannot be read or has more than 8 bits.
+    """
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"{path} has more than 8 bits per pixel: save it with 8")
-            return _scaled(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"), size)
+            grey = image.mode in ("1", "L", "LA") if grey is None else grey
+            return _scaled(image.convert("L" if grey else "RGB"), size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as an image: {' '.join(str(error).split())}") from error
 
 
-def _scaled(image: Any, size: int | None) -> npt.NDArray[np.uint8]:
+def _scaled(image: Any, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
     from PIL import Image, ImageOps
 
-    return np.asarray(image if size is None else ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
+    return np.array(image if size is None else ImageOps.fit(image, size, Image.Resampling.BILINEAR))
 
 
 def _alike(images: Iterable[tuple[Path, npt.NDArray[np.uint8]]]) -> npt.NDArray[np.uint8]:

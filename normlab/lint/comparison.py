@@ -6,7 +6,7 @@ from typing import Any
 from normlab.analysis.cells import word
 from normlab.lint.asked import Asked
 from normlab.lint.finding import Finding, names
-from normlab.settings import Settings, Study, choices
+from normlab.settings import Settings, Study, choices, defaults
 
 __all__ = ["confounded", "one_rate", "selection", "unequal"]
 
@@ -50,7 +50,7 @@ def unequal(counted: Sequence[tuple[str, str, int | None]]) -> Iterator[Finding]
 
 def confounded(levels: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """Two factors that change together: then nothing here tells what each of them does. levels: each setting's."""
-    keys = list(levels[0])
+    keys = [key for key in levels[0] if not _of_the_optimizer(key, levels)]
     for i, one in enumerate(keys):
         for other in keys[i + 1 :]:
             if one == "norm" and other.startswith("norm."):  # an option is its norm's: no other can be crossed with it
@@ -70,6 +70,17 @@ def confounded(levels: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
                     "from the same values. Otherwise cross them."
                 )
             yield Finding("confounded", message)
+
+
+def _of_the_optimizer(key: str, levels: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a factor comes with the factor optimizer: a setting of one optimizer's, or the lr that each brings."""
+    if "optimizer" not in levels[0]:
+        return False
+    if key == "lr":
+        own = {name: defaults(optimizer=name)["lr"] for name in choices("optimizer")}
+        return all(each["lr"] == own.get(each["optimizer"]) for each in levels)
+    pairs = {(each["optimizer"], word(each[key])) for each in levels}
+    return key.startswith("optimizer.") and len(pairs) == len({name for name, _ in pairs})
 
 
 def selection(cells: Sequence[Asked], study: Study | None) -> Iterator[Finding]:

@@ -177,6 +177,8 @@ def _call(target: str, arguments: Mapping[str, Any]) -> nn.Module:
     try:
         net = factory(**{key: _resolved(value) for key, value in arguments.items()})
     except Exception as error:  # a factory of one's own may raise anything
+        if isinstance(error, TypeError) and "unexpected keyword argument 'norm_layer'" in str(error):
+            raise ValueError(f"net.target={target}: its factory takes no norm_layer") from error
         raise ValueError(f"net.target={target} raised {_words(error)}") from error
     if not isinstance(net, nn.Module):
         raise ValueError(f"net.target={target} gave a {type(net).__name__}, not a torch.nn.Module")
@@ -228,8 +230,10 @@ def _passed_through(
         with torch.no_grad():
             scores = net.eval()(torch.zeros(2, *image, dtype=like.dtype, device=like.device))
     except Exception as error:  # whatever it computes
+        first = next((each.in_channels for each in order.values() if isinstance(each, nn.Conv2d)), image[0])
+        other = "net.channels or net.size" if first == image[0] else f"net.channels={first}"
         raise ValueError(
-            f"net.target={target} does not take images of {images} ({_words(error)}): set net.channels or net.size"
+            f"net.target={target} does not take images of {images} ({_words(error)}): set {other}"
         ) from error
     finally:
         net.train()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from normlab.errors import ConfigError
-from normlab.settings.conf import choices, defaults, dotted, spell
+from normlab.settings.conf import GROUPS, choices, defaults, dotted, spell
 from normlab.settings.model import Settings
 from normlab.settings.parts import Model
 
@@ -68,12 +68,17 @@ def line(error: ValidationError) -> str:
 def _line(error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     where = ".".join(str(part) for part in error["loc"] if part not in ("sgd", "adamw"))  # a union's choice is no name
+    if where.endswith(".name") and where.removesuffix(".name") in GROUPS:
+        where = where.removesuffix(".name")  # norm=lnn, as on the command line
     if error["type"] == "value_error":
-        return message if "=" in message or not where else f"{where}={spell(error['input'])}: {message}"
+        named = "=" in message and not message.startswith("write ")
+        return message if named or not where else f"{where}={spell(error['input'])}: {message}"
     if error["type"] == "extra_forbidden":
         return f"{where} is no setting; {near(where)}"
     if error["type"] == "missing":
         return f"{where} is missing"
+    if error["type"] == "union_tag_invalid":  # the optimizer is the one union
+        message = f"choose one of {', '.join(choices('optimizer'))}"
     message = message.replace("Input should", "must").replace("String should", "must")
     return f"{where}={spell(error['input'])}: {message}"
 

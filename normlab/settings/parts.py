@@ -42,7 +42,7 @@ def _of_group(group: str) -> AfterValidator:
 
     def check(name: str) -> str:
         if name not in choices(group):
-            raise ValueError(f"unknown: choose one of {', '.join(choices(group))}")
+            raise ValueError(f"choose one of {', '.join(choices(group))}")
         return name
 
     return AfterValidator(check)

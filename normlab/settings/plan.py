@@ -122,7 +122,8 @@ def plan(
 
     With `multirun`, comma-separated values, `choice(…)` and `range(…)` are crossed, as Hydra's basic sweeper crosses
     them; `norm.target` and `norm.options` go to norm=custom alone. A study brings a sweep of its own, in which values
-    of the command line replace the study's. Values that come to one setting (`penalty.method` at l1=0) are one run.
+    of the command line replace the study's. Values that come to one question, as `penalty.method` at l1=0 or
+    `test_curve`, are one run: the first.
 
     `data(root, download)` returns the data set that `data=auto` is on this machine; None leaves it open. Raise
     `ConfigError` at the first run that does not fit, so that nothing starts before everything is valid.
@@ -150,7 +151,7 @@ def plan(
         place = config.hydra.sweep if multirun else config.hydra.run
         job = Job(parse(config), Path(place.dir, *([place.subdir] if multirun else [])), tuple(words))
         twin = planned.setdefault(job.folder, job)
-        if twin is not job and (twin.settings != job.settings or twin.words == job.words):
+        if twin is not job and (twin.settings.config_hash() != job.settings.config_hash() or twin.words == job.words):
             raise ConfigError(
                 f"two runs of this sweep would share {job.folder}: leave out the values that repeat ({' '.join(words)})"
             )

@@ -3,20 +3,21 @@
 from collections.abc import Collection, Mapping, Sequence
 from contextvars import ContextVar
 from os import PathLike
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from PIL import Image, UnidentifiedImageError
 from torch import nn
 from torch.nn.functional import nll_loss
 from torchmetrics import MeanMetric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from normlab.data.datamodule import EVAL_BATCH, Batch
-from normlab.errors import ConfigError
+from normlab.data.folder import image_file
+from normlab.errors import ConfigError, DataError
 from normlab.nets import Network, add_subgradient_, l1_norm, make_net, penalised
 from normlab.nets.other import NAMED
 from normlab.settings import Settings, checked, choices, group_values
@@ -171,8 +172,9 @@ class Classifier(LightningModule):
 
         Args:
             images: uint8, or floats in [0, 1]: (N, H, W), (H, W) or (N, C, H, W), of the height and width that the
-                network was trained on. Or the path of an image file, which is scaled to that size (and made grey where
-                the training images were). Digits are bright on dark, as MNIST's are.
+                network was trained on. Or the path of an image file, which is scaled and cropped to that size as
+                data=folder does it (and made grey where the training images were). Digits are bright on dark, as
+                MNIST's are.
 
         Raises `ValueError`, in one line, for any other type, shape or range.
         """
@@ -197,6 +199,8 @@ class Classifier(LightningModule):
 
     def _take_pixels(self, data: Any) -> None:
         """Take the mean and deviation of the pixels from what knows them. By now the module has its precision."""
+        while not hasattr(data, "mean") and hasattr(data, "dataset"):  # torch's Subset
+            data = data.dataset
         if hasattr(data, "mean") and hasattr(data, "std"):
             self.set_pixels(data.mean, data.std)
 
@@ -330,19 +334,19 @@ def _code_in(values: Any) -> set[str]:
 
 
 def _read(file: "str | PathLike[str]", image: tuple[int, int, int]) -> np.ndarray[Any, Any]:
-    """Return the pixels of an image file, scaled to the shape `image`: uint8 (1, C, H, W)."""
+    """Return the pixels of an image file, as data=folder reads it, in the shape `image`: uint8 (1, C, H, W)."""
     channels, height, width = image
     try:
-        with Image.open(file) as opened:
-            scaled = opened.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BOX)
-    except UnidentifiedImageError:
-        raise ValueError(f"{file} is no image file that Pillow can read") from None
-    pixels = np.array(scaled)
+        pixels = image_file(Path(file), (width, height), grey=channels == 1)
+    except DataError as error:
+        raise ValueError(str(error)) from error
     return pixels[None, None] if channels == 1 else pixels.transpose(2, 0, 1)[None]
 
 
 def _as_pixels(images: "torch.Tensor | np.ndarray[Any, Any]", image: tuple[int, int, int]) -> torch.Tensor:
     """Return images as floats (N, C, H, W) in [0, 1]; `ValueError`, in one line, where they cannot be told."""
+    if isinstance(images, np.ndarray):
+        images = np.ascontiguousarray(images)  # torch has no negative strides
     pixels, channels = torch.as_tensor(images), image[0]
     one = pixels.dim() == (2 if channels == 1 else 3)
     pixels = pixels[None] if one else pixels

@@ -98,7 +98,7 @@ def conclude(settings: Settings, folder: Path, trained: Trained) -> Record:
         show_result(
             writer,
             title=f"{settings.slug()} on {data.dataset}",
-            images=data.test.images[:, 0],
+            images=data.test.images,
             labels=labels,
             log_prob=test,
             classes=data.classes,

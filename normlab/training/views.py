@@ -135,14 +135,14 @@ def show_result(
 ) -> None:
     """The test set's confusion matrix and the misclassified images that the network was surest of.
 
-    Shapes: images uint8 (N, 28, 28), labels int64 (N,), log_prob float (N, 10).
+    Shapes: images uint8 (N, C, H, W), grey or in colour, labels int64 (N,), log_prob float (N, classes).
     """
     confidence, pred = log_prob.exp().max(1)
     wrong = torch.nonzero(pred != labels).flatten()
     surest = wrong[confidence[wrong].argsort(descending=True, stable=True)][:GALLERY]
     shown = f"the {GALLERY} surest of {len(wrong):,}" if len(wrong) > GALLERY else f"all {len(wrong)}"
     gallery = figures.gallery(
-        images[surest].numpy(),
+        (images[surest, 0] if images.shape[1] == 1 else images[surest].movedim(1, -1)).numpy(),
         labels[surest].numpy(),
         pred[surest].numpy(),
         confidence[surest].numpy(),
