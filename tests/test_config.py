@@ -75,11 +75,11 @@ def test_every_setting_says_what_it_means() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("norm=xx", ["norm=xx", "bn, brn, custom, dyt, frn, gbn, gn, in, ln, ln2d, ln_elem, none, rms"]),
+        ("norm=xx", ["norm=xx", ", ".join(choices("norm"))]),
         ("norm=null", ["norm=none"]),
         ("norm=bn,ln", ["need -m"]),
         ("l1=0,1e-3", ["need -m"]),
-        ("data=cifar", ["auto, digits, fashion_mnist, kmnist, mnist"]),
+        ("data=cifar", [", ".join(choices("data"))]),
         ("l1=-1", ["l1=-1", "greater than or equal to 0"]),
         ("l1=nan", ["l1=nan", "finite"]),
         ("lr=0", ["lr=0", "greater than 0"]),

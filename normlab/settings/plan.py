@@ -151,7 +151,9 @@ def plan(
         place = config.hydra.sweep if multirun else config.hydra.run
         job = Job(parse(config), Path(place.dir, *([place.subdir] if multirun else [])), tuple(words))
         twin = planned.setdefault(job.folder, job)
-        if twin is not job and (twin.settings.config_hash() != job.settings.config_hash() or twin.words == job.words):
+        one, other = twin.settings, job.settings
+        same = one.config_hash() == other.config_hash() and one.probes == other.probes and twin.words != job.words
+        if twin is not job and not same:
             raise ConfigError(
                 f"two runs of this sweep would share {job.folder}: leave out the values that repeat ({' '.join(words)})"
             )
