@@ -15,6 +15,7 @@ from conftest import REPOSITORY
 from warm import python_m
 
 from normlab.record import Record
+from normlab.settings import choices
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 LAYERS = '''
@@ -278,8 +279,7 @@ def test_workers_side_by_side_compute_the_same_bits(train: Command, tmp_path: Pa
 
 
 def test_help_shows_every_setting_with_its_meaning(train: Command) -> None:
-    from normlab.settings import choices
-from normlab.settings import Settings
+    from normlab.settings import Settings
 
     result = train("--help")
     assert result.returncode == 0
