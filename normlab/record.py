@@ -160,6 +160,9 @@ class Record:
             norm = record.config.get("norm")
             own = norm.get("target") if isinstance(norm, Mapping) else None
             edited = f", or {own} was edited since" if own else ""
+            data = record.config.get("data")
+            if isinstance(data, Mapping) and data.get("name") == "folder":
+                edited += f", or files in {data.get('root')} were changed since"
             force = "norm=custom force=true" if own else "force=true"  # of a sweep, that arm alone
             raise ConfigError(
                 f"{folder} holds the result of another configuration ({record.config_hash}, not {config_hash})"

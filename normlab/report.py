@@ -217,6 +217,8 @@ def _draw(
     if found.data != "folder" and root and not Path(root).expanduser().is_dir():  # trained elsewhere
         root = None
     try:
+        if found.data == "folder" and len({each for each, _ in places}) > 1:
+            raise DataError("the runs are of several folders (data.root)")
         loaded = load(found.data, root, download=False, size=size)
         images, classes = loaded.test_images, loaded.classes
     except DataError as error:

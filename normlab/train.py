@@ -248,11 +248,11 @@ def _have_folders(jobs: Sequence[Job]) -> int:
 def _have_data(jobs: Sequence[Job]) -> None:
     """Finds or fetches every data set once, before the first run. Raises `DataError` where no run could have its own;
     where some can, the others are recorded as failed in their turn."""
-    wanted = {(job.settings.data.name, job.settings.data.root): job.settings.data for job in jobs}
+    wanted = {(data.name, data.root, data.size): data for data in (job.settings.data for job in jobs)}
     missing = []
     for data in wanted.values():
         try:
-            resolve(data.name, data.root, download=data.download)
+            resolve(data.name, data.root, download=data.download, size=data.size)
         except DataError as error:
             missing.append(error)
     if len(missing) == len(wanted):

@@ -23,6 +23,7 @@ def made_up(
     status: str = "completed",
     error: str | None = None,
     data: str = "digits",
+    root: str | None = None,
     images: int = 100,
     parameters: int = 7614,
     files: bool = True,
@@ -38,7 +39,7 @@ def made_up(
     """
     asked = Settings(
         norm=Norm(name=norm, target=target, options=options or {}),
-        data=Data(name=data),
+        data=Data(name=data, root=root),
         seed=seed,
         test_curve=True,
         **settings,

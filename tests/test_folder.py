@@ -1,6 +1,7 @@
 """A person's own images: the layouts that are read, what follows from them, and one line for each mistake."""
 
 import gzip
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from test_sources import as_idx
 
 from normlab.data.datamodule import ImageData
 from normlab.data.idx import NAMES
-from normlab.data.sources import load
+from normlab.data.sources import load, resolve
 from normlab.errors import ConfigError, DataError
+from normlab.record import Record
 from normlab.settings.plan import load as load_settings
+from normlab.settings.plan import plan
 
 
 def pixels(number: int, *shape: int) -> np.ndarray:
@@ -128,13 +131,27 @@ def broken(root: Path) -> None:
 
 
 def deep(root: Path) -> None:
-    put(root, {"a": 5}, 8, 8)
+    put(root, {"a": 5, "b": 5}, 8, 8)
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(root / "a" / "x.png")
 
 
 def unlike(root: Path) -> None:
     put(root / "train", {"a": 5, "b": 5}, 8, 8)
     put(root / "test", {"a": 5, "c": 5}, 8, 8)
+
+
+def one_class(root: Path) -> None:
+    put(root, {"a": 5}, 8, 8)
+
+
+def one_label(root: Path) -> None:
+    put_idx(root)
+    (root / NAMES[1]).write_bytes(as_idx(np.ones(30, np.uint8)))
+
+
+def two_sizes(root: Path) -> None:
+    put(root, {"a": 5}, 8, 8)
+    put(root, {"b": 5}, 8, 9)
 
 
 def without_images(root: Path) -> None:
@@ -171,6 +188,9 @@ MISTAKES: dict[Callable[[Path], object], str] = {
     broken: "{root}/b/x.png cannot be read as an image",
     deep: "{root}/a/x.png has more than 8 bits per pixel: save it with 8",
     unlike: "{root}/train and {root}/test have different classes: b, c in one only",
+    one_class: "{root} has training images of one class alone",
+    one_label: "{root} has training images of one class alone",
+    two_sizes: "images have different sizes (8x8 and 9x8 pixels): set data.size",
     without_images: "Found no valid file for the classes b",
     three_idx_files: "{root} has idx files but no t10k-labels-idx1-ubyte",
     short_idx_file: "{root}/t10k-images-idx3-ubyte cannot be read: 1,167 bytes, where its header states 1,168",
@@ -187,6 +207,9 @@ def test_a_mistake_is_told_on_one_line(tmp_path: Path, mistake: Callable[[Path],
     mistake(root)
     with pytest.raises(DataError) as caught:
         load("folder", root)
+    with pytest.raises(DataError) as early:  # before a run begins
+        resolve("folder", root)
+    assert str(early.value) == str(caught.value)
     assert MISTAKES[mistake].format(root=root) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -199,11 +222,45 @@ def test_settings_of_a_folder(tmp_path: Path) -> None:
         ImageData("folder")
     with pytest.raises(ConfigError, match=r"data\.size goes with data=folder, not with data=digits"):
         ImageData("digits", size=14)
+    with pytest.raises(ConfigError, match=r"data\.root goes with data=.*folder.*, not with data=digits"):
+        load_settings("data=digits", "data.root=/nowhere")
     words = [
         ["data=folder", "data.root=a"],
         ["data=folder", "data.root=b"],
         ["data=folder", "data.root=a", "data.size=9"],
     ]
     assert len({load_settings(*each).config_hash() for each in words}) == 3
-    moved = load_settings("data=digits", "data.root=a").config_hash()
-    assert load_settings("data=digits").config_hash() == moved, "what is published is the same everywhere"
+    moved = load_settings("data=mnist", "data.root=a").config_hash()
+    assert load_settings("data=mnist").config_hash() == moved, "what is published is the same everywhere"
+
+
+def test_a_folder_is_one_however_it_is_spelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "img", {"a": 1, "b": 1}, 8, 8)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spelt = ["img", "'~/img'", f"{tmp_path}/img/", "../" + tmp_path.name + "/img"]
+    found = [load_settings("data=folder", f"data.root={each}") for each in spelt]
+    assert {each.data.root for each in found} == {str(tmp_path / "img")}
+    assert len({each.config_hash() for each in found}) == 1
+
+
+def test_a_folder_that_was_changed_is_refused(tmp_path: Path) -> None:
+    """By names and sizes; neither hidden files nor what lies beside train and test count."""
+    words = ["data=folder", f"data.root={put(tmp_path / 'img', {'train': 1, 'test': 1}, 8, 8)}"]
+    before = load_settings(*words)
+    Record.failed(before, "made up").save(tmp_path)
+    (tmp_path / "img" / "lightning_logs.png").touch()
+    (tmp_path / "img" / "train" / ".DS_Store").touch()
+    assert load_settings(*words).config_hash() == before.config_hash()
+    (tmp_path / "img" / "train" / "000.png").write_bytes(b"another size")
+    changed = load_settings(*words)
+    assert changed.setting() == before.setting()
+    with pytest.raises(ConfigError, match=r"or files in .*/img were changed since: choose another name"):
+        Record.standing(tmp_path, changed.config_hash())
+
+
+def test_folders_can_be_swept() -> None:
+    jobs = plan(["data=folder", "data.root=img/A,img/D,other/A"], multirun=True)
+    assert len({job.folder for job in jobs}) == 3
+    assert all(re.fullmatch(r"bn-folder-root_[AD]_\w{6}-seed_0", job.folder.name) for job in jobs)
+    assert jobs[0].settings.setting()["data.root"] == str(Path("img/A").absolute())

@@ -283,6 +283,13 @@ def test_galleries_that_cannot_be_drawn_here_are_kept_if_they_show_the_same(
     assert "misclassified test images" not in (folder / "report.html").read_text(encoding="utf-8")
 
 
+def test_no_galleries_of_several_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place in ("A", "D"):
+        made_up(tmp_path / "logs", data="folder", root=str(tmp_path / place), files=place == "A")
+    assert main([str(tmp_path / "logs")]) == 0
+    assert "the runs are of several folders (data.root): 1 galleries not drawn" in capsys.readouterr().err
+
+
 def test_no_torch_and_a_hundred_runs(tmp_path: Path) -> None:
     """Torch stays out; the time (under three seconds on a quiet machine) must not run away."""
     for norm in ("bn", "gn"):

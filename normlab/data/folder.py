@@ -1,6 +1,7 @@
 """A person's own images: a folder per class as torchvision's ImageFolder reads it, or four idx files."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,25 @@ def read(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
 
     Raise `DataError` if there is no such layout, an image cannot be read or sizes differ.
     """
-    if any(idx.candidates(name, root) for name in idx.NAMES):
-        return _idx(root, size)
-    return _tree(root, size)
+    return _idx(root, size) if _has_idx(root) else _tree(root, size)
+
+
+def check(root: Path, size: int | None) -> None:
+    """Raise what `read` raises, as far as names, classes and the headers of images tell."""
+    if _has_idx(root):
+        _idx(root, size)
+    else:
+        _check_headers(_listed(root)[0], size)
+
+
+def _has_idx(root: Path) -> bool:
+    return any(idx.candidates(name, root) for name in idx.NAMES)
+
+
+def _parts(root: Path) -> tuple[Path, ...]:
+    """The folders of training and test images, or the one of both."""
+    test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+    return (root / "train", test) if test is not None and (root / "train").is_dir() else (root,)
 
 
 def _idx(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
@@ -56,38 +73,64 @@ def _idx(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
             values = np.stack([_scaled(Image.fromarray(image), (size, size)) for image in values])
         parts.append(values)
     if parts[0].shape[1:] != parts[2].shape[1:]:
-        raise DataError(f"{root}: {_sizes(parts[0], parts[2])}")
+        raise DataError(f"{root}: {_sizes(*(part.shape[:0:-1] for part in (parts[0], parts[2])))}")
+    _check_classes(root, len(np.unique(parts[1])))
     labels = max(int(part.max(initial=0)) for part in (parts[1], parts[3])) + 1
     return (parts[0], parts[1], parts[2], parts[3]), tuple(map(str, range(labels)))
 
 
 def _tree(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
+    paths, labels, (first, second), classes = _listed(root)
+    _check_headers(paths, size)
+    arrays = [image_file(path, None if size is None else (size, size)) for path in paths]
+    colour = any(array.ndim == 3 for array in arrays)
+    images = np.stack([np.repeat(a[..., None], 3, 2) if colour and a.ndim == 2 else a for a in arrays])
+    return (images[first], labels[first], images[second], labels[second]), classes
+
+
+def _listed(root: Path) -> tuple[list[Path], npt.NDArray[Any], Sequence[npt.NDArray[Any]], tuple[str, ...]]:
+    """Return image files, their labels, which of them are training and test images, and the names of the classes."""
     from sklearn.model_selection import train_test_split  # type: ignore[import-untyped, unused-ignore]
     from torchvision.datasets import ImageFolder  # type: ignore[import-untyped, unused-ignore]
 
-    test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-    apart = test is not None and (root / "train").is_dir()
+    parts = _parts(root)
     try:
-        trees = [ImageFolder(str(part)) for part in ((root / "train", test) if apart else (root,))]
+        trees = [ImageFolder(str(part)) for part in parts]
     except FileNotFoundError as error:  # no class, or one without images
         reason = " ".join(str(error).split())
         layouts = f"{root}/train/<class> with {root}/test/<class>, or {root}/<class>"
         raise DataError(f"{reason}: data=folder reads {layouts}") from error
     if trees[0].classes != trees[-1].classes:
         differ = ", ".join(sorted(set(trees[0].classes) ^ set(trees[1].classes)))
-        raise DataError(f"{root}/train and {test} have different classes: {differ} in one only")
+        raise DataError(f"{parts[0]} and {parts[1]} have different classes: {differ} in one only")
+    _check_classes(root, len(trees[0].classes))
     samples = [sample for tree in trees for sample in tree.samples]
-    images = _alike((Path(path), image_file(Path(path), None if size is None else (size, size))) for path, _ in samples)
     labels = np.array([label for _, label in samples])
-    if apart:
-        first, second = np.split(np.arange(len(labels)), [len(trees[0].samples)])
+    where: Sequence[npt.NDArray[Any]]
+    if len(trees) > 1:
+        where = np.split(np.arange(len(labels)), [len(trees[0].samples)])
     else:
         try:
-            parts = train_test_split(np.arange(len(labels)), test_size=TEST_SHARE, stratify=labels, random_state=0)
+            drawn = train_test_split(np.arange(len(labels)), test_size=TEST_SHARE, stratify=labels, random_state=0)
         except ValueError as error:
             raise DataError(f"{root}: too few images to hold a fifth of every class for the test: {error}") from error
-        first, second = map(np.sort, parts)
-    return (images[first], labels[first], images[second], labels[second]), tuple(trees[0].classes)
+        where = [np.sort(part) for part in drawn]
+    return [Path(path) for path, _ in samples], labels, where, tuple(trees[0].classes)
+
+
+def _check_classes(root: Path, number: int) -> None:
+    if number < 2:
+        raise DataError(f"{root} has training images of one class alone: a network needs two to tell apart")
+
+
+def _check_headers(paths: Sequence[Path], size: int | None) -> None:
+    """Raise `DataError` where an image cannot be read or, without `size`, two differ in theirs. No pixel is read."""
+    first = None
+    for path in paths:
+        with _opened(path) as image:
+            first = first or image.size
+            if size is None and image.size != first:
+                raise DataError(f"{paths[0]} and {path}: {_sizes(first, image.size)}")
 
 
 def image_file(path: Path, size: tuple[int, int] | None, *, grey: bool | None = None) -> npt.NDArray[np.uint8]:
@@ -96,14 +139,21 @@ def image_file(path: Path, size: tuple[int, int] | None, *, grey: bool | None = 
     size: (W, H), to which it is scaled and cropped about its centre; None: as it is. Raise `DataError`, in one line, if
     it cannot be read or has more than 8 bits.
     """
+    with _opened(path) as image:
+        grey = image.mode in ("1", "L", "LA") if grey is None else grey
+        return _scaled(image.convert("L" if grey else "RGB"), size)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An image file. Raise `DataError` where it, or what is done with it, cannot be read, or it has more than 8 bits."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"{path} has more than 8 bits per pixel: save it with 8")
-            grey = image.mode in ("1", "L", "LA") if grey is None else grey
-            return _scaled(image.convert("L" if grey else "RGB"), size)
+            yield image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as an image: {' '.join(str(error).split())}") from error
 
@@ -114,16 +164,7 @@ def _scaled(image: Any, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
     return np.array(image if size is None else ImageOps.fit(image, size, Image.Resampling.BILINEAR))
 
 
-def _alike(images: Iterable[tuple[Path, npt.NDArray[np.uint8]]]) -> npt.NDArray[np.uint8]:
-    """Return images in one array: of three channels if one of them has, and all of one size."""
-    paths, arrays = zip(*images, strict=True)
-    for path, array in zip(paths, arrays, strict=True):
-        if array.shape[:2] != arrays[0].shape[:2]:
-            raise DataError(f"{paths[0]} and {path}: {_sizes(arrays[0][None], array[None])}")
-    colour = any(array.ndim == 3 for array in arrays)
-    return np.stack([np.repeat(a[..., None], 3, 2) if colour and a.ndim == 2 else a for a in arrays])
-
-
-def _sizes(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> str:
-    a, b = (f"{values.shape[2]}x{values.shape[1]}" for values in (one, other))
+def _sizes(one: Sequence[int], other: Sequence[int]) -> str:
+    """What is wrong with two images of different sizes (W, H)."""
+    a, b = (f"{width}x{height}" for width, height in (one, other))
     return f"images have different sizes ({a} and {b} pixels): set data.size, to which all are scaled"

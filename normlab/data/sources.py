@@ -45,11 +45,12 @@ class Resolved:
     reason: str | None = None
 
 
-def resolve(name: str, root: str | Path | None = None, *, download: bool = True) -> Resolved:
+def resolve(name: str, root: str | Path | None = None, *, download: bool = True, size: int | None = None) -> Resolved:
     """Return which data set `name` stands for here, after its files are found and checked, or downloaded.
 
     `auto` is MNIST if it is on this machine or can be downloaded, else `digits`. With `root`, where MNIST is expected,
     there is no such way out. `root` is the folder to look in, and in no other; `download`: get missing files.
+    `size`: as `load` takes it; a folder is checked by the headers of its images.
 
     Raise `ConfigError` if the name is unknown, `DataError` if the data set is damaged or cannot be had.
     """
@@ -64,7 +65,7 @@ def resolve(name: str, root: str | Path | None = None, *, download: bool = True)
     if name in PUBLISHED:
         contents(PUBLISHED[name], root, download=download)
     elif name == "folder":
-        _root(root)
+        folder.check(_root(root), size)
     elif name not in NAMES:
         raise ConfigError(f"data={name} is unknown: choose one of auto, {', '.join(NAMES)}")
     return Resolved(name)

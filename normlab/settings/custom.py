@@ -1,4 +1,4 @@
-"""A layer of one's own: a first look before training starts, and the digest of its code."""
+"""What is one's own: a first look at a layer before training, the digests of its code and of a folder of images."""
 
 import hashlib
 import importlib
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from normlab.settings.model import Settings
     from normlab.settings.parts import Norm
 
-__all__ = ["check_custom", "edited", "source_digest"]
+__all__ = ["check_custom", "edited", "files_digest", "source_digest"]
 
 _seen: dict[str, tuple[ModuleSpec | None, str]] = {}  # module: how this process imported it, digest of its file then
 
@@ -35,6 +35,25 @@ def source_digest(target: str | None) -> str | None:
     if digest is not None:
         _seen[name] = (spec if module else None), digest
     return digest
+
+
+def files_digest(root: str) -> str | None:
+    """Return sha256 over the names and sizes of the files that data=folder reads; None where there is no such folder.
+
+    Hidden files are left out, and what lies beside train and test, or beside idx files.
+    """
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        return None
+    parts = [folder / name for name in ("train", "test", "val") if (folder / name).is_dir()]
+    apart = len(parts) > 1 and parts[0].name == "train"
+    found = []
+    for part in parts if apart else [folder]:
+        for place, _, names in os.walk(part, followlinks=True):
+            paths = (Path(place, name) for name in names if not name.startswith("."))
+            found += [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths if path.is_file()]
+    found = [each for each in found if "ubyte" in each[0]] or found
+    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
 
 
 def edited(settings: "Settings") -> str | None:

@@ -179,7 +179,7 @@ class Settings(Model):
         """Return every setting that the weights depend on, as plain nested values."""
         values = self.model_dump(exclude={key for key in PLACES if "." not in key})
         # images of one's own are known by their folder alone
-        own = {"root", "size"} if self.data.name == "folder" else set()
+        own = {"root", "size", "files"} if self.data.name == "folder" else set()
         values["data"] = self.data.model_dump(include={"name"} | own)
         return values
 
@@ -212,7 +212,7 @@ class Settings(Model):
             "optimizer": self.optimizer.name,
         }
         usual = {"norm.target": None} | _flat(defaults(**chosen))
-        usual |= {"accelerator": "cpu", "seed": self.seed, "data.root": self.data.root}
+        usual |= {"accelerator": "cpu", "seed": self.seed}
         usual |= {group: defaults()[group]["name"] for group in ("net", "optimizer")}
         departs = {key: value for key, value in self.flat().items() if key not in usual or value != usual[key]}
         own = {"norm.target": departs.pop("norm.target")} if "norm.target" in departs else {}
@@ -235,6 +235,8 @@ class Settings(Model):
         for key, value in setting.items():
             leaf = key.rpartition(".")[2]
             whole = key.startswith(("norm.", "net.")) and (leaf in taken or leaf == "target")
+            if key == "data.root":  # folders of one name may stand in several places
+                value = f"{Path(str(value)).name}_{hashlib.sha256(str(value).encode()).hexdigest()[:6]}"
             parts.append(f"{key.replace('.', '_') if whole else leaf}_{_word(value)}")
         stem = re.sub(r"[^\w.+-]+", "_", "-".join(parts))
         if len(stem) > 150:  # file systems stop at 255 bytes
@@ -263,7 +265,7 @@ def needs_gpu(precision: str) -> str | None:
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     values = dotted(config)
-    for key in ("norm.source", "net.source", *PLACES):
+    for key in ("norm.source", "net.source", "data.files", *PLACES):
         if key != "data.root" or values.get("data.name") != "folder":
             values.pop(key, None)
     return {group: values.pop(f"{group}.name") for group in GROUPS if f"{group}.name" in values} | values

@@ -1,6 +1,7 @@
 """The parts of a run's settings: types and ranges of norm, data, net, optimizer, penalty and augmentation."""
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from normlab.norms import CATALOGUE
 from normlab.settings.conf import choices, defaults
-from normlab.settings.custom import source_digest
+from normlab.settings.custom import files_digest, source_digest
 
 __all__ = [
     "MOST",
@@ -143,7 +144,8 @@ class Norm(Model):
 
 
 class Data(Model):
-    """Which images, and where they are. `size`: of data=folder alone."""
+    """Which images, and where they are. `size`: of data=folder alone, as is `files`: a digest of the names and sizes of
+    its files, filled in."""
 
     AT = "data"
 
@@ -151,11 +153,19 @@ class Data(Model):
     root: str | None
     download: bool
     size: Count | None
+    files: str | None
 
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, value: Any) -> Any:
-        return {"size": None} | _usual("data", value) | dict(value) if isinstance(value, Mapping) else value
+        if not isinstance(value, Mapping):
+            return value
+        value = {"size": None, "files": None} | _usual("data", value) | dict(value)
+        if value["root"] and isinstance(value["root"], str):  # however a folder is spelt, it is one
+            value["root"] = os.path.abspath(os.path.expanduser(value["root"]))
+            if value["name"] == "folder":
+                value["files"] = value["files"] or files_digest(value["root"])
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -163,6 +173,9 @@ class Data(Model):
             raise ValueError("data=folder needs data.root=…, the folder of your images")
         if self.name != "folder" and self.size is not None:
             raise ValueError(f"data.size goes with data=folder, not with data={self.name}")
+        if self.name == "digits" and self.root:
+            others = ", ".join(name for name in choices("data") if name != "digits")
+            raise ValueError(f"data.root goes with data={others}, not with data=digits, which needs no files")
         return self
 
 

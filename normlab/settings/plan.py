@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from normlab.errors import ConfigError
 from normlab.settings.conf import GROUPS, choices, conf_dir, dotted
-from normlab.settings.custom import source_digest
+from normlab.settings.custom import files_digest, source_digest
 from normlab.settings.messages import checked, near
 from normlab.settings.model import Settings
 from normlab.settings.study import protocol, sweep_of
@@ -51,6 +51,9 @@ def parse(config: DictConfig) -> Settings:
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error)) from None
     sources = [source_digest(part.get("target")) for part in (values["norm"], values["net"]) if isinstance(part, dict)]
+    data = values["data"]
+    if isinstance(data, dict) and data.get("name") == "folder" and isinstance(data.get("root"), str):
+        sources.append(files_digest(data["root"]))
     return _parsed(json.dumps(values), *sources)
 
 
