@@ -146,7 +146,7 @@ def image_file(path: Path, size: tuple[int, int] | None, *, grey: bool | None = 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """An image file. Raise `DataError` where it, or what is done with it, cannot be read, or it has more than 8 bits."""
+    """An image file. Raise `DataError` where it, or what is done with it, cannot be read, or has more than 8 bits."""
     from PIL import Image
 
     try:
