@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import KINDS
 from torch import nn
 from torch.nn.functional import nll_loss
 
 from normlab.nets import Net, add_subgradient_, in_order, norm_layers, penalised
 from normlab.nets.folded import Numbers, fold, log_probs, unfold
 from normlab.nets.stack import Stack
-from normlab.norms import CATALOGUE
 
 
 class Own(nn.Module):
@@ -35,7 +35,7 @@ class Derived(nn.BatchNorm2d):
 
 
 STANDARDISED = "weight_standardization"  # in the place of a norm: gn behind standardised convolutions
-EVERY = [*CATALOGUE, STANDARDISED, Own, Derived]
+EVERY = [*KINDS, STANDARDISED, Own, Derived]
 OPTIONS = {"gbn": {"virtual_batch_size": 2}, "brn": {"begin": 1, "r_end": 3, "d_end": 4}}
 
 
@@ -93,6 +93,10 @@ def test_outputs_and_gradients_in_float64(norm: str, count: int, placement: str)
         assert far(grads[index], grad) < 1e-10
 
 
+# They scale a map or a pixel that is all but dead a thousandfold, and its rounding too.
+AMPLIFIED = ("frn", "ln2d")
+
+
 @pytest.mark.parametrize("norm", [norm for norm in EVERY if norm is not Derived], ids=str)
 @pytest.mark.parametrize("count", [1, 2, 24, 48])
 def test_gradients_in_float32(norm: str, count: int) -> None:
@@ -103,11 +107,11 @@ def test_gradients_in_float32(norm: str, count: int) -> None:
     _, grads = together(Stack(nets), nets[0], images, labels)
     errors, errors_alone = [], []
     for index, net in enumerate(nets):
-        rounded = alone(net.train(), images[index], labels[index])[1] if norm == "frn" else None
+        rounded = alone(net.train(), images[index], labels[index])[1] if norm in AMPLIFIED else None
         _, grad = alone(net.double().train(), images[index].double(), labels[index])
         errors.append(far(grads[index].double(), grad))
         errors_alone += [] if rounded is None else [far(rounded.double(), grad)]
-    if norm == "frn":  # scales a map that is all but dead a thousandfold, and its rounding too: alone as in an array
+    if norm in AMPLIFIED:  # alone as in an array
         assert sorted(errors)[count // 2] < 3 * sorted(errors_alone)[count // 2]
         return
     # Rounding may flip which of two nearly equal numbers max-pool takes, or the sign of one that is nearly 0 at a ReLU:
