@@ -49,5 +49,5 @@ class BatchChannelNorm2d(BatchStatisticsNorm, about=ABOUT):
 
     def normalize(self, x: Tensor) -> Tensor:
         mean, var = self.statistics(x)
-        z = ops.affine((x - mean) * torch.rsqrt(var + self.eps), self.batch_weight, self.batch_bias)
+        z = ops.affine(x - mean, self.batch_weight, self.batch_bias, torch.rsqrt(var + self.eps))
         return ops.group_norm(z, self.num_groups, self.weight, self.bias, self.eps)

@@ -66,7 +66,7 @@ class BatchNorm2d(RunningStatistics):
         wide, dims = ops.upcast(x), [0, -2, -1]
         mean = mean_over(wide, dims)
         var = mean_over((wide - mean).square(), dims)
-        y = ops.affine((wide - mean) * torch.rsqrt(var + self.eps), self.weight, self.bias)
+        y = ops.affine(wide - mean, self.weight, self.bias, torch.rsqrt(var + self.eps))
         if self.running_mean is not None and self.running_var is not None:
             ops.track_(self.running_mean, mean, factor)
             ops.track_(self.running_var, var * correction(total(wide, dims)), factor)

@@ -68,8 +68,11 @@ class BatchRenorm2d(BatchStatisticsNorm, about=ABOUT):
         limits = (self.r_max, self.d_max, self.begin, self.r_end, self.d_end)
         r, d = corrections(mean, var, running_mean, running_var, steps, limits, self.eps)
         self.track(x, mean, var)
-        y = centred * (ops.per_channel(r) / torch.sqrt(var + self.eps)) + ops.per_channel(d)
-        return ops.affine(y, self.weight, self.bias)
+        weight, bias = self.weight, self.bias
+        shift = d if weight is None else d * weight
+        if bias is not None:
+            shift = shift + bias
+        return ops.affine(centred, weight, shift, ops.per_channel(r) / torch.sqrt(var + self.eps))
 
 
 @torch.fx.wrap

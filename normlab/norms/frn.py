@@ -37,6 +37,6 @@ class FilterResponseNorm2d(Norm, about=ABOUT):
     tau: Tensor | None
 
     def normalize(self, x: Tensor) -> Tensor:
-        y = ops.affine(x * (ops.mean_square(x, [-2, -1]) + self.eps).rsqrt(), self.weight, self.bias)
+        y = ops.affine(x, self.weight, self.bias, (ops.mean_square(x, [-2, -1]) + self.eps).rsqrt())
         tau = self.tau
         return y if tau is None else torch.maximum(y, ops.per_channel(tau))

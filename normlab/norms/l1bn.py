@@ -45,4 +45,4 @@ class L1BatchNorm2d(BatchStatisticsNorm, about=ABOUT):
 
     def normalize(self, x: Tensor) -> Tensor:
         mean, var = self.statistics(x)
-        return ops.affine((x - mean) * torch.rsqrt(var + self.eps), self.weight, self.bias)
+        return ops.affine(x - mean, self.weight, self.bias, torch.rsqrt(var + self.eps))

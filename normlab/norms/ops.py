@@ -62,10 +62,13 @@ def per_channel(values: Tensor) -> Tensor:
     return values[..., None, None]
 
 
-def affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """γ · x + β per channel; None: 1 and 0."""
+def affine(x: Tensor, weight: Tensor | None, bias: Tensor | None, scale: Tensor | None = None) -> Tensor:
+    """γ · s · x + β, with γ and β per channel; None: 1, 0 and 1. s, of a statistic's shape, is multiplied by γ first:
+    one pass over the maps less."""
     if weight is not None:
-        x = x * per_channel(weight)
+        scale = per_channel(weight) if scale is None else scale * per_channel(weight)
+    if scale is not None:
+        x = x * scale
     if bias is not None:
         x = x + per_channel(bias)
     return x

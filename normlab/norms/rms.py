@@ -33,4 +33,4 @@ class RMSNorm2d(Norm, about=ABOUT):
     eps: float
 
     def normalize(self, x: Tensor) -> Tensor:
-        return ops.affine(x * (ops.mean_square(x, [-3, -2, -1]) + self.eps).rsqrt(), self.weight, None)
+        return ops.affine(x, self.weight, None, (ops.mean_square(x, [-3, -2, -1]) + self.eps).rsqrt())

@@ -36,4 +36,4 @@ class VarianceOnlyBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
 
     def normalize(self, x: Tensor) -> Tensor:
         var = self.variance(x)
-        return ops.affine(x * torch.rsqrt(var + self.eps), self.weight, self.bias)
+        return ops.affine(x, self.weight, self.bias, torch.rsqrt(var + self.eps))

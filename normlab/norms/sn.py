@@ -53,4 +53,4 @@ class SwitchNorm2d(BatchStatisticsNorm, about=ABOUT):
         v = ops.per_channel(torch.softmax(self.var_weight, -1))
         mean = w[..., 0:1, :, :] * map_mean + w[..., 1:2, :, :] * layer_mean + w[..., 2:3, :, :] * batch_mean
         var = v[..., 0:1, :, :] * map_var + v[..., 1:2, :, :] * layer_var + v[..., 2:3, :, :] * batch_var
-        return ops.affine((x - mean) * torch.rsqrt(var + self.eps), self.weight, self.bias)
+        return ops.affine(x - mean, self.weight, self.bias, torch.rsqrt(var + self.eps))
