@@ -313,9 +313,11 @@ class Classifier(LightningModule):
         targets: code that the checkpoint may name, such as the layer of a run with norm=custom. A file alone never
         says what code is run: one that names other code is a `ConfigError`.
         """
+        if not more.pop("weights_only", True):
+            raise ConfigError("weights_only=False would run code that a checkpoint holds: leave it out")
         reset = _TARGETS.set(frozenset(targets))
         try:
-            return super().load_from_checkpoint(*args, **({"weights_only": True} | more))
+            return super().load_from_checkpoint(*args, **more, weights_only=True)
         finally:
             _TARGETS.reset(reset)
 
