@@ -307,7 +307,9 @@ class Classifier(LightningModule):
     # Checkpoints
 
     @classmethod
-    def load_from_checkpoint(cls, *args: Any, targets: Collection[str] = (), **more: Any) -> "Classifier":
+    def load_from_checkpoint(  # type: ignore[override]  # fewer arguments by position
+        cls, checkpoint_path: Any, map_location: Any = None, *, targets: Collection[str] = (), **more: Any
+    ) -> "Classifier":
         """Return the trained network of a checkpoint, by Lightning's method of this name, with weights only.
 
         targets: code that the checkpoint may name, such as the layer of a run with norm=custom. A file alone never
@@ -317,7 +319,7 @@ class Classifier(LightningModule):
             raise ConfigError("weights_only=False would run code that a checkpoint holds: leave it out")
         reset = _TARGETS.set(frozenset(targets))
         try:
-            return super().load_from_checkpoint(*args, **more, weights_only=True)
+            return super().load_from_checkpoint(checkpoint_path, map_location, weights_only=True, **more)
         finally:
             _TARGETS.reset(reset)
 
