@@ -379,7 +379,7 @@ def test_no_file_of_conf_is_forgotten_by_the_types() -> None:
         assert set(group) == set(model.model_fields)
     for group in GROUPS:
         for name in choices(group):
-            own = {"target": "a:b"} if name == "custom" else {}
+            own = {"custom": {"target": "a:b"}, "folder": {"root": "."}}.get(name, {})
             assert getattr(checked({group: group_values(group, name) | own}), group).name == name
 
 
