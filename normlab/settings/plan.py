@@ -140,14 +140,12 @@ def plan(
     overrides = [override for override in overrides if override not in launching]  # changes no run
     swept = [f"{key}={value}" for key, value in sweep_of(study).items()] if study else []
     planned: dict[Path, Job] = {}
-    data_sets: set[str] = set()
-    for words in arms(list(_crossed([*swept, *overrides]))) if multirun else [list(overrides)]:
+    jobs = arms(list(_crossed([*swept, *overrides]))) if multirun else [list(overrides)]
+    data_sets = {word.partition("=")[2] for words in jobs for word in words if word.startswith("data=")}
+    if "auto" in data_sets and len(data_sets) > 1:
+        raise ConfigError("data=auto goes with no other data set in one sweep: name the sets, as in data=mnist,digits")
+    for words in jobs:
         config = composed(words)
-        data_sets.add(config.data.name)
-        if "auto" in data_sets and len(data_sets) > 1:
-            raise ConfigError(
-                "data=auto goes with no other data set in one sweep: name the sets, as in data=mnist,digits"
-            )
         if data and config.data.name == "auto":
             words = [*words, f"data.name={data(config.data.root, config.data.download)}"]
             config = composed(words)
