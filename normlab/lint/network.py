@@ -47,8 +47,14 @@ def cannot_learn(cell: Asked) -> bool:
 
 
 def _alone(cell: Asked) -> bool:
-    """Return whether each image of a step is normalized by its own statistics. Dropout hides that from the gradient."""
-    return max(_shares(cell), default=0) == 1 and not cell.settings.dropout
+    """Return whether the mean of each map of a step is fixed by statistics of its own image: one image per batch, and
+    a mean per channel that is subtracted once (over NCHW there is a variance alone). Dropout hides that from the
+    gradient."""
+    about = CATALOGUE.get(cell.settings.norm.name)
+    if about is None or not about.centred or about.chained or cell.settings.dropout:
+        return False
+    per_channel = all(over == "NCHW" or set(over) <= set("NVHW") for over in about.axes)
+    return per_channel and max(_shares(cell), default=0) == 1
 
 
 def constant(cells: Sequence[Asked]) -> Iterator[Finding]:

@@ -10,15 +10,21 @@ from pydantic import ValidationError
 
 from normlab.errors import ConfigError
 from normlab.settings.conf import GROUPS, choices, defaults, dotted, spell
-from normlab.settings.model import Settings
+from normlab.settings.model import PLACES, Settings
 from normlab.settings.parts import Model
 
 __all__ = ["check_recorded", "checked", "line", "near"]
 
 
+# Settings that records of earlier versions lack.
+ADDED = ("net", "optimizer", "weight_standardization", "lr_per", "train_size", "refit_epochs", "sync_batchnorm")
+
+
 def check_recorded(config: Mapping[str, Any]) -> None:
-    """Raise `ValueError`, in one line, where a value in a result.json is not of the type of its setting. Settings that
-    this version does not know may stand in it, and those that it added may be missing."""
+    """Raise `ValueError`, in one line, where a result.json lacks a setting or holds a value of another type. Settings
+    that this version does not know may be in it, and those in `ADDED` may be missing."""
+    if missing := [key for key in Settings.model_fields if key not in (*config, *ADDED, *PLACES)]:
+        raise ValueError(f"{missing[0]} is missing")
     for group in ("norm", "data"):
         if not isinstance(config[group]["name"], str):
             raise ValueError(f"{group}.name is no word")
