@@ -30,7 +30,7 @@ from normlab.training import Classifier, run, run_array
 HERE = Path(__file__).parent
 BASE = ["data=digits", "epochs=2", "batch_size=64", "train_size=200", "val_size=100", "threads=1", "accelerator=cpu"]
 BASE += ["dropout=0.1"]
-TAIL = "-digits-train_size_200-dropout_0.1-epochs_2-batch_size_64-val_size_100"
+TAIL = load(*BASE).slug().removeprefix("bn").removesuffix("-seed_0")
 
 DIES = """
 import os
