@@ -287,7 +287,11 @@ def _about(found: Sorted) -> str:
         parts.append(
             f"{found.data}: {data.get('train', 0):,} training images{held}, {data.get('test', 0):,} test images"
         )
-    epochs = sorted({run.config.get("epochs") or 0 for cell in found.cells for run in cell.ended})
+    ended = [run.config for cell in found.cells for run in cell.ended]
+    networks = sorted({config.get("net.target") or config.get("net") or "small" for config in ended})
+    if networks != ["small"]:
+        parts.append(f"Network: {' or '.join(networks)}")
+    epochs = sorted({config.get("epochs") or 0 for config in ended})
     parts.append(f"{' or '.join(map(str, epochs))} epoch{'s' * (epochs != [1])}; the last one counts")
     return ". ".join(parts) + "."
 

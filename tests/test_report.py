@@ -153,6 +153,13 @@ def test_one_run_is_a_report(tmp_path: Path) -> None:
     assert rows(tmp_path / "comparisons.csv") == []
 
 
+def test_the_page_names_another_network(made: Path, tmp_path: Path) -> None:
+    made_up(tmp_path, net={"name": "custom", "target": "torchvision.models:resnet18", "channels": 3})
+    assert main([str(tmp_path)]) == 0
+    assert "Network: torchvision.models:resnet18." in (tmp_path / "report.html").read_text()
+    assert "Network:" not in (made / "report.html").read_text()
+
+
 def test_runs_without_their_files_still_have_a_table(tmp_path: Path) -> None:
     for seed in range(3):
         made_up(tmp_path, "gn", seed, files=False)
