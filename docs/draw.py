@@ -46,20 +46,20 @@ def poster_figure(folder: Path) -> Figure:
     from normlab.analysis.poster import poster
     from normlab.analysis.table import runs
     from normlab.analysis.tables import compared
-    from normlab.data.sources import DIGITS, load
+    from normlab.data.sources import load
     from normlab.settings import Study
 
     study = Study.find(folder)
     margin = study.margin if study else 0.05
     found = sort(runs(folder), study.factors if study else ())
+    completed = [run for cell in found.cells for run in cell.completed]
+    if not completed:
+        raise NormlabError(f"{folder} holds no completed run")
     try:
         data = load(found.data, download=False)
         images, classes = data.test_images, data.classes
     except DataError:
-        images, classes = None, DIGITS
-    completed = [run for cell in found.cells for run in cell.completed]
-    if not completed:
-        raise NormlabError(f"{folder} holds no completed run")
+        images, classes = None, tuple(map(str, range(completed[0].classes)))
     run, count = completed[0], len(completed)
     title = f"{len(found.cells)} settings, {count} runs on {found.data}"
     note = f"{run.record.data['train']:,} training images, {run.config['epochs']} epochs, the last one counts."

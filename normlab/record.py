@@ -201,13 +201,18 @@ def write_metrics(folder: Path, rows: Iterable[Mapping[str, float]], columns: Se
     write_atomically(folder / "metrics.csv", text.getvalue().encode())
 
 
-def write_predictions(folder: Path, pred: np.ndarray, prob_true: np.ndarray, true: np.ndarray) -> None:
-    """predictions.npz, over the test set in file order: `pred` uint8 (N,), the predicted class; `prob_true` float32
-    (N,), the probability of the true class; `true` uint8 (N,), that class, so that errors are known where the images
-    are not."""
+def write_predictions(folder: Path, log_probs: npt.NDArray[Any], true: npt.NDArray[Any]) -> None:
+    """Write predictions.npz, over the N test images in file order: `log_probs` float16 (N, C), the logarithms of the
+    probabilities of the C classes; `pred` (N,), the most probable class, which float16 alone may leave open; `true`
+    (N,), the true class, so that errors are known where the images are not."""
     content = io.BytesIO()
+    whole = np.min_scalar_type(log_probs.shape[1] - 1)  # uint8 up to 256 classes
+    lowest = np.finfo(np.float16).min
     np.savez_compressed(
-        content, pred=pred.astype(np.uint8), prob_true=prob_true.astype(np.float32), true=true.astype(np.uint8)
+        content,
+        log_probs=log_probs.clip(lowest).astype(np.float16),
+        pred=log_probs.argmax(1).astype(whole),
+        true=true.astype(whole),
     )
     write_atomically(folder / "predictions.npz", content.getvalue())
 

@@ -208,10 +208,12 @@ def _draw(
 ) -> None:
     """Draws every figure, writes it, and puts it into its section."""
     from normlab.analysis.pictures import pictures, save  # matplotlib: half a second that --no-figures saves
-    from normlab.data.sources import DIGITS, load
+    from normlab.data.sources import load
 
-    images, classes, missing = None, DIGITS, ""
-    configs = (run.record.config.get("data", {}) for cell in found.cells for run in cell.completed)
+    completed = [run for cell in found.cells for run in cell.completed]
+    images, missing = None, ""
+    classes = tuple(map(str, range(max((run.classes for run in completed), default=0))))  # until their names are known
+    configs = (run.record.config.get("data", {}) for run in completed)
     places = [(config.get("root"), config.get("size")) for config in configs]
     root, size = next((place for place in places if isinstance(place[0], str)), (None, None))
     if found.data != "folder" and root and not Path(root).expanduser().is_dir():  # trained elsewhere

@@ -79,7 +79,10 @@ def made_up(
         pred = true.copy()
         bad = list(range(round(images * (1 - test_acc)))) if wrong is None else list(wrong)
         pred[bad] = (true[bad] + 1) % 10
-        write_predictions(place, pred, np.where(pred == true, 0.9, 0.1), true)
+        probabilities = np.full((images, 10), 0.1 / 9)
+        probabilities[range(images), true] = 0.1
+        probabilities[range(images), pred] = 0.9
+        write_predictions(place, np.log(probabilities), true)
     return record
 
 

@@ -199,12 +199,36 @@ def test_a_record_that_is_none_is_refused_in_a_line(tmp_path: Path, field: str, 
     assert "\n" not in str(error.value)
 
 
-def test_classes_that_there_are_not_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"pred": np.array([3, 12], dtype=np.uint8)},
+        {"pred": np.uint8(3)},
+        {"pred": np.zeros(2)},
+        {"pred": np.zeros((2, 2), np.uint8)},
+        {"true": np.zeros(2, np.uint8)},
+        {"pred": np.zeros(2, np.uint8), "true": np.zeros(3, np.uint8)},
+        {"pred": np.zeros(2, np.uint8), "log_probs": np.zeros((3, 4), np.float16)},
+        {"pred": np.zeros(2, np.uint8), "log_probs": np.zeros(2, np.float16)},
+        {"pred": np.zeros(2, np.uint8), "log_probs": np.full((2, 4), np.nan, np.float16)},
+        {"pred": np.zeros(2, np.uint8), "log_probs": np.ones((2, 4), np.float16)},
+        {"pred": np.full(2, 4, np.uint8), "log_probs": np.zeros((2, 4), np.float16)},
+    ],
+)
+def test_predictions_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
     made_up(tmp_path, "bn")
     (file,) = tmp_path.rglob("predictions.npz")
-    np.savez(file, pred=np.array([3, 12], dtype=np.uint8))
+    np.savez(file, **arrays)  # type: ignore[arg-type]
     with pytest.raises(NormlabError, match="is damaged"):
         _ = runs(tmp_path)[0].predictions
+
+
+def test_predictions_of_version_0_1_are_read(tmp_path: Path) -> None:
+    made_up(tmp_path, "bn")
+    (file,) = tmp_path.rglob("predictions.npz")
+    known = np.array([3, 9], dtype=np.uint8)
+    np.savez(file, pred=known, prob_true=np.ones(2, np.float32), true=known)
+    assert (runs(tmp_path)[0].predictions or {}).keys() == {"pred", "true"}
 
 
 def test_predictions_never_run_code(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from normlab.data.idx import NAMES
 from normlab.data.sources import load, resolve
 from normlab.errors import ConfigError, DataError
 from normlab.record import Record
+from normlab.report import main as report
 from normlab.settings.plan import load as load_settings
 from normlab.settings.plan import plan
+from normlab.training import run
 
 
 def pixels(number: int, *shape: int) -> np.ndarray:
@@ -264,3 +267,16 @@ def test_folders_can_be_swept() -> None:
     assert len({job.folder for job in jobs}) == 3
     assert all(re.fullmatch(r"bn-folder-root_[AD]_\w{6}-seed_0", job.folder.name) for job in jobs)
     assert jobs[0].settings.setting()["data.root"] == str(Path("img/A").absolute())
+
+
+def test_more_than_ten_classes_are_trained_and_reported(tmp_path: Path) -> None:
+    """With their names where the images are there, else by their numbers."""
+    root = put(tmp_path / "img", {f"kind {letter}": 10 for letter in "abcdefghijkl"}, 28, 28)
+    words = ["data=folder", f"data.root={root}", "epochs=1", "batch_size=32", "val_size=12", "accelerator=cpu"]
+    for seed in (0, 1):
+        run(load_settings(*words, f"seed={seed}"), tmp_path / "runs" / str(seed))
+    for names in (["kind a", "kind l"], ["11"]):
+        assert report([str(tmp_path / "runs")]) == 0
+        confusion = (tmp_path / "runs/figures/confusion-bn.svg").read_text(encoding="utf-8")
+        assert all(f"<!-- {name} -->" in confusion for name in names)
+        shutil.rmtree(root, ignore_errors=True)

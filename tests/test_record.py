@@ -102,14 +102,21 @@ def test_metrics_are_a_row_an_epoch(tmp_path: Path) -> None:
 
 
 def test_predictions_keep_type_and_order(tmp_path: Path) -> None:
-    write_predictions(tmp_path, np.array([3, 1], dtype=np.int64), np.array([0.25, 1.0]), np.array([3, 2]))
+    log_probs = np.array([[-2.0, -1e9, -8.0, -0.12345678], [-1.0, -0.5, -2.0, -0.50000001]], dtype=np.float32)
+    write_predictions(tmp_path, log_probs, np.array([3, 2], dtype=np.int64))
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as found:
-        assert found["pred"].dtype == np.uint8
-        assert found["prob_true"].dtype == np.float32
+        assert found["pred"].dtype == found["true"].dtype == np.uint8
         assert found["pred"].tolist() == [3, 1]
-        assert found["prob_true"].tolist() == [0.25, 1.0]
-        assert found["true"].dtype == np.uint8
         assert found["true"].tolist() == [3, 2]
+        assert found["log_probs"].dtype == np.float16
+        assert np.isfinite(found["log_probs"]).all()
+        np.testing.assert_allclose(found["log_probs"][1], log_probs[1], rtol=1e-3)
+
+
+def test_predictions_of_many_classes(tmp_path: Path) -> None:
+    write_predictions(tmp_path, -np.arange(300.0)[None], np.array([299]))
+    with np.load(tmp_path / "predictions.npz", allow_pickle=False) as found:
+        assert found["true"].tolist() == [299]
 
 
 def test_a_record_is_plain(tmp_path: Path) -> None:

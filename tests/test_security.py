@@ -51,7 +51,9 @@ def test_the_bomb_goes_off_where_it_is_let(mark: Path) -> None:
 
 
 def with_code(file: Path, mark: Path) -> None:
-    np.savez(file, pred=np.array([Bomb(mark)] * 3), prob_true=np.zeros(3), true=np.array([Bomb(mark)] * 3))
+    np.savez(
+        file, pred=np.array([Bomb(mark)] * 3), log_probs=np.zeros((3, 10), np.float16), true=np.array([Bomb(mark)] * 3)
+    )
 
 
 def test_predictions_that_carry_code(tmp_path: Path, mark: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,17 +94,17 @@ def jaccard(wrong_a: Bools, wrong_b: Bools) -> float:
     return int((wrong_a & wrong_b).sum()) / either if either else 1.0
 
 
-def majority(pred: Array, classes: int = 10) -> npt.NDArray[np.uint8]:
-    """The class that most runs predict for each image, int (S, N) → uint8 (N,); a tie goes to the smallest class.
+def majority(pred: Array) -> Ints:
+    """Return the class that most runs predict for each image, int (S, N) → (N,); a tie goes to the smallest class.
 
-    Raises ValueError if pred is not an integer array (S, N) with S ≥ 1 or holds anything but 0 … classes - 1.
+    Raises ValueError if pred is not an integer array (S, N) with S ≥ 1, or holds a negative number.
     """
     if pred.ndim != 2 or pred.dtype.kind not in "iu" or not len(pred):
-        raise ValueError(f"pred must be int (S, N), a row a run, not {pred.dtype} {pred.shape}")
-    if not 0 < classes <= 256 or (pred.size and not 0 <= pred.min() <= pred.max() < classes):
-        raise ValueError(f"pred must hold classes 0 to {classes - 1}, at most 256 of them")
-    votes = np.stack([(pred == k).sum(axis=0) for k in range(classes)])
-    return np.asarray(votes.argmax(axis=0), dtype=np.uint8)
+        raise ValueError(f"pred must be int (S, N), one row per run, not {pred.dtype} {pred.shape}")
+    if pred.size and pred.min() < 0:
+        raise ValueError("pred must hold classes, from 0")
+    votes = np.stack([(pred == k).sum(axis=0) for k in range(int(pred.max(initial=0)) + 1)])
+    return np.asarray(votes.argmax(axis=0), dtype=np.int64)
 
 
 def mcnemar(wrong_a: Bools, wrong_b: Bools) -> McNemar:

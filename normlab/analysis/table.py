@@ -18,8 +18,7 @@ from normlab.settings import flatten
 
 __all__ = ["Run", "read", "runs", "varying"]
 
-
-CLASSES = 10  # of every data set here
+CLASSES = 10  # of predictions that do not say it
 
 
 @dataclass(frozen=True)
@@ -48,24 +47,35 @@ class Run:
 
     @cached_property
     def predictions(self) -> dict[str, npt.NDArray[Any]] | None:
-        """predictions.npz: `pred` and `true` uint8 (N,), `prob_true` float32 (N,). None where the file is missing.
+        """predictions.npz: `pred` and `true` (N,), `log_probs` float16 (N, C), if they are there: version 0.1 kept no
+        `log_probs`. None where the file is missing.
 
         Raises `NormlabError` where the file holds something else; nothing in it is ever executed.
         """
         file = self.folder / "predictions.npz"
         try:
             with np.load(file, allow_pickle=False) as found:
-                arrays = {key: found[key] for key in ("pred", "prob_true", "true") if key in found}
-            if len({array.shape for array in arrays.values()}) != 1 or arrays.get("pred", np.empty(())).ndim != 1:
+                arrays = {key: found[key] for key in ("pred", "true", "log_probs") if key in found}
+            log_probs = arrays.get("log_probs", np.zeros((len(arrays["pred"]), CLASSES), np.float16))
+            if {len(array) for array in arrays.values()} != {len(log_probs)} or log_probs.ndim != 2:
                 raise ValueError("its arrays do not fit together")
+            if log_probs.dtype != np.float16 or not (log_probs <= 0).all():  # nor is a nan
+                raise ValueError("log_probs holds something other than logarithms of probabilities")
             for key in {"pred", "true"} & arrays.keys():
-                if arrays[key].dtype != np.uint8 or arrays[key].max(initial=0) >= CLASSES:
-                    raise ValueError(f"{key} holds something other than the classes 0 to {CLASSES - 1}")
+                known, last = arrays[key], log_probs.shape[1] - 1
+                if known.dtype.kind != "u" or known.ndim != 1 or known.max(initial=0) > last:
+                    raise ValueError(f"{key} holds something other than the classes 0 to {last}")
             return arrays
         except FileNotFoundError:
             return None
-        except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
+        except (ValueError, TypeError, OSError, EOFError, KeyError, BadZipFile) as error:
             raise NormlabError(f"{file} is damaged ({error}): train its run again with force=true") from None
+
+    @property
+    def classes(self) -> int:
+        """How many classes the predictions are of."""
+        log_probs = (self.predictions or {}).get("log_probs")
+        return CLASSES if log_probs is None else log_probs.shape[1]
 
     @cached_property
     def probes(self) -> list[ProbeRow]:

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from normlab.data.datamodule import ImageData
 from normlab.nets import l1_norm, penalised, sparsity
 from normlab.record import Record, read_probes, write_predictions, write_support
+from normlab.scores import scores
 from normlab.settings import Settings
 from normlab.training.callbacks import EpochTable
 from normlab.training.classifier import Classifier
@@ -82,7 +83,7 @@ def conclude(settings: Settings, folder: Path, trained: Trained) -> Record:
         )
         metrics |= {"penalty": settings.l1 * float(l1_norm(model.penalised).detach()), **sparsity(model.net)}
         test, labels = trained.log_prob["test"], data.test.labels
-        prob_true = test.exp().gather(1, labels[:, None])[:, 0]
+        metrics |= {f"test_{name}": value for name, value in scores(test.numpy(), labels.numpy()).items()}
         if "statistics" in settings.probes:
             probed = ProbeTable(folder, writer)
             probed.rows = read_probes(folder)
@@ -93,7 +94,7 @@ def conclude(settings: Settings, folder: Path, trained: Trained) -> Record:
         support = [(parameter != 0).flatten().cpu().numpy() for parameter in model.penalised]
         if not all(part.all() for part in support):
             write_support(folder, np.concatenate(support))
-        write_predictions(folder, test.argmax(1).numpy(), prob_true.numpy(), labels.numpy())
+        write_predictions(folder, test.numpy(), labels.numpy())
         show_filters(writer, model.net, settings.epochs)
         show_result(
             writer,
