@@ -65,7 +65,8 @@ def _do(job: Job, *, sweeps: bool) -> None:
         if not settings.force and Record.standing(folder, settings.config_hash()):
             log.info("%s is finished: skipped", folder)
             return
-        from normlab.training import run  # a second or two: torch and Lightning
+        with Console(stderr=True, quiet=sweeps).status("starting: PyTorch and Lightning are being loaded"):
+            from normlab.training import run  # some seconds
 
         # A sweep has one display of its own, which reads what the runs write.
         run(settings, folder, console=Console(quiet=True) if sweeps else None)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from normlab.errors import NormlabError
 from normlab.record import Record
-from normlab.settings.plan import Job
+from normlab.settings.plan import Job, label, labels
 
 __all__ = ["SweepProgress", "epochs_done", "modified", "note", "settled"]
 
@@ -53,6 +53,8 @@ class SweepProgress:
 
     def __init__(self, jobs: Sequence[Job], began: int, log: Path, console: Console | None = None) -> None:
         self.jobs, self.began, self.log = jobs, began, log
+        names = (label(each) for each in labels(jobs))
+        self.names = {job.folder: name for job, name in zip(jobs, names, strict=True)}
         self.console = console or Console(stderr=True)
         self.ended: dict[Path, Record] = {job.folder: record for job in jobs if (record := settled(job, began))}
         self.running: dict[Path, int] = {}
@@ -110,7 +112,7 @@ class SweepProgress:
             record = settled(job, self.began)
             if record is not None:
                 self.ended[job.folder] = record
-                self.last = ended(job, record)
+                self.last = ended(self.names[job.folder], record)
                 self._tell(f"{self._state()}; {self.last}")
             elif modified(job.folder / "train.log", job.folder / "metrics.csv") >= self.began:
                 self.running[job.folder] = epochs_done(job.folder)
@@ -141,7 +143,7 @@ class SweepProgress:
         self._bar.update(self._task, completed=self._done(), description=told, left=self._left())
         epochs = {job.folder: job.settings.epochs for job in self.jobs}
         lines = [
-            f"  {folder.name}  epoch {min(n + 1, epochs[folder])}/{epochs[folder]}"
+            f"  {self.names[folder]}  epoch {min(n + 1, epochs[folder])}/{epochs[folder]}"
             for folder, n in self.running.items()
         ]
         most = 8  # more would push the bar off a small screen
@@ -161,7 +163,7 @@ def note(log: Path, line: str) -> None:
         file.write(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {line}\n")
 
 
-def ended(job: Job, record: Record) -> str:
+def ended(name: str, record: Record) -> str:
     """What came of a run, in a line."""
     parts = [
         f"{part} {100 * acc:.2f} %"
@@ -169,7 +171,7 @@ def ended(job: Job, record: Record) -> str:
         if (acc := record.metrics.get(f"{part}_acc")) is not None
     ]
     took = [f"in {duration(record.time['fit_s'])}"] if "fit_s" in record.time else []
-    return " ".join([f"{job.folder.name} {record.status}{':' if parts else ''}", ", ".join(parts), *took]).strip()
+    return " ".join([f"{name} {record.status}{':' if parts else ''}", ", ".join(parts), *took]).strip()
 
 
 def duration(seconds: float) -> str:

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m normlab.report",
         description="Tables, verdicts, figures and report.html of a folder of runs.",
-        epilog="Example: python -m normlab.report lightning_logs/sweep norm=bn,ln l1=0",
+        epilog="Example: python -m normlab.report lightning_logs/replication norm=bn,ln l1=0",
     )
     parser.add_argument("folder", type=Path, help="a folder with runs in it, at any depth")
     parser.add_argument(

@@ -14,7 +14,7 @@ import hydra
 from hydra._internal.utils import get_args_parser  # private, but the only way to read Hydra's flags as Hydra does
 
 from normlab import summary
-from normlab.data.sources import resolve
+from normlab.data.sources import check_split, resolve
 from normlab.errors import ConfigError, DataError, NormlabError
 from normlab.job import job as do
 from normlab.job import run_here
@@ -23,12 +23,10 @@ from normlab.record import DONE, DamagedError, Record, read_probes
 from normlab.settings import Study, conf_dir
 from normlab.settings.custom import check_custom, edited
 from normlab.settings.page import as_text
-from normlab.settings.plan import Job, launched, launcher_of, plan, study_of
+from normlab.settings.plan import CLUSTER, Job, launched, launcher_of, plan, study_of, words
 from normlab.sweep import parallel, sweep
 
 __all__ = ["main"]
-
-CLUSTER = ("submitit_slurm", "submitit_local", "array_slurm", "array_local")
 
 HELP = """usage: python -m normlab.train [name=value ...]       one run
        python -m normlab.train -m [name=a,b ...]      a sweep: every combination of the values
@@ -70,6 +68,11 @@ def main(arguments: Sequence[str]) -> int:
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
         _by_hydra(arguments)
         return 0
+    for flag in ("config_name", "config_path", "config_dir"):
+        if getattr(flags, flag):
+            shown = flag.replace("_", "-")
+            print(f"normlab: --{shown}: settings stand in conf/ and on the command line alone", file=sys.stderr)
+            return 2
     signal.signal(signal.SIGTERM, _stop)
     try:
         return _do(flags.overrides, flags.multirun)
@@ -91,8 +94,11 @@ def _stop(*_: object) -> None:
 
 
 def _do(overrides: list[str], multirun: bool) -> int:
+    overrides = words(overrides)
     study = study_of(overrides)
-    multirun = multirun or study is not None
+    multirun = multirun or study is not None or "hydra.mode=MULTIRUN" in overrides
+    if not multirun and (launcher := launcher_of(overrides)) not in (None, "basic"):
+        raise ConfigError(f"hydra/launcher={launcher} is for several runs: add -m and values, as in -m seed=0,1")
     check_options(overrides)
     hydras = [word for word in overrides if word.lstrip("+~").startswith("hydra")]
     if launcher_of(overrides) in CLUSTER:
@@ -129,12 +135,12 @@ def _do(overrides: list[str], multirun: bool) -> int:
             _by_hydra([*jobs[0].words, *[word for word in hydras if word not in jobs[0].words]])
         else:
             run_here(jobs, multirun=False)
-    runs = [(job.folder, Record.readable(job.folder)) for job in jobs]
-    summary.show(runs, jobs[0].settings.log_dir, len(jobs) - len(waiting), study=study is not None)
+    records = [Record.readable(job.folder) for job in jobs]
+    summary.show(jobs, records, len(jobs) - len(waiting), study=study is not None)
     for change in {change for job in jobs if (change := edited(job.settings))}:
         print(f"normlab: {change}", file=sys.stderr)
     well = DONE if multirun else ("completed",)  # in a comparison a divergence is a result
-    return 0 if all(record is not None and record.status in well for _, record in runs) else 1
+    return 0 if all(record is not None and record.status in well for record in records) else 1
 
 
 def _on_cluster(overrides: list[str], multirun: bool) -> list[str]:
@@ -247,16 +253,20 @@ def _have_folders(jobs: Sequence[Job]) -> int:
 
 def _have_data(jobs: Sequence[Job]) -> None:
     """Finds or fetches every data set once, before the first run. Raises `DataError` where no run could have its own;
-    where some can, the others are recorded as failed in their turn."""
+    where some can, the others are recorded as failed in their turn; `ConfigError` where a set has too few images."""
     wanted = {(data.name, data.root, data.size): data for data in (job.settings.data for job in jobs)}
-    missing = []
-    for data in wanted.values():
+    missing = {}
+    for key, data in wanted.items():
         try:
             resolve(data.name, data.root, download=data.download, size=data.size)
         except DataError as error:
-            missing.append(error)
+            missing[key] = error
     if len(missing) == len(wanted):
-        raise missing[0]
+        raise next(iter(missing.values()))
+    sizes = {(s.data.name, s.data.root, s.data.size, s.train_size, s.val_size) for s in (job.settings for job in jobs)}
+    for name, root, size, train_size, val_size in sizes:
+        if (name, root, size) not in missing:
+            check_split(name, root, size=size, train_size=train_size, val_size=val_size)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def test_one_command_one_folder(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(words) == 0
-    assert "(2 stood finished, skipped)" in capsys.readouterr().out
+    assert "(2 finished before, skipped)" in capsys.readouterr().out
     (tmp_path / "own_scale.py").write_text(LAYER.replace("1e-5", "1e-4"))
     assert main(words) == 0, "this process has the code as it was"
     assert "norm.target=own_scale:Scale was edited since it was imported" in capsys.readouterr().err

@@ -29,7 +29,7 @@ from normlab.training import Classifier, run, run_array
 
 HERE = Path(__file__).parent
 BASE = ["data=digits", "epochs=2", "batch_size=64", "train_size=200", "val_size=100", "threads=1", "accelerator=cpu"]
-BASE += ["dropout=0.1"]
+BASE += ["dropout=0.1", "name=sweep"]
 TAIL = load(*BASE).slug().removeprefix("bn").removesuffix("-seed_0")
 
 DIES = """
@@ -99,7 +99,7 @@ def test_arrays_and_single_runs_are_jobs_of_a_queue(queue: Path, capsys: pytest.
         Path(f"here/{seed}/.hydra").mkdir()  # the only thing that a sweep's run has beside
         same(found[f"bn {seed}"], Path(f"here/{seed}"))
     assert main(words) == 0
-    assert "(2 stood finished, skipped)" in capsys.readouterr().out
+    assert "(2 finished before, skipped)" in capsys.readouterr().out
     assert len(list(queue.glob("*.sh"))) == 1, "nothing was left to submit"
 
 

@@ -94,7 +94,7 @@ def test_one_run_from_an_empty_folder(train: Command, tmp_path: Path) -> None:
 
 
 def test_a_sweep_leaves_a_folder_a_run_and_skips_what_is_done(train: Command, tmp_path: Path) -> None:
-    ask = ["-m", "norm=bn,ln", "l1=0,1e-3", "data=digits", "epochs=1", "threads=1"]
+    ask = ["-m", "norm=bn,ln", "l1=0,1e-3", "data=digits", "epochs=1", "threads=1", "name=sweep"]
     result = train(*ask)
     assert result.returncode == 0, result.stderr
     folders = sorted((tmp_path / "lightning_logs/sweep").iterdir())
@@ -105,9 +105,9 @@ def test_a_sweep_leaves_a_folder_a_run_and_skips_what_is_done(train: Command, tm
     assert "4 runs: 4 completed" in result.stdout
     again = train(*ask)
     assert again.returncode == 0
-    assert "(4 stood finished, skipped)" in again.stdout
+    assert "(4 finished before, skipped)" in again.stdout
     more = train("-m", "norm=bn", "seed=0,1", *ask[3:])
-    assert "2 runs: 2 completed (1 stood finished, skipped)" in more.stdout
+    assert "2 runs: 2 completed (1 finished before, skipped)" in more.stdout
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

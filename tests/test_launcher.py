@@ -104,7 +104,7 @@ def test_a_sweep_by_arrays(tmp_path: Path) -> None:
     assert "runs singly" not in diary
     again = sweep(tmp_path, *words)
     assert again.returncode == 0
-    assert "(8 stood finished, skipped)" in again.stdout
+    assert "(8 finished before, skipped)" in again.stdout
     report = python_m("normlab.report", str(folders[0].parent), "--no-figures", cwd=REPOSITORY)
     assert report.returncode == 0, report.stderr
 

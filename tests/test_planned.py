@@ -61,7 +61,7 @@ def test_four_runs_cost_four_of_everything(tmp_path: Path) -> None:
     assert count["loads of result.json"] == 4
     for norm in ("ln", "gn"):
         for seed in (0, 1):
-            (folder,) = tmp_path.glob(f"sweep/{norm}-*seed_{seed}")
+            (folder,) = tmp_path.glob(f"norm-seed-*/{norm}-*seed_{seed}")
             record = Record.load(folder)
             assert record.status == "completed"
             asked = load(f"norm={norm}", f"seed={seed}", *QUICK)
@@ -94,13 +94,12 @@ def test_auto_is_settled_once_for_all_runs() -> None:
         asked.append((root, download))
         return "digits"
 
-    jobs = plan(["norm=bn,ln", "data.download=false"], multirun=True, data=digits)
+    jobs = plan(["norm=bn,ln", "data.download=false", "name=a"], multirun=True, data=digits)
     assert {job.settings.data.name for job in jobs} == {"digits"}
     assert all("data.name=digits" in job.words for job in jobs)
     assert set(asked) == {(None, False)}
-    assert [job.settings for job in plan(["norm=bn,ln", "data=digits", "data.download=false"], multirun=True)] == [
-        job.settings for job in jobs
-    ]
+    named = plan(["norm=bn,ln", "data=digits", "data.download=false", "name=a"], multirun=True)
+    assert [job.settings for job in named] == [job.settings for job in jobs]
     with pytest.raises(ConfigError, match="name the sets"):
         plan(["data=auto,mnist"], multirun=True, data=digits)
 

@@ -22,7 +22,9 @@ from normlab.sweep import parallel, sweep
 
 
 def jobs_in(folder: Path, *overrides: str) -> list[Job]:
-    jobs = plan(["data=digits", "epochs=2", f"log_dir={folder}", *(overrides or ["seed=0,1"])], multirun=True)
+    jobs = plan(
+        ["data=digits", "name=sweep", "epochs=2", f"log_dir={folder}", *(overrides or ["seed=0,1"])], multirun=True
+    )
     for job in jobs:
         job.folder.mkdir(parents=True, exist_ok=True)
     return jobs
@@ -297,8 +299,8 @@ def test_the_log_can_be_read(tmp_path: Path) -> None:
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
     assert "2 runs, 0 of them finished before" in lines[0]
     assert "1/2 runs done" in lines[1]
-    assert f"{jobs[0].folder.name} completed: test 97.50 % in 2 min" in lines[1]
-    assert f"{jobs[1].folder.name} failed" in lines[2]
+    assert "seed=0 completed: test 97.50 % in 2 min" in lines[1]
+    assert "seed=1 failed" in lines[2]
     assert "2/2 runs have ended" in lines[-1]
 
 
@@ -313,9 +315,9 @@ def test_the_live_display(tmp_path: Path) -> None:
         console.print(shown._display())
     text = console.export_text()
     assert "1/12 runs done, 11 running" in text
-    assert f"{jobs[1].folder.name}  epoch 2/2" in text
+    assert "  seed=1  epoch 2/2" in text
     assert "and 3 more" in text
-    assert f"last: {jobs[0].folder.name} completed: test 97.50 %" in text
+    assert "last: seed=0 completed: test 97.50 %" in text
     assert "54%" in text  # 2 + 11 of 24 epochs
 
 

@@ -11,8 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from normlab.data.augment import rotate_and_shift
-from normlab.data.sources import Images, load, resolve
-from normlab.errors import ConfigError
+from normlab.data.sources import Images, load, resolve, split
 from normlab.randomness import Stream, generator
 from normlab.settings import Settings, checked
 
@@ -262,21 +261,15 @@ class ImageData(LightningDataModule):
         self.classes = other.classes
 
     def _split(self, everything: Part, grey: torch.Tensor) -> None:
-        val_size = min(5000, len(everything) // 10) if self.val_size is None else self.val_size
-        left = len(everything) - val_size
-        if left <= 0:
-            raise ConfigError(f"val_size={val_size} leaves none of {len(everything)} training images of {self.dataset}")
-        train_size = left if self.train_size is None else self.train_size
-        if train_size > left:
-            held = f"only {left} training images of {self.dataset} are not held out"
-            raise ConfigError(f"train_size={train_size}: {held}")
+        train_size, val_size = split(self.dataset, len(everything), self.train_size, self.val_size)
         order = torch.randperm(len(everything), generator=generator(Stream.SPLIT, self.seed))
         self.val = Part(*everything.pool, order[:val_size].sort().values)
         where = order[val_size : val_size + train_size].sort().values
         self.train = TrainingPart(everything.pool, where, seed=self.seed, rotation=self.rotation, shift=self.shift)
         # By the histogram of the 256 grey values: exact, and without a float copy of every pixel.
         self._grey = grey
-        counts = grey - grey_counts(self.val.images) if train_size == left else grey_counts(self.train.images)
+        every = train_size + val_size == len(everything)
+        counts = grey - grey_counts(self.val.images) if every else grey_counts(self.train.images)
         values = torch.arange(256, dtype=torch.float64) / 255
         mean = (counts * values).sum() / counts.sum()
         self.mean = mean.item()

@@ -34,12 +34,14 @@ def read(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
     return _idx(root, size) if _has_idx(root) else _tree(root, size)
 
 
-def check(root: Path, size: int | None) -> None:
-    """Raise what `read` raises, as far as names, classes and the headers of images tell."""
+def check(root: Path, size: int | None) -> int:
+    """Return how many training images there are. Raise what `read` raises, as far as names, classes and the headers of
+    images tell."""
     if _has_idx(root):
-        _idx(root, size)
-    else:
-        _check_headers(_listed(root)[0], size)
+        return len(_idx(root, size)[0][1])
+    paths, _, where, _ = _listed(root)
+    _check_headers(paths, size)
+    return len(where[0])
 
 
 def _has_idx(root: Path) -> bool:

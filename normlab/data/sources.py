@@ -11,7 +11,18 @@ from normlab.data import folder, idx
 from normlab.data.published import DIGITS, PUBLISHED, MissingError, contents
 from normlab.errors import ConfigError
 
-__all__ = ["DIGITS", "NAMES", "PUBLISHED", "Images", "MissingError", "Resolved", "load", "resolve"]
+__all__ = [
+    "DIGITS",
+    "NAMES",
+    "PUBLISHED",
+    "Images",
+    "MissingError",
+    "Resolved",
+    "check_split",
+    "load",
+    "resolve",
+    "split",
+]  # fmt: skip
 
 NAMES = (*PUBLISHED, "digits", "folder")
 
@@ -69,6 +80,32 @@ def resolve(name: str, root: str | Path | None = None, *, download: bool = True,
     elif name not in NAMES:
         raise ConfigError(f"data={name} is unknown: choose one of auto, {', '.join(NAMES)}")
     return Resolved(name)
+
+
+def split(name: str, images: int, train_size: int | None, val_size: int | None) -> tuple[int, int]:
+    """Return how many of the training images of a data set are trained on and how many are held out; None: all that are
+    left, and 5,000 or a tenth of a smaller set. Raise `ConfigError` if there are not so many."""
+    held = min(5000, images // 10) if val_size is None else val_size
+    left = images - held
+    if left <= 0:
+        raise ConfigError(f"val_size={held} leaves none of {images} training images of {name}")
+    if train_size is not None and train_size > left:
+        raise ConfigError(f"train_size={train_size}: only {left} training images of {name} are not held out")
+    return left if train_size is None else train_size, held
+
+
+def check_split(
+    name: str,
+    root: str | Path | None = None,
+    *,
+    size: int | None = None,
+    train_size: int | None = None,
+    val_size: int | None = None,
+) -> None:
+    """Raise `ConfigError` if a data set that `resolve` has found has too few images for such a `split`."""
+    if train_size is not None or val_size is not None:
+        images = folder.check(_root(root), size) if name == "folder" else len(load(name, root).train_labels)
+        split(name, images, train_size, val_size)
 
 
 def load(name: str, root: str | Path | None = None, *, download: bool = True, size: int | None = None) -> Images:

@@ -1,14 +1,25 @@
 """Where the configuration files are, in a clone as in an installed package, and what they offer."""
 
+import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-__all__ = ["GROUPS", "choices", "conf_dir", "contribution", "defaults", "dotted", "group_values", "spell"]
+__all__ = [
+    "GROUPS",
+    "choices",
+    "conf_dir",
+    "contribution",
+    "defaults",
+    "dotted",
+    "group_values",
+    "instead",
+    "spell",
+]  # fmt: skip
 
 GROUPS = ("norm", "data", "net", "optimizer")  # each choice is a file that brings values, told by its `name`
 
@@ -22,6 +33,16 @@ def conf_dir() -> Path:
 def choices(group: str) -> list[str]:
     """Return the names of a configuration group, such as "norm", in alphabetical order."""
     return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+
+
+def instead(name: str, names: Iterable[str]) -> str:
+    """Return what to write instead of a name that is not among `names`: the nearest of them, or a choice of all.
+
+    >>> instead("LN", ["bn", "ln"]), instead("batch", ["bn", "ln"])
+    ('did you mean ln?', 'choose one of bn, ln')
+    """
+    close = difflib.get_close_matches(name.lower(), names := list(names), n=1)
+    return f"did you mean {close[0]}?" if close else f"choose one of {', '.join(names)}"
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from normlab.errors import ConfigError
-from normlab.settings.conf import GROUPS, choices, defaults, dotted, spell
+from normlab.settings.conf import GROUPS, choices, defaults, dotted, instead, spell
 from normlab.settings.model import PLACES, Settings
 from normlab.settings.parts import Model
 
@@ -84,7 +84,9 @@ def _line(error: Any) -> str:
     if error["type"] == "missing":
         return f"{where} is missing"
     if error["type"] == "union_tag_invalid":  # the optimizer is the one union
-        message = f"choose one of {', '.join(choices('optimizer'))}"
+        message = instead(str(error["input"].get("name")), choices("optimizer"))
+    if error["type"] == "string_pattern_mismatch":  # `name` is the one with a pattern
+        message = "a folder's name, without / or \\, and no dot at its end"
     message = message.replace("Input should", "must").replace("String should", "must")
     return f"{where}={spell(error['input'])}: {message}"
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from normlab.norms import CATALOGUE
-from normlab.settings.conf import choices, defaults
+from normlab.settings.conf import choices, defaults, instead
 from normlab.settings.custom import files_digest, source_digest
 
 __all__ = [
@@ -43,7 +43,7 @@ def _of_group(group: str) -> AfterValidator:
 
     def check(name: str) -> str:
         if name not in choices(group):
-            raise ValueError(f"choose one of {', '.join(choices(group))}")
+            raise ValueError(instead(name, choices(group)))
         return name
 
     return AfterValidator(check)
@@ -92,8 +92,18 @@ def _plain(value: Any) -> bool:
 
 
 def _check_target(where: str, what: str, name: str, target: str | None) -> None:
-    if name == "custom" and not re.fullmatch(r"[\w.]+:\w+", target or ""):
-        raise ValueError(f"{where}=custom needs {where}.target=package.module:{what}")
+    if name != "custom":
+        return
+    if re.fullmatch(r"[\w.]+:\w+", target or "") and ".py:" not in str(target):
+        return
+    form = f"{where}.target=package.module:{what}"
+    if target is None:
+        raise ValueError(f"{where}=custom needs {form}")
+    # mine.py:RMS, folder/mine.py:RMS, mine.RMS
+    path, _, attribute = target.replace(":", ".").replace("/", ".").replace(".py.", ".").strip(".").rpartition(".")
+    meant = f"{path}:{attribute}"
+    did = f"did you mean {where}.target={meant}?" if re.fullmatch(r"[\w.]+:\w+", meant) else f"write {form}"
+    raise ValueError(f"{where}.target={target}: {did}")
 
 
 class Norm(Model):

@@ -1,34 +1,43 @@
 """From a command line to jobs, by Hydra: each run's typed settings and folder; what does not fit is one line that lists
 the choices."""
 
+import hashlib
 import itertools
 import json
+import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.singleton import Singleton
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from normlab.errors import ConfigError
-from normlab.settings.conf import GROUPS, choices, conf_dir, dotted
+from normlab.settings.conf import GROUPS, choices, conf_dir, dotted, instead, spell
 from normlab.settings.custom import files_digest, source_digest
 from normlab.settings.messages import checked, near
-from normlab.settings.model import Settings
+from normlab.settings.model import PLACES, Settings
 from normlab.settings.study import protocol, sweep_of
 
 __all__ = [
+    "CLUSTER",
     "Job",
     "arms",
     "compose_config",
     "composed",
+    "label",
+    "labels",
     "launched",
     "launcher_of",
     "load",
@@ -36,8 +45,10 @@ __all__ = [
     "plan",
     "study_of",
     "to_run",
+    "words",
 ]
 
+CLUSTER = ("array_local", "array_slurm", "submitit_local", "submitit_slurm")
 OF_CUSTOM = ("norm.target", "norm.options")
 ALONE = (*OF_CUSTOM, "+norm.target")  # what no other norm takes
 
@@ -71,18 +82,31 @@ def load(*overrides: str) -> Settings:
 
     Raise `ConfigError` where an override is unknown or out of range.
     """
-    return parse(compose_config(overrides))
+    return parse(compose_config(words(overrides)))
 
 
 def compose_config(overrides: Iterable[str]) -> DictConfig:
     """Return Hydra's configuration, its own part included. Raise `ConfigError`, in one line with the choices, where it
     cannot be composed."""
     overrides = list(overrides)
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with _hydra():
         try:
             return compose("config", overrides, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, AttributeError, ValueError, TypeError) as error:
             raise ConfigError(_explain(error, overrides)) from None
+
+
+@contextmanager
+def _hydra() -> Iterator[GlobalHydra]:
+    """Give Hydra with the files of conf/, also inside another application that uses Hydra."""
+    other = Singleton.get_state() if GlobalHydra.instance().is_initialized() else None
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            yield GlobalHydra.instance()
+    finally:
+        if other is not None:
+            Singleton.set_state(other)
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
@@ -90,19 +114,24 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     chosen = dict(override.partition("=")[::2] for override in overrides)
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
+        ambiguous = "Ambiguous value" in str(error) and not value.startswith(("[", "{", "'", '"'))
+        if "," in value and (ambiguous or key in GROUPS):
+            return f"{override}: several values need -m (python -m normlab.train -m …)"
         if key in GROUPS and value not in choices(key):
             hint = (
                 " (the control without normalization is norm=none)" if key == "norm" and value in ("null", "") else ""
             )
-            hint = " (several at once need -m)" if "," in value else hint
-            return f"{override}: choose one of {', '.join(choices(key))}{hint}"
-        if "," in value and not value.startswith(("[", "{", "'", '"')) and "Ambiguous value" in str(error):
-            return f"{override}: several values need -m (python -m normlab.train -m …)"
+            return f"{override}: {instead(value, choices(key))}{hint}"
         if key == "hydra/launcher" and "hydra/launcher" in str(error):
-            return f'{override}: not installed; pip install "normlab[slurm]" brings the launchers for a cluster'
+            if value in CLUSTER:
+                return f'{override}: not installed; pip install "normlab[slurm]" brings the launchers for a cluster'
+            launchers = re.findall(r"^[ \t]+(\w+)$", str(error), re.MULTILINE)  # Hydra lists them
+            return f"{override}: {instead(value, launchers)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not understood; write name=value"
     if found := re.search(r"Could not override '([^']+)'", str(error)):
+        if found[1] in OF_CUSTOM:
+            return f"{found[1]} goes with norm=custom: add norm=custom, or leave {found[1]} out"
         return f"{found[1]} is no setting here; {near(found[1], chosen)}"
     if found := re.search(r"In '[^']*': Could not find '([^']+)'", str(error)):
         return f"{found[1]} is no setting; {near(found[1], chosen)}"
@@ -132,6 +161,7 @@ def plan(
     `ConfigError` at the first run that does not fit, so that nothing starts before everything is valid.
     """
     _compositions.clear()
+    overrides = words(overrides)
     study = study_of(overrides)
     multirun = multirun or study is not None
     launching = [override for override in overrides if override.lstrip("+").startswith("hydra.launcher.")]
@@ -140,25 +170,55 @@ def plan(
     overrides = [override for override in overrides if override not in launching]  # changes no run
     swept = [f"{key}={value}" for key, value in sweep_of(study).items()] if study else []
     planned: dict[Path, Job] = {}
+    if multirun and study is None:
+        overrides += _name_of(overrides)
     jobs = arms(list(_crossed([*swept, *overrides]))) if multirun else [list(overrides)]
-    data_sets = {word.partition("=")[2] for words in jobs for word in words if word.startswith("data=")}
+    data_sets = {word.partition("=")[2] for job in jobs for word in job if word.startswith("data=")}
     if "auto" in data_sets and len(data_sets) > 1:
         raise ConfigError("data=auto goes with no other data set in one sweep: name the sets, as in data=mnist,digits")
-    for words in jobs:
-        config = composed(words)
+    for number, own in enumerate(jobs):
+        config = composed(own)
         if data and config.data.name == "auto":
-            words = [*words, f"data.name={data(config.data.root, config.data.download)}"]
-            config = composed(words)
+            own = [*own, f"data.name={data(config.data.root, config.data.download)}"]
+            config = composed(own)
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.job.num, config.hydra.job.id = number, str(number)
         place = config.hydra.sweep if multirun else config.hydra.run
-        job = Job(parse(config), Path(place.dir, *([place.subdir] if multirun else [])), tuple(words))
+        job = Job(parse(config), Path(place.dir, *([place.subdir] if multirun else [])), tuple(own))
         twin = planned.setdefault(job.folder, job)
         one, other = twin.settings, job.settings
         same = one.config_hash() == other.config_hash() and one.probes == other.probes and twin.words != job.words
         if twin is not job and not same:
             raise ConfigError(
-                f"two runs of this sweep would share {job.folder}: leave out the values that repeat ({' '.join(words)})"
+                f"two runs of this sweep would share {job.folder}: leave out the values that repeat ({' '.join(own)})"
             )
     return list(planned.values())
+
+
+def _name_of(overrides: Sequence[str]) -> list[str]:
+    """Return the word that gives a sweep without a name a folder of its own, the same one for the same values, called
+    after the settings with several: `name=norm-seed-1f2e3d`."""
+    asked = {key: value for key, _, value in (word.lstrip("+~").partition("=") for word in overrides)}
+    if {"name", "hydra.sweep.dir", "hydra.sweep.subdir"} & asked.keys():
+        return []
+    values = sorted(word for word in overrides if not word.lstrip("+~").startswith(("hydra", *PLACES)))
+    several = sorted(key.rpartition(".")[2] for key, value in asked.items() if "," in value or "(" in value)
+    stem = "-".join(re.sub(r"\W", "_", key) for key in several)[:60]
+    return [f"name={stem or 'sweep'}-{hashlib.sha256(repr(values).encode()).hexdigest()[:6]}"]
+
+
+def labels(jobs: Sequence[Job]) -> list[dict[str, str]]:
+    """Return for each run what tells it from the others, by the setting's name: {"norm": "bn", "seed": "0"}. A run by
+    itself has its norm."""
+    every = [job.settings.flat() for job in jobs]
+    departing = dict.fromkeys(key for job in jobs for key in job.settings.setting())
+    vary = [key for key in (*departing, "seed") if len({spell(values.get(key)) for values in every}) > 1] or ["norm"]
+    return [{key: spell(values[key]) for key in vary if values.get(key) is not None} for values in every]
+
+
+def label(differing: Mapping[str, str]) -> str:
+    """Return a run's or a setting's `labels` as text: "bn l1=0.001 seed=3"."""
+    return " ".join(value if key == "norm" else f"{key}={value}" for key, value in differing.items())
 
 
 # name=value as Hydra and JSON read it alike: a number, true, false, null.
@@ -167,15 +227,16 @@ _compositions: dict[tuple[str, ...], DictConfig] = {}
 launched: list[list[str]] = []  # the words of the runs that `hydra/sweeper=planned` hands to a launcher
 
 
-def composed(words: Sequence[str]) -> DictConfig:
+def composed(own: Sequence[str]) -> DictConfig:
     """Return the configuration of a run's words, to be used before the next one is asked for. Hydra takes a tenth of a
     second, so runs that differ in plain values alone share its work: these choose no file of conf/."""
-    matches = [(word, PLAIN.fullmatch(word)) for word in words]
+    matches = [(word, PLAIN.fullmatch(word)) for word in own]
     alike = tuple(plain[1] if plain else word for word, plain in matches)
-    if len(set(alike)) < len(words):  # a setting given twice
-        return compose_config(words)
+    # a setting given twice; a folder named by what Hydra computes from the words
+    if len(set(alike)) < len(own) or any("override_dirname" in word for word in own):
+        return compose_config(own)
     if alike not in _compositions:
-        _compositions[alike] = compose_config(words)
+        _compositions[alike] = compose_config(own)
     for _, plain in matches:
         if plain:
             OmegaConf.update(_compositions[alike], plain[1], json.loads(plain[2]))
@@ -223,6 +284,30 @@ def _of_custom(word: str) -> bool:
     return any(name == own or name.startswith(f"{own}.") for own in OF_CUSTOM)
 
 
+def words(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of a command line as Hydra's sweeper would take them: `hydra.sweeper.params.seed=0,1` is
+    `seed=0,1`. Raise `ConfigError`, in one line, where a shell has split one of them at a blank."""
+    own = []
+    for index, word in enumerate(overrides):
+        around = overrides[max(0, index - 1) : index + 2]
+        if word == "=":
+            raise ConfigError(f"{' '.join(around)}: write {''.join(around)}, without blanks")
+        if len(word.split("=")) > 1 and _open(word):
+            ends = (end for end in range(index + 1, len(overrides) + 1) if not _open(" ".join(overrides[index:end])))
+            whole = " ".join(overrides[index : next(ends, len(overrides))])
+            raise ConfigError(f"{word}: the shell split this at a blank: quote it, as in {shlex.quote(whole)}")
+        if word == "study=null":  # the default, which Hydra takes for no name
+            continue
+        name, equals, value = re.sub(r"^\+*hydra\.sweeper\.params\.", "", word).partition("=")
+        own.append(name + equals + os.path.expanduser(value))  # most shells expand ~ where a word begins with it
+    return own
+
+
+def _open(text: str) -> bool:
+    """Whether a bracket that is opened in a text is not closed in it."""
+    return any(text.count(left) > text.count(right) for left, right in ("{}", "[]"))
+
+
 def launcher_of(overrides: Sequence[str]) -> str | None:
     """The launcher that a command line names."""
     named = [override.partition("=")[2] for override in overrides if override.startswith("hydra/launcher=")]
@@ -238,25 +323,28 @@ def study_of(overrides: Sequence[str]) -> str | None:
         return None
     if named[-1] not in choices("study"):
         one = "one study at a time: " if "," in named[-1] else ""
-        raise ConfigError(f"study={named[-1]}: {one}choose one of {', '.join(choices('study'))}")
+        raise ConfigError(f"study={named[-1]}: {one}{instead(named[-1], choices('study'))}")
     return named[-1]
 
 
 def _crossed(overrides: Sequence[str]) -> Iterable[list[str]]:
     """Every combination, the last override varying fastest; a value given twice counts where it stands last, at the
     place where the first stands: Hydra's basic sweeper does the same."""
-    parser = OverridesParser.create()
     axes: dict[str, list[str]] = {}
-    for text in overrides:
-        try:
-            (override,) = parser.parse_overrides([text])
-            sweeps = override.is_sweep_override()
-            key = override.get_key_element()
-            axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()] if sweeps else [text]
-        except OverrideParseException as error:
-            raise ConfigError(_explain(error, overrides)) from None
-        except Exception as error:  # what Hydra's parser cannot sweep, it drops with errors of any kind
-            raise ConfigError(f"{text}: cannot be swept ({_first_line(error)})") from None
+    with _hydra() as hydra:
+        parser = OverridesParser.create(hydra.config_loader())  # which glob() looks through
+        for text in overrides:
+            try:
+                (override,) = parser.parse_overrides([text])
+                sweeps = override.is_sweep_override()
+                key = override.get_key_element()
+                axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()] if sweeps else [text]
+            except OverrideParseException as error:
+                raise ConfigError(_explain(error, overrides)) from None
+            except Exception as error:  # what Hydra's parser cannot sweep, it drops with errors of any kind
+                raise ConfigError(f"{text}: cannot be swept ({_first_line(error)})") from None
+            if not axes[key]:
+                raise ConfigError(f"{text}: holds no value, so there is nothing to run")
     return (list(job) for job in itertools.product(*axes.values()))
 
 

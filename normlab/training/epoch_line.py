@@ -7,11 +7,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.status import Status
+from rich.table import Column
 
 from normlab.training.callbacks import Speed
 from normlab.training.member import Member
 
 __all__ = ["EpochLine", "ProgressLine"]
+
+WIDE = 120  # columns from which a line has room for every number
 
 
 class ProgressLine(Callback):
@@ -30,17 +33,19 @@ class ProgressLine(Callback):
         if not self.console.is_terminal:
             return
         self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
+            # where it is narrow, the name is cut
+            TextColumn("{task.description}", table_column=Column(ratio=1, min_width=6, no_wrap=True)),
+            TextColumn("{task.fields[epoch]}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=12)),
             TaskProgressColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True)),
             TimeRemainingColumn(compact=True),
             console=self.console,
             refresh_per_second=2,
             expand=True,
         )
         total = int(trainer.estimated_stepping_batches)
-        self.task = self.progress.add_task(self.label, total=total, completed=trainer.global_step, told="")
+        self.task = self.progress.add_task(self.label, total=total, completed=trainer.global_step, told="", epoch="")
         self.progress.start()
 
     def on_train_batch_end(
@@ -52,22 +57,21 @@ class ProgressLine(Callback):
         if due:
             self._told_at = self.progress.get_time()
             self.progress.update(self.task, told=self._tell(trainer, pl_module))
-        self.progress.update(self.task, completed=trainer.global_step, description=self._where(trainer))
+        self.progress.update(self.task, completed=trainer.global_step, epoch=_epoch(trainer))
 
     def _tell(self, trainer: Trainer, pl_module: LightningModule) -> str:
         running = pl_module.running.acc_so_far()  # type: ignore[union-attr,operator]  # Classifier's
         held_out = {part: trainer.callback_metrics.get(f"acc/{part}") for part in ("val", "test")}
         parts = [f"train {100 * float(running):.2f} %"]
         parts += [f"{part} {100 * float(acc):.2f} %" for part, acc in held_out.items() if acc is not None]
+        if self.progress is not None and self.console.width < WIDE:
+            return parts[-1]
         return "  ".join([*parts, f"{self.speed.now:,.0f} images/s"])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.progress is None:
-            line = f"{self._where(trainer)}  {self._tell(trainer, pl_module)}"
+            line = f"{self.label}  {_epoch(trainer)}  {self._tell(trainer, pl_module)}"
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-    def _where(self, trainer: Trainer) -> str:
-        return f"{self.label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.console.is_terminal:
@@ -90,6 +94,10 @@ class ProgressLine(Callback):
         if self.status is not None:
             self.status.stop()
             self.status = None
+
+
+def _epoch(trainer: Trainer) -> str:
+    return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
 
 class EpochLine:
