@@ -2,6 +2,7 @@
 forks of one that has imported what they need (warm.py); `in_new_process` says which are not."""
 
 import functools
+import os
 import re
 import signal
 import subprocess
@@ -245,22 +246,16 @@ SIGNALS += [(signal.SIGTERM, "devices=2 accelerator=cpu")]
 
 @pytest.mark.parametrize(("number", "words"), SIGNALS)
 def test_a_signal_ends_the_command_and_is_recorded(train: Command, tmp_path: Path, number: int, words: str) -> None:
-    command = [sys.executable, "-m", "normlab.train", "data=digits", "epochs=500", "threads=1", *words.split()]
-    # A shell that runs the tests in the background lets its children ignore Ctrl-C.
-    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, cwd=tmp_path, preexec_fn=listen, **pipes)
-    try:
+    def after_an_epoch(process: int) -> None:
         deadline = time.monotonic() + 180
-        while not list(tmp_path.rglob("metrics.csv")) and time.monotonic() < deadline:  # an epoch has ended
+        while not list(tmp_path.rglob("metrics.csv")) and time.monotonic() < deadline:
             time.sleep(0.1)
-        process.send_signal(number)
-        _, stderr = process.communicate(timeout=180)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert "Traceback" not in stderr
-    assert stderr.splitlines()[-1].startswith("normlab: stopped")
+        os.kill(process, number)
+
+    result = train("data=digits", "epochs=500", "threads=1", *words.split(), meanwhile=after_an_epoch)
+    assert result.returncode == 130
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("normlab: stopped")
     (file,) = tmp_path.rglob("result.json")
     assert Record.load(file.parent).status == "interrupted"
 

@@ -22,15 +22,15 @@ from normlab.training.footprint import bytes_per_image, networks_at_once
 from normlab.training.graph import Replayed
 
 CPU = torch.device("cpu")
-BASE = ["data=digits", "epochs=2", "batch_size=32", "precision=64-true", "threads=1"]  # 108 images: 3 steps and 12 left
+BASE = ["data=digits", "epochs=2", "batch_size=16", "precision=64-true", "threads=1"]  # 54 images: 3 steps and 6 left
 
 
 def few() -> Images:
     whole = images("digits")
     return replace(
         whole,
-        train_images=whole.train_images[:120],
-        train_labels=whole.train_labels[:120],
+        train_images=whole.train_images[:60],
+        train_labels=whole.train_labels[:60],
         test_images=whole.test_images[:30],
         test_labels=whole.test_labels[:30],
     )
@@ -128,10 +128,10 @@ def test_one_image_a_step(norm: str) -> None:
 
 
 def test_a_rate_for_so_many_images_is_the_scaled_rate() -> None:
-    words = [["lr=0.1", "lr_per=64"], ["lr=0.05"]]  # 32 images a step
+    words = [["lr=0.1", "lr_per=32"], ["lr=0.05"]]  # 16 images a step
     found = trained([load(*BASE, "norm=bn", "epochs=1", *own) for own in words])
     torch.testing.assert_close(*found.stack.parameters, rtol=1e-10, atol=1e-12)
-    assert initial_model(load(*BASE, "lr=0.1", "lr_per=64")).hparams.lr == 0.05
+    assert initial_model(load(*BASE, "lr=0.1", "lr_per=32")).hparams.lr == 0.05
 
 
 def test_sixteen_runs_and_no_augmentation() -> None:

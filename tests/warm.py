@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -35,15 +35,22 @@ def python_m(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     timeout: float = 300,
+    meanwhile: Callable[[int], None] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """`subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, …)`."""
+    """`subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, …)`. `meanwhile` is
+    called with the process's number while it runs."""
     command = [sys.executable, "-m", module, *arguments]
     if not FORKS:
-        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, cwd=cwd, env=env, text=True, **pipes) as process:  # type: ignore[call-overload]
+            if meanwhile is not None:
+                meanwhile(process.pid)
+            texts = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(command, process.returncode, *texts)
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         asked = {"argv": command[2:], "cwd": str(cwd or Path.cwd()), "env": dict(os.environ if env is None else env)}
-        code = _run(asked | {"out": str(out), "err": str(err)}, timeout)
+        code = _run(asked | {"out": str(out), "err": str(err)}, timeout, meanwhile)
         texts = [file.read_bytes().decode() for file in (out, err)]
     if code is None:
         raise subprocess.TimeoutExpired(command, timeout, *texts)
@@ -63,13 +70,15 @@ def _helper() -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, __file__], cwd=REPOSITORY, env=environment, **pipes)  # type: ignore[call-overload,no-any-return]
 
 
-def _run(asked: Mapping[str, object], timeout: float) -> int | None:
+def _run(asked: Mapping[str, object], timeout: float, meanwhile: Callable[[int], None] | None) -> int | None:
     """The exit code; None where it had to be killed."""
     helper = _helper()
     assert helper.stdin is not None
     assert helper.stdout is not None
     helper.stdin.write(json.dumps(asked).encode() + b"\n")
     process = int(helper.stdout.readline())
+    if meanwhile is not None:
+        meanwhile(process)
     in_time = bool(select.select([helper.stdout], [], [], timeout)[0])
     if not in_time:
         os.kill(process, signal.SIGKILL)
@@ -110,6 +119,9 @@ def _main() -> None:
     os.chdir(asked["cwd"])
     more = os.environ.get("PYTHONPATH", "")
     sys.path[:] = [os.getcwd(), *(more.split(os.pathsep) if more else []), *path]
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell lets what it runs in the background ignore Ctrl-C
     importlib.import_module("numpy").random.seed()  # as different from process to process as it would be
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
