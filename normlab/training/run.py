@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -38,7 +38,8 @@ def run(settings: Settings, folder: str | Path, *, console: Console | None = Non
     `KeyboardInterrupt`. `console` is where progress is shown: stderr by default.
 
     Raises, before a file in the folder is touched: `ConfigError` and `DataError` for what the user can mend,
-    `BusyError` where another process trains in the folder.
+    `BusyError` where another process trains in the folder. That is also raised where this process was held up so long
+    that another one took the folder over, in which it then writes no more.
     """
     folder, console = Path(folder), console or Console(stderr=True)
     settings = with_data(settings, console)
@@ -124,6 +125,8 @@ def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
         except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C and SIGTERM into SystemExit
             _interrupted(settings).save(folder)
             raise KeyboardInterrupt from None
+        except BusyError:  # the folder is another process's now
+            raise
         except Exception as error:
             log.exception("the run failed")
             record = _failed(settings, error)
@@ -164,8 +167,11 @@ def _train_together(
                 log.warning(change)
         except (KeyboardInterrupt, SystemExit):
             for each, folder in to_do[len(records) :]:
-                _interrupted(each).save(folder)
+                with suppress(BusyError):
+                    _interrupted(each).save(folder)
             raise KeyboardInterrupt from None
+        except BusyError:
+            raise
         except Exception:
             log.exception("the array failed")
             raise
