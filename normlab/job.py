@@ -66,7 +66,9 @@ def _do(job: Job, *, sweeps: bool) -> None:
             log.info("%s is finished: skipped", folder)
             return
         from normlab.training import run  # a second or two: torch and Lightning
+        from normlab.training.memory import keep_freed_memory
 
+        keep_freed_memory()
         # A sweep has one display of its own, which reads what the runs write.
         run(settings, folder, console=Console(quiet=True) if sweeps else None)
     except BusyError as error:
