@@ -1,6 +1,7 @@
 """One run, or an array of runs: settings and folders in, files and records out. Knows Lightning, but no Hydra."""
 
 import logging
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from normlab.data.sources import resolve
 from normlab.errors import BusyError, ConfigError, NormlabError
+from normlab.output import steady
 from normlab.record import Record, read_probes
 from normlab.settings import Settings, needs_gpu
 from normlab.settings.custom import edited
@@ -45,7 +47,7 @@ def run(settings: Settings, folder: str | Path, *, console: Console | None = Non
     May be called from any thread. The process is left as it was: see `restore_process`.
     """
     end_if_imported()
-    folder, console = Path(folder), console or Console(stderr=True)
+    folder, console = Path(folder), console or Console(stderr=True, file=steady(sys.stderr))
     settings = with_data(settings, console)
     with claimed(settings, folder) as standing:
         return standing or _recorded(settings, folder, console)
