@@ -10,6 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from normlab.analysis.drawing import plain
 from normlab.analysis.pictures import Picture, save
 from normlab.errors import DataError, NormlabError
 
@@ -24,11 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.picture == "poster" and given.folder is None:
         parser.error("poster: name a folder with the runs of a study")
-    try:
-        figure = axes_figure() if given.picture == "axes" else poster_figure(given.folder)
-    except NormlabError as error:
-        parser.error(str(error))
-    save(Picture(given.picture, "", "", figure, given.picture), given.out)
+    with plain():
+        try:
+            figure = axes_figure() if given.picture == "axes" else poster_figure(given.folder)
+        except NormlabError as error:
+            parser.error(str(error))
+        save(Picture(given.picture, "", "", figure, given.picture), given.out)
 
 
 def axes_figure() -> Figure:

@@ -18,7 +18,7 @@ PACKAGE = HERE.parent / "normlab"
 
 # From the ground up: a room may import from lower floors only, and from its own room.
 FLOORS = [
-    {"errors", "files"},
+    {"errors", "files", "output", "scores"},
     {"norms", "claim"},
     {"settings"},
     {"record"},

@@ -5,8 +5,6 @@ every normalised value, running averages and eval mode; in the terminal, as pict
 """
 
 import argparse
-import io
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -20,6 +18,7 @@ from normlab.byhand.exact import NORMS, Batch, Result, Rules, Shape, calculate
 from normlab.byhand.inputs import default_batch, number, random_batch, read_batch
 from normlab.byhand.terminal import show, walk
 from normlab.errors import ConfigError, NormlabError
+from normlab.output import command
 
 __all__ = ["main"]
 
@@ -29,13 +28,6 @@ EXAMPLES = """examples:
   python -m normlab.calculate --seed 3 --shape 2,6,2,2 --eps 0    random digits; without ε roots are plain
   python -m normlab.calculate --input mine.csv --shape 4,4,3,3 --gamma 1,2,1,1 --beta 0,0,1,0 --out sheet
 """
-
-
-class Output(Console):
-    """A console that leaves a closed pipe to `main`; rich's own would end the process with 1."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,14 +40,14 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code: 0, 2 where something given is wrong, 130 where it was stopped."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without √ or γ gets a question mark, not a traceback
     try:
         given = _parser().parse_args(_signed(arguments))
         results = _results(given)
         written = _written(results, given.out) if given.out is not None else ""
         # Away from a terminal there is no width to keep to, and no colour.
-        console = Output(highlight=False, width=None if sys.stdout.isatty() else 132)
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
         if given.step:
             walk(console, results, _wait if sys.stdin is not None and sys.stdin.isatty() else lambda: True)
         else:
@@ -65,9 +57,6 @@ def main(arguments: Sequence[str]) -> int:
     except NormlabError as error:
         print(f"normlab: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `| head` has seen enough; what is still buffered goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         print("normlab: stopped", file=sys.stderr)
         return 130
@@ -191,4 +180,4 @@ def _wait() -> bool:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(command(main))

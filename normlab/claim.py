@@ -7,8 +7,6 @@ touched while he does: it is seen from every machine, but outlives a process tha
 
 import errno
 import os
-import signal
-import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from socket import gethostname
 from filelock import FileLock, Timeout
 
 from normlab.errors import BusyError
+from normlab.files import guarded
 
 __all__ = ["busy", "claim"]
 
@@ -30,14 +29,19 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)  # what
 
 @contextmanager
 def claim(folder: Path) -> Iterator[None]:
-    """Holds a folder. Raises `BusyError` where another process does."""
+    """Hold a folder. Raise `BusyError` if another process holds it.
+
+    A process that was held up so long that another one took the folder over writes no more files there
+    (`write_atomically`): the first that it tries to write raises `BusyError`.
+    """
     with _locked(folder, PATIENCE) as locks:
         me = f"{os.getpid()} {_machine()} {uuid.uuid4().hex}"
         _own(folder, me, locks)
         stop = threading.Event()
         threading.Thread(target=_beat, args=(folder, me, stop), daemon=True).start()
         try:
-            yield
+            with guarded(folder, lambda: _check(folder, me)):
+                yield
         finally:
             stop.set()
             with suppress(OSError):
@@ -105,16 +109,20 @@ def _alive(folder: Path, owner: str, touched: int, locks: bool) -> bool:
 
 
 def _beat(folder: Path, me: str, stop: threading.Event) -> None:
-    """Touches `.owner`. A process that was held up so long that another has taken its folder ends there and then: what
-    it would write is no longer wanted."""
+    """Touch `.owner` while it is this process's own."""
     while not stop.wait(BEAT):
         with suppress(OSError):  # a server that does not answer for a while
-            owner, touched = _read(folder)
-            if owner == me:
+            if _read(folder)[0] == me:
                 os.utime(folder / ".owner")
-            elif touched:
-                print(f"normlab: {folder} was taken over by another process: this one ends", file=sys.stderr)
-                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _check(folder: Path, me: str) -> None:
+    """Raise `BusyError` if the folder is no longer held. Without `.owner`, another process took it over and ended."""
+    if _read(folder)[0] != me:
+        raise BusyError(
+            f"{folder} was taken over by another process while this one was held up: nothing more is written there; "
+            "the same command does what is left once that process has ended"
+        )
 
 
 def _read(folder: Path) -> tuple[str, int]:

@@ -1,10 +1,25 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and only by the process that may."""
 
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["guarded", "write_atomically"]
+
+_guards: dict[Path, Callable[[], None]] = {}
+
+
+@contextmanager
+def guarded(folder: Path, check: Callable[[], None]) -> Iterator[None]:
+    """Call `check` before a file appears in `folder`, while the context is open. What `check` raises keeps it out."""
+    folder = folder.absolute()
+    _guards[folder] = check
+    try:
+        yield
+    finally:
+        del _guards[folder]
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -16,6 +31,8 @@ def write_atomically(file: Path, content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        if check := _guards.get(file.parent.absolute()):
+            check()
         os.replace(temporary, file)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """One run of a command line, in this process or in a worker. Imports no torch before it has to."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -25,7 +26,7 @@ __all__ = ["BEGAN", "ONLY", "end_with_parent", "job", "run_here"]
 
 # The environment of a sweep's workers.
 BEGAN = "NORMLAB_BEGAN"  # when it began, ns: what has ended since is not tried again
-ONLY = "NORMLAB_ONLY"  # folders of the runs that this launch is for; empty: all
+ONLY = "NORMLAB_ONLY"  # folders of the runs that this launch is for, a JSON list; empty: all
 
 log = logging.getLogger("normlab")
 
@@ -60,14 +61,16 @@ def _do(job: Job, *, sweeps: bool) -> None:
     try:
         if sweeps and settled(job, int(os.environ.get(BEGAN, time.time_ns()))):
             return
-        if sweeps and (only := os.environ.get(ONLY)) and str(folder.absolute()) not in only.split(os.pathsep):
+        if sweeps and (only := os.environ.get(ONLY)) and str(folder.absolute()) not in json.loads(only):
             return
         if not settings.force and Record.standing(folder, settings.config_hash()):
             log.info("%s is finished: skipped", folder)
             return
         with Console(stderr=True, quiet=sweeps).status("starting: PyTorch and Lightning are being loaded"):
             from normlab.training import run  # some seconds
+            from normlab.training.memory import keep_freed_memory
 
+        keep_freed_memory()
         # A sweep has one display of its own, which reads what the runs write.
         run(settings, folder, console=Console(quiet=True) if sweeps else None)
     except BusyError as error:

@@ -199,8 +199,10 @@ def _in_workers(groups: Sequence[Sequence[Job]], memory_limit: float | None, wor
 def train(jobs: Sequence[Job], memory_limit: float | None) -> str | None:
     """Trains an array, in this process; why it failed, in one line, or None."""
     end_with_parent()
+    from normlab.training.memory import keep_freed_memory
     from normlab.training.run import run_array  # a second or two: torch and Lightning
 
+    keep_freed_memory()
     try:
         run_array([job.settings for job in jobs], [job.folder for job in jobs], memory_limit=memory_limit)
     except NormlabError as error:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from normlab.errors import ConfigError, NormlabError
+from normlab.output import command
 from normlab.record import ProbeRow
 from normlab.settings import Probe
 
@@ -80,4 +81,4 @@ def tables(rows: Sequence[ProbeRow]) -> list[tuple[str, Table]]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(command(main))

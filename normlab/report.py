@@ -28,6 +28,7 @@ from normlab.analysis.table import runs
 from normlab.errors import DataError, NormlabError
 from normlab.files import write_atomically
 from normlab.lint import lint_results
+from normlab.output import command
 from normlab.settings import Study
 
 __all__ = ["main", "report"]
@@ -207,7 +208,8 @@ def _draw(
     found: Sorted, pairs: Any, margin: float, study: Study | None, folder: Path, sections: dict[str, Section]
 ) -> None:
     """Draws every figure, writes it, and puts it into its section."""
-    from normlab.analysis.pictures import pictures, save  # matplotlib: half a second that --no-figures saves
+    from normlab.analysis.drawing import plain  # matplotlib: half a second that --no-figures saves
+    from normlab.analysis.pictures import pictures, save
     from normlab.data.sources import load
 
     completed = [run for cell in found.cells for run in cell.completed]
@@ -227,7 +229,7 @@ def _draw(
         missing = str(error).splitlines()[0]
     undrawn = []
     console = Console(stderr=True)
-    with console.status("drawing") as status:
+    with console.status("drawing") as status, plain():
         for picture in pictures(found, pairs, margin, study, images, classes):
             status.update(f"drawing {picture.name}")
             svg = save(picture, folder)
@@ -311,4 +313,4 @@ def _count(n: int, what: str) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(command(main))

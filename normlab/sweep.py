@@ -1,5 +1,6 @@
 """A sweep by Hydra, seen through to its end: whatever happens to a worker or a run, the others are done."""
 
+import json
 import os
 import sys
 import time
@@ -66,7 +67,7 @@ def sweep(jobs: Sequence[Job], launch: Callable[[bool], None], began: int) -> No
             logs = {job.folder: modified(job.folder / "train.log") for job in free}
             results = {job.folder: modified(job.folder / "result.json") for job in free}
             epochs = {job.folder: epochs_done(job.folder) for job in free}
-            os.environ[ONLY] = os.pathsep.join(str(job.folder.absolute()) for job in doubtful)
+            os.environ[ONLY] = json.dumps([str(job.folder.absolute()) for job in doubtful]) if doubtful else ""
             try:
                 launch(bool(doubtful))
             except SystemExit as error:  # Hydra's way to say that a worker died; its own lines say more

@@ -19,6 +19,7 @@ from normlab.errors import ConfigError, DataError, NormlabError
 from normlab.job import job as do
 from normlab.job import run_here
 from normlab.launcher import check_options
+from normlab.output import command
 from normlab.record import DONE, DamagedError, Record, read_probes
 from normlab.settings import Study, conf_dir
 from normlab.settings.custom import check_custom, edited
@@ -270,4 +271,4 @@ def _have_data(jobs: Sequence[Job]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(command(main))

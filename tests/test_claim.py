@@ -17,12 +17,15 @@ import pytest
 from normlab import claim as module
 from normlab.claim import busy, claim
 from normlab.errors import BusyError
+from normlab.files import write_atomically
+from normlab.settings import Settings
 
 OTHER = """
 import os, sys, time
 from contextlib import contextmanager
 from pathlib import Path
 from normlab import claim as module
+from normlab.files import write_atomically
 
 @contextmanager
 def of_another_machine(folder, patience):  # its locks are not seen here
@@ -33,14 +36,17 @@ if sys.argv[2] != "here":
 module.BEAT = 0.2
 with module.claim(Path(sys.argv[1])):
     print("holds it", flush=True)
+    while len(sys.argv) > 3:
+        write_atomically(Path(sys.argv[1], "metrics.csv"), b"of who was held up")
+        time.sleep(0.05)
     time.sleep(60)
 """
 
 
 @contextmanager
-def held_by(machine: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def held_by(machine: str, folder: Path, *writes: str) -> Iterator[subprocess.Popen[str]]:
     """While a process holds the folder: of this machine ("here") or of another."""
-    command = [sys.executable, "-c", OTHER, str(folder), machine]
+    command = [sys.executable, "-c", OTHER, str(folder), machine, *writes]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -96,18 +102,68 @@ def test_where_locks_are_of_a_machine_a_process_of_another_is_seen_and_outwaited
     assert [file.name for file in tmp_path.iterdir()] == [".lock"]
 
 
-def test_who_was_held_up_and_lost_its_folder_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ended", [False, True])
+def test_who_was_held_up_and_lost_its_folder_writes_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    """Also where the process that took the folder over has ended by then."""
     monkeypatch.setattr(module, "STALE", 0.5)
-    with held_by("node7 ab-cd", tmp_path) as process:
+    with held_by("node7 ab-cd", tmp_path, "writes") as process:
+        time.sleep(0.3)
         process.send_signal(signal.SIGSTOP)
         time.sleep(0.8)
         with claim(tmp_path):
+            write_atomically(tmp_path / "metrics.csv", b"mine")
             mine = (tmp_path / ".owner").read_text()
-            process.send_signal(signal.SIGCONT)
-            assert process.wait(20) == -signal.SIGKILL
-            assert process.stderr is not None
-            assert "was taken over by another process" in process.stderr.read()
-            assert (tmp_path / ".owner").read_text() == mine
+            if not ended:
+                process.send_signal(signal.SIGCONT)
+                assert process.wait(20) == 1
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(20) == 1, "no signal ended it"
+        assert process.stderr is not None
+        assert "BusyError" in (told := process.stderr.read().splitlines()[-1])
+        assert "was taken over by another process" in told
+        assert mine
+        assert (tmp_path / "metrics.csv").read_bytes() == b"mine"
+        assert not [*tmp_path.glob(".metrics*")]
+
+
+def takes_over(folder: Path) -> Any:
+    """What a run does not notice: another machine takes its folder over in the middle of its first epoch."""
+
+    def taken(*_: Any, **__: Any) -> None:
+        (folder / ".owner").write_text("1 node7 ab-cd 0123")
+
+    return taken
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_that_lost_its_folder_is_told_and_leaves_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Settings
+) -> None:
+    from normlab.training import run
+
+    monkeypatch.setattr("normlab.training.callbacks.Speed.on_train_epoch_start", takes_over(tmp_path))
+    with pytest.raises(BusyError, match="was taken over by another process"):
+        run(quick, tmp_path)
+    assert not {"metrics.csv", "last.ckpt", "result.json"} & {file.name for file in tmp_path.iterdir()}
+    assert (tmp_path / ".owner").read_text() == "1 node7 ab-cd 0123"
+
+
+def test_a_command_whose_run_lost_its_folder_fails_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from normlab.train import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "normlab.training.callbacks.Speed.on_train_epoch_start",
+        takes_over(tmp_path / "logs" / "mine" / "bn-digits-epochs_1-seed_0"),
+    )
+    assert main(["data=digits", "epochs=1", "threads=1", "accelerator=cpu", "log_dir=logs", "name=mine"]) == 1
+    shown = "".join(capfd.readouterr())
+    assert len([line for line in shown.splitlines() if "was taken over by another process" in line]) == 1
+    assert "Traceback" not in shown
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])

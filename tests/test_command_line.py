@@ -172,6 +172,7 @@ def test_a_strict_data_set_that_is_missing_names_files_and_the_way_out(train: Co
         (["study=groups_quick", "devices=2"], ["devices=2", "each on one device"]),
         (["-m", "data=auto,digits"], ["data=auto", "name the sets"]),
         (["log_dir=layers.py"], ["layers.py", "choose another log_dir"]),
+        (["log_dir=gs://bucket/logs"], ["log_dir=gs://bucket/logs", "a folder of this machine"]),
         (["norm=custom", "norm.target=nowhere:Layer"], ["no module nowhere"]),
         (["norm=custom", "norm.target=layers:Layr"], ["has no Layr", "Doubled, Flat, Raises"]),
         (["norm=custom", "norm.target=broken:Layer"], ["broken.py", "cannot be read as Python"]),

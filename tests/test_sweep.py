@@ -1,5 +1,6 @@
 """A sweep is seen through to its end, whatever happens to a worker; and one display shows how far it is."""
 
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from rich.console import Console
 from warm import python_m
 
 from normlab import sweep as module
+from normlab.job import _do
 from normlab.progress import SweepProgress, duration, settled
 from normlab.record import Record
 from normlab.settings.plan import Job, plan
@@ -107,7 +109,7 @@ def test_a_run_that_kills_its_process_is_found_and_told(tmp_path: Path) -> None:
     jobs = jobs_in(tmp_path, "seed=0,1,2,3")
 
     def kill(number: int) -> None:
-        only = [folder for folder in os.environ[module.ONLY].split(os.pathsep) if folder]
+        only = json.loads(os.environ[module.ONLY] or "[]")
         for job in jobs:
             if not settled(job, 0) and (not only or str(job.folder) in only):
                 (job.folder / "train.log").write_text("begun")
@@ -124,20 +126,28 @@ def test_a_run_that_kills_its_process_is_found_and_told(tmp_path: Path) -> None:
 
 
 def test_a_run_is_tried_alone_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """log_dir as it is by default, relative: a worker knows its folder by the whole path."""
+    """log_dir as it is by default, relative: a worker knows its folder by the whole path, also with a colon in it."""
     monkeypatch.chdir(tmp_path)
-    jobs = jobs_in(Path("logs"))
+    jobs = jobs_in(Path("lo:gs"), "seed=0,1,2")
     told: list[str] = []
+    tried: list[Path] = []
+    monkeypatch.setattr("normlab.training.run", lambda _, folder, **__: tried.append(folder))
 
     def kill(number: int) -> None:
         told.append(os.environ[module.ONLY])
-        for job in jobs:
+        if told[-1]:
+            for job in jobs:
+                _do(job, sweeps=True)
+        else:
+            leave(jobs[2])
+        for job in jobs[:2]:
             (job.folder / "train.log").write_text("begun")
             os.utime(job.folder / "train.log", (10**9, 10**9 + number))
         raise SystemExit(1)
 
     sweep(jobs, launches(kill)[0], began=0)
-    assert told == ["", os.pathsep.join(str(tmp_path / job.folder) for job in jobs)]
+    assert [json.loads(only or "[]") for only in told] == [[], [str(tmp_path / job.folder) for job in jobs[:2]]]
+    assert tried == [job.folder for job in jobs[:2]]
 
 
 def test_a_run_that_comes_further_is_gone_on_with_as_often_as_it_takes(tmp_path: Path) -> None:

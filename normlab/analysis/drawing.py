@@ -4,12 +4,13 @@ import functools
 import io
 import itertools
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
+from matplotlib import rc_context, rcdefaults
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import Colormap
@@ -28,6 +29,15 @@ TITLE, TEXT, SMALL = 13.0, 10.0, 8.5  # type sizes, points
 MARGIN, TILE = 24, 84  # 84 pixels: 3 for each of 28, or 28 for each of 3
 ACC_TICKS = [99, 90, 50, 98, 95, 99.5, 100, 0, 97, 80, 99.8, 20, 96, 99.2, 98.5, 94, 92, 99.4, 99.6, 99.3, 99.9]
 CE_TICKS = [m * 10.0**e for m in (1, 3, 2, 5, 1.5, 7) for e in range(-6, 4)]  # both: the first that fit are drawn
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """While it is open, matplotlib has its own defaults, whatever its user's matplotlibrc or style says: figures are
+    drawn, and written, in it."""
+    with rc_context():
+        rcdefaults()
+        yield
 
 
 def figure(width: float, height: float, title: str) -> Figure:

@@ -23,11 +23,12 @@ def write(results: Sequence[Result], out: Path) -> tuple[list[str], str]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be a folder ({error.strerror}): choose another one") from None
-    figures = {"norms": overview(results)} if len(results) > 1 else {}
-    figures |= {result.norm: picture(result) for result in results}
-    drawn = {name: drawing.svg(figure, f"normlab {name}") for name, figure in figures.items()}
-    files = {f"{name}.svg": content for name, content in drawn.items()}
-    files |= {f"{name}.png": drawing.png(figure) for name, figure in figures.items()}
+    with drawing.plain():
+        figures = {"norms": overview(results)} if len(results) > 1 else {}
+        figures |= {result.norm: picture(result) for result in results}
+        drawn = {name: drawing.svg(figure, f"normlab {name}") for name, figure in figures.items()}
+        files = {f"{name}.svg": content for name, content in drawn.items()}
+        files |= {f"{name}.png": drawing.png(figure) for name, figure in figures.items()}
     files["sheet.md"] = markdown(results).encode()
     files["sheet.html"] = html(results, drawn).encode()
     missing = ""

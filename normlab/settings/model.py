@@ -108,6 +108,14 @@ class Settings(Model):
     def _canonical(cls, value: float) -> float:
         return abs(value)  # -0.0 is 0.0: one value, one name, one hash
 
+    @field_validator("log_dir", mode="after")
+    @classmethod
+    def _is_a_folder(cls, value: str) -> str:
+        """A run's folder is one on this machine, which TensorBoard must not take for another place."""
+        if "://" in value:
+            raise ValueError("runs are written to a folder of this machine: name one, and copy it from there")
+        return value
+
     @field_validator("penalty", mode="after")
     @classmethod
     def _of_nothing(cls, value: Penalty, info: ValidationInfo) -> Penalty:

@@ -18,11 +18,13 @@ from normlab.settings import Settings
 from normlab.training.build import initial_model
 from normlab.training.classifier import foreign_code
 from normlab.training.probe_callbacks import first_images, landscape_values, shift_values
+from normlab.training.process import restore_process
 from normlab.training.statistics_probe import statistics_values
 
 __all__ = ["probe_checkpoint"]
 
 
+@restore_process()
 def probe_checkpoint(folder: Path, probes: Sequence[str], targets: Sequence[str] = ()) -> list[ProbeRow]:
     """Measures the network of last.ckpt on the CPU, leaves the rows in the run's probes.csv and returns them.
 

@@ -47,7 +47,9 @@ def log_to(*files: Path) -> Iterator[logging.Logger]:
         handler.addFilter(no_advert)
     loggers = [logging.getLogger(name) for name in SOURCES]
     before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    shown = warnings.showwarning
     logging.captureWarnings(True)
+    captured = warnings.showwarning is shown  # before, by the host
     hook = threading.excepthook
     threading.excepthook = thread_failed
     try:
@@ -60,7 +62,8 @@ def log_to(*files: Path) -> Iterator[logging.Logger]:
             yield loggers[0]
     finally:
         threading.excepthook = hook
-        logging.captureWarnings(False)
+        if not captured:
+            logging.captureWarnings(False)
         for logger, (found, propagate, level) in zip(loggers, before, strict=True):
             logger.handlers[:], logger.propagate = found, propagate
             logger.setLevel(level)

@@ -11,7 +11,8 @@ def keep_freed_memory() -> bool:
     """Tells glibc to keep what is freed instead of giving it back; False where the C library is another one.
 
     Every step frees and asks for the same few megabytes a tensor. By default glibc maps them anew from the system each
-    time, and a step then waits for thousands of page faults: up to a third of its time on a virtual machine.
+    time, and a step then waits for thousands of page faults: up to a third of its time on a virtual machine. It cannot
+    be taken back: for processes that do nothing but train.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

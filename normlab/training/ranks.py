@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -25,10 +26,12 @@ from normlab.errors import ConfigError, NormlabError
 from normlab.settings import Settings
 from normlab.training.device import choose_accelerator
 
-__all__ = ["Here", "Rank", "RankError", "Stops", "Weigh", "as_rank", "check_shares", "ranks"]
+__all__ = ["Here", "Rank", "RankError", "Stops", "Weigh", "as_rank", "check_shares", "end_if_imported", "ranks"]
 
 PATIENCE = timedelta(minutes=30)  # a process that waits longer for another one gives up
 END = 10.0  # seconds that a process has to end by itself
+STARTED_BY = "NORMLAB_STARTED_BY"  # in the environment of a process beside rank 0, until it begins: whose child it is
+UNGUARDED = 87  # exit code of a process that would have called `run` while it imported the script of rank 0
 
 
 class RankError(NormlabError):
@@ -93,7 +96,8 @@ def ranks(settings: Settings, train: Callable[..., None], *args: Any) -> Iterato
     """Starts the other processes of a run, each of which calls `train(rank, settings, *args)` and has to do the same
     steps as this one, which has rank 0. They are gone when the context ends.
 
-    Raises `RankError`, in one line, where one of them has failed.
+    Raises `RankError`, in one line, where one of them has failed; `ConfigError` where a script cannot be imported by
+    them, since it trains whenever it is imported.
     """
     spawn = multiprocessing.get_context("spawn")
     backend = "nccl" if choose_accelerator(settings.accelerator) == "gpu" else "gloo"
@@ -106,13 +110,24 @@ def ranks(settings: Settings, train: Callable[..., None], *args: Any) -> Iterato
             for other in others:
                 receives, sends = spawn.Pipe(duplex=False)
                 processes.append(spawn.Process(target=_serve, args=(sends, train, other, settings, *args), daemon=True))
-                processes[-1].start()
+                os.environ[STARTED_BY] = str(os.getpid())
+                try:
+                    processes[-1].start()
+                finally:
+                    del os.environ[STARTED_BY]
                 sends.close()  # theirs is open: once it is closed too, they have ended
                 ready.append(receives)
             for rank, connection in enumerate(ready, 1):
                 try:
                     connection.recv()
                 except EOFError:
+                    processes[rank - 1].join(END)
+                    if processes[rank - 1].exitcode == UNGUARDED:
+                        script = getattr(sys.modules["__main__"], "__file__", "the script")
+                        raise ConfigError(
+                            f"devices={settings.devices}: every process imports {script}, which must not train then: "
+                            'put what it does below if __name__ == "__main__":'
+                        ) from None
                     raise RankError(_failed(processes) or f"the process of device {rank} did not begin") from None
             with as_rank(own):
                 try:
@@ -131,10 +146,17 @@ def ranks(settings: Settings, train: Callable[..., None], *args: Any) -> Iterato
 
 def _serve(ready: Connection, train: Callable[..., None], rank: Rank, settings: Settings, *args: Any) -> None:
     """What a process beside rank 0 does."""
+    os.environ.pop(STARTED_BY, None)
     for stop in (signal.SIGINT, signal.SIGTERM):  # they may reach all processes: rank 0 decides
         signal.signal(stop, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     train(lambda: ready.send(None), rank, settings, *args)
+
+
+def end_if_imported() -> None:
+    """End a process that was started to train along, but still imports the script of rank 0, and trains in doing so."""
+    if os.environ.get(STARTED_BY) == str(os.getppid()):
+        os._exit(UNGUARDED)  # at once, and without a traceback: rank 0 tells
 
 
 def _end_with_parent() -> None:

@@ -1,14 +1,16 @@
 """One run, or an array of runs: settings and folders in, files and records out. Knows Lightning, but no Hydra."""
 
 import logging
+import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from rich.console import Console
 
 from normlab.data.sources import resolve
 from normlab.errors import BusyError, ConfigError, NormlabError
+from normlab.output import steady
 from normlab.record import Record, read_probes
 from normlab.settings import Settings, needs_gpu
 from normlab.settings.custom import edited
@@ -19,15 +21,16 @@ from normlab.training.fit import train
 from normlab.training.foldable import unfoldable
 from normlab.training.folder import ARRAY, claimed, make_room, remove
 from normlab.training.logs import log_to
-from normlab.training.memory import keep_freed_memory
 from normlab.training.outcome import asked
-from normlab.training.ranks import check_shares
+from normlab.training.process import restore_process
+from normlab.training.ranks import check_shares, end_if_imported
 from normlab.training.saving import Begun, begun
 from normlab.training.snapshot import SNAPSHOT, Snapshot
 
 __all__ = ["run", "run_array"]
 
 
+@restore_process()
 def run(settings: Settings, folder: str | Path, *, console: Console | None = None) -> Record:
     """Trains one network, measures it and leaves the whole run in `folder`; returns what stands in result.json.
 
@@ -38,14 +41,19 @@ def run(settings: Settings, folder: str | Path, *, console: Console | None = Non
     `KeyboardInterrupt`. `console` is where progress is shown: stderr by default.
 
     Raises, before a file in the folder is touched: `ConfigError` and `DataError` for what the user can mend,
-    `BusyError` where another process trains in the folder.
+    `BusyError` where another process trains in the folder. That is also raised where this process was held up so long
+    that another one took the folder over, in which it then writes no more.
+
+    May be called from any thread. The process is left as it was: see `restore_process`.
     """
-    folder, console = Path(folder), console or Console(stderr=True)
+    end_if_imported()
+    folder, console = Path(folder), console or Console(stderr=True, file=steady(sys.stderr))
     settings = with_data(settings, console)
     with claimed(settings, folder) as standing:
         return standing or _recorded(settings, folder, console)
 
 
+@restore_process()
 def run_array(
     settings: Sequence[Settings], folders: Sequence[Path], *, memory_limit: float | None = None
 ) -> list[Record]:
@@ -124,6 +132,8 @@ def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
         except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C and SIGTERM into SystemExit
             _interrupted(settings).save(folder)
             raise KeyboardInterrupt from None
+        except (BusyError, ConfigError):  # the folder is another process's now; no run can be had this way
+            raise
         except Exception as error:
             log.exception("the run failed")
             record = _failed(settings, error)
@@ -164,8 +174,11 @@ def _train_together(
                 log.warning(change)
         except (KeyboardInterrupt, SystemExit):
             for each, folder in to_do[len(records) :]:
-                _interrupted(each).save(folder)
+                with suppress(BusyError):
+                    _interrupted(each).save(folder)
             raise KeyboardInterrupt from None
+        except BusyError:
+            raise
         except Exception:
             log.exception("the array failed")
             raise
@@ -195,7 +208,6 @@ def _prepare(settings: Settings) -> None:
     if choose_accelerator(settings.accelerator) == "cpu" and (told := needs_gpu(settings.precision)):
         raise ConfigError(told)  # accelerator=auto, on a machine without a GPU
     set_threads(settings)
-    keep_freed_memory()
 
 
 def _tell_of(before: Begun | str, settings: Settings, log: logging.Logger, console: Console) -> None:

@@ -1,22 +1,28 @@
 """What TensorBoard shows beside the curves."""
 
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from normlab.analysis import figures
+from normlab.analysis.drawing import plain
 from normlab.nets import Network, in_order, norm_layers
 from normlab.settings import Settings
 
 __all__ = ["GALLERY", "NormViews", "show_filters", "show_hyperparameters", "show_result", "show_settings"]
+
+log = logging.getLogger("normlab")
 
 GALLERY, COLUMNS = 20, 5  # misclassified images shown, and how many a row: TensorBoard draws a figure 350 pixels wide
 BINS = 60  # of a histogram; TensorBoard draws 30
@@ -111,6 +117,15 @@ def show_settings(writer: SummaryWriter, settings: Settings) -> None:
     writer.add_custom_scalars(LAYOUT | pages)
 
 
+def show(writer: SummaryWriter, tag: str, draw: Callable[[], Figure], epoch: int) -> None:
+    """Show a figure. One that cannot be drawn is left out with a warning: no run is lost for a picture."""
+    try:
+        with plain():
+            writer.add_figure(tag, draw(), epoch)
+    except Exception:
+        log.warning("%s could not be drawn", tag, exc_info=True)
+
+
 def show_filters(writer: SummaryWriter, net: Network, epoch: int) -> None:
     """Draw the filters of the first convolution; of several input channels, their sum: that of a grey image."""
     first = next((layer for _, layer in in_order(net) if isinstance(layer, nn.Conv2d)), None)
@@ -119,8 +134,8 @@ def show_filters(writer: SummaryWriter, net: Network, epoch: int) -> None:
     when = f"after {epoch} epoch{'s' if epoch > 1 else ''}" if epoch else "at the start"
     channels = f", summed over {first.in_channels} channels" if first.in_channels > 1 else ""
     weight = first.weight.detach().float().cpu().sum(1, keepdim=True)
-    figure = figures.filters(weight.numpy(), title=f"First-layer filters {when}{channels}", columns=COLUMNS)
-    writer.add_figure("filters/first_layer", figure, epoch)
+    title = f"First-layer filters {when}{channels}"
+    show(writer, "filters/first_layer", lambda: figures.filters(weight.numpy(), title=title, columns=COLUMNS), epoch)
 
 
 def show_result(
@@ -141,7 +156,8 @@ def show_result(
     wrong = torch.nonzero(pred != labels).flatten()
     surest = wrong[confidence[wrong].argsort(descending=True, stable=True)][:GALLERY]
     shown = f"the {GALLERY} surest of {len(wrong):,}" if len(wrong) > GALLERY else f"all {len(wrong)}"
-    gallery = figures.gallery(
+    gallery = partial(
+        figures.gallery,
         (images[surest, 0] if images.shape[1] == 1 else images[surest].movedim(1, -1)).numpy(),
         labels[surest].numpy(),
         pred[surest].numpy(),
@@ -152,9 +168,9 @@ def show_result(
     )
     counts = torch.bincount(labels * len(classes) + pred, minlength=len(classes) ** 2).view(len(classes), -1)
     name = f"{title}: {len(labels):,} test images, counts and shares of the true class"
-    matrix = figures.confusion(counts.numpy(), classes=classes, title=name, compact=True)
-    writer.add_figure("test/misclassified", gallery, epoch)
-    writer.add_figure("test/confusion", matrix, epoch)
+    matrix = partial(figures.confusion, counts.numpy(), classes=classes, title=name, compact=True)
+    show(writer, "test/misclassified", gallery, epoch)
+    show(writer, "test/confusion", matrix, epoch)
 
 
 @rank_zero_only
