@@ -42,7 +42,7 @@ def test_the_layer_goes_to_its_own_arm() -> None:
 
 def test_an_arm_asks_what_a_single_run_asks() -> None:
     """The same configuration and hash: a run that stands from another command is skipped."""
-    bn, _, custom, _ = plan(MIXED, multirun=True)
+    bn, _, custom, _ = plan([*MIXED, "name=null"], multirun=True)
     assert bn.settings == load("norm=bn", "data=digits")
     assert custom.settings == load("norm=custom", OWN, "data=digits")
     assert custom.settings.config_hash() == load("norm=custom", OWN, "data=digits").config_hash()
@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_one_line(words: list[str], told: str) -> None:
 
 
 def test_a_single_run_is_answered_as_before() -> None:
-    with pytest.raises(ConfigError, match=r"norm\.target is no setting here"):
+    with pytest.raises(ConfigError, match=r"norm\.target goes with norm=custom: add norm=custom"):
         plan(["norm=bn", OWN], multirun=False)
 
 

@@ -93,7 +93,7 @@ def test_every_setting_says_what_it_means() -> None:
         ("momentum=1", ["did you mean norm.momentum or optimizer.momentum?"]),
         ("optimizer.momentum=1", ["optimizer.momentum=1", "less than 1"]),
         ("optimizer.betas=1", ["choose one of optimizer.name, optimizer.momentum"]),
-        ("optimizer=adam", ["adamw, sgd"]),
+        ("optimizer=adam", ["did you mean adamw"]),
         ("probes=layers", ["probes=layers: write a list"]),
         ("net=vgg", ["custom, resnet10, small"]),
         ("net=custom", ["net.target=package.module:factory"]),
@@ -114,7 +114,7 @@ def test_every_setting_says_what_it_means() -> None:
         ("norm.name=ln", ["write norm=ln"]),
         ("log_dir=", ["log_dir"]),
         ("name=..", ["name=.."]),
-        ("hydra/launcher=nowhere", ["not installed", "slurm"]),
+        ("hydra/launcher=nowhere", ["choose one of array, ", "basic"]),
         ("val_size=-1", ["val_size=-1"]),
         ("augment=3", ["true or false"]),
         ("augment.rotation=200", ["augment.rotation=200"]),
@@ -278,8 +278,9 @@ def test_plan_shares_hydras_work_and_gives_what_hydra_would() -> None:
     axes = [("norm=bn", "norm=gn"), ("augment=true", "augment=false"), ("gradient_clip=null", "gradient_clip=1.5")]
     axes += [("l1=0", "l1=1E-2"), ("norm.eps=1",)]
     words = [f"{first}{''.join(',' + word.partition('=')[2] for word in rest)}" for first, *rest in axes]
-    jobs = plan(["data=digits", *words], multirun=True)
-    assert [job.settings for job in jobs] == [load("data=digits", *job) for job in itertools.product(*axes)]
+    shared = ["data=digits", "name=sweep"]
+    jobs = plan([*shared, *words], multirun=True)
+    assert [job.settings for job in jobs] == [load(*shared, *job) for job in itertools.product(*axes)]
     assert len({job.settings.config_hash() for job in jobs}) == len({job.folder for job in jobs}) == 16
 
 
@@ -290,7 +291,7 @@ def test_plan_shares_hydras_work_and_gives_what_hydra_would() -> None:
         (["l1=0,-1"], "l1=-1"),
         (["augment=0,1"], "augment=0"),
         (["seed=0,0"], "two runs of this sweep would share"),
-        (["norm=glob(*)"], "norm=glob"),
+        (["norm=glob(*)"], "norm=custom needs"),
         (["seed=choice(0,1),2"], "seed=choice"),
     ],
 )

@@ -322,8 +322,9 @@ def study_of(overrides: Sequence[str]) -> str | None:
     if not named or named[-1] == "null":
         return None
     if named[-1] not in choices("study"):
-        one = "one study at a time: " if "," in named[-1] else ""
-        raise ConfigError(f"study={named[-1]}: {one}{instead(named[-1], choices('study'))}")
+        several = "," in named[-1]
+        told = "one study at a time" if several else instead(named[-1], choices("study"))
+        raise ConfigError(f"study={named[-1]}: {told}")
     return named[-1]
 
 
