@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_up_runs import made_up
 
-from benchmarks import scale, study_results
+from benchmarks import scale, soak, study_results
 from benchmarks.arms import ArmError, together
 from benchmarks.clock import BATCH, MEETING, WARM_UP, Steps, rate, read
 from benchmarks.hfta import fused
@@ -242,6 +243,27 @@ def test_the_document_has_the_tables_of_the_benchmark() -> None:
     for norm, batch, arm, networks, images_per_s, *_ in table:
         cell = Cell(norm.removeprefix("| "), int(batch), arm.split()[0], int(networks or 1))
         assert medians[cell] == images_per_s, cell
+
+
+def test_a_soak_of_made_up_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def watch(runs: int, place: Path, launcher: str) -> list[soak.Look]:
+        for seed in range(runs):
+            record = made_up(place / "soak", seed=seed)
+            record.time["measure_s"] = 2.0
+            ended = place / "soak" / f"bn-digits-seed_{seed}"
+            record.save(ended)
+            os.utime(ended / "result.json", (seed, seed))
+        return [soak.Look(done, 1000.0, 50 + done) for done in range(1, runs + 1)]
+
+    monkeypatch.setattr(soak, "watch", watch)
+    monkeypatch.setattr(soak, "report_s", lambda folder, *_: float(len(list(folder.iterdir()))))
+    soak.main(["--runs", "8", "--out", str(tmp_path)])
+    text = (tmp_path / "soak.md").read_text(encoding="utf-8")
+    assert "| open files of all processes | 51.5 | 57.5 | +11.7 % |" in text
+    assert "| seconds a run | 14.5 | 14.5 | +0.0 % |" in text
+    assert "| seconds from one result to the next | 1 | 1 | +0.0 % |" in text
+    assert "8 runs ended, all\ncompleted" in text
+    assert "The report of them took 8.0 s" in text
 
 
 @pytest.mark.slow
