@@ -32,7 +32,7 @@ def show(jobs: Sequence[Job], records: Sequence[Record | None], skipped: int, *,
     if not console.is_terminal:
         console = Console(width=160)  # rich takes 80 columns where there is no terminal, and would fold names in logs
     folders = [job.folder for job in jobs]
-    names = [label(each) for each in labels(jobs)] if len(jobs) > 1 else [jobs[0].folder.name]
+    names = [label(each) for each in labels(jobs)]
     settings: dict[str, list[Record | None]] = {}
     for differing, record in zip(labels(jobs), records, strict=True):
         setting = label({key: value for key, value in differing.items() if key != "seed"}) or jobs[0].settings.norm.name

@@ -46,7 +46,6 @@ SMALL = {  # words behind a command's own
 }
 TRAINED = {  # by what is read in a help, where no command stands before it
     "lightning_logs/runs/ln-seed_0": ["norm=ln"],
-    "lightning_logs/sweep": ["-m", "norm=bn,ln"],
 }
 SMALLER: dict[str, dict[str, Any]] = {  # names in a script
     "docs/choose_batch.py": {"LOOKED_AT": 2_000_000},

@@ -75,7 +75,7 @@ class ProgressLine(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.console.is_terminal:
-            self.status = self.console.status(f"{self.label}  measuring on the training and the test images")
+            self.status = self.console.status("measuring on the training and the test images")
             self.status.start()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
