@@ -149,7 +149,13 @@ def planned(jobs: Sequence[Job], waiting: Sequence[Job], largest: int, workers: 
     for run in runs:
         note(diary, f"an array of {len(run)} runs goes on: {', '.join(job.folder.name for job in run)}")
     going = {job.folder for run in runs for job in run}
-    new = [job for job in waiting if job.folder not in going]
+    left = [job for job in waiting if job.folder not in going]
+    begun = [job for job in left if (job.folder / "last.ckpt").is_file() and not job.settings.force]
+    for job in begun:
+        note(
+            diary, f"{job.folder.name} runs singly: it was begun on its own or in another array, and resumes from there"
+        )
+    new = [job for job in left if job not in begun]
     groups, single = arrays([job.settings for job in new], largest, workers)
     groups, odd = _without_odd_layers(new, groups)
     for index, reason in sorted((single | odd).items()):

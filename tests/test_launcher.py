@@ -3,15 +3,16 @@
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from warm import python_m
 
 from normlab.errors import ConfigError
-from normlab.launcher import LARGEST, Options, check_options
+from normlab.launcher import LARGEST, Options, check_options, planned
 from normlab.record import Record
-from normlab.settings.plan import load
+from normlab.settings.plan import load, plan
 from normlab.train import main
 from normlab.training.foldable import unfoldable
 
@@ -153,6 +154,22 @@ def test_a_users_layer_is_tried_out(layers: str, layer: str, told: str | None) -
         assert reason.startswith(f"{layers}:{layer} ")
         assert told in reason
         assert "\n" not in reason
+
+
+def test_what_was_begun_otherwise_resumes_singly(tmp_path: Path) -> None:
+    """In another array it would begin anew."""
+    jobs = plan(["seed=range(4)", "data=digits", "name=a", f"log_dir={tmp_path}"], multirun=True)
+    for job in jobs:
+        job.folder.mkdir(parents=True)
+    (jobs[1].folder / "last.ckpt").touch()
+    [array] = planned(jobs, jobs, largest=24)
+    assert array == [jobs[0], *jobs[2:]]
+    diary = (tmp_path / "a" / "progress.log").read_text(encoding="utf-8")
+    assert f"{jobs[1].folder.name} runs singly: it was begun on its own or in another array" in diary
+    [array] = planned(
+        jobs, [replace(job, settings=job.settings.model_copy(update={"force": True})) for job in jobs], 24
+    )
+    assert len(array) == 4
 
 
 def test_the_packages_own_norms_need_no_trial() -> None:

@@ -1,5 +1,6 @@
 """A run that was stopped goes on after its last whole epoch, and ends with the bits of one that was not."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,27 @@ def test_a_run_of_a_stopped_array_can_go_on_alone(tmp_path: Path, monkeypatch: p
     record = run(settings[0], stopped[0])
     assert (record.status, record.time["resumed"], record.time["epochs"]) == ("completed", 1, 3)
     assert len(run_array(settings, stopped)) == 2
+    log = (stopped[1] / "train.log").read_text(encoding="utf-8")
+    assert f"2 runs had been begun otherwise, {stopped[1].name} the first: they begin anew" in log
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_was_begun_elsewhere_is_not_begun_anew_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as a CPU can show it. There a single run is an array of one, which goes on from its own snapshot alone."""
+    module = sys.modules["normlab.training.run"]
+    settings = load(*BASE, "norm=bn")
+    with monkeypatch.context() as patch:
+        Stop(patch, STEPS + 2)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, tmp_path / "by Lightning")
+    monkeypatch.setattr(module, "choose_accelerator", lambda _: "gpu")
+    record = run(settings, tmp_path / "by Lightning")
+    assert record.time["resumed"] == 1
+    assert "array" not in record.device
+    assert "it was begun by Lightning's loop" in (tmp_path / "by Lightning" / "train.log").read_text(encoding="utf-8")
+    with monkeypatch.context() as patch:
+        stop_array(patch, Engine, "train_step", STEPS + 2)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, tmp_path / "of one")
+    record = run(settings, tmp_path / "of one")
+    assert (record.time["resumed"], record.device["array"]) == (1, 1)

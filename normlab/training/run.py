@@ -103,6 +103,9 @@ def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
     _prepare(settings)
     gpu = choose_accelerator(settings.accelerator) == "gpu"
     alone = unfoldable(settings) if gpu else None
+    before = None if settings.force else begun(folder, settings.config_hash())
+    if gpu and isinstance(before, Begun) and _stopped_array([(settings, folder)], ())[1] is None:
+        alone = alone or "it was begun by Lightning's loop, or in an array of several runs"
     if gpu and alone is None:  # the array engine, with an array of one: its steps are replayed
         try:
             [record] = _train_together([(settings, folder)], console)
@@ -114,7 +117,6 @@ def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
         return record
     [data], [model] = load_array([settings])
     check_shares(settings, data)
-    before = None if settings.force else begun(folder, settings.config_hash())
     if isinstance(before, Begun) and settings.probes:
         try:
             read_probes(folder)
@@ -155,6 +157,7 @@ def _train_together(
     settings, folders = [each for each, _ in runs], [folder for _, folder in runs]
     _prepare(settings[0])
     data, models = load_array(settings)
+    lost = [folder for _, folder in mine if before is None and (folder / "last.ckpt").is_file()]
     for _, folder in mine:
         make_room(folder, whole=before is None)
         if before is None:
@@ -162,6 +165,8 @@ def _train_together(
     records: list[Record] = []
     to_do = [run for run in runs if run in mine]
     with log_to(*[folder / "train.log" for _, folder in to_do]) as log:
+        if lost:
+            log.warning("%d runs had been begun otherwise, %s the first: they begin anew", len(lost), lost[0].name)
         line = EpochLine(settings[0].slug(), settings[0].epochs, console)
         past = {index for index, run in enumerate(runs) if run not in mine}
         try:
