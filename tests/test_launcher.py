@@ -166,10 +166,8 @@ def test_what_was_begun_otherwise_resumes_singly(tmp_path: Path) -> None:
     assert array == [jobs[0], *jobs[2:]]
     diary = (tmp_path / "a" / "progress.log").read_text(encoding="utf-8")
     assert f"{jobs[1].folder.name} runs singly: it was begun on its own or in another array" in diary
-    [array] = planned(
-        jobs, [replace(job, settings=job.settings.model_copy(update={"force": True})) for job in jobs], 24
-    )
-    assert len(array) == 4
+    forced = [replace(job, settings=job.settings.model_copy(update={"force": True})) for job in jobs]
+    assert planned(forced, forced, largest=24) == [forced]
 
 
 def test_the_packages_own_norms_need_no_trial() -> None:
