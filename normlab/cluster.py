@@ -23,7 +23,7 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 
 from normlab.claim import STALE, busy
 from normlab.errors import ConfigError
-from normlab.job import BEGAN, ONLY
+from normlab.job import BEGAN, ONLY, wanted
 from normlab.launcher import LARGEST, launcher_options, planned, train
 from normlab.progress import note, settled
 from normlab.settings.plan import Job, parse
@@ -52,12 +52,10 @@ class ArrayLocalConf(LocalQueueConf):  # type: ignore[misc]
     memory_limit: float | None = None
 
 
-def check_cluster(overrides: Sequence[str], multirun: bool) -> None:
+def check_cluster(overrides: Sequence[str]) -> None:
     """Raises `ConfigError`, in one line, where a launcher of this module is chosen that cannot do what is asked."""
     options = launcher_options(overrides)
     chosen = [override for override in overrides if override.startswith("hydra/launcher=")][-1]
-    if not multirun:
-        raise ConfigError(f"{chosen} goes with -m (python -m normlab.train -m …) or with a study")
     for name in ONE:
         if options[name] != 1:
             raise ConfigError(f"hydra.launcher.{name}={options[name]}: a run is trained by one process: leave it at 1")
@@ -157,14 +155,12 @@ class ClusterLauncher(BaseSubmititLauncher):  # type: ignore[misc]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         runs = [(list(overrides), self._job(overrides)) for overrides in job_overrides]
-        began, only = int(os.environ.get(BEGAN, "0")), os.environ.get(ONLY)
-        waiting = [job for _, job in runs if not settled(job, began) and not busy(job.folder)]
-        if only:
-            waiting = [job for job in waiting if str(job.folder.absolute()) in only.split(os.pathsep)]
+        began = int(os.environ.get(BEGAN, "0"))
+        waiting = [job for _, job in runs if not settled(job, began) and not busy(job.folder) and wanted(job.folder)]
         if not waiting:
             return []
-        # ONLY: what is left is tried one by one, since a process died
-        arrays = self._arrays([job for _, job in runs], waiting) if "n_per_array" in self.params and not only else []
+        together = "n_per_array" in self.params and not os.environ.get(ONLY)  # else what is left is tried one by one
+        arrays = self._arrays([job for _, job in runs], waiting) if together else []
         grouped = {job.folder for array in arrays for job in array}
         words = {job.folder: overrides for overrides, job in runs}
         shares = [*arrays, *[[job] for job in waiting if job.folder not in grouped]]

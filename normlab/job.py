@@ -22,7 +22,7 @@ from normlab.progress import settled
 from normlab.record import Record
 from normlab.settings.plan import Job, parse, to_run
 
-__all__ = ["BEGAN", "ONLY", "end_with_parent", "job", "run_here"]
+__all__ = ["BEGAN", "ONLY", "end_with_parent", "job", "run_here", "wanted"]
 
 # The environment of a sweep's workers.
 BEGAN = "NORMLAB_BEGAN"  # when it began, ns: what has ended since is not tried again
@@ -61,7 +61,7 @@ def _do(job: Job, *, sweeps: bool) -> None:
     try:
         if sweeps and settled(job, int(os.environ.get(BEGAN, time.time_ns()))):
             return
-        if sweeps and (only := os.environ.get(ONLY)) and str(folder.absolute()) not in json.loads(only):
+        if sweeps and not wanted(folder):
             return
         if not settings.force and Record.standing(folder, settings.config_hash()):
             log.info("%s is finished: skipped", folder)
@@ -84,6 +84,12 @@ def _do(job: Job, *, sweeps: bool) -> None:
             Record.failed(settings, str(error).splitlines()[0]).save(folder)
         except NormlabError as second:  # a full disk: the other runs may still be done
             log.error("%s", second)
+
+
+def wanted(folder: Path) -> bool:
+    """Whether this launch is for the run in a folder, as far as `ONLY` says."""
+    only = os.environ.get(ONLY)
+    return not only or str(folder.absolute()) in json.loads(only)
 
 
 _watching: set[int] = set()

@@ -103,7 +103,7 @@ def _do(overrides: list[str], multirun: bool) -> int:
     check_options(overrides)
     hydras = [word for word in overrides if word.lstrip("+~").startswith("hydra")]
     if launcher_of(overrides) in CLUSTER:
-        hydras += _on_cluster(overrides, multirun)
+        hydras += _on_cluster(overrides)
         if str(launcher_of(overrides)).endswith("_slurm"):
             overrides = [*overrides, *_accelerator_there(overrides)]
     jobs = plan(overrides, multirun=multirun, data=_auto)
@@ -144,7 +144,7 @@ def _do(overrides: list[str], multirun: bool) -> int:
     return 0 if all(record is not None and record.status in well for record in records) else 1
 
 
-def _on_cluster(overrides: list[str], multirun: bool) -> list[str]:
+def _on_cluster(overrides: list[str]) -> list[str]:
     """What a command line gets whose jobs go to a queue: submitit's options, with our way to wait for the jobs."""
     try:
         from normlab.cluster import check_cluster
@@ -152,7 +152,7 @@ def _on_cluster(overrides: list[str], multirun: bool) -> list[str]:
         raise ConfigError(
             f'hydra/launcher={launcher_of(overrides)}: not installed; pip install "normlab[slurm]" brings it'
         ) from None
-    check_cluster(overrides, multirun)
+    check_cluster(overrides)
     kind = "Slurm" if str(launcher_of(overrides)).endswith("_slurm") else "Local"
     return [f"hydra.launcher._target_=hydra_plugins.normlab_cluster.{kind}Launcher"]
 

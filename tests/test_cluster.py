@@ -269,7 +269,7 @@ def test_a_wrong_option_is_one_line(
 
 def test_a_single_run_says_what_it_needs(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*BASE, "norm=gn", "hydra/launcher=submitit_slurm"]) == 2
-    assert "goes with -m" in capsys.readouterr().err
+    assert "hydra/launcher=submitit_slurm is for several runs: add -m" in capsys.readouterr().err
 
 
 def test_where_there_is_no_queue(
