@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -125,11 +126,24 @@ def test_a_missing_gpu_stops_its_own_runs_only(train: Command, tmp_path: Path) -
 
 
 def test_a_run_that_fails_does_not_stop_the_others(train: Command, tmp_path: Path) -> None:
-    """val_size is checked against the data, which no setting shows: that run fails in its turn."""
-    result = train("-m", "val_size=5000,10", "data=digits", "epochs=1", "threads=1")
+    """A layer that does well when it is tried, on few images, and not in training."""
+    layer = """
+        from torch import nn
+
+        class Late(nn.GroupNorm):
+            def __init__(self, num_channels):
+                super().__init__(1, num_channels)
+
+            def forward(self, x):
+                if len(x) > 8:
+                    raise RuntimeError("too many images")
+                return super().forward(x)
+    """
+    (tmp_path / "late.py").write_text(textwrap.dedent(layer))
+    result = train("-m", "norm=custom,gn", "norm.target=late:Late", "data=digits", "epochs=1", "threads=1")
     assert result.returncode == 1
     assert "2 runs: 1 completed, 1 failed" in result.stdout
-    assert "val_size=5000 leaves none of 1297" in result.stdout
+    assert "custom norm.target=late:Late failed: RuntimeError: too many images" in result.stdout
     assert "Traceback" not in result.stderr
 
 

@@ -49,6 +49,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (["probes=[layers,", "shift]"], "probes=[layers,: the shell split this at a blank: quote it, as in 'probes="),
         (["data=digits", "val_size=5000"], "val_size=5000 leaves none of 1297 training images of digits"),
+        (["-m", "data=digits", "val_size=10,5000"], "val_size=5000 leaves none of 1297 training images of digits"),
         (["data=digits", "train_size=1290"], "train_size=1290: only 1168 training images of digits are not held out"),
         (["name=a/b"], "name=a/b: a folder's name, without / or \\, and no dot at its end"),
         (
