@@ -34,11 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def axes_figure() -> Figure:
-    """A cube for each way in which norms share statistics: of norms with the same axes the first."""
+    """A cube for each way in which norms share one statistic: of norms with the same axes the first. A cube of a norm
+    with several would show one of them alone."""
     from normlab.analysis.axes_picture import axes
     from normlab.norms import CATALOGUE
 
-    first = {entry.axes: name for name, entry in reversed(CATALOGUE.items())}
+    first = {entry.axes: name for name, entry in reversed(CATALOGUE.items()) if len(entry.axes) <= 1}
     return axes([name for name in CATALOGUE if name in first.values()])
 
 

@@ -93,4 +93,4 @@ def test_what_does_not_fit_is_refused(wrong, message: str) -> None:  # type: ign
 
 def test_the_pictures_are_there() -> None:
     for ending in ("png", "svg"):
-        assert 0 < (REPOSITORY / "docs" / f"axes.{ending}").stat().st_size < 500_000
+        assert 0 < (REPOSITORY / "docs" / f"axes.{ending}").stat().st_size < 300_000
