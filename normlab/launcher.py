@@ -1,6 +1,5 @@
 """`hydra/launcher=array`: a sweep's runs trained together where they can be, the others as the joblib launcher does."""
 
-import difflib
 import logging
 import os
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from normlab.progress import note, settled
 from normlab.record import read_plan, write_plan
 from normlab.settings import conf_dir
 from normlab.settings.arrays import arrays
+from normlab.settings.conf import instead
 from normlab.settings.plan import Job, compose_config, parse
 
 __all__ = ["LARGEST", "ArrayLauncher", "ArrayLauncherConf", "check_options", "launcher_options", "planned", "train"]
@@ -83,9 +83,7 @@ def launcher_options(overrides: Sequence[str]) -> dict[str, Any]:
         name = override.lstrip("+~").removeprefix(start).partition("=")[0].partition(".")[0]
         if name not in known or name == "_target_":
             names = [str(option) for option in known if option != "_target_"]
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {start}{close[0]}?" if close else f"choose one of {', '.join(names)}"
-            raise ConfigError(f"{start}{name} is no option of {chosen}; {hint}")
+            raise ConfigError(f"{start}{name} is no option of {chosen}; {instead(name, names, start)}")
         try:
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):
                 compose("config", [chosen, override], return_hydra_config=True)
@@ -152,14 +150,13 @@ def planned(jobs: Sequence[Job], waiting: Sequence[Job], largest: int, workers: 
     left = [job for job in waiting if job.folder not in going]
     begun = [job for job in left if (job.folder / "last.ckpt").is_file() and not job.settings.force]
     for job in begun:
-        note(
-            diary, f"{job.folder.name} runs singly: it was begun on its own or in another array, and resumes from there"
-        )
+        reason = "it was started on its own or in another array, and resumes from there"
+        note(diary, f"{job.folder.name} runs individually: {reason}")
     new = [job for job in left if job not in begun]
     groups, single = arrays([job.settings for job in new], largest, workers)
     groups, odd = _without_odd_layers(new, groups)
     for index, reason in sorted((single | odd).items()):
-        note(diary, f"{new[index].folder.name} runs singly: {reason}")
+        note(diary, f"{new[index].folder.name} runs individually: {reason}")
     for group in groups:
         run = [new[index] for index in group]
         note(diary, f"an array of {len(run)} runs: {', '.join(job.folder.name for job in run)}")

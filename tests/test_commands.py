@@ -211,7 +211,7 @@ def as_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.delenv("NORMLAB_DATA", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # benchmarks start a process a core
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # benchmarks start one process per core
     monkeypatch.setattr("benchmarks.probes.PROBES", ("", "layers"))
     monkeypatch.setattr("benchmarks.step.STEPS", 4)
     monkeypatch.setattr(planning, "_crossed", covering)

@@ -102,7 +102,7 @@ def test_a_sweep_by_arrays(tmp_path: Path) -> None:
     assert "8 runs: 8 completed" in done.stdout
     diary = next(tmp_path.rglob("progress.log")).read_text()
     assert diary.count("an array of 2 runs: ") == 4
-    assert "runs singly" not in diary
+    assert "runs individually" not in diary
     again = sweep(tmp_path, *words)
     assert again.returncode == 0
     assert "(8 finished before, skipped)" in again.stdout
@@ -122,7 +122,7 @@ def test_what_cannot_be_grouped_runs_singly_and_the_log_says_why(tmp_path: Path,
     assert list(branches.values()) == [None, None]
     diary = next(tmp_path.rglob("progress.log")).read_text()
     for name in branches:
-        assert f"{name} runs singly: {layers}:Branches cannot run for several networks at once" in diary
+        assert f"{name} runs individually: {layers}:Branches cannot run for several networks at once" in diary
 
 
 @pytest.mark.slow
@@ -165,7 +165,7 @@ def test_what_was_begun_otherwise_resumes_singly(tmp_path: Path) -> None:
     [array] = planned(jobs, jobs, largest=24)
     assert array == [jobs[0], *jobs[2:]]
     diary = (tmp_path / "a" / "progress.log").read_text(encoding="utf-8")
-    assert f"{jobs[1].folder.name} runs singly: it was begun on its own or in another array" in diary
+    assert f"{jobs[1].folder.name} runs individually: it was started on its own or in another array" in diary
     forced = [replace(job, settings=job.settings.model_copy(update={"force": True})) for job in jobs]
     assert planned(forced, forced, largest=24) == [forced]
 

@@ -35,14 +35,16 @@ def choices(group: str) -> list[str]:
     return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
 
 
-def instead(name: str, names: Iterable[str]) -> str:
+def instead(name: str, names: Iterable[str], prefix: str = "") -> str:
     """Return what to write instead of a name that is not among `names`: the nearest of them, or a choice of all.
+
+    prefix: What stands before the nearest when it is typed.
 
     >>> instead("LN", ["bn", "ln"]), instead("batch", ["bn", "ln"])
     ('did you mean ln?', 'choose one of bn, ln')
     """
     close = difflib.get_close_matches(name.lower(), names := list(names), n=1)
-    return f"did you mean {close[0]}?" if close else f"choose one of {', '.join(names)}"
+    return f"did you mean {prefix}{close[0]}?" if close else f"choose one of {', '.join(names)}"
 
 
 @cache
