@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -44,18 +43,6 @@ class Clock:
         if len(self.ends) == WARM_UP - 1:
             meet()
         self.ends.append(time.monotonic())
-
-    def watch_engine(self) -> Any:
-        """A context in which the array engine's steps are noted: it has no torch optimizer."""
-        from normlab.training.graph import Replayed
-
-        step, clock = Replayed.__call__, self
-
-        def noted(replayed: Replayed) -> None:
-            step(replayed)
-            clock._note()
-
-        return patch.object(Replayed, "__call__", noted)
 
     def print(self) -> None:
         """One line, which `read` finds among all that an arm prints."""

@@ -1,6 +1,6 @@
 """Where the time of a training step goes on CPU: `python -m benchmarks.step --norm gn --batch 128`.
 
-One network in the array engine, on one thread. Shares are by torch's profiler: time inside an operation, without what
+One network, on one thread. Shares are by torch's profiler: time inside an operation, without what
 it calls. The milliseconds are those shares of the median step without the profiler, which slows some operations down.
 """
 
@@ -18,9 +18,11 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.samples import cut
 from normlab.data import datamodule, sources
 from normlab.settings.plan import load
-from normlab.training.array import array_rates, load_array
-from normlab.training.engine import Engine
+from normlab.training.build import load_array
+from normlab.training.fit import Place, networks_of
 from normlab.training.memory import keep_freed_memory
+from normlab.training.networks import Networks
+from normlab.training.optim import Rows
 
 STEPS = 30
 PARTS = {  # a part of the step -> words in the names of its operations, the first that fits
@@ -35,29 +37,31 @@ PARTS = {  # a part of the step -> words in the names of its operations, the fir
 REST = "the rest: update, loss, copies, Python"
 
 
-def engine(norm: str, batch: int, dropout: float) -> Engine:
-    """One network, ready to train, on the thread that asks."""
+def ready(norm: str, batch: int, dropout: float) -> tuple[Networks, Rows]:
+    """One network and its optimizer, ready to train, on one thread."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    settings = load("data=digits", f"norm={norm}", f"batch_size={batch}", f"dropout={dropout}", "threads=1", "epochs=9")
+    words = ["data=digits", f"norm={norm}", f"batch_size={batch}", f"dropout={dropout}", "threads=1", "epochs=9"]
+    settings = load(*words, "val_size=200")
     whole = sources.load("digits", None, download=False)
     with patch.object(datamodule, "load", lambda *_, **__: cut(replace(whole), STEPS * batch + 200, 100)):
-        data, models = load_array([settings.model_copy(update={"val_size": 200})])
-    rates = array_rates([settings], models, 9 * STEPS)
-    return Engine([models[0].net], [settings], data, rates, device=torch.device("cpu"), at_once=1)
+        [data], [model] = load_array([settings])
+    networks = networks_of([Place(settings, data, model, None)], 1)
+    networks.on_fit_start()
+    return networks.train(), networks.configure_optimizers()
 
 
-def measure(found: Engine, batch: int) -> tuple[float, dict[str, float]]:
-    """Milliseconds of a step, and the share of each part."""
+def measure(networks: Networks, rows: Rows) -> tuple[float, dict[str, float]]:
+    """Return the milliseconds of a step, and the share of each part."""
+    loader = networks.data.train_dataloader()
 
     def epoch() -> list[float]:
-        seconds = []
-        found.begin_epoch(0)
-        found.step.zero_()
-        for _ in range(STEPS):
-            began = time.perf_counter()
-            found.train_step(batch)
+        seconds, began = [], time.perf_counter()
+        for positions in loader:
+            networks.gradients(*networks.data.on_after_batch_transfer(positions, 0))
+            rows.step()
             seconds.append(time.perf_counter() - began)
+            began = time.perf_counter()
         return seconds
 
     epoch()
@@ -77,7 +81,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--dropout", type=float, default=0.0)
     args = parser.parse_args(given)
-    took, shares = measure(engine(args.norm, args.batch, args.dropout), args.batch)
+    took, shares = measure(*ready(args.norm, args.batch, args.dropout))
     print(f"| {args.norm}, batch {args.batch}, dropout {args.dropout:g} | ms |\n|---|---:|")
     for part, share in shares.items():
         if share > 0.0005:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import KINDS
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from same_bits import same
 from test_resume import Stop
 
@@ -18,10 +19,10 @@ from normlab.record import Record
 from normlab.settings import Settings
 from normlab.settings.plan import load
 from normlab.training import run
-from normlab.training.array import load_array
-from normlab.training.callbacks import DivergenceStop, Reseed
-from normlab.training.fit import _fit, _trainer
-from normlab.training.ranks import Rank, Weigh, as_rank, ranks
+from normlab.training.build import load_array
+from normlab.training.fit import Place, fit_networks, networks_of
+from normlab.training.networks import Networks
+from normlab.training.ranks import Rank, as_rank, ranks
 
 BASE = ["data=digits", "epochs=2", "accelerator=cpu", "threads=1", "precision=64-true", "l1=1e-3", "lr=0.05"]
 ODD = ["batch_size=21", "train_size=50", "val_size=61"]  # shares of 10 and 11; 30 and 31 validation images
@@ -51,18 +52,27 @@ class Gradients(Callback):
         self.steps.append({name: p.grad.clone() for name, p in named if p.grad is not None})
 
 
-Fitted = tuple[list[dict[str, torch.Tensor]], dict[str, torch.Tensor], dict[str, torch.Tensor]]
+class Measured(Checkpoint):
+    """What the last epoch has measured."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Networks)
+        [self.values] = pl_module.end_epoch()
+
+
+Fitted = tuple[list[dict[str, torch.Tensor]], dict[str, torch.Tensor], dict[str, float]]
 
 
 def fit(words: list[str], rank: Rank | None = None) -> Fitted:
-    """The gradients of every step, the network in the end, what Lightning has measured in the last epoch."""
+    """The gradients of every step, the network in the end, what was measured in the last epoch."""
     settings = load(*BASE, *words)
     [data], [model] = load_array([settings])
-    gradients = Gradients()
-    callbacks = [Reseed(0), DivergenceStop(), gradients, *([Weigh(data)] if rank else [])]
-    trainer = _trainer(settings, callbacks, (), rank)
-    _fit(trainer, settings, data, model, None, rank)
-    return gradients.steps, copy.deepcopy(model.net.state_dict()), dict(trainer.callback_metrics)
+    if settings.precision == "64-true":
+        model.double()
+    gradients, measured = Gradients(), Measured()
+    module = networks_of([Place(settings, data, model, None)], 1)
+    fit_networks(module, [gradients, measured], [None], [None], rank)
+    return gradients.steps, copy.deepcopy(model.net.state_dict()), measured.values
 
 
 def on_two(name: str) -> list[str]:
@@ -84,7 +94,7 @@ def together() -> dict[str, Fitted]:
         return {name: fit(on_two(name), rank) for name in CASES}
 
 
-def agree(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], **close: float) -> None:
+def agree(got: dict[str, Any], expected: dict[str, Any], **close: float) -> None:
     assert got.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(got[name], value, **close, msg=lambda text, name=name: f"{name}: {text}")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from made_up_runs import made_up
 
 from normlab.errors import NormlabError
@@ -20,12 +20,12 @@ from normlab.norms import CATALOGUE
 from normlab.report import main as report
 from normlab.settings import Settings
 from normlab.settings.plan import load, plan
-from normlab.training.array import load_array
-from normlab.training.build import lightning_precision
-from normlab.training.callbacks import Reseed
+from normlab.training.build import load_array
+from normlab.training.callbacks import RunCheckpoints
+from normlab.training.files import Begun, begun
+from normlab.training.fit import Place, make_trainer, networks_of
 from normlab.training.ranks import check_shares
 from normlab.training.run import _prepare, run
-from normlab.training.saving import Begun, begun
 
 HERE = Path(__file__).parent
 MANY = int(os.environ.get("FUZZ", "0"))
@@ -130,22 +130,17 @@ def two_steps(asked: Settings) -> None:
     _prepare(asked)
     [data], [model] = load_array([asked])
     check_shares(asked, data)
-    trainer = Trainer(
-        accelerator="cpu",
-        precision=lightning_precision(asked),  # type: ignore[arg-type]
-        max_epochs=asked.epochs,
-        max_steps=2,
-        gradient_clip_val=asked.gradient_clip,
-        logger=False,
-        callbacks=[Reseed(asked.seed)],
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(model, datamodule=data)
+    module = networks_of([Place(asked, data, model, None)], 1)
+    trainer = make_trainer(asked, [Two()], RunCheckpoints(module))
+    trainer.fit(module, datamodule=module.data)
     assert trainer.global_step >= 1
+
+
+class Two(Callback):
+    """Stops after two steps."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        trainer.should_stop = trainer.global_step >= 2
 
 
 @given(overrides())
@@ -234,7 +229,7 @@ def test_any_bytes_as_a_checkpoint_are_a_reason_in_one_line(
 ) -> None:
     folder = tmp_path_factory.mktemp("checkpoint")
     (folder / "last.ckpt").write_bytes(noise)
-    found = begun(folder, "0123456789ab")
+    found = begun(load(), folder)
     assert isinstance(found, str)
     assert len(found.splitlines()) == 1
 
@@ -256,7 +251,7 @@ def test_a_checkpoint_that_is_whole_is_gone_on_from(tmp_path: Path) -> None:
     """The control of the tests above."""
     asked = load("data=digits", "norm=none", "epochs=1", "train_size=64", "val_size=0", "threads=1")
     run(asked, tmp_path)
-    found = begun(tmp_path, asked.config_hash())
+    found = begun(asked, tmp_path)
     assert isinstance(found, Begun)
     assert found.epoch == 1
     assert torch.load(found.file, weights_only=True)["global_step"] == found.step

@@ -217,16 +217,19 @@ def test_adamw_minimises_loss_plus_penalty(method: str, rows: bool) -> None:
     optimizer = torch.optim.AdamW([w], lr, (0.9, 0.999), 1e-8, weight_decay=0.0)
     rates = [lr * (1 - step / steps) for step in range(steps)]
     proximal, all_of_it, none = method == "proximal", torch.ones(5), torch.zeros(5, dtype=torch.bool)
-    engine = Rows(
+    row = torch.zeros_like(w.data[None])
+    one_row = Rows(
         Rates.of(
             [optimizer], [rates], clip=[math.inf], l1=[l1], proximal=[proximal], covered=[all_of_it], frozen=[none]
         ),
-        w[None],
+        w.data[None],
+        row,
     )
     for step in range(steps):
         gradient = a * (w.detach() - c)
         if rows:
-            engine.step_(w.data[None], gradient[None], torch.tensor([step]))
+            row.copy_(gradient)
+            one_row.step()
             continue
         optimizer.param_groups[0]["lr"] = rates[step]
         w.grad = gradient
@@ -264,9 +267,11 @@ def test_nothing_moves_what_is_frozen(method: str, adamw: bool) -> None:
             frozen=[torch.tensor([True, True, False, False])],
         ),
         weights,
+        torch.ones(1, 4),
     )
-    for step in range(2):
-        rows.step_(weights, torch.ones(1, 4), torch.tensor([step]))
+    for _ in range(2):
+        rows.rows.grad.fill_(1.0)
+        rows.step()
     assert weights[0, :2].tolist() == [0.5, -0.5]
     assert weights[0, 2] < 0.5
     assert weights[0, 3] != -0.5

@@ -1,23 +1,20 @@
-"""A run that was stopped goes on after its last whole epoch, and ends with the bits of one that was not."""
+"""A run that was stopped resumes after its last completed epoch, and ends with the bits of one that was not."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from conftest import KINDS, draw_nothing
 from same_bits import curves, same
 
 from normlab.record import Record
 from normlab.settings import Settings
 from normlab.settings.plan import load
-from normlab.training import Classifier, run, run_array
-from normlab.training.engine import Engine
-from normlab.training.member import Member
-from normlab.training.saving import EpochCheckpoint
-from normlab.training.snapshot import Snapshot
+from normlab.training import files as module
+from normlab.training import run, run_array
+from normlab.training.files import RunFiles
+from normlab.training.networks import Networks
 
 BASE = ["data=digits", "epochs=3", "batch_size=32", "train_size=100", "val_size=60", "threads=1", "dropout=0.1"]
 STEPS = 4  # an epoch
@@ -28,15 +25,15 @@ class Stop:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int, error: type[BaseException] = KeyboardInterrupt):
         self.left = step
-        real: Callable[..., torch.Tensor] = Classifier.training_step
+        real: Callable[..., None] = Networks.training_step
 
-        def training_step(model: Classifier, batch: Any, batch_idx: int) -> torch.Tensor:
+        def training_step(networks: Networks, batch: Any, batch_idx: int) -> None:
             self.left -= 1
             if self.left == -1:
                 raise error
-            return real(model, batch, batch_idx)
+            real(networks, batch, batch_idx)
 
-        monkeypatch.setattr(Classifier, "training_step", training_step)
+        monkeypatch.setattr(Networks, "training_step", training_step)
 
 
 def stopped_and_resumed(settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch, *steps: int) -> Record:
@@ -71,8 +68,8 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path: Path, monkeypatch: pytes
     assert record.time["resumed"] == 2, "the first time there was nothing to go on from"
     same(tmp_path / "stopped", tmp_path / "whole")
     log = (tmp_path / "stopped" / "train.log").read_text()
-    assert log.count("goes on after epoch") == 2
-    assert "goes on after epoch 2 of 3" in log
+    assert log.count("resumes after epoch") == 2
+    assert "resumes after epoch 2 of 3" in log
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -139,14 +136,16 @@ def whole_array(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Settings
 @pytest.mark.parametrize(
     ("where", "name", "calls"),
     [
-        (Engine, "train_step", 2),  # nothing is done yet: it begins anew
-        (Engine, "train_step", STEPS + 2),
-        (Member, "end_epoch", 5),  # one run has saved its second epoch, the others have not
-        (EpochCheckpoint, "on_train_epoch_end", 8),  # between best.ckpt and last.ckpt
-        (Snapshot, "save", 2),
+        (Networks, "training_step", 2),  # nothing is done yet: it begins anew
+        (Networks, "training_step", STEPS + 2),
+        (RunFiles, "end_epoch", 5),  # one run has shown its second epoch, the others have not
+        (RunFiles, "save", 3),  # two runs have saved their first epoch, the third has not
+        (RunFiles, "save", 5),  # one run has saved its second epoch, the others have not
+        (RunFiles, "save", 9),  # the first has nothing left to train
+        (module, "write_atomically", 8),  # between best.ckpt and last.ckpt
         (Record, "save", 2),  # the first run has its result, the others have not
     ],
-    ids=["first epoch", "second epoch", "between runs", "between files", "before the snapshot", "between results"],
+    ids=["step 2", "epoch 2", "rows", "first checkpoints", "checkpoints", "last checkpoints", "files", "results"],
 )
 @pytest.mark.usefixtures("undrawn")
 def test_a_stopped_array_ends_as_if_it_had_not_been(
@@ -167,7 +166,6 @@ def test_a_stopped_array_ends_as_if_it_had_not_been(
     assert len(records) == (2 if where is Record else 3)
     for a, b in zip(stopped, whole, strict=True):
         same(a, b)
-        assert not (a / "array.ckpt").exists()
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -177,7 +175,7 @@ def test_arrays_of_every_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
     whole, stopped = folders(tmp_path / "whole", settings), folders(tmp_path / "stopped", settings)
     run_array(settings, whole)
     with monkeypatch.context() as patch:
-        stop_array(patch, Engine, "train_step", STEPS + 2)
+        stop_array(patch, Networks, "training_step", STEPS + 2)
         with pytest.raises(KeyboardInterrupt):
             run_array(settings, stopped)
     assert {Record.load(folder).status for folder in stopped} == {"interrupted"}
@@ -186,37 +184,53 @@ def test_arrays_of_every_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
         same(a, b)
 
 
-def test_a_run_of_a_stopped_array_can_go_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = array_of("norm=ln")
+def test_a_run_of_a_stopped_array_resumes_on_its_own_and_the_others_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_array: tuple[list[Settings], list[Path]]
+) -> None:
+    """It says that it was in an array; the others get the bits that they would have had with it."""
+    settings, whole = whole_array
     stopped = folders(tmp_path, settings)
     with monkeypatch.context() as patch:
-        stop_array(patch, Engine, "train_step", STEPS + 2)
+        stop_array(patch, Networks, "training_step", STEPS + 2)
         with pytest.raises(KeyboardInterrupt):
             run_array(settings, stopped)
     record = run(settings[0], stopped[0])
     assert (record.status, record.time["resumed"], record.time["epochs"]) == ("completed", 1, 3)
+    log = (stopped[0] / "train.log").read_text(encoding="utf-8")
+    assert "resumes after epoch 1 of 3 on its own; until then it was in an array" in log
+    expected = Record.load(whole[0]).metrics
+    assert record.metrics["train_ce"] == pytest.approx(expected["train_ce"], rel=0.05)
     assert len(run_array(settings, stopped)) == 2
-    log = (stopped[1] / "train.log").read_text(encoding="utf-8")
-    assert f"2 runs had been begun otherwise, {stopped[1].name} the first: they begin anew" in log
+    for a, b in zip(stopped[1:], whole[1:], strict=True):
+        same(a, b)
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_what_was_begun_elsewhere_is_not_begun_anew_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as a CPU can show it. There a single run is an array of one, which goes on from its own snapshot alone."""
-    module = sys.modules["normlab.training.run"]
-    settings = load(*BASE, "norm=bn")
+def test_runs_that_were_begun_on_their_own_resume_in_an_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one epoch and after two, with bits of their own: batches of 64 images share no pass."""
+    settings = [load(*BASE, "batch_size=64", "norm=bn", *own) for own in ARRAY]
+    whole, stopped = folders(tmp_path / "whole", settings), folders(tmp_path / "stopped", settings)
+    for each, folder in zip(settings, whole, strict=True):
+        run(each, folder)
+    for each, folder, epochs in zip(settings, stopped, (1, 2), strict=False):
+        with monkeypatch.context() as patch:
+            Stop(patch, 2 * epochs)
+            with pytest.raises(KeyboardInterrupt):
+                run(each, folder)
+    records = run_array(settings, stopped)
+    assert [record.time.get("resumed") for record in records] == [1, 1, None]
+    for a, b in zip(stopped, whole, strict=True):
+        same(a, b)
+
+
+def test_a_run_that_was_begun_on_another_device_says_why_it_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load(*BASE, "norm=bn", "epochs=2", "accelerator=cpu")
     with monkeypatch.context() as patch:
         Stop(patch, STEPS + 2)
         with pytest.raises(KeyboardInterrupt):
-            run(settings, tmp_path / "by Lightning")
-    monkeypatch.setattr(module, "choose_accelerator", lambda _: "gpu")
-    record = run(settings, tmp_path / "by Lightning")
-    assert record.time["resumed"] == 1
-    assert "array" not in record.device
-    assert "it was begun by Lightning's loop" in (tmp_path / "by Lightning" / "train.log").read_text(encoding="utf-8")
-    with monkeypatch.context() as patch:
-        stop_array(patch, Engine, "train_step", STEPS + 2)
-        with pytest.raises(KeyboardInterrupt):
-            run(settings, tmp_path / "of one")
-    record = run(settings, tmp_path / "of one")
-    assert (record.time["resumed"], record.device["array"]) == (1, 1)
+            run(settings, tmp_path)
+    state = module.begun(settings.model_copy(update={"accelerator": "gpu"}), tmp_path)
+    assert state == "last.ckpt was trained by accelerator=cpu, which would resume it"
+    assert isinstance(module.begun(settings, tmp_path), module.Begun)

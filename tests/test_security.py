@@ -24,7 +24,6 @@ from normlab.report import main as report
 from normlab.settings import Study
 from normlab.settings.plan import load
 from normlab.training import Classifier, run
-from normlab.training.snapshot import Snapshot
 
 HERE = Path(__file__).parent
 PACKAGES = [HERE.parent / name for name in ("normlab", "hydra_plugins", "benchmarks")]
@@ -72,12 +71,6 @@ def test_a_support_that_carries_code(tmp_path: Path, mark: Path) -> None:
     np.savez(tmp_path / "support.npz", packed=np.array([Bomb(mark)]), size=np.array([Bomb(mark)]))
     with pytest.raises(NormlabError, match="is damaged"):
         read_support(tmp_path)
-    assert not mark.exists()
-
-
-def test_a_snapshot_that_carries_code(tmp_path: Path, mark: Path) -> None:
-    torch.save({"names": [Bomb(mark)], "runs": []}, tmp_path / "array.ckpt")
-    assert Snapshot.load(tmp_path) is None
     assert not mark.exists()
 
 

@@ -20,17 +20,17 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from normlab.nets import norm_layers
 from normlab.record import Record
 from normlab.settings.plan import load
-from normlab.training.callbacks import COLUMNS
 from normlab.training.classifier import Classifier
-from normlab.training.views import FINAL, GALLERY, NormViews, show_hyperparameters, show_result, show_settings
+from normlab.training.files import COLUMNS
+from normlab.training.views import FINAL, GALLERY, show_hyperparameters, show_norms, show_result, show_settings
 
 DEADLINE = 60  # seconds; about 6 are usual
 CHANNELS = {"norm.block1": 10, "norm.block2": 20, "norm.block3": 20, "norm.block4": 12, "norm.block5": 12}
@@ -45,9 +45,8 @@ def board(finished: tuple[Path, Record], tmp_path_factory: pytest.TempPathFactor
     logs = tmp_path_factory.mktemp("tensorboard")
     shutil.copytree(finished[0], logs / "runs" / "bn")
     other = load("data=digits", "norm=gn", "epochs=3", "batch_size=64")
-    logger = TensorBoardLogger(logs / "runs" / "gn", name="", version="", default_hp_metric=False)
-    show_hyperparameters(logger, other, {"test_acc": 0.5, "train_acc": 0.25, "val_acc": None, "zeros": 0.0})
-    logger.experiment.close()
+    with SummaryWriter(str(logs / "runs" / "gn")) as writer:
+        show_hyperparameters(writer, other, {"test_acc": 0.5, "train_acc": 0.25, "val_acc": None, "zeros": 0.0})
 
     log = logs / "tensorboard.log"
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--host", "127.0.0.1", "--port", "0"]
@@ -314,10 +313,9 @@ def test_few_mistakes_and_none() -> None:
 def test_what_is_not_finite_gets_no_histogram() -> None:
     model = Classifier(norm="bn")
     writer = Drawings()
-    views = NormViews(writer)  # type: ignore[arg-type]
     with torch.no_grad():
         norm_layers(model.net)["block2.norm"].weight[3] = torch.nan
-    views.write(model, 1)
+    show_norms(writer, model.net, 1)  # type: ignore[arg-type]
     assert set(writer.histograms) == {f"{layer}/{name}" for layer in CHANNELS for name in STATE} - {
         "norm.block2/scale_gamma"
     }

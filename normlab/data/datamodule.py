@@ -1,7 +1,7 @@
 """A data set as a LightningDataModule: images stay in memory as bytes, and a batch is one indexing call."""
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,9 @@ class Part(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.where)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0, that indexing gives. Nothing here depends on it."""
+
     def __getitem__(self, index: int | slice) -> Batch:
         where = self.where[index]
         return self.pool[0][where].to(self.dtype) / 255, self.pool[1][where]
@@ -71,21 +74,35 @@ class TrainingPart(Part):
         self._random: Batch | None = None  # order and draws of this epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, that indexing gives. The loaders of `ImageData` do so themselves."""
+        """Choose the epoch, from 0, that indexing gives. The loaders do so themselves."""
         if epoch != self.epoch:
             self.epoch, self._random = epoch, None
 
-    def __getitem__(self, index: int | slice) -> Batch:
+    def positions(self, index: int | slice) -> Batch:
+        """Return where in the pool the images of these positions are, and what their augmentation draws: (n, 3)."""
         if self._random is None:
             of_epoch = len(self), self.seed, self.epoch
             self._random = epoch_order(*of_epoch), epoch_draws(*of_epoch)
         order, draws = self._random
-        where = self.where[order[index]]
-        pixels = self.pool[0][where].to(self.dtype) / 255
-        if self.rotation or self.shift:
-            batch, rows = pixels.view(-1, *pixels.shape[-3:]), draws[index].view(-1, 3).to(pixels)
-            pixels = rotate_and_shift(batch, rows, rotation=self.rotation, shift=self.shift).view_as(pixels)
-        return pixels, self.pool[1][where]
+        return self.where[order[index]], draws[index]
+
+    def __getitem__(self, index: int | slice) -> Batch:
+        where, draws = self.positions(index)
+        return self.augmented(self.pool[0][where].to(self.dtype) / 255, draws), self.pool[1][where]
+
+    def augmented(self, pixels: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+        """Return images (…, C, H, W) in [0, 1] rotated and shifted by draws (…, 3) in [-1, 1]."""
+        if not (self.rotation or self.shift):
+            return pixels
+        images, rows = pixels.view(-1, *pixels.shape[-3:]), draws.reshape(-1, 3).to(pixels)
+        return rotate_and_shift(images, rows, rotation=self.rotation, shift=self.shift).view_as(pixels)
+
+
+class ByEpoch(Protocol):
+    """Images of which an epoch is chosen."""
+
+    def __len__(self) -> int: ...
+    def set_epoch(self, epoch: int) -> None: ...
 
 
 class Batches(Sampler[slice]):
@@ -94,7 +111,7 @@ class Batches(Sampler[slice]):
     Lightning sets the epoch of training images. Elsewhere every iteration is the next epoch.
     """
 
-    def __init__(self, part: Part, batch_size: int, rank: int = 0, processes: int = 1) -> None:
+    def __init__(self, part: ByEpoch, batch_size: int, rank: int = 0, processes: int = 1) -> None:
         self.part, self.batch_size, self.rank, self.processes = part, batch_size, rank, processes
         self.epoch = 0
 
@@ -107,8 +124,7 @@ class Batches(Sampler[slice]):
     def __iter__(self) -> Iterator[slice]:
         epoch, self.epoch = self.epoch, self.epoch + 1
         for start in range(0, len(self.part), self.batch_size):
-            if isinstance(self.part, TrainingPart):
-                self.part.set_epoch(epoch)  # with every batch: another iteration may be under way
+            self.part.set_epoch(epoch)  # with every batch: another iteration may be under way
             own = share(min(self.batch_size, len(self.part) - start), self.rank, self.processes)
             yield slice(start + own.start, start + own.stop)
 

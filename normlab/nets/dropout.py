@@ -9,16 +9,21 @@ LEVELS = 2**16  # a mask is made of 16-bit random numbers
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout` on maps (N, C, H, W), with masks by `keep_mask` from torch's default generator.
+    """`nn.Dropout` on maps (N, C, H, W), with masks by `keep_mask`.
 
     y = x · m / (1 - p) while training, m = 0 with probability p (to the nearest 1/65,536), else 1; y = x in eval mode.
     Source: Srivastava et al. 2014, "Dropout", section 4.
+
+    Attributes:
+        generator: of the masks; None: torch's default one for the device.
     """
+
+    generator: torch.Generator | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or not self.p:
             return x
-        return x * keep_mask(x.shape, self.p, x)
+        return x * keep_mask(x.shape, self.p, x, self.generator)
 
 
 def keep_mask(

@@ -1,6 +1,6 @@
-"""The numbers of many networks of one shape, side by side: a row a network."""
+"""The numbers of many networks of one shape, side by side: one row per network."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -12,41 +12,59 @@ class Stack:
     """K networks of one shape as few tensors, so that one operation moves all of them.
 
     Attributes:
-        parameters: (K, P), a row a network, its parameters in the order of `named_parameters()`.
+        parameters: (K, P), one row per network, its parameters in the order of `named_parameters()`. The filters of a
+            convolution lie in a row as channels_last has them in memory.
+        grads: (K, P), their gradients; zeros at first.
         buffers: by name, (K, …): running statistics and counters.
-        template: the first network; what stays the same in all.
+        shapes: of the parameters of one network, by name.
     """
 
-    def __init__(self, nets: Sequence[nn.Module], device: torch.device | str = "cpu") -> None:
+    def __init__(self, nets: Sequence[nn.Module]) -> None:
         shapes = [{name: value.shape for name, value in net.state_dict().items()} for net in nets]
         if any(shape != shapes[0] for shape in shapes):
             raise ValueError("only networks of one shape can be stacked")
-        self.template = nets[0]
         self.shapes = {name: parameter.shape for name, parameter in nets[0].named_parameters()}
         with torch.no_grad():
-            rows = [[parameter.flatten() for parameter in net.parameters()] for net in nets]
-            self.parameters = torch.stack([torch.cat(row) if row else torch.zeros(0) for row in rows]).to(device)
+            rows = [[_in_memory(parameter).flatten() for parameter in net.parameters()] for net in nets]
+            self.parameters = torch.stack([torch.cat(row) if row else torch.zeros(0) for row in rows])
             self.buffers = {
-                name: torch.stack([dict(net.named_buffers())[name] for net in nets]).to(device)
+                name: torch.stack([dict(net.named_buffers())[name] for net in nets])
                 for name, _ in nets[0].named_buffers()
             }
+        self.grads = torch.zeros_like(self.parameters)
 
     def __len__(self) -> int:
         return len(self.parameters)
 
     def named(self, values: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Rows such as those of `parameters`, (K, P), by parameter: (K, *shape). Autograd goes through it."""
+        """Return rows such as those of `parameters`, (K, P), by parameter: (K, *shape), as views. Autograd goes through
+        it."""
         parts = torch.split(values, [shape.numel() for shape in self.shapes.values()], dim=1)
-        return {
-            name: part.reshape(len(part), *shape)
-            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
-        }
+        return {name: _shaped(part, shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
-    @torch.no_grad()
-    def write_back(self, index: int, net: nn.Module) -> None:
-        """Copies one row's parameters and buffers into a network of this shape."""
-        row = self.parameters[index].to(next(net.parameters()).device, copy=True)
-        for parameter, values in zip(net.parameters(), self.named(row[None]).values(), strict=True):
-            parameter.copy_(values[0])
-        for name, buffer in net.named_buffers():
-            buffer.copy_(self.buffers[name][index])
+    def own(self, nets: Sequence[nn.Module]) -> None:
+        """Let the networks share this memory: their parameters, gradients and buffers become views into it, so that
+        what changes the one changes the other."""
+        for index, net in enumerate(nets):
+            for parameter, (values, grad) in zip(net.parameters(), self._row(index), strict=True):
+                parameter.data = values
+                parameter.grad = grad if parameter.requires_grad else None
+            for name, buffer in net.named_buffers():
+                buffer.data = self.buffers[name][index]
+
+    def _row(self, index: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        row = slice(index, index + 1)
+        both = (self.named(values[row]).values() for values in (self.parameters, self.grads))
+        return ((values[0], grad[0]) for values, grad in zip(*both, strict=True))
+
+
+def _in_memory(parameter: torch.Tensor) -> torch.Tensor:
+    """The numbers of a parameter in the order of channels_last."""
+    return parameter.permute(0, 2, 3, 1) if parameter.dim() == 4 else parameter
+
+
+def _shaped(part: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    if len(shape) != 4:
+        return part.view(len(part), *shape)
+    filters, channels, height, width = shape
+    return part.view(len(part), filters, height, width, channels).permute(0, 1, 4, 2, 3)

@@ -1,6 +1,7 @@
 """From settings to the parts of a run: images and network."""
 
 import logging
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -12,9 +13,18 @@ from normlab.randomness import Stream, stream_seed
 from normlab.settings import Settings
 from normlab.training.classifier import Classifier
 
-__all__ = ["initial_model", "lightning_precision", "set_float32_products"]
+__all__ = ["initial_model", "lightning_precision", "load_array", "set_float32_products"]
 
 log = logging.getLogger("normlab")
+
+
+def load_array(settings: Sequence[Settings]) -> tuple[list[ImageData], list[Classifier]]:
+    """Return the images and initial networks of runs. The images are in memory once, whatever their number."""
+    data = [ImageData.of(each) for each in settings]
+    data[0].setup()
+    for other in data[1:]:
+        other.hold_as(data[0])
+    return data, [initial_model(each, own) for each, own in zip(settings, data, strict=True)]
 
 
 def initial_model(settings: Settings, data: ImageData | None = None) -> Classifier:

@@ -1,99 +1,29 @@
-"""What happens around training: random streams, speed, divergence, metrics.csv."""
+"""What happens around training, as Lightning's callbacks: speed, files, the progress line."""
 
-import math
 import time
-from argparse import Namespace
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import CheckpointIO
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.status import Status
+from rich.table import Column
 
-from normlab.randomness import Stream, stream_seed
-from normlab.record import write_metrics
+from normlab.training.files import Begun, RunFiles, join, part
+from normlab.training.networks import Networks
 
-__all__ = ["DivergenceStop", "EpochTable", "Reseed", "Speed"]
+__all__ = ["ProgressLine", "RunCheckpoints", "Speed", "WriteFiles"]
 
-COLUMNS = {
-    "train_loss": "loss/train",
-    "train_ce": "ce/train",
-    "train_penalty": "penalty/train",
-    "train_acc_running": "acc/train_running",
-    "val_ce": "ce/val",
-    "val_acc": "acc/val",
-    "test_ce": "ce/test",
-    "test_acc": "acc/test",
-    "lr": "optim/lr",
-    "images_per_s": "speed/images_per_s",
-    "seconds": "speed/seconds",
-}
-
-
-class EpochTable(Logger):
-    """metrics.csv: a row an epoch, the whole file written anew each time, so that it never ends in half a row."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-        self.rows: dict[int, dict[str, float]] = {}
-
-    def restore(self, rows: Mapping[int, Mapping[str, float]], logger: Logger) -> None:
-        """Takes the epochs of a run that stopped; tells `logger` the last of them again, which it may not have kept."""
-        self.rows = {epoch: dict(row) for epoch, row in rows.items()}
-        last = max(self.rows)
-        tags = {tag: self.rows[last][column] for column, tag in COLUMNS.items() if column in self.rows[last]}
-        for in_turn in (self, logger):
-            in_turn.log_metrics(tags, last)
-
-    @property
-    def name(self) -> str:
-        return ""
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """metrics.csv holds metrics alone; result.json holds the settings."""
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        cells = {column: metrics[tag] for column, tag in COLUMNS.items() if tag in metrics}
-        if step is None or not cells:
-            return
-        self.rows.setdefault(int(step), {"epoch": int(step)}).update(cells)
-        write_metrics(self.folder, [self.rows[epoch] for epoch in sorted(self.rows)], ["epoch", *COLUMNS])
-
-    def images_per_s(self, images: int) -> float:
-        """Over all epochs, each of so many images: from the first step of an epoch to its last, without evaluation."""
-        seconds = sum(row.get("seconds", 0.0) for row in self.rows.values())
-        return len(self.rows) * images / seconds if seconds else 0.0
-
-    @property
-    def diverged(self) -> int | None:
-        """The epoch in which the training loss was not finite, the last one then; None where there is none."""
-        found = [epoch for epoch, row in self.rows.items() if not math.isfinite(row.get("train_ce", 0.0))]
-        return min(found, default=None)
-
-    def last(self, column: str) -> float | None:
-        """A column's value in the last epoch; None where it was not measured or is not finite."""
-        value = self.rows[max(self.rows)].get(column) if self.rows else None
-        return value if value is not None and math.isfinite(value) else None
-
-
-class Reseed(Callback):
-    """Gives every epoch its own dropout stream, which follows from (seed, epoch) and the process."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        torch.manual_seed(stream_seed(Stream.DROPOUT, self.seed, trainer.current_epoch, trainer.global_rank))
+WIDE = 120  # columns from which a line has room for every number
 
 
 class Speed(Callback):
-    """Training images a second, of all devices: from the first step of an epoch to its last, without evaluation."""
+    """Training images per second, of all networks and devices: from the first step of an epoch to its last, without
+    evaluation."""
 
     def __init__(self) -> None:
         self._start = self._end = self._seen = 0.0
@@ -104,28 +34,169 @@ class Speed(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        share = pl_module.share  # Classifier's
-        assert isinstance(share, float)
-        self._seen += len(batch[1]) * trainer.world_size / share
+        assert isinstance(pl_module, Networks)
+        self._seen += batch[1].numel() * trainer.world_size / pl_module.share
         if trainer.is_last_batch and pl_module.device.type == "cuda":
             torch.cuda.synchronize()  # steps are queued: the clock must wait for the last one
         self._end = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        seconds = self._end - self._start
-        pl_module.log("speed/images_per_s", self._seen / seconds)
-        pl_module.log("speed/seconds", seconds)
+    @property
+    def seconds(self) -> float:
+        """Of the epoch so far."""
+        return self._end - self._start
 
     @property
     def now(self) -> float:
         """In the epoch that runs."""
-        return self._seen / (self._end - self._start) if self._end > self._start else 0.0
+        return self._seen / self.seconds if self.seconds > 0 else 0.0
 
 
-class DivergenceStop(Callback):
-    """Ends a run whose training loss is no longer finite, after the epoch in which that happened."""
+class WriteFiles(Checkpoint):
+    """Lets each of the K runs write its files, and ends training once all of them have diverged.
+
+    Lightning calls a `Checkpoint` after all other callbacks: by then everything that an epoch measures is there.
+
+    Args:
+        files: of each run; None for networks whose runs are not written here.
+    """
+
+    def __init__(self, files: Sequence[RunFiles | None], speed: Speed) -> None:
+        self.files, self.speed = files, speed
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Networks)
+        for files, net in zip(self.files, pl_module.nets, strict=True):
+            if files is not None:
+                files.begin(net)
+        self._since = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        ce = pl_module.running.ce.compute()  # type: ignore[union-attr,operator]  # Classifier's
-        if not torch.isfinite(ce):
+        assert isinstance(pl_module, Networks)
+        epoch, networks = trainer.current_epoch + 1, len(self.files)
+        speed = {"speed/images_per_s": self.speed.now, "speed/seconds": self.speed.seconds / networks}
+        every = pl_module.end_epoch()
+        now = time.perf_counter()
+        for files, measured, net in zip(self.files, every, pl_module.nets, strict=True):
+            if files is not None and files.diverged is None:
+                files.fit_s += (now - self._since) / networks
+                files.end_epoch(epoch, measured | speed, net)
+        self._since = now
+        own = [index for index, files in enumerate(self.files) if files is not None] or range(networks)
+        lost = [not torch.tensor(every[index]["ce/train"]).isfinite() for index in own]
+        if all(lost):
             trainer.should_stop = True
+        trainer.save_checkpoint(f"epoch {epoch}", weights_only=False)  # the optimizer too
+
+
+class RunCheckpoints(CheckpointIO):
+    """Lightning's checkpoint of K networks, as a checkpoint in the folder of each of their runs.
+
+    Args:
+        before: where the runs resume; None for networks that have not begun.
+    """
+
+    def __init__(
+        self, module: Networks, files: Sequence[RunFiles | None] = (), before: Sequence[Begun | None] = ()
+    ) -> None:
+        self.module, self.files, self.before = module, files, before
+        self._optimizers = [settings.optimizer.name for settings in module.settings]
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write the epoch that has just ended; a run that diverged in an earlier one keeps what it has."""
+        epoch = int(checkpoint["epoch"]) + 1
+        for index, files in enumerate(self.files):
+            if files is not None and epoch in files.rows:
+                hparams = dict(self.module.models[index].hparams)  # type: ignore[arg-type]  # ModuleList hides Classifier
+                own = part(checkpoint, index, hparams, self._optimizers[index])
+                files.save(own, at_once=self.module.at_once, device=self.module.device.type)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        states = [model.state_dict() for model in self.module.models]
+        return join([None if each is None else each.content() for each in self.before], states, self._optimizers)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Nothing is removed: each epoch's checkpoint takes the place of the one before."""
+
+
+class ProgressLine(Callback):
+    """Epoch, share done, running accuracy, held-out accuracy, images/s and time left; of several networks the means.
+
+    Reads an accuracy from the device twice a second at most, so that it does not hold up a GPU. Without a terminal,
+    prints one line per epoch.
+    """
+
+    def __init__(self, label: str, speed: Speed, console: Console) -> None:
+        self.label, self.speed, self.console = label, speed, console
+        self.progress: Progress | None = None
+        self.status: Status | None = None
+        self._read_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.console.is_terminal:
+            return
+        self.progress = Progress(
+            # where it is narrow, the name is cut
+            TextColumn("{task.description}", table_column=Column(ratio=1, min_width=6, no_wrap=True)),
+            TextColumn("{task.fields[epoch]}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=12)),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[measured]}", table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            refresh_per_second=2,
+            expand=True,
+        )
+        total = int(trainer.estimated_stepping_batches)
+        self.task = self.progress.add_task(
+            self.label, total=total, completed=trainer.global_step, measured="", epoch=""
+        )
+        self.progress.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.progress is None:
+            return
+        if self.progress.get_time() - self._read_at > 0.5:
+            self._read_at = self.progress.get_time()
+            self.progress.update(self.task, measured=self._measured(pl_module))
+        self.progress.update(self.task, completed=trainer.global_step, epoch=_epoch(trainer))
+
+    def _measured(self, pl_module: LightningModule) -> str:
+        assert isinstance(pl_module, Networks)
+        shown = {"train": pl_module.running_accuracy()} | {part: acc for part, (acc, _) in pl_module.held_out.items()}
+        parts = [f"{part} {100 * acc.double().mean().item():.2f} %" for part, acc in shown.items()]
+        if self.progress is not None and self.console.width < WIDE:
+            return parts[-1]
+        return "  ".join([*parts, f"{self.speed.now:,.0f} images/s"])
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.progress is None:
+            line = f"{self.label}  {_epoch(trainer)}  {self._measured(pl_module)}"
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.console.is_terminal:
+            self.status = self.console.status("measuring on the training and the test images")
+            self.status.start()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+        if self.status is not None:
+            self.status.stop()
+            self.status = None
+
+
+def _epoch(trainer: Trainer) -> str:
+    return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"

@@ -1,162 +1,206 @@
-"""One run by Lightning's loop: from the beginning or from where it stopped, on one device or on several."""
+"""K ≥ 1 runs by Lightning's Trainer: from the beginning or from where they stopped, on one device or on several."""
 
+import copy
+import logging
 import os
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
 from normlab.data.datamodule import ImageData
+from normlab.data.several import SeveralImages
 from normlab.norms import synchronise
 from normlab.record import Record
 from normlab.settings import Settings
-from normlab.training.array import load_array
-from normlab.training.build import lightning_precision, set_float32_products
-from normlab.training.callbacks import DivergenceStop, EpochTable, Reseed, Speed
+from normlab.training.build import lightning_precision, load_array, set_float32_products
+from normlab.training.callbacks import ProgressLine, RunCheckpoints, Speed, WriteFiles
 from normlab.training.classifier import Classifier
 from normlab.training.device import choose_accelerator, describe_device, set_threads
-from normlab.training.epoch_line import ProgressLine
+from normlab.training.files import Begun, RunFiles
+from normlab.training.footprint import networks_at_once
 from normlab.training.logs import log_to
 from normlab.training.memory import keep_freed_memory
-from normlab.training.outcome import Trained, conclude
-from normlab.training.probe_callbacks import ProbeTable, probe_callbacks
+from normlab.training.networks import Networks
+from normlab.training.outcome import conclude
+from normlab.training.probe_callbacks import probe_callbacks
 from normlab.training.ranks import Here, Rank, Stops, Weigh, as_rank, ranks
 from normlab.training.refit import refit
-from normlab.training.saving import Begun, Journal, WholeFile, checkpoints, event_logger
-from normlab.training.views import NormViews, show_filters, show_settings
 
-__all__ = ["train"]
+__all__ = ["Place", "fit_networks", "make_trainer", "networks_of", "train"]
+
+log = logging.getLogger("normlab")
 
 
-def train(
-    settings: Settings, folder: Path, data: ImageData, model: Classifier, console: Console, before: Begun | None
-) -> Record:
-    """Trains a network and measures it; the record is still to be saved. before: where the run goes on from."""
-    logger = event_logger(folder, before.epoch if before else None)
-    table, probes = EpochTable(folder), ProbeTable(folder, logger.experiment)
-    journal = Journal(settings.config_hash(), table, before)
-    if before is None:
-        show_settings(logger.experiment, settings)
-        show_filters(logger.experiment, model.net, 0)
-    else:
-        table.restore(before.rows, logger)
-        if settings.probes:
-            probes.restore(step=before.step, shown=before.epoch)
+@dataclass(frozen=True)
+class Place:
+    """One run of an array.
+
+    Attributes:
+        files: what it writes; None for a network that is there for the others' last bits alone.
+        before: where it resumes; None: it begins.
+    """
+
+    settings: Settings
+    data: ImageData
+    model: Classifier
+    files: RunFiles | None
+    before: Begun | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has epochs to do."""
+        return self.files is not None and not self.files.trained
+
+    @property
+    def epoch(self) -> int:
+        return self.before.epoch if self.before else 0
+
+
+def train(places: Sequence[Place], console: Console, memory_limit: float | None = None) -> Iterator[Record]:
+    """Train and measure runs that can share a computation. Yield the record of each that has `files`, which is still to
+    be saved.
+
+    Runs that stopped after different epochs are trained one group after the other; a network's last bits depend on how
+    many share its pass, so the places of the others are then filled.
+
+    Args:
+        memory_limit: GiB for what a step keeps; if that is too little for all networks, they take turns in a step.
+    """
+    common, networks = places[0].settings, len(places)
+    accelerator = choose_accelerator(common.accelerator)
+    set_float32_products(common, accelerator)
+    for place in places:
+        if common.precision == "64-true":  # Lightning does so after it has loaded the weights
+            place.model.double()
+        if place.before is not None and not place.waits:  # it stopped between its last epoch and its result
+            place.model.load_state_dict(place.before.content()["state_dict"])
+            place.files.begin(place.model.net)  # type: ignore[union-attr]  # who has no files has nothing before
+    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
+    at_once = 1
+    if networks > 1:
+        known = [each.before.at_once for each in places if each.before and each.before.device == device.type]
+        net, size = places[0].model.net, common.batch_size
+        at_once = max(known, default=0) or networks_at_once(net, size, networks, device, memory_limit)
+        log.info("trained as an array of %d networks, %d in one forward pass", networks, min(at_once, networks))
+    label = common.slug() if networks == 1 else f"{networks} networks"
+    replayed: list[str | None] = []
+    for epoch in sorted({place.epoch for place in places if place.waits}):
+        group = [place if place.waits and place.epoch == epoch else _filling(place) for place in places]
+        module = networks_of(group, at_once)
+        _fit(module, group, label, console)
+        replayed.append(module.not_replayed)
+    where = describe_device(device) | ({"array": networks} if networks > 1 else {})
+    where |= {"devices": common.devices} if common.devices > 1 else {}
+    if accelerator == "gpu" and replayed:
+        where["graph"] = not any(replayed)
+        if any(replayed):
+            log.warning("steps were not replayed as a CUDA graph: %s", next(filter(None, replayed)))
+    began = time.perf_counter()
+    log_prob = _predict(networks_of(places, at_once), label, console) if any(map(_finite, places)) else {}
+    share = (time.perf_counter() - began) / networks
+    for index, place in enumerate(places):
+        if place.files is not None:
+            own = {part: values[index] for part, values in log_prob.items()} if _finite(place) else {}
+            since = time.perf_counter() - share
+            record = conclude(place.files, place.model, place.data, own, device=where, since=since)
+            if place.settings.refit_epochs and record.status == "completed":
+                found, seconds = refit(place.settings, place.model, place.data)
+                metrics, times = {**record.metrics, **found}, {**record.time, "refit_s": seconds}
+                record = replace(record, metrics=metrics, time=times)
+            yield record
+
+
+def _finite(place: Place) -> bool:
+    return place.files is not None and place.files.diverged is None
+
+
+def _filling(place: Place) -> Place:
+    """Return a network of the same shape that nobody looks at."""
+    return Place(place.settings, place.data, copy.deepcopy(place.model), None)
+
+
+def networks_of(places: Sequence[Place], at_once: int) -> Networks:
+    data = SeveralImages([place.data for place in places])
+    return Networks([place.model for place in places], [place.settings for place in places], data, at_once)
+
+
+def _fit(module: Networks, places: Sequence[Place], label: str, console: Console) -> None:
+    """Train the runs that have files."""
+    settings, files, before = places[0].settings, [place.files for place in places], [place.before for place in places]
     speed = Speed()
-    line = ProgressLine(settings.slug(), speed, console)
-    callbacks = [
-        Reseed(settings.seed),
-        speed,
-        DivergenceStop(),
-        NormViews(logger.experiment),
-        line,
-        *probe_callbacks(settings, data, probes),
-        journal,
-        *checkpoints(folder, data),
-    ]
-    one = _trainer(settings, callbacks if settings.devices == 1 else [line], (logger, table))
-    if before is None or (before.epoch < settings.epochs and table.diverged is None):
-        if settings.devices == 1:
-            _fit(one, settings, data, model, before)
-        else:
-            with ranks(settings, _beside, folder, before) as rank:
-                several = _trainer(settings, [*callbacks, Weigh(data), Stops()], (logger, table), rank)
-                _fit(several, settings, data, model, before, rank)
-            synchronise(model.net, False)
-            data.rank, data.processes = 0, 1
-    else:  # it stopped between its last epoch and its result
-        _double(settings, model)
-        model.load_state_dict(torch.load(before.file, map_location="cpu", weights_only=True)["state_dict"])
-        NormViews(logger.experiment).write(model, before.epoch)
-    fitted = time.perf_counter()
-    log_prob = {}
-    if table.diverged is None:
-        batches = one.predict(model, datamodule=data) or []
-        log_prob = {part: torch.cat(found) for part, found in zip(data.predicted, batches, strict=True)}
-    devices = {"devices": settings.devices} if settings.devices > 1 else {}
-    trained = Trained(
-        model=model,
-        data=data,
-        logger=logger,
-        table=table,
-        diverged=table.diverged,
-        log_prob=log_prob,
-        device=describe_device(one.strategy.root_device) | devices,
-        fit_s=journal.fit_s,
-        images_per_s=table.images_per_s(len(data.train)),
-        fitted=fitted,
-    )
-    record = conclude(settings, folder, trained)
-    if journal.resumed:
-        record = replace(record, time={**record.time, "resumed": journal.resumed})
-    if settings.refit_epochs and record.status == "completed":
-        found, seconds = refit(settings, model, data)
-        metrics, times = {**record.metrics, **found}, {**record.time, "refit_s": seconds}
-        record = replace(record, metrics=metrics, time=times)
-    return record
+    callbacks: list[Callback] = [speed, ProgressLine(label, speed, console)]
+    if len(places) == 1 and files[0] is not None:
+        callbacks += probe_callbacks(settings, places[0].data, files[0].probes)
+    callbacks.append(WriteFiles(files, speed))
+    if settings.devices == 1:
+        fit_networks(module, callbacks, files, before)
+        return
+    with ranks(settings, _beside, places[0].files.folder, before[0]) as rank:  # type: ignore[union-attr]  # K = 1
+        fit_networks(module, callbacks, files, before, rank)
+    synchronise(module.nets[0], False)
+    places[0].data.rank, places[0].data.processes = 0, 1
 
 
 def _beside(ready: Callable[[], None], rank: Rank, settings: Settings, folder: Path, before: Begun | None) -> None:
-    """Trains along in a process beside rank 0, which alone writes anything but train.log."""
+    """Train along in a process beside rank 0, which alone writes anything but train.log."""
     set_threads(settings)
     keep_freed_memory()
     with log_to(folder / "train.log") as log:
         try:
             [data], [model] = load_array([settings])
-            callbacks = [
-                Reseed(settings.seed),
-                Speed(),
-                DivergenceStop(),
-                *checkpoints(folder, data),
-                Weigh(data),
-                Stops(),
-            ]
+            if settings.precision == "64-true":
+                model.double()
+            module = networks_of([Place(settings, data, model, None)], 1)
+            speed = Speed()
             ready()
             with as_rank(rank):
-                _fit(_trainer(settings, callbacks, (), rank), settings, data, model, before, rank)
+                fit_networks(module, [speed, WriteFiles([None], speed)], [None], [before], rank)
         except Exception:
             log.exception("the process of device %d failed", rank.rank)
             os._exit(1)  # at once: rank 0 waits to know why
 
 
-def _fit(
-    trainer: Trainer,
-    settings: Settings,
-    data: ImageData,
-    model: Classifier,
-    before: Begun | None,
+def fit_networks(
+    module: Networks,
+    callbacks: list[Callback],
+    files: Sequence[RunFiles | None],
+    before: Sequence[Begun | None],
     rank: Rank | None = None,
 ) -> None:
+    """Train networks from the beginning, or from where their runs stopped.
+
+    Args:
+        rank: this process's, if several train the run; None: it has one device.
+    """
+    settings = module.settings[0]
     if rank is not None:
+        [data] = module.data.runs
         data.rank, data.processes = rank.rank, rank.processes
-        synchronise(model.net, settings.sync_batchnorm)
-    if before is not None:
-        _double(settings, model)
-    trainer.fit(model, datamodule=data, ckpt_path=before.file if before else None, weights_only=True)
+        synchronise(module.nets[0], settings.sync_batchnorm)
+        callbacks = [*callbacks, Weigh(data), Stops()]
+    trainer = make_trainer(settings, callbacks, RunCheckpoints(module, files, before), rank)
+    resumed = next((each.file for each in before if each is not None), None)
+    trainer.fit(module, datamodule=module.data, ckpt_path=resumed, weights_only=True)
 
 
-def _double(settings: Settings, model: Classifier) -> None:
-    """Lightning does so after it has loaded the weights."""
-    if settings.precision == "64-true":
-        model.double()
+def _predict(module: Networks, label: str, console: Console) -> dict[str, torch.Tensor]:
+    """Return log-probabilities (K, N, num_classes) by part, in file order and eval mode."""
+    trainer = make_trainer(module.settings[0], [ProgressLine(label, Speed(), console)], RunCheckpoints(module))
+    found = trainer.predict(module, datamodule=module.data) or []
+    return {part: torch.cat(batches, 1) for part, batches in zip(module.data.predicted, found, strict=True)}
 
 
-def _trainer(
-    settings: Settings,
-    callbacks: list[Callback],
-    loggers: tuple[TensorBoardLogger, EpochTable] | tuple[()],
-    rank: Rank | None = None,
+def make_trainer(
+    settings: Settings, callbacks: list[Callback], files: RunCheckpoints, rank: Rank | None = None
 ) -> Trainer:
-    """rank: this process's, where several train the run; None: it has one device."""
     accelerator = choose_accelerator(settings.accelerator)
-    set_float32_products(settings, accelerator)
     return Trainer(
         accelerator=accelerator,
         devices=rank.processes if rank else 1,
@@ -164,14 +208,12 @@ def _trainer(
         use_distributed_sampler=False,  # the data module gives every process its share
         precision=lightning_precision(settings),  # type: ignore[arg-type]  # one of its words
         max_epochs=settings.epochs,
-        gradient_clip_val=settings.gradient_clip,
         deterministic=accelerator == "gpu",  # the same bits twice; on CPU they are anyway
-        logger=[*loggers],
+        logger=False,
         callbacks=callbacks,
-        plugins=[WholeFile(), Here(rank.rank if rank else 0)],
-        log_every_n_steps=1,  # nothing is logged a step; any larger number warns where an epoch is short
+        plugins=[files, Here(rank.rank if rank else 0)],
         num_sanity_val_steps=0,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=False,  # ProgressLine is ours
         enable_model_summary=False,
     )

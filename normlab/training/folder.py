@@ -8,16 +8,14 @@ from normlab.claim import claim
 from normlab.errors import ConfigError
 from normlab.record import PLAN, Record
 from normlab.settings import Settings
-from normlab.training.snapshot import SNAPSHOT
 
-__all__ = ["ARRAY", "claimed", "make_room", "remove"]
+__all__ = ["claimed", "make_room", "remove"]
 
 # Written whole, by way of a hidden file.
 RESULTS = ("result.json", "predictions.npz", "support.npz")  # of the end of a run
 GROWING = ("metrics.csv", "probes.csv", "last.ckpt", "best.ckpt")  # from its first epoch on
 SCRATCH = tuple(f".{name}.*" for name in (*RESULTS, *GROWING))
-LOGS = ("train.log", "hparams.yaml", "events.out.tfevents.*")
-ARRAY = (SNAPSHOT, PLAN, f".{SNAPSHOT}.*", f".{PLAN}.*")  # of the array whose first run it is
+LOGS = ("train.log", "events.out.tfevents.*")
 BEGUN = (".lock", ".hydra", "result.json", PLAN)  # one of them stands in every folder in which a run has begun
 
 

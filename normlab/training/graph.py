@@ -19,13 +19,22 @@ class Replayed:
     Args:
         work: takes and returns nothing; changes tensors in place.
         state: every tensor that it changes: put back after the warm-up, which must not count as a step.
+        inputs: the tensors that it reads, to be filled before each call.
+        generators: random streams of its own that it draws from, beside the device's.
 
     Attributes:
         reason: why the work is not replayed although it runs on a GPU; None otherwise. It then runs as it is.
     """
 
-    def __init__(self, work: Callable[[], None], state: Sequence[torch.Tensor], device: torch.device) -> None:
-        self.work, self.state, self.device = work, state, device
+    def __init__(
+        self,
+        work: Callable[[], None],
+        state: Sequence[torch.Tensor],
+        device: torch.device,
+        inputs: Sequence[torch.Tensor] = (),
+        generators: Sequence[torch.Generator] = (),
+    ) -> None:
+        self.work, self.state, self.device, self.inputs, self.generators = work, state, device, inputs, generators
         self.reason: str | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -43,8 +52,11 @@ class Replayed:
     def _record(self) -> None:
         before = [values.clone() for values in self.state]
         random = torch.cuda.get_rng_state(self.device)
+        streams = [generator.get_state() for generator in self.generators]
         graph = torch.cuda.CUDAGraph()
         try:
+            for generator in self.generators:
+                graph.register_generator_state(generator)
             side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(side):
@@ -60,3 +72,5 @@ class Replayed:
         for values, kept in zip(self.state, before, strict=True):
             values.copy_(kept)
         torch.cuda.set_rng_state(random, self.device)
+        for generator, stream in zip(self.generators, streams, strict=True):
+            generator.set_state(stream)

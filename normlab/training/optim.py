@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import SGD, AdamW
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 from normlab.nets import adamw_scale, proximal_threshold, soft_threshold_
@@ -135,56 +136,65 @@ class Rates:
         )
 
 
-class Rows:
+class Rows(Optimizer):
     """The optimizers of K networks as one, each row as torch's own would update it (in the manner of HFTA: Wang et al.
     2021, "Horizontally Fused Training Array"). It never asks a device for a value.
 
-    Attributes:
-        state: by torch's names, (K, P): "momentum_buffer" where a row is SGD's; "exp_avg", "exp_avg_sq" where one is
-            AdamW's. The numbers of a row under another optimizer's names mean nothing.
+    Its one parameter is (K, P), and so is its state, by torch's names: "momentum_buffer" if a row is SGD's; "exp_avg",
+    "exp_avg_sq" if one is AdamW's, and "step", (1,). The numbers of a row under another optimizer's names mean nothing.
+
+    Args:
+        parameters, grads: (K, P), on the device and in the precision of the steps. grads holds the gradients of the
+            loss without its penalty whenever `step` is called.
     """
 
-    def __init__(self, rates: Rates, like: torch.Tensor) -> None:
-        """like: parameters (K, P), on the device and in the precision of the steps."""
-        moved = {name: values.to(like.device) for name, values in vars(rates).items()}
-        self.rates = Rates(**{name: v.to(like.dtype) if v.is_floating_point() else v for name, v in moved.items()})
+    def __init__(self, rates: Rates, parameters: torch.Tensor, grads: torch.Tensor) -> None:
+        moved = {name: values.to(parameters.device) for name, values in vars(rates).items()}
+        self.rates = Rates(**{n: v.to(parameters.dtype) if v.is_floating_point() else v for n, v in moved.items()})
         self.beta2 = moved["beta2"]  # in float64: 1 - β₂ᵗ loses half of float32's digits at the first steps
         self.beta1 = moved["beta1"]
         self.some_sgd, self.some_adamw = not bool(rates.adamw.all()), bool(rates.adamw.any())
+        self.some_l1 = bool(rates.l1.any())
         self.frozen = self.rates.frozen if rates.frozen.any() else None
-        moves = 1.0 if self.frozen is None else (~self.frozen).to(like.dtype)
+        moves = 1.0 if self.frozen is None else (~self.frozen).to(parameters.dtype)
         self.covered = self.rates.covered * moves
         self.weight_decay = self.rates.weight_decay * moves
+        self.rows = nn.Parameter(parameters)  # of the same memory
+        self.rows.grad = grads
+        super().__init__([self.rows], {"capturable": True})  # torch then keeps "step" on the device
         names = ["momentum_buffer"] * self.some_sgd + ["exp_avg", "exp_avg_sq"] * self.some_adamw
-        self.state = {name: torch.zeros_like(like) for name in names}
+        self.state[self.rows] = {name: torch.zeros_like(parameters) for name in names}
+        self.state[self.rows]["step"] = torch.zeros(1, device=parameters.device)  # of those taken
 
     @torch.no_grad()
-    def step_(self, parameters: torch.Tensor, grads: torch.Tensor, step: torch.Tensor) -> None:
-        """Take one step in place, with the gradients of the loss without its penalty; parameters, grads: (K, P).
+    def step(self, closure: Any = None) -> Any:
+        """Take one step in place.
 
         1. g ← g + λ·sign(w) (subgradient); g ← g · min(1, clip / ‖g‖).
         2. SGD: g ← g + decay·w; v ← momentum·v + g; w ← w - lr·(g + momentum·v).
            AdamW: w ← (1 - lr·decay)·w; m ← β₁·m + (1 - β₁)·g; v ← β₂·v + (1 - β₂)·g²; w ← w - lr·m̂ / (√v̂ + ε).
         3. w ← sign(w)·max(|w| - t, 0), t as in `proximal_step_` (proximal).
-
-        step: int64 (1,), from 0.
         """
-        rates = self.rates
+        result = None if closure is None else closure()
+        state, rates, parameters, grads = self.state[self.rows], self.rates, self.rows, self.rows.grad
+        assert grads is not None
+        step = state["step"].long()
         lr = rates.lr.index_select(0, step).view(-1, 1)
         if self.frozen is not None:
             grads.masked_fill_(self.frozen, 0.0)
-        grads.addcmul_(rates.l1 * (1 - rates.proximal) * self.covered, parameters.sign())
+        if self.some_l1:
+            grads.addcmul_(rates.l1 * (1 - rates.proximal) * self.covered, parameters.sign())
         length = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
         grads.mul_((rates.clip / (length + 1e-6)).clamp_(max=1))  # 1e-6: as torch.nn.utils.clip_grad_norm_
         move = threshold = parameters.new_zeros(())
         if self.some_sgd:
-            velocity = self.state["momentum_buffer"]
+            velocity = state["momentum_buffer"]
             decayed = torch.addcmul(grads, self.weight_decay, parameters)
             velocity.mul_(rates.momentum).add_(decayed)
             move = lr * torch.addcmul(decayed, rates.momentum, velocity)
             threshold = proximal_threshold(lr, rates.l1, rates.momentum)
         if self.some_adamw:
-            mean, square = self.state["exp_avg"], self.state["exp_avg_sq"]
+            mean, square = state["exp_avg"], state["exp_avg_sq"]
             mean.lerp_(grads, 1 - rates.beta1)
             square.mul_(rates.beta2).addcmul_(1 - rates.beta2, grads.square())
             scale = adamw_scale(square, step + 1, self.beta2, rates.eps)
@@ -193,13 +203,14 @@ class Rows:
             move = torch.where(rates.adamw, move_adamw, move)
             threshold = torch.where(rates.adamw, lr * rates.l1 / scale, threshold)
         parameters.sub_(move)
-        threshold = threshold * rates.proximal * self.covered
-        parameters.sub_(torch.clamp(parameters, -threshold, threshold))
+        if self.some_l1:
+            threshold = threshold * rates.proximal * self.covered
+            parameters.sub_(torch.clamp(parameters, -threshold, threshold))
+        state["step"] += 1
+        return result
 
-    def of(self, index: int, step: int) -> dict[str, torch.Tensor]:
-        """Return the state that torch's optimizer of one network would hold after so many steps, each (P,)."""
-        if self.rates.adamw[index]:
-            return {name: self.state[name][index] for name in ("exp_avg", "exp_avg_sq")} | {
-                "step": torch.tensor(float(step))
-            }
-        return {"momentum_buffer": self.state["momentum_buffer"][index]} if self.rates.momentum[index] else {}
+    def penalty(self) -> torch.Tensor:
+        """Return λ·Σ|w| of each network: float64 (K,)."""
+        if not self.some_l1:
+            return torch.zeros(len(self.rows), dtype=torch.float64, device=self.rows.device)
+        return self.rates.l1.view(-1) * self.rows.detach().abs().mul_(self.rates.covered).sum(1, dtype=torch.float64)

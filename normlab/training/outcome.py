@@ -3,50 +3,23 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from normlab.data.datamodule import ImageData
 from normlab.nets import l1_norm, penalised, sparsity
-from normlab.record import Record, read_probes, write_predictions, write_support
+from normlab.record import Record, write_predictions, write_support
 from normlab.scores import scores
 from normlab.settings import Settings
-from normlab.training.callbacks import EpochTable
 from normlab.training.classifier import Classifier
 from normlab.training.device import versions
-from normlab.training.probe_callbacks import ProbeTable
+from normlab.training.files import RunFiles
 from normlab.training.statistics_probe import statistics_values
 from normlab.training.views import show_filters, show_hyperparameters, show_result
 
-__all__ = ["Trained", "asked", "conclude"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What training left of one run.
-
-    Attributes:
-        diverged: the epoch (from 1) in which the loss was not finite; None where it always was.
-        log_prob: by part ("train", "test"): log-probabilities (N, 10) in eval mode, in file order; empty if diverged.
-        device: for result.json. fit_s, images_per_s: of this run; in an array its share.
-        fitted: when training ended (`time.perf_counter`).
-    """
-
-    model: Classifier
-    data: ImageData
-    logger: TensorBoardLogger
-    table: EpochTable
-    diverged: int | None
-    log_prob: Mapping[str, torch.Tensor]
-    device: Mapping[str, Any]
-    fit_s: float
-    images_per_s: float
-    fitted: float
+__all__ = ["asked", "conclude"]
 
 
 def asked(settings: Settings) -> dict[str, Any]:
@@ -60,37 +33,45 @@ def asked(settings: Settings) -> dict[str, Any]:
     }
 
 
-def conclude(settings: Settings, folder: Path, trained: Trained) -> Record:
-    """Scores the last epoch's weights and writes predictions.npz and TensorBoard's last views.
+def conclude(
+    files: RunFiles,
+    model: Classifier,
+    data: ImageData,
+    log_prob: Mapping[str, torch.Tensor],
+    *,
+    device: Mapping[str, Any],
+    since: float,
+) -> Record:
+    """Score the last epoch's weights; write predictions.npz and TensorBoard's last views. Return the record, which is
+    still to be saved.
 
-    The record that it gives is still to be saved.
+    Args:
+        log_prob: by part ("train", "test"): log-probabilities (N, num_classes) in eval mode, in file order.
+        device: for result.json. since: when the measurements of this run began (`time.perf_counter`).
     """
-    model, data, table = trained.model, trained.data, trained.table
+    settings, folder, writer = files.settings, files.folder, files.writer
     metrics: dict[str, float | None] = {"train_acc": None, "train_ce": None}
-    metrics |= {"train_acc_running": table.last("train_acc_running"), "train_ce_running": table.last("train_ce")}
-    metrics |= {"val_acc": table.last("val_acc"), "val_ce": table.last("val_ce"), "test_acc": None, "test_ce": None}
+    metrics |= {"train_acc_running": files.last("train_acc_running"), "train_ce_running": files.last("train_ce")}
+    metrics |= {"val_acc": files.last("val_acc"), "val_ce": files.last("val_ce"), "test_acc": None, "test_ce": None}
     status, error = "completed", None
-    if trained.diverged is not None:
-        status, error = "diverged", f"the training loss was not finite in epoch {trained.diverged}"
-    elif not all(values.isfinite().all() for values in trained.log_prob.values()):
+    if files.diverged is not None:
+        status, error = "diverged", f"the training loss was not finite in epoch {files.diverged}"
+    elif not all(values.isfinite().all() for values in log_prob.values()):
         status, error = "diverged", "the trained network's outputs are not finite"
-    writer = trained.logger.experiment
     if status == "completed":
-        for part, values in trained.log_prob.items():
+        for part, values in log_prob.items():
             metrics |= _score(part, values, getattr(data, part).labels)
         metrics["weight_norm"] = (
             sum(float(w.detach().double().square().sum()) for w in penalised(model.net, "conv").values()) ** 0.5
         )
         metrics |= {"penalty": settings.l1 * float(l1_norm(model.penalised).detach()), **sparsity(model.net)}
-        test, labels = trained.log_prob["test"], data.test.labels
+        test, labels = log_prob["test"], data.test.labels
         metrics |= {f"test_{name}": value for name, value in scores(test.numpy(), labels.numpy()).items()}
         if "statistics" in settings.probes:
-            probed = ProbeTable(folder, writer)
-            probed.rows = read_probes(folder)
             steps = settings.epochs * -(-len(data.train) // settings.batch_size)
             found = statistics_values(model.net, data)
-            probed.add("statistics", found, epoch=settings.epochs, step=steps, at=settings.epochs)
-            probed.save()
+            files.probes.add("statistics", found, epoch=settings.epochs, step=steps, at=settings.epochs)
+            files.probes.save()
         support = [(parameter != 0).flatten().cpu().numpy() for parameter in model.penalised]
         if not all(part.all() for part in support):
             write_support(folder, np.concatenate(support))
@@ -105,20 +86,21 @@ def conclude(settings: Settings, folder: Path, trained: Trained) -> Record:
             classes=data.classes,
             epoch=settings.epochs,
         )
-    show_hyperparameters(trained.logger, settings, metrics)
+    show_hyperparameters(writer, settings, metrics)
     writer.close()
     return Record(
         status=status,
         error=error,
         data={"name": data.dataset, "train": len(data.train), "val": len(data.val), "test": len(data.test)},
         parameters=sum(p.numel() for p in model.net.parameters()),
-        device=trained.device,
+        device=device,
         metrics={key: _finite(value) for key, value in metrics.items()},
         time={
-            "fit_s": trained.fit_s,
-            "measure_s": time.perf_counter() - trained.fitted,
-            "images_per_s": trained.images_per_s,
-            "epochs": len(table.rows),
+            "fit_s": files.fit_s,
+            "measure_s": time.perf_counter() - since,
+            "images_per_s": files.images_per_s(len(data.train)),
+            "epochs": len(files.rows),
+            **({"resumed": files.resumed} if files.resumed else {}),
         },
         **asked(settings),
     )

@@ -1,12 +1,9 @@
 """Probes during training, as Lightning callbacks, and afterwards on a checkpoint."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.utils.tensorboard import SummaryWriter
 
 from normlab.data.datamodule import Batch, ImageData
 from normlab.nets import Network
@@ -15,13 +12,13 @@ from normlab.probes.layers import Value, convolutions, layer_statistics, paramet
 from normlab.probes.loss import StepLoss, Weights
 from normlab.probes.points import points
 from normlab.probes.shift import covariate_shift
-from normlab.record import ProbeRow, read_probes, write_probes
 from normlab.settings import Settings
+from normlab.training.files import ProbeTable
+from normlab.training.networks import Networks
 
 __all__ = [
     "LAYER_IMAGES",
     "LayerProbe",
-    "ProbeTable",
     "StepProbe",
     "first_images",
     "landscape_values",
@@ -30,36 +27,6 @@ __all__ = [
 ]
 
 LAYER_IMAGES = 256  # of the training set, the first in file order: what `layers` looks at
-
-
-class ProbeTable:
-    """probes.csv and TensorBoard's curves of what a run's probes measured."""
-
-    def __init__(self, folder: Path, writer: SummaryWriter) -> None:
-        self.folder, self.writer = folder, writer
-        self.rows: list[ProbeRow] = []
-
-    def restore(self, *, step: int, shown: int) -> None:
-        """Takes the rows of a run that stopped, up to a step; shows TensorBoard again what stands at `shown` or later
-        on its axis."""
-        self.rows = [row for row in read_probes(self.folder) if row[1] <= step]
-        for epoch, at, probe, layer, quantity, value in self.rows:
-            self._show(probe, (layer, quantity, value), round(epoch) if probe == "layers" else at, shown)
-
-    def add(self, probe: str, values: Sequence[Value], *, epoch: float, step: int, at: int) -> None:
-        """at: where the values stand on TensorBoard's axis."""
-        self.rows += [(epoch, step, probe, layer, quantity, value) for layer, quantity, value in values]
-        for each in values:
-            self._show(probe, each, at)
-
-    def _show(self, probe: str, value: Value, at: int, first: int = 0) -> None:
-        layer, quantity, number = value
-        if at >= first and math.isfinite(number):  # TensorBoard draws a nan as a triangle at 0
-            self.writer.add_scalar(f"probe.{probe}/{quantity}{layer and f'.{layer}'}", number, at)
-
-    def save(self) -> None:
-        """Writes probes.csv with all rows so far, whole or not at all."""
-        write_probes(self.folder, self.rows)
 
 
 def probe_callbacks(settings: Settings, data: ImageData, table: ProbeTable) -> Iterator[Callback]:
@@ -117,8 +84,10 @@ class StepProbe(Callback):
         step = trainer.global_step
         if step not in self.at:
             return
-        images, labels = batch
-        loss = StepLoss(net_of(pl_module), pl_module.normalise(images), labels)  # type: ignore[operator]  # Classifier's
+        images, labels = (values[0] for values in batch)
+        assert isinstance(pl_module, Networks)
+        model = pl_module.models[0]
+        loss = StepLoss(model.net, model.normalise(images), labels)  # type: ignore[arg-type,operator]
         if self.landscape:
             self._add("landscape", landscape_values(loss, loss.weights, self.lr), step)
         if self.shift:
@@ -164,6 +133,7 @@ def first_images(data: ImageData, net: Network) -> Batch:
 
 
 def net_of(module: LightningModule) -> Network:
-    net = module.net
-    assert isinstance(net, Network)
+    """Return the one network of a run whose probes measure inside it while it trains."""
+    assert isinstance(module, Networks)
+    [net] = module.nets
     return net

@@ -198,8 +198,8 @@ class Weigh(Callback):
         self.data = data
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        share = len(batch[1]) * self.data.processes / self.data.images_of_step(batch_idx)
-        pl_module.share = share  # type: ignore[assignment]  # Classifier's
+        share = batch[1].shape[1] * self.data.processes / self.data.images_of_step(batch_idx)
+        pl_module.share = share
 
 
 def check_shares(settings: Settings, data: ImageData) -> None:

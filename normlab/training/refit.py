@@ -4,17 +4,27 @@ import copy
 import time
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from normlab.data.datamodule import ImageData
+from normlab.randomness import Stream, stream_seed
 from normlab.settings import Settings
 from normlab.training.build import lightning_precision
-from normlab.training.callbacks import Reseed
 from normlab.training.classifier import Classifier
 from normlab.training.device import choose_accelerator
 from normlab.training.ranks import Here
 
 __all__ = ["keep_zeros", "refit"]
+
+
+class Reseed(Callback):
+    """Gives every epoch its own dropout stream, which follows from (seed, epoch)."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.manual_seed(stream_seed(Stream.DROPOUT, self.seed, trainer.current_epoch))
 
 
 def refit(settings: Settings, model: Classifier, data: ImageData) -> tuple[dict[str, float], float]:

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -11,38 +11,35 @@ from rich.console import Console
 from normlab.data.sources import resolve
 from normlab.errors import BusyError, ConfigError, NormlabError
 from normlab.output import steady
-from normlab.record import Record, read_probes
+from normlab.record import PLAN, Record, read_probes
 from normlab.settings import Settings, needs_gpu
 from normlab.settings.custom import edited
-from normlab.training.array import load_array, train_array
+from normlab.training.build import load_array
 from normlab.training.device import choose_accelerator, missing_device, set_threads
-from normlab.training.epoch_line import EpochLine
-from normlab.training.fit import train
-from normlab.training.foldable import unfoldable
-from normlab.training.folder import ARRAY, claimed, make_room, remove
+from normlab.training.files import Begun, RunFiles, begun
+from normlab.training.fit import Place, train
+from normlab.training.folder import claimed, make_room, remove
 from normlab.training.logs import log_to
 from normlab.training.outcome import asked
 from normlab.training.process import restore_process
 from normlab.training.ranks import check_shares, end_if_imported
-from normlab.training.saving import Begun, begun
-from normlab.training.snapshot import SNAPSHOT, Snapshot
 
 __all__ = ["run", "run_array"]
 
 
 @restore_process()
 def run(settings: Settings, folder: str | Path, *, console: Console | None = None) -> Record:
-    """Trains one network, measures it and leaves the whole run in `folder`; returns what stands in result.json.
+    """Train one network, measure it and leave the whole run in `folder`; return what result.json holds.
 
-    A finished run of the same configuration is returned as it stands, unless `settings.force`; one that was stopped
-    goes on after its last whole epoch, and ends with the bits of one that was not. A run that fails while
-    it trains is recorded as `failed`, with the traceback in train.log; a loss that is not finite ends it as `diverged`;
-    a GPU that is not there makes it `unavailable`; Ctrl-C and SIGTERM leave it `interrupted` and raise
-    `KeyboardInterrupt`. `console` is where progress is shown: stderr by default.
+    A finished run of the same configuration is returned as it is, unless `settings.force`; one that was stopped resumes
+    after its last completed epoch, and ends with the bits of one that was not. A run that fails while it trains is
+    recorded as `failed`, with the traceback in train.log; a loss that is not finite ends it as `diverged`; a GPU that
+    is not there makes it `unavailable`; Ctrl-C and SIGTERM leave it `interrupted` and raise `KeyboardInterrupt`.
+    `console` is where progress is shown: stderr by default.
 
-    Raises, before a file in the folder is touched: `ConfigError` and `DataError` for what the user can mend,
-    `BusyError` where another process trains in the folder. That is also raised where this process was held up so long
-    that another one took the folder over, in which it then writes no more.
+    Raise, before a file in the folder is touched: `ConfigError` and `DataError` for what the user can fix, `BusyError`
+    if another process trains in the folder. That is also raised if this process was held up so long that another one
+    took the folder over, in which it then writes no more.
 
     May be called from any thread. The process is left as it was: see `restore_process`.
     """
@@ -57,30 +54,36 @@ def run(settings: Settings, folder: str | Path, *, console: Console | None = Non
 def run_array(
     settings: Sequence[Settings], folders: Sequence[Path], *, memory_limit: float | None = None
 ) -> list[Record]:
-    """Trains runs that can share a computation (`normlab.settings.arrays.arrays`) as one.
+    """Train runs that can share a computation (`normlab.settings.arrays.arrays`) as one. Return the records of those
+    that it trained: finished runs are left as they are, one that another process trains is left to that, one whose GPU
+    is not there to `run`.
 
-    Where they were stopped as an array, they go on as that. Gives the records of those that it trained: a run that
-    stands finished is left as it is, one that another process trains is left to that, one whose GPU is not there to
-    `run`.
-
-    Every run leaves the folder that `run` leaves, whatever its neighbours do. Ctrl-C and SIGTERM leave all of them
-    `interrupted`. Raises what stops all of them, and leaves no record then: each may still be done singly.
+    Each run resumes after its last completed epoch, whether it was begun in an array or on its own. It leaves the
+    folder that `run` leaves, whatever its neighbours do. Ctrl-C and SIGTERM leave all of them `interrupted`. Raise what
+    stops all of them, and leave no record then: each may still be trained on its own.
 
     Args:
         memory_limit: GiB for what a step keeps; None: half of a GPU's memory.
     """
     console = Console(quiet=True)
-    mine: list[tuple[Settings, Path]] = []
-    ended: list[tuple[Settings, Path]] = []
+    runs: list[tuple[Settings, Path]] = []
+    elsewhere: set[Path] = set()
     with ExitStack() as claims:
         for each, folder in zip([with_data(each, console) for each in settings], folders, strict=True):
             if missing_device(each.accelerator, each.devices):
                 continue  # never a silent fall-back: alone it is recorded as unavailable
+            runs.append((each, folder))
             try:
-                (mine if claims.enter_context(claimed(each, folder)) is None else ended).append((each, folder))
+                if claims.enter_context(claimed(each, folder)) is not None:
+                    elsewhere.add(folder)
             except BusyError:
-                continue  # its record belongs to the process that trains there
-        return _train_together(mine, console, memory_limit, ended) if mine else []
+                elsewhere.add(folder)  # its record belongs to the process that trains there
+        if len(elsewhere) == len(runs):
+            return []
+        try:
+            return _train(runs, console, memory_limit, elsewhere)
+        except TrainingError as error:
+            raise error.reason from None
 
 
 def with_data(settings: Settings, console: Console) -> Settings:
@@ -94,118 +97,89 @@ def with_data(settings: Settings, console: Console) -> Settings:
 
 
 def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
-    """Does the run, and records it however it ends."""
+    """Do the run, and record it however it ends."""
     if missing := missing_device(settings.accelerator, settings.devices):
         record = Record(status="unavailable", error=missing, **asked(settings))
         if not ((standing := Record.readable(folder)) and standing.done):  # force=true, and the GPU has gone since
             record.save(folder)
         return record
-    _prepare(settings)
-    gpu = choose_accelerator(settings.accelerator) == "gpu"
-    alone = unfoldable(settings) if gpu else None
-    before = None if settings.force else begun(folder, settings.config_hash())
-    if gpu and isinstance(before, Begun) and _stopped_array([(settings, folder)], ())[1] is None:
-        alone = alone or "it was begun by Lightning's loop, or in an array of several runs"
-    if gpu and alone is None:  # the array engine, with an array of one: its steps are replayed
-        try:
-            [record] = _train_together([(settings, folder)], console)
-        except (KeyboardInterrupt, NormlabError):
-            raise
-        except Exception as error:
-            record = _failed(settings, error)
-            record.save(folder)
-        return record
-    [data], [model] = load_array([settings])
-    check_shares(settings, data)
-    if isinstance(before, Begun) and settings.probes:
-        try:
-            read_probes(folder)
-        except NormlabError:
-            before = "probes.csv is damaged"
-    make_room(folder, whole=not isinstance(before, Begun))
-    remove(folder, *ARRAY)  # of an array that does not go on as one
-    with log_to(folder / "train.log") as log:
-        if before is not None:
-            _tell_of(before, settings, log, console)
-        if alone is not None:
-            log.info("trained without a CUDA graph: %s", alone)
-        try:
-            record = train(settings, folder, data, model, console, before if isinstance(before, Begun) else None)
-        except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C and SIGTERM into SystemExit
-            _interrupted(settings).save(folder)
-            raise KeyboardInterrupt from None
-        except (BusyError, ConfigError):  # the folder is another process's now; no run can be had this way
-            raise
-        except Exception as error:
-            log.exception("the run failed")
-            record = _failed(settings, error)
-        if change := edited(settings):
-            log.warning(change)
+    try:
+        [record] = _train([(settings, folder)], console)
+    except TrainingError as error:
+        record = _failed(settings, error.reason)
         record.save(folder)
     return record
 
 
-def _train_together(
-    mine: Sequence[tuple[Settings, Path]],
+class TrainingError(Exception):
+    """Training failed, for a reason that train.log holds with its traceback."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _train(
+    runs: Sequence[tuple[Settings, Path]],
     console: Console,
     memory_limit: float | None = None,
-    ended: Sequence[tuple[Settings, Path]] = (),
+    elsewhere: Collection[Path] = (),
 ) -> list[Record]:
-    """Trains an array, and saves each record when it is there. `ended`: runs that have a result, and may have been part
-    of the array when it was stopped."""
-    runs, before = _stopped_array(mine, ended)
-    settings, folders = [each for each, _ in runs], [folder for _, folder in runs]
-    _prepare(settings[0])
-    data, models = load_array(settings)
-    lost = [folder for _, folder in mine if before is None and (folder / "last.ckpt").is_file()]
-    for _, folder in mine:
-        make_room(folder, whole=before is None)
-        if before is None:
-            remove(folder, SNAPSHOT)
+    """Train runs as one array, and save each record when it is there.
+
+    Args:
+        elsewhere: folders of runs that have ended or are another process's: if the array resumes, their places in it
+            are filled; their files are not touched.
+    """
+    own = [(settings, folder) for settings, folder in runs if folder not in elsewhere]
+    states = {folder: _before(settings, folder) for settings, folder in own}
+    if not any(isinstance(state, Begun) for state in states.values()):
+        runs = own
+    _prepare(runs[0][0])
+    data, models = load_array([settings for settings, _ in runs])
+    check_shares(runs[0][0], data[0])
     records: list[Record] = []
-    to_do = [run for run in runs if run in mine]
-    with log_to(*[folder / "train.log" for _, folder in to_do]) as log:
-        if lost:
-            log.warning("%d runs had been begun otherwise, %s the first: they begin anew", len(lost), lost[0].name)
-        line = EpochLine(settings[0].slug(), settings[0].epochs, console)
-        past = {index for index, run in enumerate(runs) if run not in mine}
+    for _, folder in own:
+        make_room(folder, whole=not isinstance(states[folder], Begun))
+    with log_to(*[folder / "train.log" for _, folder in own]) as log:
+        for settings, folder in own:
+            _tell_of(states[folder], settings, len(runs), log, console)
         try:
-            for record in train_array(
-                settings, folders, data, models, memory_limit=memory_limit, told=line, ended=past, before=before
-            ):
-                record.save(to_do[len(records)][1])
+            places = []
+            for (settings, folder), images, model in zip(runs, data, models, strict=True):
+                state = states.get(folder)
+                before = state if isinstance(state, Begun) else None
+                files = RunFiles(settings, folder, before) if folder in states else None
+                places.append(Place(settings, images, model, files, before))
+            for record in train(places, console, memory_limit):
+                record.save(own[len(records)][1])
                 records.append(record)
-            if change := edited(settings[0]):
+            if change := edited(runs[0][0]):
                 log.warning(change)
-        except (KeyboardInterrupt, SystemExit):
-            for each, folder in to_do[len(records) :]:
+        except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C and SIGTERM into SystemExit
+            for settings, folder in own[len(records) :]:
                 with suppress(BusyError):
-                    _interrupted(each).save(folder)
+                    _interrupted(settings).save(folder)
             raise KeyboardInterrupt from None
-        except BusyError:
+        except (BusyError, ConfigError):  # a folder is another process's now; no run can be had this way
             raise
-        except Exception:
-            log.exception("the array failed")
-            raise
-    for folder in folders:
-        remove(folder, *ARRAY)
+        except Exception as error:
+            log.exception("training failed")
+            raise TrainingError(error) from error
+    for _, folder in runs:
+        remove(folder, PLAN)
     return records
 
 
-def _stopped_array(
-    mine: Sequence[tuple[Settings, Path]], ended: Sequence[tuple[Settings, Path]]
-) -> tuple[Sequence[tuple[Settings, Path]], Snapshot | None]:
-    """The runs of an array in its order, and how far it had come: a stopped one's, if all that is to be done was part
-    of it and the rest of it has ended; otherwise what is to be done, from the beginning."""
-    known = {(folder.name, each.config_hash()): (each, folder) for each, folder in [*ended, *mine]}
-    wanted = {(folder.name, each.config_hash()) for each, folder in mine}
-    if not any(each.force for each, _ in mine):
-        for _, folder in known.values():
-            found = Snapshot.load(folder)
-            array = [*zip(found.names, found.hashes, strict=True)] if found else []
-            if wanted <= set(array) <= known.keys():
-                return [known[run] for run in array], found
-    return mine, None
+def _before(settings: Settings, folder: Path) -> Begun | str | None:
+    """Return where a run resumes; why it begins anew although it was begun, in one line; None if it was not."""
+    state = None if settings.force else begun(settings, folder)
+    if isinstance(state, Begun) and settings.probes:
+        try:
+            read_probes(folder)
+        except NormlabError:
+            return "probes.csv is damaged"
+    return state
 
 
 def _prepare(settings: Settings) -> None:
@@ -215,14 +189,20 @@ def _prepare(settings: Settings) -> None:
     set_threads(settings)
 
 
-def _tell_of(before: Begun | str, settings: Settings, log: logging.Logger, console: Console) -> None:
-    """Says how a run begins that was begun before."""
-    if isinstance(before, Begun):
-        told = f"goes on after epoch {before.epoch} of {settings.epochs}"
+def _tell_of(
+    state: Begun | str | None, settings: Settings, networks: int, log: logging.Logger, console: Console
+) -> None:
+    """Say how a run begins that was begun before."""
+    if state is None:
+        return
+    if isinstance(state, str):
+        message = f"{state}: training begins anew"
     else:
-        told = f"{before}: training begins anew"
-    log.info("%s", told)
-    console.print(f"{settings.slug()}  {told}", highlight=False, markup=False, soft_wrap=True)
+        message = f"resumes after epoch {state.epoch} of {settings.epochs}"
+        if state.at_once > 1 and networks == 1:
+            message += " on its own; until then it was in an array, whose last bits may differ"
+    log.info("%s: %s", settings.slug(), message)
+    console.print(f"{settings.slug()}  {message}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _interrupted(settings: Settings) -> Record:

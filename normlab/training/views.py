@@ -7,9 +7,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -20,7 +17,7 @@ from normlab.analysis.drawing import plain
 from normlab.nets import Network, in_order, norm_layers
 from normlab.settings import Settings
 
-__all__ = ["GALLERY", "NormViews", "show_filters", "show_hyperparameters", "show_result", "show_settings"]
+__all__ = ["GALLERY", "show_filters", "show_hyperparameters", "show_norms", "show_result", "show_settings"]
 
 log = logging.getLogger("normlab")
 
@@ -83,24 +80,13 @@ def norm_state(net: Network) -> Iterator[tuple[str, torch.Tensor]]:
                 yield f"{section}/{TERMS.get(name, name)}", values.detach().float().cpu()
 
 
-class NormViews(Callback):
-    """Histograms of every norm layer's γ, β and running statistics, before training and after every epoch."""
-
-    def __init__(self, writer: SummaryWriter) -> None:
-        self.writer = writer
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.write(pl_module, trainer.current_epoch)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.write(pl_module, trainer.current_epoch + 1)
-
-    def write(self, module: LightningModule, epoch: int) -> None:
-        for tag, values in norm_state(module.net):  # type: ignore[arg-type]  # Classifier's
-            if torch.isfinite(values).all():  # a histogram of nan is refused by TensorBoard, with a traceback
-                low, high = values.min().item(), values.max().item()
-                edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)  # the usual bins are 10 % wide: all γ in one
-                self.writer.add_histogram(tag, values, epoch, bins=edges)
+def show_norms(writer: SummaryWriter, net: Network, epoch: int) -> None:
+    """Show histograms of every norm layer's γ, β and running statistics."""
+    for tag, values in norm_state(net):
+        if torch.isfinite(values).all():  # a histogram of nan is refused by TensorBoard, with a traceback
+            low, high = values.min().item(), values.max().item()
+            edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)  # the usual bins are 10 % wide: all γ in one
+            writer.add_histogram(tag, values, epoch, bins=edges)
 
 
 def show_settings(writer: SummaryWriter, settings: Settings) -> None:
@@ -173,14 +159,12 @@ def show_result(
     show(writer, "test/confusion", matrix, epoch)
 
 
-@rank_zero_only
-def show_hyperparameters(logger: TensorBoardLogger, settings: Settings, metrics: Mapping[str, float | None]) -> None:
+def show_hyperparameters(writer: SummaryWriter, settings: Settings, metrics: Mapping[str, float | None]) -> None:
     """The run's row in the HPARAMS tab, with what was measured at the end.
 
     Told of no "experiment", TensorBoard gathers the columns from all runs, those that differ first, and takes the last
     value of every curve as a metric. Settings are text: it writes the number 128 as 128.00, and offers text to tick.
     """
-    writer = logger.experiment
     for key, tag in FINAL.items():
         value = metrics.get(key)
         if value is not None and not (settings.test_curve and key.startswith("test")):  # there the curve ends in it
@@ -190,4 +174,4 @@ def show_hyperparameters(logger: TensorBoardLogger, settings: Settings, metrics:
     plain = {k: v if isinstance(v, str) else json.dumps(v) for k, v in shown.items() if v is not None}
     _, start, end = hparams(plain, {})  # type: ignore[no-untyped-call]
     for summary in (start, end):
-        writer._get_file_writer().add_summary(summary)
+        writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]  # open until the writer is closed

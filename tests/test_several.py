@@ -1,4 +1,4 @@
-"""The array engine trains every network as a plain loop trains it alone."""
+"""K networks that train together: each as a plain loop trains it alone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,17 +9,20 @@ from conftest import KINDS
 from plain_loop import by_hand
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from normlab.data.datamodule import ImageData
+from normlab.data.datamodule import Batch, ImageData
+from normlab.data.several import SeveralImages
 from normlab.data.sources import Images
 from normlab.data.sources import load as images
 from normlab.norms import CATALOGUE
 from normlab.settings import Settings
 from normlab.settings.plan import load
-from normlab.training.array import array_rates
 from normlab.training.build import initial_model
-from normlab.training.engine import Engine
+from normlab.training.callbacks import RunCheckpoints
+from normlab.training.fit import make_trainer
 from normlab.training.footprint import bytes_per_image, networks_at_once
 from normlab.training.graph import Replayed
+from normlab.training.networks import Networks
+from normlab.training.optim import Rows
 
 CPU = torch.device("cpu")
 BASE = ["data=digits", "epochs=2", "batch_size=16", "precision=64-true", "threads=1"]  # 54 images: 3 steps and 6 left
@@ -44,31 +47,32 @@ def parts(settings: Sequence[Settings]) -> list[ImageData]:
     return data
 
 
-def engine(settings: Sequence[Settings], at_once: int = 2) -> Engine:
-    data = parts(settings)
+def networks(settings: Sequence[Settings], at_once: int = 2) -> Networks:
     models = [initial_model(each) for each in settings]
-    steps = -(-len(data[0].train) // settings[0].batch_size) * settings[0].epochs
-    rates = array_rates(settings, models, steps)
-    return Engine([model.net for model in models], settings, data, rates, device=CPU, at_once=at_once)
+    if settings[0].precision == "64-true":
+        models = [model.double() for model in models]
+    return Networks(models, settings, SeveralImages(parts(settings)), at_once)
 
 
-def trained(settings: Sequence[Settings], at_once: int = 2) -> Engine:
-    found = engine(settings, at_once)
-    for epoch in range(settings[0].epochs):
-        found.begin_epoch(epoch)
-        found.train_epoch()
+def trained(settings: Sequence[Settings], at_once: int = 2) -> Networks:
+    found = networks(settings, at_once)
+    make_trainer(settings[0], [], RunCheckpoints(found)).fit(found, datamodule=found.data)
     return found
 
 
-def same(found: Engine, settings: Sequence[Settings], tolerance: float = 1e-8) -> None:
+def weights(net: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
+
+
+def same(found: Networks, settings: Sequence[Settings], tolerance: float = 1e-8) -> None:
     data = parts(settings)
     for index, each in enumerate(settings):
         expected = by_hand(each, data[index])
-        weights = torch.cat([parameter.detach().flatten() for parameter in expected.parameters()])
-        distance = ((found.stack.parameters[index] - weights).norm() / weights.norm()).item()
+        distance = ((weights(found.nets[index]) - weights(expected)).norm() / weights(expected).norm()).item()
         assert distance < tolerance, (each.slug(), distance)
         for name, values in expected.named_buffers():
-            torch.testing.assert_close(found.stack.buffers[name][index], values, rtol=1e-6, atol=1e-8, msg=name)
+            got = dict(found.nets[index].named_buffers())[name]
+            torch.testing.assert_close(got, values, rtol=1e-6, atol=1e-8, msg=name)
 
 
 # With frn and its ε of 1e-6 a map that is all but dead is scaled a thousandfold; with ln_elem positions of a flat
@@ -123,7 +127,7 @@ def test_one_image_a_step(norm: str) -> None:
     settings = [load(*BASE, f"norm={norm}", "batch_size=1", "train_size=2", f"seed={seed}") for seed in range(2)]
     found = trained(settings)
     assert found.stack.parameters.isfinite().all()
-    assert found.step.item() == 4
+    assert found.trainer.global_step == 4
     same(found, settings)
 
 
@@ -150,34 +154,47 @@ def test_proximal_steps_leave_exact_zeros_in_their_own_run_only() -> None:
 def test_what_an_epoch_measures() -> None:
     """Running accuracy and cross-entropy are means over images, the penalty over steps: with a rate of 0 nothing moves,
     and all can be measured again."""
-    settings = [load(*BASE, "norm=gn", "augment=false", "l1=1e-3", "lr=1e-30", f"seed={seed}") for seed in (0, 1)]
-    found = engine(settings)
-    data = parts(settings)
-    found.begin_epoch(0)
-    result = found.train_epoch()
-    for index, said in found.evaluate("train"):
-        labels = data[index].train.labels
-        ce = torch.nn.functional.nll_loss(said, labels).item()
-        assert result.ce[index].item() == pytest.approx(ce, rel=1e-5)
-        assert result.acc[index].item() == pytest.approx((said.argmax(1) == labels).double().mean().item())
+    words = ["augment=false", "l1=1e-3", "lr=1e-30", "epochs=1"]
+    settings = [load(*BASE, "norm=gn", *words, f"seed={seed}") for seed in (0, 1)]
+    found = trained(settings)
+    every, log_probs = found.end_epoch(), predicted(found)["train"]
+    for index, measured in enumerate(every):
+        labels = found.data.runs[index].train.labels
+        ce = torch.nn.functional.nll_loss(log_probs[index], labels).item()
+        assert measured["ce/train"] == pytest.approx(ce, rel=1e-5)
+        accuracy = (log_probs[index].argmax(1) == labels).double().mean().item()
+        assert measured["acc/train_running"] == pytest.approx(accuracy)
         net = initial_model(settings[index]).net
         covered = sum(p.abs().sum().item() for name, p in net.named_parameters() if "weight" in name)
-        assert result.penalty[index].item() == pytest.approx(1e-3 * covered, rel=1e-5)
+        assert measured["penalty/train"] == pytest.approx(1e-3 * covered, rel=1e-5)
+        assert measured["loss/train"] == pytest.approx(ce + 1e-3 * covered, rel=1e-5)
 
 
-@pytest.mark.parametrize("part", ["train", "val", "test"])
-def test_what_it_says_of_a_part_is_in_file_order(part: str) -> None:
+def predicted(found: Networks) -> dict[str, torch.Tensor]:
+    batches = make_trainer(found.settings[0], [], RunCheckpoints(found)).predict(found, datamodule=found.data)
+    return {part: torch.cat(each, 1) for part, each in zip(found.data.predicted, batches, strict=True)}
+
+
+@pytest.mark.parametrize("at_once", [1, 200])  # 200 networks share a training pass: three share an evaluation's
+def test_what_it_says_of_a_part_is_in_file_order(at_once: int) -> None:
     settings = [load(*BASE, "norm=bn", f"seed={seed}") for seed in (0, 1, 2)]
-    found, data = trained(settings), parts(settings)
-    heard = dict(found.evaluate(part))
-    assert [*heard] == [0, 1, 2]
-    for index, each in enumerate(settings):
-        model = initial_model(each).double()
-        found.stack.write_back(index, model.net)
-        held = getattr(data[index], part)
-        model.set_pixels(data[index].mean, data[index].std)
-        log_probs = model.eval()(held.images.double() / 255).float()
-        torch.testing.assert_close(heard[index], log_probs, rtol=1e-4, atol=1e-5)
+    found, data = trained(settings, at_once), parts(settings)
+    for part, every in predicted(found).items():
+        for index, log_probs in enumerate(every):
+            model = found.models[index].eval()
+            held = getattr(data[index], part)
+            expected = model(held.images.double() / 255).float()
+            torch.testing.assert_close(log_probs, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_held_out_images_are_each_runs_own() -> None:
+    settings = [load(*BASE, "norm=bn", "epochs=1", f"seed={seed}") for seed in (0, 1, 2)]
+    found = trained(settings)
+    for index, measured in enumerate(found.end_epoch()):
+        held = found.data.runs[index].val
+        log_probs = found.models[index].eval()(held.images.double() / 255)
+        assert measured["ce/val"] == pytest.approx(torch.nn.functional.nll_loss(log_probs, held.labels).item())
+        assert measured["acc/val"] == pytest.approx((log_probs.argmax(1) == held.labels).double().mean().item())
 
 
 def test_a_network_that_diverges_leaves_the_others_as_they_are() -> None:
@@ -186,7 +203,7 @@ def test_a_network_that_diverges_leaves_the_others_as_they_are() -> None:
     expected, found = trained(calm, at_once=3), trained(wild, at_once=3)
     assert not found.stack.parameters[1].isfinite().all()
     for index in (0, 2):
-        assert torch.equal(found.stack.parameters[index], expected.stack.parameters[index])
+        assert torch.equal(weights(found.nets[index]), weights(expected.nets[index]))
 
 
 class Asked(TorchDispatchMode):
@@ -204,36 +221,50 @@ class Asked(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def ready(settings: Sequence[Settings]) -> tuple[Networks, Rows, Batch]:
+    """Networks on the point of their first step."""
+    found = networks(settings)
+    found.on_fit_start()
+    rows = found.configure_optimizers()
+    return found.train(), rows, found.data.on_after_batch_transfer(next(iter(found.data.train_dataloader())), 0)
+
+
 @pytest.mark.parametrize("norm", ["bn", "rms", "ln2d"])  # on CPU alone gn asks whether its quick way is precise enough
 def test_a_step_never_asks_the_device_for_a_value(norm: str) -> None:
     """Else it would wait for a GPU at every step, and could not be recorded as a CUDA graph."""
-    settings = [load(*BASE, f"norm={norm}", "dropout=0.1", "l1=1e-3", f"seed={seed}") for seed in (0, 1)]
-    found = engine(settings)
-    found.begin_epoch(0)
+    settings = [load(*BASE, "precision=32-true", f"norm={norm}", "dropout=0.1", "l1=1e-3", f"seed={s}") for s in (0, 1)]
+    found, rows, batch = ready(settings)
     with Asked() as asked:
-        found.train_step(32)
+        found.gradients(*batch)
+        rows.step()
     assert asked.found == []
     with Asked() as asked:
         torch.ones(1).item()
     assert asked.found, "the test can fail"
 
 
-def test_a_step_changes_nothing_that_is_not_named_as_its_state() -> None:
+def test_gradients_change_nothing_that_is_not_named_as_their_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a CUDA graph's warm-up changes is put back; anything forgotten would keep the warm-up's steps."""
-    found = engine([load(*BASE, "norm=bn", "l1=1e-3", f"seed={seed}") for seed in (0, 1)])
-    found.begin_epoch(0)
-    tensors = {name: value for name, value in vars(found).items() if torch.is_tensor(value)}
-    tensors |= {f"rates.{name}": value for name, value in vars(found.rows.rates).items()}
-    tensors |= found.rows.state
-    tensors |= {"parameters": found.stack.parameters, **found.stack.buffers}
+    named: list[torch.Tensor] = []
+
+    class Named(Replayed):
+        def __init__(self, work: Callable[[], None], state: Sequence[torch.Tensor], *_: object) -> None:
+            named.extend(state)
+            super().__init__(work, state, CPU, _[1])
+
+    monkeypatch.setattr("normlab.training.networks.Replayed", Named)
+    settings = [load(*BASE, "precision=32-true", "norm=bn", "l1=1e-3", f"seed={seed}") for seed in (0, 1)]
+    found, rows, batch = ready(settings)
+    found.manual_backward = torch.Tensor.backward
+    tensors = {"parameters": found.stack.parameters, "grads": found.stack.grads, **found.stack.buffers}
+    tensors |= {"penalty": found.penalty, **vars(found.totals), **rows.state[rows.rows]}
     before = {name: value.clone() for name, value in tensors.items()}
-    where = {name: value.data_ptr() for name, value in tensors.items()}
-    found.train_step(32)
-    state = {value.data_ptr() for value in found._state()}
+    found.replay(*batch)
     changed = {name for name, value in tensors.items() if not torch.equal(value, before[name])}
-    assert {"parameters", "momentum_buffer", "step", "seen", "block1.norm.running_mean"} <= changed
-    assert all(where[name] in state for name in changed)
-    assert all(value.data_ptr() == where[name] for name, value in tensors.items()), "everything stays where it is"
+    assert {"grads", "ce", "images", "penalty", "block1.norm.running_mean"} <= changed
+    assert not {"parameters", "momentum_buffer", "step"} & changed
+    where = {value.data_ptr() for value in named}
+    assert all(tensors[name].data_ptr() in where for name in changed)
 
 
 # Recording and replaying, with a stand-in for the GPU

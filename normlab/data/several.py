@@ -1,0 +1,109 @@
+"""The images of K runs as one LightningDataModule: K batches at a time, each as its run has it alone."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from normlab.data.datamodule import EVAL_BATCH, Batch, Batches, ImageData
+
+__all__ = ["SeveralImages"]
+
+
+class Positions(NamedTuple):
+    """A batch before its images are gathered, on the device that trains.
+
+    Attributes:
+        part: "train", "val" or "test". where: int64 (K, B), the places of the images in the pool.
+        draws: of their augmentation, (K, B, 3); None where there is none.
+    """
+
+    part: str
+    where: torch.Tensor
+    draws: torch.Tensor | None
+
+
+class PositionsOf(Dataset[Positions]):
+    """The positions of one part of K runs: in file order, or, if `augmented`, as an epoch of training brings them."""
+
+    def __init__(self, runs: Sequence[ImageData], part: str, *, augmented: bool = False) -> None:
+        self.part, self.augmented = part, augmented
+        self.parts = [getattr(run, part) for run in runs]
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0."""
+        if self.augmented:
+            for part in self.parts:
+                part.set_epoch(epoch)
+
+    def __getitem__(self, index: slice) -> Positions:
+        if not self.augmented:
+            return Positions(self.part, torch.stack([part.where[index] for part in self.parts]), None)
+        where, draws = zip(*(part.positions(index) for part in self.parts), strict=True)
+        return Positions(self.part, torch.stack(where), torch.stack(draws))
+
+
+class SeveralImages(LightningDataModule):
+    """Train, validation and test images of K runs that share a pool of images.
+
+    Batches are float images (K, B, C, H, W) in [0, 1], in float32 (float64 if the trainer has precision="64-true"), and
+    int64 labels (K, B). Only positions travel to a device: the pool is there.
+
+    Args:
+        runs: the images of each, see `ImageData.hold_as`. What is not the same in all (the split, the order of images,
+            the augmentation's draws) follows from each one's seed; the first one's `rank` and `processes` say whose
+            share of every batch the loaders give.
+    """
+
+    def __init__(self, runs: Sequence[ImageData]) -> None:
+        super().__init__()
+        self.runs = runs
+        self._pools: dict[tuple[str, torch.device], Batch] = {}
+
+    @property
+    def curves(self) -> tuple[str, ...]:
+        """Which held-out sets are scored after every epoch, in the order of `val_dataloader`."""
+        return self.runs[0].curves
+
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        """The parts that `predict_dataloader` goes through."""
+        return self.runs[0].predicted
+
+    def train_dataloader(self) -> DataLoader[Positions]:
+        return self._loader("train", self.runs[0].batch_size, augmented=True)
+
+    def val_dataloader(self) -> list[DataLoader[Positions]]:
+        return [self._loader(part, EVAL_BATCH) for part in self.curves]
+
+    def predict_dataloader(self) -> list[DataLoader[Positions]]:
+        return [self._loader(part, EVAL_BATCH, shared=False) for part in self.predicted]
+
+    def _loader(
+        self, part: str, batch_size: int, *, augmented: bool = False, shared: bool = True
+    ) -> DataLoader[Positions]:
+        positions, first = PositionsOf(self.runs, part, augmented=augmented), self.runs[0]
+        batches = Batches(positions, batch_size, *((first.rank, first.processes) if shared else ()))
+        # a generator of its own: without one, every pass draws a number from the global stream, which is dropout's
+        return DataLoader(positions, batch_size=None, sampler=batches, generator=torch.Generator())
+
+    def on_after_batch_transfer(self, batch: Positions, dataloader_idx: int) -> Batch:
+        """Return the images and labels of positions that have reached the device."""
+        images, labels = self._pool(batch.part, batch.where.device)
+        double = self.trainer is not None and self.trainer.precision == "64-true"
+        pixels = images[batch.where].to(torch.float64 if double else torch.float32) / 255
+        if batch.draws is not None:
+            pixels = self.runs[0].train.augmented(pixels, batch.draws)
+        return pixels, labels[batch.where]
+
+    def _pool(self, part: str, device: torch.device) -> Batch:
+        key = "test" if part == "test" else "train", device
+        if key not in self._pools:
+            images, labels = getattr(self.runs[0], part).pool
+            self._pools[key] = images.to(device), labels.to(device)
+        return self._pools[key]

@@ -1,0 +1,269 @@
+"""What a run writes while it trains: metrics.csv, TensorBoard's events, checkpoints. Knows no Lightning."""
+
+import io
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from normlab.files import write_atomically
+from normlab.nets import Network
+from normlab.probes.layers import Value
+from normlab.record import ProbeRow, read_probes, write_metrics, write_probes
+from normlab.settings import Settings
+from normlab.training.views import show_filters, show_norms, show_settings
+
+__all__ = ["COLUMNS", "Begun", "ProbeTable", "RunFiles", "begun", "join", "part"]
+
+log = logging.getLogger("normlab")
+
+OWN_KEY = "normlab"  # the key of a checkpoint that is not Lightning's
+EVENTS = "events.out.tfevents."
+STATE_OF = {"sgd": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq")}  # of an optimizer, by torch's names
+
+COLUMNS = {
+    "train_loss": "loss/train",
+    "train_ce": "ce/train",
+    "train_penalty": "penalty/train",
+    "train_acc_running": "acc/train_running",
+    "val_ce": "ce/val",
+    "val_acc": "acc/val",
+    "test_ce": "ce/test",
+    "test_acc": "acc/test",
+    "lr": "optim/lr",
+    "images_per_s": "speed/images_per_s",
+    "seconds": "speed/seconds",
+}
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that stopped after a completed epoch.
+
+    Attributes:
+        file: its checkpoint. epoch: how many are completed. step: how many optimizer steps that is.
+        rows: of metrics.csv. fit_s: seconds of training so far. resumed: how often it was resumed before.
+        at_once: how many networks shared a pass. device: "cpu" or "cuda".
+    """
+
+    file: Path
+    epoch: int
+    step: int
+    rows: Mapping[int, dict[str, float]]
+    fit_s: float
+    resumed: int
+    at_once: int
+    device: str
+
+    def content(self) -> dict[str, Any]:
+        """Return the whole checkpoint, on the CPU."""
+        return torch.load(self.file, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+
+
+def begun(settings: Settings, folder: Path) -> Begun | str | None:
+    """Return how far a run has come whose last.ckpt lies in a folder; why that cannot be used, in one line; None if
+    there is none."""
+    file = folder / "last.ckpt"
+    if not file.is_file():
+        return None
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        own = content[OWN_KEY]
+        if own["config_hash"] != settings.config_hash():
+            for accelerator in ("cpu", "gpu"):
+                if own["config_hash"] == settings.model_copy(update={"accelerator": accelerator}).config_hash():
+                    return f"last.ckpt was trained by accelerator={accelerator}, which would resume it"
+            return f"last.ckpt is of another configuration ({own['config_hash']})"
+        rows = {int(epoch): dict(row) for epoch, row in own["rows"].items()}
+        if sorted(rows) != list(range(1, max(rows) + 1)):
+            return "last.ckpt lacks epochs of metrics.csv"
+        numbers = {name: int(own[name]) for name in ("resumed", "at_once")}
+        step, fit_s, device = int(content["global_step"]), float(own["fit_s"]), str(own["device"])
+        return Begun(file, max(rows), step, rows, fit_s, device=device, **numbers)
+    except Exception as error:  # a damaged file may raise anything
+        return f"last.ckpt cannot be read ({next(iter(str(error).splitlines()), type(error).__name__)[:80]})"
+
+
+class RunFiles:
+    """The files of one run, from its first epoch on.
+
+    Args:
+        before: where the run resumes; None: it begins.
+
+    Attributes:
+        rows: of metrics.csv, by epoch. fit_s: seconds of training. resumed: how often the run was resumed.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, before: Begun | None = None) -> None:
+        self.settings, self.folder, self.before = settings, folder, before
+        self.rows: dict[int, dict[str, float]] = {e: dict(row) for e, row in before.rows.items()} if before else {}
+        self.fit_s, self.resumed = (before.fit_s, before.resumed + 1) if before else (0.0, 0)
+        self.writer = _event_writer(folder, before.epoch if before else None)
+        self.probes = ProbeTable(folder, self.writer)
+
+    def begin(self, net: Network) -> None:
+        """Show what a run begins with; of one that resumes, what TensorBoard may not have kept of its last epoch."""
+        if self.before is None:
+            show_settings(self.writer, self.settings)
+            show_filters(self.writer, net, 0)
+            show_norms(self.writer, net, 0)
+            return
+        self._write(self.before.epoch)
+        if self.settings.probes:
+            self.probes.restore(step=self.before.step, shown=self.before.epoch)
+        show_norms(self.writer, net, self.before.epoch)
+
+    def end_epoch(self, epoch: int, measured: Mapping[str, float], net: Network) -> None:
+        """Write what an epoch, from 1, has measured, by TensorBoard's tag."""
+        self.rows[epoch] = {"epoch": epoch} | {name: measured[t] for name, t in COLUMNS.items() if t in measured}
+        self._write(epoch)
+        show_norms(self.writer, net, epoch)
+
+    def _write(self, epoch: int) -> None:
+        """Write metrics.csv anew, so that it never ends in half a row, and show an epoch's row."""
+        write_metrics(self.folder, [self.rows[each] for each in sorted(self.rows)], ["epoch", *COLUMNS])
+        for column, tag in COLUMNS.items():
+            if column in self.rows[epoch]:
+                self.writer.add_scalar(tag, self.rows[epoch][column], epoch)
+
+    def save(self, content: Mapping[str, Any], *, at_once: int, device: str) -> None:
+        """Write a checkpoint of the last epoch: best.ckpt if no epoch before was as good on held-out images, which the
+        test set is not; then last.ckpt, from which a run resumes. What a checkpoint holds is in all other files by
+        then."""
+        self.writer.flush()
+        own = {
+            "config_hash": self.settings.config_hash(),
+            "rows": {epoch: dict(row) for epoch, row in self.rows.items()},
+            "fit_s": self.fit_s,
+            "resumed": self.resumed,
+            "at_once": at_once,
+            "device": device,
+        }
+        stream = io.BytesIO()
+        torch.save({**content, OWN_KEY: own}, stream)
+        best, last = self._best(), max(self.rows)
+        for name in ["best"] * (best == last) + ["last"]:
+            write_atomically(self.folder / f"{name}.ckpt", stream.getvalue())
+
+    def _best(self) -> int | None:
+        """Return the first epoch with the highest accuracy on held-out images; None if there are none."""
+        scores = {epoch: row["val_acc"] for epoch, row in self.rows.items() if "val_acc" in row}
+        return max(scores, key=lambda epoch: (scores[epoch], -epoch)) if scores else None
+
+    @property
+    def diverged(self) -> int | None:
+        """The epoch in which the training loss was not finite, the last one then; None if there is none."""
+        found = [epoch for epoch, row in self.rows.items() if not math.isfinite(row.get("train_ce", 0.0))]
+        return min(found, default=None)
+
+    @property
+    def trained(self) -> bool:
+        """Whether no epoch is left to do."""
+        return self.diverged is not None or len(self.rows) >= self.settings.epochs
+
+    def last(self, column: str) -> float | None:
+        """Return a column's value in the last epoch; None if it was not measured or is not finite."""
+        value = self.rows[max(self.rows)].get(column) if self.rows else None
+        return value if value is not None and math.isfinite(value) else None
+
+    def images_per_s(self, images: int) -> float:
+        """Over all epochs, each of so many images: from the first step of an epoch to its last, without evaluation."""
+        seconds = sum(row.get("seconds", 0.0) for row in self.rows.values())
+        return len(self.rows) * images / seconds if seconds else 0.0
+
+
+def _event_writer(folder: Path, before: int | None) -> SummaryWriter:
+    """Return a writer of TensorBoard's events of a run, in a new file. before: how many epochs a run that resumes had
+    completed.
+
+    TensorBoard reads the files of a folder by their names, in which the clock's seconds stand, and leaves out of the
+    older ones what stands at `before` or later on its axis: that has to be written again. The older ones are renamed,
+    so that they come first also if the run resumes within a second, or the clock went back.
+    """
+    if before is not None:
+        for number, file in enumerate(sorted(folder.glob(f"{EVENTS}*"))):
+            _, _, rest = file.name.removeprefix(EVENTS).partition(".")
+            file.rename(folder / f"{EVENTS}{number:010d}.{rest}")
+    return SummaryWriter(str(folder), purge_step=before)
+
+
+class ProbeTable:
+    """probes.csv and TensorBoard's curves of what a run's probes measured."""
+
+    def __init__(self, folder: Path, writer: SummaryWriter) -> None:
+        self.folder, self.writer = folder, writer
+        self.rows: list[ProbeRow] = []
+
+    def restore(self, *, step: int, shown: int) -> None:
+        """Take the rows of a run that stopped, up to a step; show again what stands at `shown` or later on
+        TensorBoard's axis."""
+        self.rows = [row for row in read_probes(self.folder) if row[1] <= step]
+        for epoch, at, probe, layer, quantity, value in self.rows:
+            self._show(probe, (layer, quantity, value), round(epoch) if probe == "layers" else at, shown)
+
+    def add(self, probe: str, values: Sequence[Value], *, epoch: float, step: int, at: int) -> None:
+        """at: where the values stand on TensorBoard's axis."""
+        self.rows += [(epoch, step, probe, layer, quantity, value) for layer, quantity, value in values]
+        for each in values:
+            self._show(probe, each, at)
+
+    def _show(self, probe: str, value: Value, at: int, first: int = 0) -> None:
+        layer, quantity, number = value
+        if at >= first and math.isfinite(number):  # TensorBoard draws a nan as a triangle at 0
+            self.writer.add_scalar(f"probe.{probe}/{quantity}{layer and f'.{layer}'}", number, at)
+
+    def save(self) -> None:
+        """Writes probes.csv with all rows so far, whole or not at all."""
+        write_probes(self.folder, self.rows)
+
+
+# One checkpoint of K networks, as Lightning has it, and the checkpoints of K runs
+
+
+def part(content: Mapping[str, Any], index: int, hparams: Mapping[str, Any], optimizer: str) -> dict[str, Any]:
+    """Return the checkpoint of one run: that of an array of one, but for the names in `state_dict`, which are those of
+    its `Classifier`."""
+    prefix = f"models.{index}."
+    state = {n.removeprefix(prefix): v for n, v in content["state_dict"].items() if n.startswith(prefix)}
+    [states] = content["optimizer_states"]
+    [rows] = states["state"].values()
+    own = {name: rows[name][index : index + 1].clone() for name in STATE_OF[optimizer]} | {"step": rows["step"]}
+    return {
+        **content,
+        "state_dict": OrderedDict((name, values.clone()) for name, values in state.items()),
+        "optimizer_states": [{**states, "state": {0: own}}],
+        "hparams_name": None,
+        "hyper_parameters": dict(hparams),
+    }
+
+
+def join(
+    contents: Sequence[Mapping[str, Any] | None],
+    states: Sequence[Mapping[str, torch.Tensor]],
+    optimizers: Sequence[str],
+) -> dict[str, Any]:
+    """Return the checkpoint of K networks from those of their runs, which stopped after the same epoch.
+
+    Args:
+        contents: of each run; None for networks that have none: they have the numbers in `states`.
+        optimizers: of each run, "sgd" or "adamw".
+    """
+    first = next(content for content in contents if content is not None)
+    state_dict: dict[str, torch.Tensor] = {}
+    rows: list[Mapping[str, torch.Tensor]] = []
+    for index, (content, other) in enumerate(zip(contents, states, strict=True)):
+        state = other if content is None else content["state_dict"]
+        state_dict |= {f"models.{index}.{name}": values for name, values in state.items()}
+        rows.append({} if content is None else content["optimizer_states"][0]["state"][0])
+    like = next(values for row in rows for name, values in row.items() if name != "step")
+    names = {name: None for optimizer in optimizers for name in STATE_OF[optimizer]}
+    joined = {name: torch.cat([row.get(name, torch.zeros_like(like)) for row in rows]) for name in names}
+    joined["step"] = next(row["step"] for row in rows if row)
+    [optimizer] = first["optimizer_states"]
+    return {**first, "state_dict": state_dict, "optimizer_states": [{**optimizer, "state": {0: joined}}]}

@@ -1,0 +1,299 @@
+"""K ≥ 1 networks of one shape as one LightningModule: a run is an array of one."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+from torch.nn.functional import nll_loss
+
+from normlab.data.datamodule import EVAL_BATCH, Batch
+from normlab.data.several import SeveralImages
+from normlab.nets import Network
+from normlab.nets.dropout import Dropout, keep_mask
+from normlab.nets.folded import Numbers, fold, log_probs
+from normlab.nets.stack import Stack
+from normlab.randomness import Stream, stream_seed
+from normlab.settings import Settings
+from normlab.training.classifier import Classifier
+from normlab.training.graph import Replayed
+from normlab.training.optim import Rates, Rows, learning_rates
+
+__all__ = ["Networks", "rates_of"]
+
+
+class Totals:
+    """Sums over images of K networks, on their device: correct answers, cross-entropy, images."""
+
+    def __init__(self, networks: int, device: torch.device) -> None:
+        self.correct = torch.zeros(networks, dtype=torch.int64, device=device)
+        self.ce = torch.zeros(networks, dtype=torch.float64, device=device)
+        self.images = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def add(self, low: int, log_probs: torch.Tensor, labels: torch.Tensor, ce: torch.Tensor) -> None:
+        """Count the images of the networks from `low` on: (k, B, C), (k, B), and their mean cross-entropies (k,)."""
+        some = slice(low, low + len(labels))
+        self.correct[some] += (log_probs.argmax(2) == labels).sum(1)
+        self.ce[some] += ce.double() * labels.shape[1]
+
+    def zero_(self) -> None:
+        for total in vars(self).values():
+            total.zero_()
+
+
+class Networks(LightningModule):
+    """K networks with a step that moves all of them: parameters (K, P), buffers (K, …), one optimizer of K rows.
+
+    Every network has its own order of images, augmentation, dropout masks, learning rate, optimizer and penalty, from
+    the streams that its seed has alone. Nothing of one network reaches another: one that diverges to nan leaves the
+    others as they are.
+
+    At most `at_once` networks share one forward and backward pass, as `normlab.nets.folded` does it; the passes follow
+    one another within a step. A pass of one network is the network itself, whatever layers it has. A step holds device
+    tensors only and never asks the device for a value, so that a GPU can replay it.
+
+    Args:
+        models: with their initial weights. settings: of each; what is not in `normlab.settings.arrays.FREE` is the same
+            in all.
+        data: the images of the runs, in this order.
+
+    Attributes:
+        share: what this process's mean over its images counts in the mean over all processes.
+        held_out: by part ("val", "test"): accuracies and cross-entropies (K,) after the last epoch.
+    """
+
+    def __init__(
+        self, models: Sequence[Classifier], settings: Sequence[Settings], data: SeveralImages, at_once: int = 1
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # a backward pass for each forward pass of a step
+        self.models = nn.ModuleList(models)
+        self.settings, self.data, self.at_once = settings, data, at_once
+        self.share = 1.0
+        self.held_out: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.passes = [(low, min(low + at_once, len(models))) for low in range(0, len(models), at_once)]
+        self._steps: dict[int, Replayed] = {}
+        self._generators: list[torch.Generator | None] = [None] * len(models)
+
+    @property
+    def nets(self) -> list[Network]:
+        """The networks, whose weights are those of the last step."""
+        return [model.net for model in self.models]  # type: ignore[misc]  # ModuleList hides Classifier
+
+    @property
+    def shape(self) -> Network:
+        """One of the networks, for its layers. Dropout has no numbers of its own: a network with it serves those
+        without it too."""
+        return next((net for net in self.nets if any(_dropouts(net))), self.nets[0])
+
+    @property
+    def not_replayed(self) -> str | None:
+        """Why steps are not replayed as a CUDA graph; None if they are, or if there is no GPU."""
+        return next((step.reason for step in self._steps.values() if step.reason), None)
+
+    # Training
+
+    def on_fit_start(self) -> None:
+        for model, data in zip(self.models, self.data.runs, strict=True):
+            model.set_pixels(data.mean, data.std)  # type: ignore[operator]  # ModuleList hides Classifier
+
+    def configure_optimizers(self) -> Rows:
+        """Put the numbers of all networks side by side, now that they are where and as they are trained."""
+        self.stack = Stack(self.nets)
+        self.stack.own(self.nets)
+        steps = -(-len(self.data.runs[0].train) // self.settings[0].batch_size) * self.settings[0].epochs
+        rates = rates_of(self.settings, list(self.models), steps)  # type: ignore[arg-type]
+        self.rows = Rows(rates, self.stack.parameters, self.stack.grads)
+        device, networks = self.stack.parameters.device, len(self.models)
+        self._leaves = []
+        for low, high in self.passes:  # a pass accumulates the gradients of its rows in their place
+            leaf = self.stack.parameters[low:high].detach().requires_grad_()
+            leaf.grad = self.stack.grads[low:high]
+            self._leaves.append(leaf)
+        if networks > 1:
+            self._generators = [torch.Generator(device) for _ in self.models]
+            for net, generator in zip(self.nets, self._generators, strict=True):
+                for layer in _dropouts(net):
+                    layer.generator = generator
+        self.totals, self.penalty = Totals(networks, device), torch.zeros(networks, dtype=torch.float64, device=device)
+        self._held_out = {part: Totals(networks, device) for part in self.data.curves}
+        self._steps.clear()
+        return self.rows
+
+    def zero_grad(self, set_to_none: bool = False) -> None:  # Lightning's signature
+        """Set gradients to zero where they are: the optimizer looks for them there."""
+        super().zero_grad(set_to_none=False)
+
+    def on_train_epoch_start(self) -> None:
+        for settings, own in zip(self.settings, self._generators, strict=True):
+            seed = stream_seed(Stream.DROPOUT, settings.seed, self.current_epoch, self.trainer.global_rank)
+            torch.manual_seed(seed) if own is None else own.manual_seed(seed)
+        self.totals.zero_()
+        self.penalty.zero_()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        images, labels = batch
+        if images.device.type == "cuda":
+            self.replay(images, labels)
+        else:
+            self.gradients(images, labels, self.manual_backward)
+        self.optimizers().step()  # type: ignore[union-attr]  # one optimizer
+
+    def gradients(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        backward: Callable[[torch.Tensor], None] = torch.Tensor.backward,
+    ) -> None:
+        """Put the gradients of a batch of every network, (K, B, …), into `stack.grads`, and count what was measured."""
+        self.stack.grads.zero_()
+        self.penalty += self.rows.penalty()
+        for (low, high), leaf in zip(self.passes, self._leaves, strict=True):
+            if high - low == 1:
+                found = self.models[low](images[low])[None]
+            else:
+                buffers = {name: values[low:high] for name, values in self.stack.buffers.items()}
+                numbers = Numbers(self.stack.named(leaf), buffers)
+                normal, masks = self._normalise(images, low, high), self._masks(low, high)
+                found = log_probs(self.shape, numbers, normal, training=True, masks=masks)
+            ce = _cross_entropy(found, labels[low:high])
+            total = ce.sum()
+            backward(total if self.share == 1 else total * self.share)
+            self.totals.add(low, found.detach(), labels[low:high], ce.detach())
+        self.totals.images += labels.shape[1]
+
+    def replay(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """On a GPU, one call launches all that `gradients` does."""
+        size = labels.shape[1]
+        if size not in self._steps:
+            inputs = images.clone(), labels.clone()
+            totals = vars(self.totals).values()
+            state = [self.stack.grads, self.penalty, *totals, *self.stack.buffers.values()]
+            generators = [own for own in self._generators if own is not None]
+
+            def work() -> None:
+                self.gradients(*inputs, self.manual_backward)
+
+            self._steps[size] = Replayed(work, state, images.device, inputs, generators)
+        step = self._steps[size]
+        for kept, values in zip(step.inputs, (images, labels), strict=True):
+            kept.copy_(values)
+        step()
+
+    def _normalise(self, images: torch.Tensor, low: int, high: int) -> torch.Tensor:
+        """Images (K, B, C, H, W) as the networks from `low` to `high` take them."""
+        mean, std = (
+            torch.stack([getattr(model, name) for model in self.models[low:high]]).view(-1, 1, 1, 1, 1)
+            for name in ("pixel_mean", "pixel_std")
+        )
+        return (images[low:high].to(mean.dtype) - mean) / std
+
+    def _masks(self, low: int, high: int) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Dropout masks of some networks, each from its own stream, as the network alone would draw them."""
+        rates = [settings.dropout for settings in self.settings[low:high]]
+        if not any(rates):
+            return None
+
+        def masks(maps: torch.Tensor) -> torch.Tensor:
+            batch, channels, height, width = maps.shape
+            shape = torch.Size((batch, channels // (high - low), height, width))
+            drawn = [
+                keep_mask(shape, rate, maps, stream) if rate else maps.new_ones(shape)
+                for rate, stream in zip(rates, self._generators[low:high], strict=True)
+            ]
+            return fold(torch.stack(drawn))
+
+        return masks
+
+    def running_accuracy(self) -> torch.Tensor:
+        """Return the accuracies in train mode over the images of this epoch that this process has seen: (K,)."""
+        return self.totals.correct / self.totals.images
+
+    def end_epoch(self) -> list[dict[str, float]]:
+        """Return what the epoch has measured of each network, over all processes, by TensorBoard's tag. Accuracy and
+        cross-entropy are means over images, the penalty is a mean over steps."""
+        acc, ce = self._means(self.totals)
+        penalty = self.penalty / self.trainer.num_training_batches
+        last = int(self.rows.state[self.rows.rows]["step"]) - 1
+        values = {
+            "loss/train": ce + penalty,
+            "ce/train": ce,
+            "penalty/train": penalty,
+            "acc/train_running": acc,
+            "optim/lr": self.rows.rates.lr[last],
+        }
+        for part, (held_acc, held_ce) in self.held_out.items():
+            values |= {f"acc/{part}": held_acc, f"ce/{part}": held_ce}
+        # float32 holds all the digits that were measured, and makes short numbers in metrics.csv
+        columns = {tag: value.float().tolist() for tag, value in values.items()}
+        return [{tag: column[index] for tag, column in columns.items()} for index in range(len(self.models))]
+
+    def _means(self, totals: Totals) -> tuple[torch.Tensor, torch.Tensor]:
+        """Accuracy and cross-entropy over the images of all processes, (K,) each."""
+        own = torch.cat([totals.correct.double(), totals.ce, totals.images.double()])
+        every = self.trainer.strategy.reduce(own, reduce_op="sum")
+        correct, ce, images = every.split([len(self.models), len(self.models), 1])
+        return correct / images, ce / images
+
+    # Evaluation
+
+    def _evaluate(self, images: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities (K, B, C) in eval mode."""
+        at_once = max(1, self.at_once * self.settings[0].batch_size // EVAL_BATCH)
+        parts = []
+        for low in range(0, len(self.models), at_once):
+            high = min(low + at_once, len(self.models))
+            if high - low == 1:
+                parts.append(self.models[low](images[low])[None])
+            else:
+                stack = Stack(self.nets[low:high])
+                numbers = Numbers(stack.named(stack.parameters), stack.buffers)
+                parts.append(log_probs(self.shape, numbers, self._normalise(images, low, high), training=False))
+        return torch.cat(parts)
+
+    def on_validation_epoch_start(self) -> None:
+        for totals in self._held_out.values():
+            totals.zero_()
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        images, labels = batch
+        if labels.shape[1]:  # else the others' share was all of it
+            totals, found = self._held_out[self.data.curves[dataloader_idx]], self._evaluate(images)
+            totals.add(0, found, labels, _cross_entropy(found, labels))
+            totals.images += labels.shape[1]
+
+    def on_validation_epoch_end(self) -> None:
+        self.held_out = {part: self._means(totals) for part, totals in self._held_out.items()}
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
+        """Return the log-probabilities of a batch: (K, B, C), float32, on the CPU."""
+        return self._evaluate(batch[0]).float().cpu()
+
+
+def _cross_entropy(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean over the images of each network: (k,) of (k, B, C) and (k, B)."""
+    return nll_loss(log_probs.flatten(0, 1), labels.flatten(), reduction="none").view(len(labels), -1).mean(1)
+
+
+def _dropouts(net: Network) -> list[Dropout]:
+    return [layer for layer in net.modules() if isinstance(layer, Dropout)]
+
+
+def rates_of(settings: Sequence[Settings], models: Sequence[Classifier], steps: int) -> Rates:
+    """Return how each network is updated over so many steps: by the optimizer that its model would have on its own."""
+    covered, frozen = [], []
+    for model in models:
+        penalised = {id(parameter) for parameter in model.penalised}
+        sizes = [(p, p.numel()) for p in model.net.parameters()]
+        covered.append(torch.cat([torch.full((size,), id(p) in penalised) for p, size in sizes]))
+        frozen.append(torch.cat([torch.full((size,), not p.requires_grad) for p, size in sizes]))
+    return Rates.of(
+        [model.optimizer(steps)[0] for model in models],
+        [learning_rates(each.peak_lr, each.schedule, steps)[:steps] for each in settings],
+        clip=[math.inf if each.gradient_clip is None else each.gradient_clip for each in settings],
+        l1=[each.l1 for each in settings],
+        proximal=[each.penalty.method == "proximal" for each in settings],
+        covered=covered,
+        frozen=frozen,
+    )
