@@ -25,7 +25,8 @@ from normlab.report import main as report
 from normlab.settings import Settings
 from normlab.settings.plan import Job, load, plan
 from normlab.sweep import sweep
-from normlab.training import Classifier, run, saving
+from normlab.training import files, run
+from normlab.training.networks import Networks
 
 HERE = Path(__file__).parent
 BASE = ["data=digits", "epochs=3", "batch_size=64", "train_size=200", "val_size=100", "threads=1", "norm=gn"]
@@ -37,17 +38,17 @@ def settings_of(*words: str) -> Settings:
 
 def stop_in_epoch(number: int, monkeypatch: pytest.MonkeyPatch, settings: Settings, folder: Path) -> None:
     """Leaves a run that was stopped in an epoch, from 1: four steps each."""
-    real = Classifier.training_step
+    real = Networks.training_step
     left = [4 * (number - 1) + 2]
 
-    def training_step(model: Classifier, batch: Any, batch_idx: int) -> torch.Tensor:
+    def training_step(networks: Networks, batch: Any, batch_idx: int) -> None:
         left[0] -= 1
         if not left[0]:
             raise KeyboardInterrupt
-        return real(model, batch, batch_idx)
+        real(networks, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", training_step)
+        patch.setattr(Networks, "training_step", training_step)
         with pytest.raises(KeyboardInterrupt):
             run(settings, folder)
 
@@ -91,7 +92,7 @@ def test_disk_full_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: py
     settings = settings_of()
     run(settings, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(saving, "write_atomically", full("last.ckpt", 3))
+        patch.setattr(files, "write_atomically", full("last.ckpt", 3))
         record = run(settings, tmp_path / "full")
     assert record.status == "failed"
     assert "No space left on device" in (record.error or "")
