@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.study_results import ARMS, Cell, Measurement
-from normlab.training.footprint import IMAGES_A_PASS
+from normlab.training.build import IMAGES_A_PASS
 
 FITTED = ("R1", "R2", "R4")
 NORM = "gn"

@@ -19,8 +19,8 @@ from benchmarks.samples import cut
 from normlab.data import datamodule, sources
 from normlab.settings.plan import load
 from normlab.training.build import load_array
+from normlab.training.device import keep_freed_memory
 from normlab.training.fit import Place, networks_of
-from normlab.training.memory import keep_freed_memory
 from normlab.training.networks import Networks
 from normlab.training.optim import Rows
 

@@ -68,7 +68,7 @@ def _do(job: Job, *, sweeps: bool) -> None:
             return
         with Console(stderr=True, quiet=sweeps).status("starting: PyTorch and Lightning are being loaded"):
             from normlab.training import run  # some seconds
-            from normlab.training.memory import keep_freed_memory
+            from normlab.training.device import keep_freed_memory
 
         keep_freed_memory()
         # A sweep has one display of its own, which reads what the runs write.

@@ -202,7 +202,7 @@ def _in_workers(groups: Sequence[Sequence[Job]], memory_limit: float | None, wor
 def train(jobs: Sequence[Job], memory_limit: float | None) -> str | None:
     """Trains an array, in this process; why it failed, in one line, or None."""
     end_with_parent()
-    from normlab.training.memory import keep_freed_memory
+    from normlab.training.device import keep_freed_memory
     from normlab.training.run import run_array  # a second or two: torch and Lightning
 
     keep_freed_memory()
@@ -223,7 +223,7 @@ def _without_odd_layers(jobs: Sequence[Job], groups: list[list[int]]) -> tuple[l
         settings = jobs[group[0]].settings
         reason = None
         if settings.norm.name == "custom":
-            from normlab.training.foldable import unfoldable  # torch
+            from normlab.training.build import unfoldable  # torch
 
             reason = unfoldable(settings)
         if reason is None:

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _measured(folder: Path, probes: Sequence[str], targets: Sequence[str]) -> list[ProbeRow]:
-    from normlab.training.checkpoint import probe_checkpoint  # a second or two: torch and Lightning
+    from normlab.training.probes import probe_checkpoint  # a second or two: torch and Lightning
 
     with Console(stderr=True).status("measuring"):
         return probe_checkpoint(folder, probes, targets)

@@ -14,7 +14,7 @@ from normlab.launcher import LARGEST, Options, check_options, planned
 from normlab.record import Record
 from normlab.settings.plan import load, plan
 from normlab.train import main
-from normlab.training.foldable import unfoldable
+from normlab.training.build import unfoldable
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

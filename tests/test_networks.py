@@ -26,8 +26,7 @@ from normlab.probes.layers import convolutions
 from normlab.probes.layers import parameters as moved
 from normlab.settings import Settings, group_values
 from normlab.settings.plan import load
-from normlab.training.foldable import unfoldable
-from normlab.training.footprint import bytes_per_image
+from normlab.training.build import bytes_per_image, unfoldable
 
 TINY = f"{__name__}:Tiny"
 NORMS = list(CATALOGUE)

@@ -11,7 +11,7 @@ from normlab.errors import ConfigError
 from normlab.settings.custom import check_custom
 from normlab.settings.plan import load
 from normlab.training import run, run_array
-from normlab.training.foldable import unfoldable
+from normlab.training.build import unfoldable
 
 LAYERS = """
 import torch

@@ -23,8 +23,7 @@ from normlab.settings import Settings, flatten
 from normlab.settings.arrays import arrays, refusal
 from normlab.settings.plan import load
 from normlab.training import run
-from normlab.training.build import initial_model
-from normlab.training.foldable import unfoldable
+from normlab.training.build import initial_model, unfoldable
 
 ALL = "probes=[layers,landscape,shift]"
 SHORT = ["data=digits", "train_size=120", "batch_size=30", "epochs=2", "threads=1", "dropout=0.2"]  # 8 steps

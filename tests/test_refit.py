@@ -10,8 +10,8 @@ from normlab.record import read_support
 from normlab.settings.arrays import refusal
 from normlab.settings.plan import load
 from normlab.training import Classifier, run
-from normlab.training import refit as module
-from normlab.training.refit import keep_zeros
+from normlab.training import outcome as module
+from normlab.training.outcome import keep_zeros
 
 WORDS = ["data=digits", "norm=gn", "epochs=2", "l1=1e-2", "penalty.method=proximal", "batch_size=64", "threads=1"]
 

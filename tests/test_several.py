@@ -16,11 +16,10 @@ from normlab.data.sources import load as images
 from normlab.norms import CATALOGUE
 from normlab.settings import Settings
 from normlab.settings.plan import load
-from normlab.training.build import initial_model
+from normlab.training.build import bytes_per_image, initial_model, networks_at_once
 from normlab.training.callbacks import RunCheckpoints
+from normlab.training.device import Replayed
 from normlab.training.fit import make_trainer
-from normlab.training.footprint import bytes_per_image, networks_at_once
-from normlab.training.graph import Replayed
 from normlab.training.networks import Networks
 from normlab.training.optim import Rows
 

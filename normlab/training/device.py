@@ -1,15 +1,33 @@
-"""What a run computes on: whether it is there, and what it is called."""
+"""The machine and the process: device, threads, memory, CUDA graphs, what is put back at the end."""
 
+import ctypes
+import os
 import platform
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from normlab.settings import Settings
 
-__all__ = ["choose_accelerator", "describe_device", "missing_device", "set_threads", "versions"]
+__all__ = [
+    "Replayed",
+    "choose_accelerator",
+    "describe_device",
+    "keep_freed_memory",
+    "missing_device",
+    "restore_process",
+    "set_threads",
+    "versions",
+]
 
 ALL_THREADS = torch.get_num_threads()  # what torch takes by itself, before a run asks for fewer
 
@@ -59,3 +77,147 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "unknown"
     return found
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
+
+
+def keep_freed_memory() -> bool:
+    """Tells glibc to keep what is freed instead of giving it back; False where the C library is another one.
+
+    Every step frees and asks for the same few megabytes a tensor. By default glibc maps them anew from the system each
+    time, and a step then waits for thousands of page faults: up to a third of its time on a virtual machine. It cannot
+    be taken back: for processes that do nothing but train.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # no such function; on Windows no such library
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, 2**30)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+WARM_UP = 3  # calls before recording: libraries choose their algorithms and allocate what they keep
+
+
+class Replayed:
+    """`work`, called as it is on a CPU; on a GPU recorded at the first call and replayed ever after.
+
+    A replay launches hundreds of kernels by one call, so the GPU no longer waits for Python. What the work reads and
+    writes must stay where it is in memory; it must not ask the device for a value. Source: NVIDIA, "CUDA Graphs", in
+    the CUDA C++ Programming Guide.
+
+    Args:
+        work: takes and returns nothing; changes tensors in place.
+        state: every tensor that it changes: put back after the warm-up, which must not count as a step.
+        inputs: the tensors that it reads, to be filled before each call.
+        generators: random streams of its own that it draws from, beside the device's.
+
+    Attributes:
+        reason: why the work is not replayed although it runs on a GPU; None otherwise. It then runs as it is.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], None],
+        state: Sequence[torch.Tensor],
+        device: torch.device,
+        inputs: Sequence[torch.Tensor] = (),
+        generators: Sequence[torch.Generator] = (),
+    ) -> None:
+        self.work, self.state, self.device, self.inputs, self.generators = work, state, device, inputs, generators
+        self.reason: str | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        if self.device.type != "cuda" or self.reason is not None:
+            self.work()
+            return
+        if self._graph is None:
+            self._record()
+        if self._graph is not None:
+            self._graph.replay()
+        else:
+            self.work()
+
+    def _record(self) -> None:
+        before = [values.clone() for values in self.state]
+        random = torch.cuda.get_rng_state(self.device)
+        streams = [generator.get_state() for generator in self.generators]
+        graph = torch.cuda.CUDAGraph()
+        try:
+            for generator in self.generators:
+                graph.register_generator_state(generator)
+            side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream(self.device))
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP):
+                    self.work()
+            torch.cuda.current_stream(self.device).wait_stream(side)
+            with torch.cuda.graph(graph):
+                self.work()
+            self._graph = graph
+        except RuntimeError as error:  # an operation that cannot be recorded
+            torch.cuda.synchronize(self.device)
+            self.reason = str(error).splitlines()[0]
+        for values, kept in zip(self.state, before, strict=True):
+            values.copy_(kept)
+        torch.cuda.set_rng_state(random, self.device)
+        for generator, stream in zip(self.generators, streams, strict=True):
+            generator.set_state(stream)
+
+
+@contextmanager
+def restore_process() -> Iterator[None]:
+    """Restore at the end: torch's threads, products of float32, determinism and default type, the random streams of
+    torch, numpy and Python, the environment, handlers of signals, and hooks for exceptions.
+
+    `log_to` restores logging and warnings. How glibc holds memory cannot be put back: only processes of our own set it
+    (`keep_freed_memory`).
+    """
+    threads, dtype, debug = torch.get_num_threads(), torch.get_default_dtype(), torch.get_deterministic_debug_mode()
+    gpu = _Gpu() if torch.cuda.is_available() else None
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # its module is a class
+    streams: tuple[Any, ...] = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    environment = dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    hooks = sys.excepthook, threading.excepthook
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch.set_deterministic_debug_mode(debug)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        random.setstate(streams[0])
+        np.random.set_state(streams[1])  # noqa: NPY002
+        torch.set_rng_state(streams[2])
+        if gpu is not None:
+            gpu.restore()
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ |= {name: value for name, value in environment.items() if os.environ.get(name) != value}
+        if threading.current_thread() is threading.main_thread():  # no other thread can set a handler
+            for number, handler in handlers.items():
+                if handler is not None and signal.getsignal(number) is not handler:
+                    signal.signal(number, handler)
+        sys.excepthook, threading.excepthook = hooks
+
+
+class _Gpu:
+    """The same of a GPU, which is not started for it: that takes memory and seconds."""
+
+    def __init__(self) -> None:
+        self.flags = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+        self.products = torch.get_float32_matmul_precision()
+        self.started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        if self.started:
+            self.device, self.streams = torch.cuda.current_device(), torch.cuda.get_rng_state_all()
+
+    def restore(self) -> None:
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = self.flags
+        torch.set_float32_matmul_precision(self.products)
+        if self.started:
+            torch.cuda.set_device(self.device)
+            torch.cuda.set_rng_state_all(self.streams)
+        elif torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.manual_seed_all(torch.initial_seed())  # as torch seeds a GPU that is started later

@@ -19,19 +19,16 @@ from normlab.data.several import SeveralImages
 from normlab.norms import synchronise
 from normlab.record import Record
 from normlab.settings import Settings
-from normlab.training.build import lightning_precision, load_array, set_float32_products
+from normlab.training.build import lightning_precision, load_array, networks_at_once, set_float32_products
 from normlab.training.callbacks import ProgressLine, RunCheckpoints, Speed, WriteFiles
 from normlab.training.classifier import Classifier
-from normlab.training.device import choose_accelerator, describe_device, set_threads
+from normlab.training.device import choose_accelerator, describe_device, keep_freed_memory, set_threads
 from normlab.training.files import Begun, RunFiles
-from normlab.training.footprint import networks_at_once
-from normlab.training.logs import log_to
-from normlab.training.memory import keep_freed_memory
+from normlab.training.folder import log_to
 from normlab.training.networks import Networks
-from normlab.training.outcome import conclude
-from normlab.training.probe_callbacks import probe_callbacks
+from normlab.training.outcome import conclude, refit
+from normlab.training.probes import probe_callbacks
 from normlab.training.ranks import Here, Rank, Stops, Weigh, as_rank, ranks
-from normlab.training.refit import refit
 
 __all__ = ["Place", "fit_networks", "make_trainer", "networks_of", "train"]
 

@@ -17,7 +17,7 @@ from normlab.nets.stack import Stack
 from normlab.randomness import Stream, stream_seed
 from normlab.settings import Settings
 from normlab.training.classifier import Classifier
-from normlab.training.graph import Replayed
+from normlab.training.device import Replayed
 from normlab.training.optim import Rates, Rows, learning_rates
 
 __all__ = ["Networks", "rates_of"]

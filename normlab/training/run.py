@@ -15,13 +15,11 @@ from normlab.record import PLAN, Record, read_probes
 from normlab.settings import Settings, needs_gpu
 from normlab.settings.custom import edited
 from normlab.training.build import load_array
-from normlab.training.device import choose_accelerator, missing_device, set_threads
+from normlab.training.device import choose_accelerator, missing_device, restore_process, set_threads
 from normlab.training.files import Begun, RunFiles, begun
 from normlab.training.fit import Place, train
-from normlab.training.folder import claimed, make_room, remove
-from normlab.training.logs import log_to
+from normlab.training.folder import claimed, log_to, make_room, remove
 from normlab.training.outcome import asked
-from normlab.training.process import restore_process
 from normlab.training.ranks import check_shares, end_if_imported
 
 __all__ = ["run", "run_array"]
