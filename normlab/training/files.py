@@ -5,6 +5,7 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,11 @@ class RunFiles:
         """Return the first epoch with the highest accuracy on held-out images; None if there are none."""
         scores = {epoch: row["val_acc"] for epoch, row in self.rows.items() if "val_acc" in row}
         return max(scores, key=lambda epoch: (scores[epoch], -epoch)) if scores else None
+
+    def close(self) -> None:
+        """Close TensorBoard's file. What a full disk does not take of it was an error before, if the run needs it."""
+        with suppress(OSError):
+            self.writer.close()
 
     @property
     def diverged(self) -> int | None:

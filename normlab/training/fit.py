@@ -19,7 +19,13 @@ from normlab.data.several import SeveralImages
 from normlab.norms import synchronise
 from normlab.record import Record
 from normlab.settings import Settings
-from normlab.training.build import lightning_precision, load_array, networks_at_once, set_float32_products
+from normlab.training.build import (
+    lightning_precision,
+    load_array,
+    networks_at_once,
+    set_float32_products,
+    unfoldable,
+)
 from normlab.training.callbacks import ProgressLine, RunCheckpoints, Speed, WriteFiles
 from normlab.training.classifier import Classifier
 from normlab.training.device import choose_accelerator, describe_device, keep_freed_memory, set_threads
@@ -87,18 +93,18 @@ def train(places: Sequence[Place], console: Console, memory_limit: float | None 
         at_once = max(known, default=0) or networks_at_once(net, size, networks, device, memory_limit)
         log.info("trained as an array of %d networks, %d in one forward pass", networks, min(at_once, networks))
     label = common.slug() if networks == 1 else f"{networks} networks"
-    replayed: list[str | None] = []
+    not_replayed = unfoldable(common) if accelerator == "gpu" else None  # what a layer of one's own may do besides
     for epoch in sorted({place.epoch for place in places if place.waits}):
         group = [place if place.waits and place.epoch == epoch else _filling(place) for place in places]
-        module = networks_of(group, at_once)
+        module = networks_of(group, at_once, not_replayed)
         _fit(module, group, label, console)
-        replayed.append(module.not_replayed)
+        not_replayed = module.not_replayed
     where = describe_device(device) | ({"array": networks} if networks > 1 else {})
     where |= {"devices": common.devices} if common.devices > 1 else {}
-    if accelerator == "gpu" and replayed:
-        where["graph"] = not any(replayed)
-        if any(replayed):
-            log.warning("steps were not replayed as a CUDA graph: %s", next(filter(None, replayed)))
+    if accelerator == "gpu":
+        where["graph"] = not_replayed is None
+        if not_replayed is not None:
+            log.warning("steps were not replayed as a CUDA graph: %s", not_replayed)
     began = time.perf_counter()
     log_prob = _predict(networks_of(places, at_once), label, console) if any(map(_finite, places)) else {}
     share = (time.perf_counter() - began) / networks
@@ -123,9 +129,10 @@ def _filling(place: Place) -> Place:
     return Place(place.settings, place.data, copy.deepcopy(place.model), None)
 
 
-def networks_of(places: Sequence[Place], at_once: int) -> Networks:
-    data = SeveralImages([place.data for place in places])
-    return Networks([place.model for place in places], [place.settings for place in places], data, at_once)
+def networks_of(places: Sequence[Place], at_once: int = 1, not_replayed: str | None = None) -> Networks:
+    """Return the module that trains runs in their places."""
+    models, settings = [place.model for place in places], [place.settings for place in places]
+    return Networks(models, settings, SeveralImages([place.data for place in places]), at_once, not_replayed)
 
 
 def _fit(module: Networks, places: Sequence[Place], label: str, console: Console) -> None:

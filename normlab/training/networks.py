@@ -57,19 +57,26 @@ class Networks(LightningModule):
         models: with their initial weights. settings: of each; what is not in `normlab.settings.arrays.FREE` is the same
             in all.
         data: the images of the runs, in this order.
+        not_replayed: why a GPU must not replay the steps as a CUDA graph; None: it may.
 
     Attributes:
+        not_replayed: why steps are not replayed, if there is a GPU; None if they are.
         share: what this process's mean over its images counts in the mean over all processes.
         held_out: by part ("val", "test"): accuracies and cross-entropies (K,) after the last epoch.
     """
 
     def __init__(
-        self, models: Sequence[Classifier], settings: Sequence[Settings], data: SeveralImages, at_once: int = 1
+        self,
+        models: Sequence[Classifier],
+        settings: Sequence[Settings],
+        data: SeveralImages,
+        at_once: int = 1,
+        not_replayed: str | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # a backward pass for each forward pass of a step
         self.models = nn.ModuleList(models)
-        self.settings, self.data, self.at_once = settings, data, at_once
+        self.settings, self.data, self.at_once, self.not_replayed = settings, data, at_once, not_replayed
         self.share = 1.0
         self.held_out: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self.passes = [(low, min(low + at_once, len(models))) for low in range(0, len(models), at_once)]
@@ -86,11 +93,6 @@ class Networks(LightningModule):
         """One of the networks, for its layers. Dropout has no numbers of its own: a network with it serves those
         without it too."""
         return next((net for net in self.nets if any(_dropouts(net))), self.nets[0])
-
-    @property
-    def not_replayed(self) -> str | None:
-        """Why steps are not replayed as a CUDA graph; None if they are, or if there is no GPU."""
-        return next((step.reason for step in self._steps.values() if step.reason), None)
 
     # Training
 
@@ -134,7 +136,7 @@ class Networks(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         images, labels = batch
-        if images.device.type == "cuda":
+        if images.device.type == "cuda" and self.not_replayed is None:
             self.replay(images, labels)
         else:
             self.gradients(images, labels, self.manual_backward)
@@ -180,6 +182,7 @@ class Networks(LightningModule):
         for kept, values in zip(step.inputs, (images, labels), strict=True):
             kept.copy_(values)
         step()
+        self.not_replayed = step.reason
 
     def _normalise(self, images: torch.Tensor, low: int, high: int) -> torch.Tensor:
         """Images (K, B, C, H, W) as the networks from `low` to `high` take them."""

@@ -97,7 +97,7 @@ def conclude(
             epoch=settings.epochs,
         )
     show_hyperparameters(writer, settings, metrics)
-    writer.close()
+    writer.flush()
     return Record(
         status=status,
         error=error,

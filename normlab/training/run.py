@@ -142,8 +142,8 @@ def _train(
     with log_to(*[folder / "train.log" for _, folder in own]) as log:
         for settings, folder in own:
             _tell_of(states[folder], settings, len(runs), log, console)
+        places: list[Place] = []
         try:
-            places = []
             for (settings, folder), images, model in zip(runs, data, models, strict=True):
                 state = states.get(folder)
                 before = state if isinstance(state, Begun) else None
@@ -164,6 +164,10 @@ def _train(
         except Exception as error:
             log.exception("training failed")
             raise TrainingError(error) from error
+        finally:
+            for place in places:
+                if place.files is not None:
+                    place.files.close()
     for _, folder in runs:
         remove(folder, PLAN)
     return records
