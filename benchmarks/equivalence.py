@@ -1,7 +1,7 @@
 """Arrays against single runs over seeds, in float32: `python -m benchmarks.equivalence --out docs/equivalence.md`.
 
 Every seed is trained by itself and in an array, from the same weights, on the same images in the same order. In float64
-the two end with the same weights to 1e-8 or better (tests/test_engine.py). In float32 their sums round differently, a
+the two end with the same weights to 1e-8 or better (tests/test_several.py). In float32 their sums round differently, a
 training amplifies that, and single accuracies part by an image or two either way; here it is shown that they do not
 part in one direction. TOST is by the paired t test: its margin is the smallest that these seeds can exclude at 5 %.
 """

@@ -3,7 +3,7 @@
 What HFTA (Wang et al. 2021) does to a network, written plainly: every convolution becomes one with K groups, every norm
 one over K times the channels, in torch's default memory layout, with torch's optimizer over the fused weights. Cheaper
 than normlab's array in all else: images are not augmented, nothing is measured or written, and all networks share one
-learning rate. Nothing of normlab's engine is used.
+learning rate. Nothing of normlab's training is used.
 """
 
 import argparse

@@ -72,7 +72,7 @@ def alone(net: Net, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.T
     net.zero_grad()
     said = net(images)
     nll_loss(said, labels).backward()
-    return said.detach(), torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
+    return said.detach(), Stack.row(parameter.grad for parameter in net.parameters())
 
 
 def far(got: torch.Tensor, expected: torch.Tensor) -> float:
@@ -169,7 +169,7 @@ def test_a_network_of_nan_leaves_its_neighbours_as_they_are(norm: str) -> None:
 
 @pytest.mark.parametrize("scope", ["weights", "conv", "norm", "all"])
 def test_what_a_penalty_covers_is_the_same_in_a_row(scope: str) -> None:
-    """`array_rates` finds penalised parameters by their place in `parameters()`: the order of a stack's rows."""
+    """`rates_of` finds penalised parameters by their place in `parameters()`: the order of a stack's rows."""
     (net,) = networks("bn", 1, torch.float64)
     covered = penalised(net, scope)
     row = torch.cat([torch.full((p.numel(),), float(name in covered)) for name, p in net.named_parameters()])
@@ -177,7 +177,7 @@ def test_what_a_penalty_covers_is_the_same_in_a_row(scope: str) -> None:
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)
     add_subgradient_(covered.values(), 1.0)
-    expected = torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
+    expected = Stack.row(parameter.grad for parameter in net.parameters())
     assert torch.equal(stack.parameters[0].sign() * row, expected)
 
 
@@ -190,21 +190,32 @@ def test_fold_and_unfold() -> None:
     assert torch.equal(unfold(folded, 2), maps)
 
 
-def test_a_stack_holds_and_gives_back_every_number() -> None:
+def test_a_stack_is_the_memory_of_its_networks() -> None:
     nets = networks("bn", 3, torch.float32)
     nets[1](torch.randn(4, 1, 28, 28))
+    kept = [{name: values.clone() for name, values in net.state_dict().items()} for net in nets]
     stack = Stack(nets)
     assert stack.parameters.shape == (3, 7614)
-    for name, values in stack.named(stack.parameters).items():
-        for index, net in enumerate(nets):
-            assert torch.equal(values[index], dict(net.named_parameters())[name])
-    copy, kept = Net("bn"), stack.parameters.clone()
-    stack.write_back(1, copy)
-    for name, values in nets[1].state_dict().items():
-        assert torch.equal(copy.state_dict()[name], values), name
+    stack.own(nets)
+    for index, net in enumerate(nets):
+        for name, values in net.state_dict().items():
+            assert torch.equal(values, kept[index][name]), name
+        for name, values in stack.named(stack.parameters).items():
+            assert values[index].data_ptr() == dict(net.named_parameters())[name].data_ptr()
+            assert values[index].stride() == dict(net.named_parameters())[name].stride()
+    weights = nets[1].block2.conv.weight
+    assert weights.is_contiguous(memory_format=torch.channels_last), "as convolutions are fastest"
     with torch.no_grad():
-        next(copy.parameters()).zero_()
-    assert torch.equal(stack.parameters, kept), "a copy, no view"
+        stack.parameters[1].fill_(2.0)
+        nets[1].block2.norm.running_mean.fill_(3.0)
+    assert (weights == 2.0).all()
+    assert (stack.buffers["block2.norm.running_mean"][1] == 3.0).all()
+    nets[1].eval()(torch.randn(4, 1, 28, 28)).sum().backward()
+    grads = stack.named(stack.grads)
+    assert torch.equal(grads["block2.conv.weight"][1], weights.grad)
+    assert (stack.grads[1] != 0).any()
+    assert (stack.grads[[0, 2]] == 0).all()
+    assert torch.equal(stack.row(nets[1].parameters()), stack.parameters[1])
 
 
 def test_networks_of_different_shapes_are_refused() -> None:

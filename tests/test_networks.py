@@ -253,7 +253,7 @@ def test_many_compute_what_each_computes_alone(norm: Any) -> None:
             own = torch.autograd.grad(
                 alone[:, 0].sum(), list(net.parameters()), allow_unused=True, materialize_grads=True
             )
-            torch.testing.assert_close(grads[index], torch.cat([g.flatten() for g in own]), rtol=1e-7, atol=1e-9)
+            torch.testing.assert_close(grads[index], Stack.row(own), rtol=1e-7, atol=1e-9)
             for name, values in net.named_buffers():
                 torch.testing.assert_close(stack.buffers[name][index], values, msg=name)
     y = log_probs(nets[0], Numbers(stack.named(stack.parameters), stack.buffers), images, training=False)

@@ -1,6 +1,6 @@
 """The numbers of many networks of one shape, side by side: one row per network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -25,8 +25,7 @@ class Stack:
             raise ValueError("only networks of one shape can be stacked")
         self.shapes = {name: parameter.shape for name, parameter in nets[0].named_parameters()}
         with torch.no_grad():
-            rows = [[_in_memory(parameter).flatten() for parameter in net.parameters()] for net in nets]
-            self.parameters = torch.stack([torch.cat(row) if row else torch.zeros(0) for row in rows])
+            self.parameters = torch.stack([self.row(net.parameters()) for net in nets])
             self.buffers = {
                 name: torch.stack([dict(net.named_buffers())[name] for net in nets])
                 for name, _ in nets[0].named_buffers()
@@ -35,6 +34,12 @@ class Stack:
 
     def __len__(self) -> int:
         return len(self.parameters)
+
+    @staticmethod
+    def row(values: Iterable[torch.Tensor]) -> torch.Tensor:
+        """Return the numbers of one network's parameters, or of what has their shapes, as a row has them: (P,)."""
+        flat = [(each.permute(0, 2, 3, 1) if each.dim() == 4 else each).flatten() for each in values]
+        return torch.cat(flat) if flat else torch.zeros(0)
 
     def named(self, values: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return rows such as those of `parameters`, (K, P), by parameter: (K, *shape), as views. Autograd goes through
@@ -56,11 +61,6 @@ class Stack:
         row = slice(index, index + 1)
         both = (self.named(values[row]).values() for values in (self.parameters, self.grads))
         return ((values[0], grad[0]) for values, grad in zip(*both, strict=True))
-
-
-def _in_memory(parameter: torch.Tensor) -> torch.Tensor:
-    """The numbers of a parameter in the order of channels_last."""
-    return parameter.permute(0, 2, 3, 1) if parameter.dim() == 4 else parameter
 
 
 def _shaped(part: torch.Tensor, shape: torch.Size) -> torch.Tensor:

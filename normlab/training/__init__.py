@@ -1,4 +1,4 @@
-"""Training: the LightningModule, its callbacks, the array engine, `run` and `run_array`."""
+"""Training: K networks as one LightningModule, what a run leaves, `run` and `run_array`."""
 
 from normlab.training.classifier import Classifier
 from normlab.training.run import run, run_array

@@ -1,6 +1,7 @@
 """From settings to the parts of a run: images and network; and which runs can share a pass."""
 
 import copy
+import itertools
 import logging
 import math
 from collections.abc import Sequence
@@ -96,7 +97,7 @@ def unfoldable(settings: Settings) -> str | None:
     """Return why a run has to be trained on its own, in one line; None where an array gives it the same results.
 
     A norm of one's own, or another network, is tried: copies with different weights take two training steps and one in
-    eval mode, alone and through `torch.func`, two side by side and then the third, as the engine does it. Outputs,
+    eval mode, alone and through `torch.func`, two side by side and then the third, as an array does it. Outputs,
     gradients and buffers have to agree.
     """
     if reason := refusal(settings):
@@ -153,11 +154,12 @@ def _same_in_array(copies: Sequence[nn.Module], shape: tuple[int, ...]) -> bool:
             expected += [torch.stack([dict(each.named_buffers())[name] for each in some]) for name in buffers]
             if training:
                 grad = torch.randn_like(together)
-                own = [parameter for each in some for parameter in each.parameters()]
-                by_inputs, *by_weights = _grads(alone, [inputs, *own], grad)
-                flat = torch.cat([values.flatten() for values in by_weights]) if own else weights.new_zeros(0)
+                own = [[*each.parameters()] for each in some]
+                by_inputs, *by_weights = _grads(alone, [inputs, *itertools.chain(*own)], grad)
+                count = len(own[0])
+                rows = [stack.row(by_weights[count * index : count * (index + 1)]) for index in range(len(some))]
                 results += _grads(together, [inputs, weights], grad)
-                expected += [by_inputs, flat.view_as(weights)]
+                expected += [by_inputs, torch.stack(rows)]
             for one, other in zip(results, expected, strict=True):
                 if not torch.allclose(one.double(), other.double(), rtol=1e-3, atol=1e-5, equal_nan=True):
                     return False

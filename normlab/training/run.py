@@ -85,7 +85,7 @@ def run_array(
 
 
 def with_data(settings: Settings, console: Console) -> Settings:
-    """The settings with `data=auto` resolved to the data set that this machine can have; a fall-back is told."""
+    """Return the settings with `data=auto` resolved to the data set that this machine can have; print a fall-back."""
     if settings.data.name != "auto":
         return settings
     found = resolve("auto", settings.data.root, download=settings.data.download)
@@ -126,12 +126,12 @@ def _train(
     """Train runs as one array, and save each record when it is there.
 
     Args:
-        elsewhere: folders of runs that have ended or are another process's: if the array resumes, their places in it
-            are filled; their files are not touched.
+        elsewhere: folders of runs that have ended or are another process's: their files are not touched. If runs that
+            shared a pass resume, the places of the others are filled.
     """
     own = [(settings, folder) for settings, folder in runs if folder not in elsewhere]
     states = {folder: _before(settings, folder) for settings, folder in own}
-    if not any(isinstance(state, Begun) for state in states.values()):
+    if not any(isinstance(state, Begun) and state.at_once > 1 for state in states.values()):
         runs = own
     _prepare(runs[0][0])
     data, models = load_array([settings for settings, _ in runs])
@@ -185,9 +185,9 @@ def _before(settings: Settings, folder: Path) -> Begun | str | None:
 
 
 def _prepare(settings: Settings) -> None:
-    """Sets the process up for training. Raises `ConfigError` where the device has no such precision."""
-    if choose_accelerator(settings.accelerator) == "cpu" and (told := needs_gpu(settings.precision)):
-        raise ConfigError(told)  # accelerator=auto, on a machine without a GPU
+    """Set the process up for training. Raise `ConfigError` if the device has no such precision."""
+    if choose_accelerator(settings.accelerator) == "cpu" and (message := needs_gpu(settings.precision)):
+        raise ConfigError(message)  # accelerator=auto, on a machine without a GPU
     set_threads(settings)
 
 
