@@ -22,7 +22,7 @@ from normlab.settings import Study, conf_dir
 from normlab.settings.custom import check_custom, edited
 from normlab.settings.page import as_text
 from normlab.settings.plan import Job, launcher_of, plan, study_of, words
-from normlab.sweep.launch import launch, run_single
+from normlab.sweep.launch import Sweep, run_single
 from normlab.sweep.options import Slurm, launching, options
 
 __all__ = ["main"]
@@ -114,9 +114,10 @@ def _do(overrides: list[str], multirun: bool) -> int:
     if waiting:
         _have_data(waiting)
         began = _have_folders(waiting)
+        sweep = Sweep(jobs, waiting, overrides, began, study=study is not None) if multirun else None
         _warn(jobs, Study.named(study) if study else None)
-        if multirun:
-            launch(jobs, waiting, overrides, began, study=study is not None)
+        if sweep:
+            sweep.run()
         else:
             run_single(jobs[0])
     records = [Record.readable(job.folder) for job in jobs]

@@ -278,7 +278,7 @@ def test_a_signal_ends_the_command_and_is_recorded(train: Command, tmp_path: Pat
 def test_workers_side_by_side_compute_the_same_bits(train: Command, tmp_path: Path) -> None:
     ask = ["-m", "norm=bn,gn", "data=digits", "epochs=2", "train_size=300", "threads=1"]
     assert train(*ask, "name=one_by_one").returncode == 0
-    result = train(*ask, "name=together", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    result = train(*ask, "name=together", "hydra/launcher=processes", "hydra.launcher.n_jobs=2")
     assert result.returncode == 0, result.stderr
     for norm in ("bn", "gn"):
         one, other = (

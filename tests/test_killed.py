@@ -72,7 +72,7 @@ def wait_for(text: str, file: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "n_jobs", "checkpoint", "all_of_it"),
-    [("array", 1, "array.ckpt", True), ("joblib", 2, "last.ckpt", False)],
+    [("array", 1, "array.ckpt", True), ("processes", 2, "last.ckpt", False)],
 )
 def test_killed_and_asked_again_it_ends_with_the_same_bits(
     tmp_path: Path, launcher: str, n_jobs: int, checkpoint: str, all_of_it: bool

@@ -10,11 +10,11 @@ from hydra.types import HydraContext, RunMode
 
 from normlab.settings.plan import Job, launcher_of, own_hydra, to_run
 from normlab.sweep.arrays import LARGEST, planned
-from normlab.sweep.options import Arrays, Processes, Queue, cores, launching, options, usual
+from normlab.sweep.options import Processes, Queue, cores, launching, options, usual
 from normlab.sweep.schedule import Backend, Ended, InProcess, schedule
 from normlab.sweep.work import Callbacks, Work, do, one_line, task
 
-__all__ = ["launch", "run_single"]
+__all__ = ["Sweep", "run_single"]
 
 
 def run_single(job: Job) -> None:
@@ -26,63 +26,60 @@ def run_single(job: Job) -> None:
     callbacks.call("on_run_end", reverse=True, config=config, config_name="config", job_return=None)
 
 
-def launch(jobs: Sequence[Job], waiting: Sequence[Job], overrides: Sequence[str], began: int, *, study: bool) -> None:
-    """Do the runs of a sweep.
+class Sweep:
+    """The runs of a command line with the launcher that it names. Worker processes begin to start at once.
 
     Args:
-        jobs: All of them.
+        jobs: All runs.
         waiting: Those that are not finished.
         overrides: The command line.
         began: When this command began, in nanoseconds of the file system's clock.
         study: Whether it names a study, which uses the whole machine by itself.
     """
-    name = usual(overrides, waiting) if study else launcher_of(overrides)
-    words = launching(overrides)
-    chosen = options(name, words, jobs[0].words)
-    config = to_run(jobs[0], multirun=True)
-    callbacks = Callbacks(config)
-    backend, workers = _backend(name, words, chosen, jobs, waiting, began, callbacks)
-    together = chosen is not None and chosen.n_per_array != 1
 
-    def divide(runs: Sequence[Job], single: bool) -> list[Work]:
-        """Return arrays as planned, then the other runs."""
+    def __init__(
+        self, jobs: Sequence[Job], waiting: Sequence[Job], overrides: Sequence[str], began: int, *, study: bool
+    ) -> None:
+        self.jobs, self.began = jobs, began
+        self.config = to_run(jobs[0], multirun=True)
+        self.callbacks = Callbacks(self.config)
+        name, words = usual(overrides, waiting) if study else launcher_of(overrides), launching(overrides)
+        self.options = options(name, words, jobs[0].words)
+        self.workers = 1  # that share the arrays: of a cluster as few as can be
+        self.backend: Backend
+        if isinstance(self.options, Processes):
+            from normlab.sweep.workers import Workers
+
+            self.workers = self.options.workers(waiting)
+            self.backend = Workers(self.workers, max(1, cores() // self.workers))
+        elif isinstance(self.options, Queue):
+            from normlab.sweep.cluster import Cluster  # submitit
+
+            self.backend = Cluster(self.options, waiting[0].folder.parent / "progress.log")
+        elif name in (None, "basic"):
+            self.backend = InProcess()
+        else:
+            self.backend = OtherLauncher(jobs, words, began, self.callbacks)
+
+    def run(self) -> None:
+        """Do the runs, until all have ended."""
+        self.callbacks.call("on_multirun_start", config=self.config, config_name="config")
+        schedule(self.jobs, self.backend, self.began, self._divide)
+        self.callbacks.call("on_multirun_end", reverse=True, config=self.config, config_name="config")
+
+    def _divide(self, runs: Sequence[Job], single: bool) -> list[Work]:
+        """Return arrays as planned, then the other runs. With `single`, each run on its own."""
         arrays = []
-        if together and not single:
-            assert chosen is not None
-            kinds = {job.settings.accelerator for job in runs}
-            arrays = planned(jobs, runs, chosen.n_per_array or LARGEST["gpu" if "gpu" in kinds else "cpu"], workers)
+        if self.options and self.options.n_per_array != 1 and not single:
+            gpu = any(job.settings.accelerator == "gpu" for job in runs)
+            largest = self.options.n_per_array or LARGEST["gpu" if gpu else "cpu"]
+            arrays = planned(self.jobs, runs, largest, self.workers)
+        limit = self.options.memory_limit if self.options else None
         grouped = {job.folder for array in arrays for job in array}
-        limit = chosen.memory_limit if chosen else None
         return [
-            *(Work(array, began, callbacks, together=True, memory_limit=limit) for array in arrays),
-            *(Work([job], began, callbacks) for job in runs if job.folder not in grouped),
+            *(Work(array, self.began, self.callbacks, together=True, memory_limit=limit) for array in arrays),
+            *(Work([job], self.began, self.callbacks) for job in runs if job.folder not in grouped),
         ]
-
-    callbacks.call("on_multirun_start", config=config, config_name="config")
-    schedule(jobs, backend, began, divide)
-    callbacks.call("on_multirun_end", reverse=True, config=config, config_name="config")
-
-
-def _backend(
-    name: str | None,
-    words: Sequence[str],
-    chosen: Arrays | None,
-    jobs: Sequence[Job],
-    waiting: Sequence[Job],
-    began: int,
-    callbacks: Callbacks,
-) -> tuple[Backend, int]:
-    """Return where the works are done, and in how many processes arrays are divided."""
-    if isinstance(chosen, Processes):
-        from normlab.sweep.workers import Workers
-
-        workers = chosen.workers(waiting)
-        return Workers(workers, max(1, cores() // workers)), workers
-    if isinstance(chosen, Queue):
-        from normlab.sweep.cluster import Cluster  # submitit
-
-        return Cluster(chosen, waiting[0].folder.parent / "progress.log"), 1  # as few jobs as can be
-    return (InProcess() if name in (None, "basic") else OtherLauncher(jobs, words, began, callbacks)), 1
 
 
 class OtherLauncher(Backend):

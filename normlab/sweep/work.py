@@ -4,7 +4,6 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-
 from pathlib import Path
 from typing import Any
 

@@ -41,10 +41,14 @@ class Workers(Backend):
         super().__init__()
         self.number, self.threads = number, threads
         self.workers: list[Worker] = []
-        # Elsewhere there is no fork, or system libraries do not bear one.
+        # Elsewhere there is no fork, or system libraries do not bear it.
         linux = sys.platform == "linux"
         self.context = multiprocessing.get_context("forkserver") if linux else multiprocessing.get_context("spawn")
-        self.context.set_forkserver_preload(PRELOADED)
+        if linux:
+            from multiprocessing.forkserver import ensure_running, set_forkserver_preload
+
+            set_forkserver_preload(PRELOADED)
+            ensure_running()  # it imports while this process goes on
 
     def room(self) -> int:
         return self.number - sum(worker.work is not None for worker in self.workers)
