@@ -240,7 +240,7 @@ def test_ctrl_c_cancels_the_jobs(tmp_path: Path, queue: Path, capsys: pytest.Cap
     ("words", "told"),
     [
         (["hydra.launcher.partion=gpu"], "no option of hydra/launcher=array_slurm; did you mean hydra.launcher.partit"),
-        (["hydra.launcher.size=3"], "choose one of n_per_array, memory_limit, submitit_folder"),
+        (["hydra.launcher.size=3"], "choose one of submitit_folder, timeout_min"),
         (["hydra.launcher._target_=os.system"], "_target_ is no option"),
         (["hydra.launcher.timeout_min=soon"], "timeout_min=soon: must be a valid integer"),
         (["hydra.launcher.timeout_min=0"], "timeout_min=0: must be greater than 0"),

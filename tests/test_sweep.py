@@ -125,7 +125,7 @@ def test_a_run_whose_process_dies_is_tried_once_more_on_its_own(
     assert "the process that trained it died twice: is there enough memory?" in str(Record.load(jobs[3].folder).error)
     assert backend.started == [["seed_0", "seed_1", "seed_2", "seed_3", "seed_4"], *again]
     lines = [line for line in capsys.readouterr().err.splitlines() if "was killed" in line]
-    assert [line.rpartition(": ")[2] for line in lines] == ["tried once more, on its own"] * 2 + ["failed"]
+    assert [line.rpartition("; ")[2] for line in lines] == ["tried once more, on its own"] * 2 + ["recorded as failed"]
     assert lines[0].startswith(f"normlab: {jobs[1].folder.name}: ")
     assert all(line.removeprefix("normlab: ") in log_of(jobs) for line in lines)
 
@@ -329,8 +329,8 @@ class Kills(nn.GroupNorm):
         if self.training and len(x) > 8:  # not where it is tried out
             self.left -= 1
             once = Path(__file__).with_name("killed")
-            if self.left < 0 and (self.step < 9 or not once.exists()):
-                once.touch()
+            if self.left < 0 and (self.step == 1 or not once.exists()):
+                self.step == 1 or once.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(x)
 """
@@ -341,7 +341,7 @@ SMALL = ["data=digits", "train_size=256", "batch_size=64", "accelerator=cpu", "t
 def test_a_worker_that_is_killed_names_its_run_and_leaves_the_same_bits(tmp_path: Path) -> None:
     """One is killed once, in its second epoch; another whenever it is trained. The runs beside them go on."""
     (tmp_path / "own_kills.py").write_text(LAYERS)
-    words = ["-m", *SMALL, "norm=gn,custom", "norm.target=own_kills:Kills", "+norm.options.step=30,2", "epochs=3"]
+    words = ["-m", *SMALL, "norm=gn,custom", "norm.target=own_kills:Kills", "+norm.options.step=6,1", "epochs=3"]
     words += ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(tmp_path)])}
     done = python_m("normlab.train", *words, "name=killed", cwd=tmp_path, env=environment)
@@ -349,23 +349,23 @@ def test_a_worker_that_is_killed_names_its_run_and_leaves_the_same_bits(tmp_path
     assert "3 runs: 2 completed, 1 failed" in done.stdout
     assert "the process that trained it died twice: is there enough memory?" in done.stdout
     lines = [line for line in done.stderr.splitlines() if "signal 9 (SIGKILL)" in line]
-    assert sorted((line[:33], line.rpartition(": ")[2]) for line in lines) == [
-        ("normlab: custom_own_kills.Kills-d", ending)
-        for ending in ("failed", "the process that trained it was killed by signal 9 (SIGKILL)", AGAIN)
+    assert all(line.startswith("normlab: custom_own_kills.Kills-digits-step_") for line in lines)
+    assert sorted((line.partition("step_")[2][0], line.rpartition("; ")[2]) for line in lines) == [
+        ("1", "recorded as failed"),
+        ("1", "tried once more, on its own"),
+        ("6", "it resumes"),
     ]
     assert "Traceback" not in done.stderr
-    again = python_m("normlab.train", *words, "name=whole", cwd=tmp_path, env=environment)  # now nothing kills step=30
+    again = python_m("normlab.train", *words, "name=whole", cwd=tmp_path, env=environment)  # now nothing kills step=6
     assert "3 runs: 2 completed, 1 failed" in again.stdout
     killed = {folder.name: folder for folder in (tmp_path / "lightning_logs/killed").iterdir() if folder.is_dir()}
     whole = {folder.name: folder for folder in (tmp_path / "lightning_logs/whole").iterdir() if folder.is_dir()}
     for name in killed:
-        if "step_2-" not in name:
+        if "step_1-" not in name:
             same(killed[name], whole[name])
-    [resumed] = [Record.load(folder) for name, folder in killed.items() if "step_30" in name]
+    [resumed] = [Record.load(folder) for name, folder in killed.items() if "step_6" in name]
     assert resumed.time["resumed"] == 1, "an epoch was done before: it is no failure"
 
-
-AGAIN = "tried once more, on its own"
 
 LAUNCHER = """
 from hydra.core.config_store import ConfigStore

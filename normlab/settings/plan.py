@@ -167,7 +167,9 @@ def plan(
     launching = [override for override in overrides if override.lstrip("+").startswith("hydra.launcher.")]
     if launching and study is None and launcher_of(overrides) is None:
         raise ConfigError(f"{launching[0]} goes with a launcher: hydra/launcher=processes")
-    overrides = [override for override in overrides if override not in launching]  # changes no run
+    # These change no run. Hydra would hold files of conf/ to what a plugin has under the same name.
+    launching += [f"hydra/launcher={name}" for name in choices("hydra/launcher")]
+    overrides = [override for override in overrides if override not in launching]
     swept = [f"{key}={value}" for key, value in sweep_of(study).items()] if study else []
     planned: dict[Path, Job] = {}
     if multirun and study is None:

@@ -3,7 +3,6 @@ conf/hydra/launcher/."""
 
 import math
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -12,11 +11,12 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from normlab.errors import ConfigError
-from normlab.settings.conf import instead
+from normlab.settings.conf import group_values, instead
 from normlab.settings.messages import line
 from normlab.settings.plan import Job, compose_config, launcher_of
 
@@ -120,15 +120,17 @@ def options(launcher: str | None, overrides: Sequence[str], around: Sequence[str
     model, chosen = MODELS[launcher], f"hydra/launcher={launcher}"
     if issubclass(model, Queue) and find_spec("submitit") is None:
         raise ConfigError(f'{chosen}: not installed; pip install "normlab[slurm]" brings it')
-    given = [word for word in overrides if word.lstrip("+~").startswith(START)]
-    for word in given:
-        name = word.lstrip("+~").removeprefix(START).partition("=")[0].partition(".")[0]
-        if name not in model.model_fields:
-            raise ConfigError(f"{START}{name} is no option of {chosen}; {instead(name, model.model_fields, START)}")
-        _check_single(word)
-    config = compose_config([*around, chosen, *(re.sub(r"^\+", "++", word) for word in given)])
+    config = compose_config(around)
+    values = OmegaConf.create(group_values("hydra/launcher", launcher))
+    for word in overrides:
+        if word.lstrip("+~").startswith(START):
+            _set(values, word, chosen)
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.launcher = values
     try:
         checked = model.model_validate(OmegaConf.to_container(config.hydra.launcher, resolve=True))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{chosen}: {str(error).splitlines()[0]}") from None
     except ValidationError as error:
         raise ConfigError(f"{START}{line(error)}") from None
     if model is Slurm and (missing := [word for word in ("sbatch", "srun") if not shutil.which(word)]):
@@ -136,14 +138,20 @@ def options(launcher: str | None, overrides: Sequence[str], around: Sequence[str
     return checked
 
 
-def _check_single(word: str) -> None:
+def _set(values: DictConfig, word: str, chosen: str) -> None:
+    """Set one option as a command line has it."""
+    name = word.lstrip("+~").removeprefix(START).partition("=")[0]
+    if name.partition(".")[0] not in values:
+        raise ConfigError(f"{START}{name} is no option of {chosen}; {instead(name, map(str, values), START)}")
     try:
         [parsed] = OverridesParser.create().parse_overrides([word])
     except OverrideParseException:
         raise ConfigError(f"{word}: not understood; write {START}name=value") from None
     if parsed.is_sweep_override():
-        name, _, value = word.partition("=")
-        raise ConfigError(f"{word}: a value with commas is written in quotes, as in '{name}=\"{value}\"'")
+        _, _, value = word.partition("=")
+        quoted = f"'{START}{name}=\"{value}\"'"
+        raise ConfigError(f"{word}: a value with commas is written in quotes, as in {quoted}")
+    OmegaConf.update(values, name, parsed.value(), force_add=True)
 
 
 def usual(overrides: Sequence[str], jobs: Sequence[Job]) -> str | None:

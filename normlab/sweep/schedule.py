@@ -168,9 +168,14 @@ class _Schedule:
         before = self.running.pop(end.work)
         ends = [self._outcome(job, before[job.folder], end) for job in end.work.jobs]
         if end.message:
-            again = {"again": "each " * (len(end.work.jobs) > 1) + "tried once more, on its own", "failed": "failed"}
-            more = next((f": {again[outcome]}" for outcome in again if outcome in ends), "")
-            tell(self.log, f"{end.work.name}: {end.message}{more}")
+            each = "each " * (len(end.work.jobs) > 1)
+            next_ = {
+                "again": f"{each}tried once more, on its own",
+                "failed": "recorded as failed",
+                "further": "it resumes",
+            }
+            told = [next_[outcome] for outcome in next_ if outcome in ends]
+            tell(self.log, "; ".join([f"{end.work.name}: {end.message}", *told]))
         for job in end.work.jobs:
             if reason := end.reasons.get(job.folder):
                 tell(self.log, f"{job.folder.name}: {reason}")

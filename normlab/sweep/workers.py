@@ -48,7 +48,8 @@ class Workers(Backend):
             from multiprocessing.forkserver import ensure_running, set_forkserver_preload
 
             set_forkserver_preload(PRELOADED)
-            ensure_running()  # it imports while this process goes on
+            with _no_interrupt():
+                ensure_running()  # it imports while this process goes on
 
     def room(self) -> int:
         return self.number - sum(worker.work is not None for worker in self.workers)
@@ -134,6 +135,19 @@ class Workers(Backend):
 
 
 @contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Start processes that a terminal's Ctrl-C does not reach: the one that imports would print a traceback."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread can set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def _without_main() -> Iterator[None]:
     """Start processes that do not import this program's script again: a worker needs nothing of it, and a script may
     have no guard around its call of normlab."""
@@ -160,10 +174,10 @@ def _serve(pipe: Any, threads: int, environment: Mapping[str, str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(threads)
     try:
+        import torch
+
+        torch.set_num_threads(threads)
         with suppress(EOFError, ConnectionError):  # the parent has no more work, or is gone
             pipe.send(None)
             while True:
