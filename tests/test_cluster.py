@@ -246,8 +246,8 @@ def test_ctrl_c_cancels_the_jobs(tmp_path: Path, queue: Path, capsys: pytest.Cap
         (["hydra.launcher.timeout_min=0"], "timeout_min=0: must be greater than 0"),
         (["hydra.launcher.n_per_array=0"], "n_per_array=0: must be greater than or equal to 1"),
         (["hydra.launcher.partition=gpu,long"], "in quotes, as in 'hydra.launcher.partition=\"gpu,long\"'"),
-        (["hydra.launcher.nodes=2"], "nodes=2: a run is trained by one process: leave it at 1"),
-        (["hydra.launcher.tasks_per_node=2"], "tasks_per_node=2: a run is trained by one process"),
+        (["hydra.launcher.nodes=2"], "nodes is no option of hydra/launcher=array_slurm; choose one of"),
+        (["hydra.launcher.tasks_per_node=2"], "tasks_per_node is no option of hydra/launcher=array_slurm; "),
     ],
 )
 def test_a_wrong_option_is_one_line(
@@ -320,7 +320,7 @@ def test_the_login_node_needs_no_gpu(
 def test_every_option_reaches_submitit(queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its own name, or with the queue's before it."""
     given = {"timeout_min": 7, "partition": "long", "mem_gb": 4, "setup": ["a b"], "array_parallelism": 3}
-    given |= {"max_num_timeout": 2, "account": "12", "additional_parameters": {"mail-user": "me"}}
+    given |= {"max_num_timeout": 2, "account": 12, "additional_parameters": {"mail-user": "me"}}
     words = [f"hydra.launcher.{name}={value}" for name, value in given.items() if isinstance(value, int)]
     words += ["hydra.launcher.partition=long", 'hydra.launcher.setup=["a b"]', "hydra.launcher.account=12"]
     chosen = options("array_slurm", [*words, "+hydra.launcher.additional_parameters.mail-user=me"], ["log_dir=there"])

@@ -15,6 +15,7 @@ from submitit.core.utils import UncompletedJobError, pickle_load
 from submitit.helpers import DelayedSubmission
 
 from normlab.claim import STALE, busy
+from normlab.settings.conf import group_values
 from normlab.sweep.options import Arrays, Queue, Slurm
 from normlab.sweep.progress import note
 from normlab.sweep.schedule import Backend, Ended, tell
@@ -95,7 +96,7 @@ class Cluster(Backend):
             self.jobs += zip(jobs, works, strict=True)
 
     def _executor(self) -> submitit.AutoExecutor:
-        shared = set(Queue.model_fields)  # the others have the queue's name before theirs
+        shared = group_values("hydra/launcher", "submitit_local")  # other options have the queue's name before theirs
         values = {
             name if name in shared else f"{self.queue}_{name}": value
             for name, value in self.options.model_dump().items()
@@ -103,7 +104,7 @@ class Cluster(Backend):
         }
         own = {name: values.pop(name) for name in ("slurm_max_num_timeout",) if name in values}
         executor = submitit.AutoExecutor(values.pop("submitit_folder"), cluster=self.queue, **own)
-        executor.update_parameters(**values)
+        executor.update_parameters(nodes=1, tasks_per_node=1, **values)  # a run is trained by one process
         return executor
 
     def wait(self, seconds: float) -> list[Ended]:

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from normlab.errors import ConfigError
 from normlab.settings.conf import group_values, instead
@@ -27,9 +27,9 @@ ARRAYS_PAY = 32  # images a step: on CPU an array is the faster way up to here, 
 
 
 class Arrays(BaseModel):
-    """What every launcher of this package takes."""
+    """What every launcher of this package takes. Names are those of its file; here are types and ranges."""
 
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="allow")
 
     n_per_array: int | None = Field(ge=1)
     memory_limit: float | None = Field(gt=0)
@@ -49,48 +49,27 @@ class Processes(Arrays):
 class Queue(Arrays):
     """Options of `submitit_local` and `array_local`, with submitit's names."""
 
-    submitit_folder: str | None
     timeout_min: int = Field(gt=0)
     cpus_per_task: int | None = Field(gt=0)
     gpus_per_node: int | None = Field(ge=0)
     mem_gb: float | None = Field(gt=0)
-    name: str
-    stderr_to_stdout: bool
-    nodes: int
-    tasks_per_node: int
-
-    @field_validator("nodes", "tasks_per_node")
-    @classmethod
-    def _one(cls, value: int) -> int:
-        if value != 1:
-            raise ValueError("a run is trained by one process: leave it at 1")
-        return value
-
-    @property
-    def gpu(self) -> bool:
-        """Whether a job gets a GPU."""
-        return any(getattr(self, name, None) for name in ("gpus_per_node", "gpus_per_task", "gres"))
 
 
 class Slurm(Queue):
     """Options of `submitit_slurm` and `array_slurm`, with submitit's names."""
 
-    partition: str | None
-    account: str | None
-    qos: str | None
-    constraint: str | None
-    exclude: str | None
-    comment: str | None
-    gres: str | None
     gpus_per_task: int | None = Field(ge=0)
-    cpus_per_gpu: int | None = Field(gt=0)
-    mem_per_gpu: str | None
-    mem_per_cpu: str | None
+    gres: str | None
     signal_delay_s: int = Field(ge=0)
     max_num_timeout: int = Field(ge=0)
     array_parallelism: int = Field(gt=0)
     setup: list[str] | None
     additional_parameters: dict[str, Any]
+
+    @property
+    def gpu(self) -> bool:
+        """Whether a job gets a GPU."""
+        return any((self.gpus_per_node, self.gpus_per_task, self.gres))
 
 
 MODELS: dict[str, type[Arrays]] = {

@@ -16,6 +16,7 @@ from normlab.sweep.work import Work
 
 __all__ = ["Backend", "Ended", "InProcess", "schedule", "tell"]
 
+NEXT = {"again": "tried once more, on its own", "failed": "recorded as failed", "further": "it resumes"}
 IDLE = 2  # times that nothing which was started has begun a run, before it is no use to start more
 
 
@@ -168,14 +169,8 @@ class _Schedule:
         before = self.running.pop(end.work)
         ends = [self._outcome(job, before[job.folder], end) for job in end.work.jobs]
         if end.message:
-            each = "each " * (len(end.work.jobs) > 1)
-            next_ = {
-                "again": f"{each}tried once more, on its own",
-                "failed": "recorded as failed",
-                "further": "it resumes",
-            }
-            told = [next_[outcome] for outcome in next_ if outcome in ends]
-            tell(self.log, "; ".join([f"{end.work.name}: {end.message}", *told]))
+            parts = [f"{end.work.name}: {end.message}", *(NEXT[outcome] for outcome in NEXT if outcome in ends)]
+            tell(self.log, "; ".join(parts))
         for job in end.work.jobs:
             if reason := end.reasons.get(job.folder):
                 tell(self.log, f"{job.folder.name}: {reason}")
@@ -189,9 +184,9 @@ class _Schedule:
             return "ended"
         if busy(folder):  # another process was faster
             return "elsewhere"
-        if folder in end.reasons:  # told, and there is no record: it would be the same again
+        if folder in end.reasons:  # and no record: it would be the same again
             self.given_up.add(folder)
-            return "told"
+            return "reported"
         if now.log == before.log and not end.died:
             return "not begun"
         if now.epochs > before.epochs:
