@@ -27,7 +27,7 @@ from normlab.training import Classifier, run
 from normlab.training.snapshot import Snapshot
 
 HERE = Path(__file__).parent
-PACKAGES = [HERE.parent / name for name in ("normlab", "hydra_plugins", "benchmarks")]
+PACKAGES = [HERE.parent / name for name in ("normlab", "benchmarks")]
 
 
 class Bomb:

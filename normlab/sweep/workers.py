@@ -62,7 +62,7 @@ class Workers(Backend):
                 self.ends.append(Ended(work, message=f"no process could be started ({one_line(error)})"))
 
     def _give(self, work: Work) -> None:
-        while worker := next((worker for worker in self.workers if worker.work is None), None):
+        for worker in [worker for worker in self.workers if worker.work is None]:
             try:
                 worker.pipe.send(work)
             except OSError:  # it has died since its last work
@@ -71,8 +71,8 @@ class Workers(Backend):
                 worker.work = work
                 return
         worker = self._new()
-        worker.work = work
         worker.pipe.send(work)
+        worker.work = work
 
     def wait(self, seconds: float) -> list[Ended]:
         ends, self.ends = self.ends, []
