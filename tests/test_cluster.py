@@ -142,7 +142,7 @@ def test_a_job_that_dies_is_tried_twice_and_the_rest_goes_on(
 ) -> None:
     Path("own_dies.py").write_text(DIES)
     monkeypatch.syspath_prepend(str(Path.cwd()))
-    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent), str(Path.cwd())]))
     words = ["-m", *BASE, "norm=gn,custom", "norm.target=own_dies:Dies", "seed=0", "hydra/launcher=submitit_slurm"]
     assert main([*words, "hydra.launcher.array_parallelism=2"]) == 1
     told = capsys.readouterr()
