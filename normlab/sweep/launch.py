@@ -11,7 +11,7 @@ from hydra.types import HydraContext, RunMode
 from normlab.settings.plan import Job, launcher_of, own_hydra, to_run
 from normlab.sweep.arrays import LARGEST, planned
 from normlab.sweep.options import Processes, Queue, cores, launching, options, usual
-from normlab.sweep.schedule import Backend, Ended, InProcess, schedule
+from normlab.sweep.schedule import Backend, Ended, InProcess, schedule, tell
 from normlab.sweep.work import Callbacks, Work, do, one_line, task
 
 __all__ = ["Sweep", "run_single"]
@@ -87,17 +87,16 @@ class OtherLauncher(Backend):
 
     def __init__(self, jobs: Sequence[Job], words: Sequence[str], began: int, callbacks: Callbacks) -> None:
         super().__init__()
-        self.began, self.callbacks = began, callbacks
+        self.began, self.callbacks, self.log = began, callbacks, jobs[0].folder.parent / "progress.log"
         common = [word for word in jobs[0].words if all(word in job.words for job in jobs)]
         self.words = [*common, *(word for word in words if word not in common)]
 
     def start(self, works: Sequence[Work]) -> None:
-        message = None
         try:
             self._launch([job for work in works for job in work.jobs])
         except (Exception, SystemExit) as error:  # of any kind
-            message = f"the launcher failed: {one_line(error)}"
-        self.ends += [Ended(work, message=message if number == 0 else None) for number, work in enumerate(works)]
+            tell(self.log, f"the launcher failed: {one_line(error)}")
+        self.ends += map(Ended, works)
 
     def _launch(self, jobs: Sequence[Job]) -> None:
         with own_hydra() as hydra:
