@@ -105,7 +105,8 @@ def call(name: str, words: list[str]) -> None:
         return
     scope["main"].__globals__.update(SMALLER.get(name, {}))
     try:
-        code = scope["main"](*([words] if inspect.signature(scope["main"]).parameters else words))
+        with mock.patch("sys.argv", [name, *words]):  # Hydra's own flags are read from there
+            code = scope["main"](*([words] if inspect.signature(scope["main"]).parameters else words))
     except SystemExit as error:
         code = error.code
     assert not code, f"ended with {code}"
