@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
-from joblib import Parallel, delayed  # type: ignore[import-untyped, unused-ignore]
+from joblib import Parallel, delayed  # type: ignore[import-untyped, unused-ignore]  # scikit-learn's
 
 from normlab.analysis.stats import difference_of, paired, tost
 from normlab.record import Record

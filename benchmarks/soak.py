@@ -60,7 +60,7 @@ def look(parent: psutil.Process, folder: Path) -> Look:
 def watch(runs: int, place: Path, launcher: str) -> list[Look]:
     """Runs the study and looks at it twice a second."""
     command = [sys.executable, "-m", "normlab.train", "-m", *WORDS, f"seed=range({runs})", f"log_dir={place}"]
-    command += [f"hydra/launcher={launcher}", *["hydra.launcher.batch_size=1"] * (launcher == "joblib")]
+    command.append(f"hydra/launcher={launcher}")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     parent, looks = psutil.Process(process.pid), []
     while process.poll() is None:
@@ -86,7 +86,7 @@ def report_s(folder: Path, *flags: str) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=500)
-    parser.add_argument("--launcher", default="joblib", choices=["joblib", "array"])
+    parser.add_argument("--launcher", default="processes", choices=["processes", "array"])
     parser.add_argument("--out", type=Path, help="a folder for soak.md; only printed unless given")
     given = parser.parse_args(arguments)
     if given.runs < FEWEST:

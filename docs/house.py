@@ -22,12 +22,10 @@ FLOORS = [
     {"norms", "claim"},
     {"settings"},
     {"record"},
-    {"randomness", "nets", "analysis", "progress"},
+    {"randomness", "nets", "analysis"},
     {"data", "byhand", "probes"},
     {"training", "lint"},
-    {"summary", "job"},
-    {"sweep", "launcher"},
-    {"cluster"},
+    {"summary", "sweep"},
     {"train", "report", "calculate", "probe"},
 ]
 ALLOWED_LATE = {("norms", "settings")}  # inside a function: a norm's defaults stand in conf/

@@ -16,16 +16,14 @@ from hydra._internal.utils import get_args_parser  # private, but the only way t
 from normlab import summary
 from normlab.data.sources import check_split, resolve
 from normlab.errors import ConfigError, DataError, NormlabError
-from normlab.job import job as do
-from normlab.job import run_here
-from normlab.launcher import check_options
 from normlab.output import command
 from normlab.record import DONE, DamagedError, Record, read_probes
 from normlab.settings import Study, conf_dir
 from normlab.settings.custom import check_custom, edited
 from normlab.settings.page import as_text
-from normlab.settings.plan import CLUSTER, Job, launched, launcher_of, plan, study_of, words
-from normlab.sweep import parallel, sweep
+from normlab.settings.plan import Job, launcher_of, plan, study_of, words
+from normlab.sweep.launch import Sweep, run_single
+from normlab.sweep.options import Slurm, launching, options
 
 __all__ = ["main"]
 
@@ -51,37 +49,31 @@ Hydra's own flags: python -m normlab.train --hydra-help
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line; returns the exit code: 0 when every run completed (or diverged, in a sweep), 1 when one did
-    not, 2 when the command line was wrong, 130 when it was stopped."""
-    # Hydra's own parser takes -m before the settings only; here it may stand anywhere.
-    sweep = [flag for flag in arguments if flag in ("-m", "--multirun")]
-    arguments = sweep[:1] + [word for word in arguments if word not in sweep]
+    """Do what a command line asks for. Return the exit code: 0 when every run completed (or diverged, in a sweep), 1
+    when one did not, 2 when the command line was wrong, 130 when it was stopped."""
     parser = get_args_parser()
     parser.error = _wrong_flag  # type: ignore[method-assign]  # one line instead of a page of usage
     try:
-        flags = parser.parse_args(arguments)
-    except NormlabError as error:
-        print(f"normlab: {error}", file=sys.stderr)
-        return 2
-    if flags.help:
-        print(HELP.format(settings=as_text()))
-        return 0
-    if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
-        _by_hydra(arguments)
-        return 0
-    for flag in ("config_name", "config_path", "config_dir"):
-        if getattr(flags, flag):
-            shown = flag.replace("_", "-")
-            print(f"normlab: --{shown}: settings stand in conf/ and on the command line alone", file=sys.stderr)
-            return 2
-    signal.signal(signal.SIGTERM, _stop)
-    try:
+        flags = parser.parse_intermixed_args(arguments)  # -m may stand anywhere
+        if flags.help:
+            print(HELP.format(settings=as_text()))
+            return 0
+        if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda _: None)()
+            return 0
+        for flag in ("config_name", "config_path", "config_dir"):
+            if getattr(flags, flag):
+                raise ConfigError(f"--{flag.replace('_', '-')}: settings stand in conf/ and on the command line alone")
+        signal.signal(signal.SIGTERM, _stop)
         return _do(flags.overrides, flags.multirun)
     except NormlabError as error:
         print(f"normlab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("normlab: stopped; finished runs are kept, the same command does the rest", file=sys.stderr)
+        print(
+            "normlab: stopped: the same command skips finished runs and resumes the others after their last completed epoch",
+            file=sys.stderr,
+        )
         return 130
 
 
@@ -98,14 +90,12 @@ def _do(overrides: list[str], multirun: bool) -> int:
     overrides = words(overrides)
     study = study_of(overrides)
     multirun = multirun or study is not None or "hydra.mode=MULTIRUN" in overrides
-    if not multirun and (launcher := launcher_of(overrides)) not in (None, "basic"):
+    launcher = launcher_of(overrides)
+    if not multirun and launcher not in (None, "basic"):
         raise ConfigError(f"hydra/launcher={launcher} is for several runs: add -m and values, as in -m seed=0,1")
-    check_options(overrides)
-    hydras = [word for word in overrides if word.lstrip("+~").startswith("hydra")]
-    if launcher_of(overrides) in CLUSTER:
-        hydras += _on_cluster(overrides)
-        if str(launcher_of(overrides)).endswith("_slurm"):
-            overrides = [*overrides, *_accelerator_there(overrides)]
+    chosen = options(launcher or ("processes" if study else None), launching(overrides))
+    if isinstance(chosen, Slurm) and not _names_accelerator(overrides):  # what it is there, not on the login node
+        overrides = [*overrides, f"accelerator={'gpu' if chosen.gpu else 'cpu'}"]
     jobs = plan(overrides, multirun=multirun, data=_auto)
     if multirun and (several := max(job.settings.devices for job in jobs)) > 1:
         raise ConfigError(
@@ -127,15 +117,12 @@ def _do(overrides: list[str], multirun: bool) -> int:
     if waiting:
         _have_data(waiting)
         began = _have_folders(waiting)
+        sweep = Sweep(jobs, waiting, overrides, began, study=study is not None) if multirun else None
         _warn(jobs, Study.named(study) if study else None)
-        if study:
-            hydras += parallel(overrides, waiting)
-        if multirun:
-            sweep(jobs, lambda one_by_one: _launch(jobs, hydras, one_by_one), began)
-        elif any(word.lstrip("+").startswith("hydra.callbacks") for word in hydras):
-            _by_hydra([*jobs[0].words, *[word for word in hydras if word not in jobs[0].words]])
+        if sweep:
+            sweep.run()
         else:
-            run_here(jobs, multirun=False)
+            run_single(jobs[0])
     records = [Record.readable(job.folder) for job in jobs]
     summary.show(jobs, records, len(jobs) - len(waiting), study=study is not None)
     for change in {change for job in jobs if (change := edited(job.settings))}:
@@ -144,17 +131,8 @@ def _do(overrides: list[str], multirun: bool) -> int:
     return 0 if all(record is not None and record.status in well for record in records) else 1
 
 
-def _on_cluster(overrides: list[str]) -> list[str]:
-    """What a command line gets whose jobs go to a queue: submitit's options, with our way to wait for the jobs."""
-    try:
-        from normlab.cluster import check_cluster
-    except ModuleNotFoundError:
-        raise ConfigError(
-            f'hydra/launcher={launcher_of(overrides)}: not installed; pip install "normlab[slurm]" brings it'
-        ) from None
-    check_cluster(overrides)
-    kind = "Slurm" if str(launcher_of(overrides)).endswith("_slurm") else "Local"
-    return [f"hydra.launcher._target_=hydra_plugins.normlab_cluster.{kind}Launcher"]
+def _names_accelerator(overrides: Sequence[str]) -> bool:
+    return any(word.startswith("accelerator=") and word != "accelerator=auto" for word in overrides)
 
 
 def _warn(jobs: Sequence[Job], study: Study | None) -> None:
@@ -165,32 +143,6 @@ def _warn(jobs: Sequence[Job], study: Study | None) -> None:
     standing = [record for job in jobs if (record := Record.readable(job.folder)) and record.done]
     for finding in lint([job.settings for job in jobs], study, spread_of(standing)):
         print(f"normlab: {'note' if finding.note else 'warning'}: {finding.message}", file=sys.stderr)
-
-
-def _accelerator_there(overrides: Sequence[str]) -> list[str]:
-    """What a command line gets whose jobs run elsewhere: what `accelerator=auto` is there, by what they ask for."""
-    from normlab.cluster import asks_for_gpu
-
-    named = [word for word in overrides if word.startswith("accelerator=") and word != "accelerator=auto"]
-    return [] if named else [f"accelerator={'gpu' if asks_for_gpu(overrides) else 'cpu'}"]
-
-
-def _launch(jobs: Sequence[Job], hydras: Sequence[str], one_by_one: bool) -> None:
-    """Do the runs of a sweep: here, or by one of Hydra's launchers. One by one: a run is handed out when the one before
-    has ended, still to a worker."""
-    launcher = launcher_of(hydras)
-    if launcher in (None, "basic") and not any(word.lstrip("+").startswith("hydra.callbacks") for word in hydras):
-        run_here(list(jobs), multirun=True)
-        return
-    launched[:] = [[word for word in job.words if not word.lstrip("+~").startswith("hydra")] for job in jobs]
-    common = [word for word in launched[0] if all(word in words for words in launched)]
-    dispatch = ["hydra.launcher.pre_dispatch=1"] * (one_by_one and launcher in ("joblib", "array"))
-    _by_hydra(["-m", *common, *hydras, "hydra/sweeper=planned", *dispatch])
-
-
-def _by_hydra(arguments: Sequence[str]) -> None:
-    sys.argv[1:] = arguments
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(do)()
 
 
 def _lay_beside(study: Study, folder: Path) -> None:

@@ -13,19 +13,21 @@ from typing import Any
 import pytest
 from same_bits import same
 
-pytest.importorskip(
-    "hydra_plugins.hydra_submitit_launcher", reason="the extra slurm (hydra-submitit-launcher) is not installed"
-)
+submitit = pytest.importorskip("submitit", reason="the extra slurm (submitit) is not installed")
 
-from submitit.core.utils import UncompletedJobError
+from submitit.core.utils import UncompletedJobError  # noqa: E402
 
-from normlab import cluster
-from normlab.claim import claim
-from normlab.cluster import SENT_AWAY, TIME_OVER, Work
-from normlab.record import Record
-from normlab.settings.plan import Job, load, plan
-from normlab.train import _accelerator_there, main
-from normlab.training import Classifier, run, run_array
+from normlab.claim import claim  # noqa: E402
+from normlab.record import Record  # noqa: E402
+from normlab.settings.plan import Job, load, plan, to_run  # noqa: E402
+from normlab.sweep import cluster, launch  # noqa: E402
+from normlab.sweep.cluster import SENT_AWAY, TIME_OVER, Cluster, Submitted  # noqa: E402
+from normlab.sweep.options import options  # noqa: E402
+from normlab.sweep.schedule import Ended  # noqa: E402
+from normlab.sweep.work import Callbacks, Work  # noqa: E402
+from normlab.train import main  # noqa: E402
+from normlab.training import run, run_array  # noqa: E402
+from normlab.training.networks import Networks  # noqa: E402
 
 HERE = Path(__file__).parent
 BASE = ["data=digits", "epochs=2", "batch_size=64", "train_size=200", "val_size=100", "threads=1", "accelerator=cpu"]
@@ -109,11 +111,15 @@ def test_what_fits_no_array_is_a_job_of_its_own(
     """And nothing is submitted that stands finished or that another process trains."""
     submitted: list[list[str]] = []
 
-    def submit(launcher: Any, works: list[Work]) -> list[Any]:
-        submitted.append([work.name.replace(TAIL, "") for work in works])
+    def executor(_: Cluster) -> Any:
         raise RuntimeError("a queue that is full")
 
-    monkeypatch.setattr(cluster.ClusterLauncher, "_submit", submit)
+    def start(backend: Cluster, works: list[Work], real: Any = Cluster.start) -> None:
+        submitted.append([work.name.replace(TAIL, "") for work in works])
+        real(backend, works)
+
+    monkeypatch.setattr(Cluster, "_executor", executor)
+    monkeypatch.setattr(Cluster, "start", start)
     words = ["-m", *BASE, "norm=bn,gn,ln", "seed=0,1", "hydra/launcher=array_slurm"]
     jobs = {f"{job.settings.norm.name} {job.settings.seed}": job for job in plan(words[1:], multirun=True)}
     for name in ("gn 0", "ln 1"):
@@ -126,11 +132,6 @@ def test_what_fits_no_array_is_a_job_of_its_own(
         seed=0,
     ).save(jobs["gn 0"].folder)
     with claim(jobs["ln 1"].folder):
-
-        def let_go(*_: Any) -> None:
-            raise KeyboardInterrupt  # what it waits for does not end
-
-        monkeypatch.setattr("normlab.sweep.time.sleep", let_go)
         assert main(words) == 1
     assert submitted[0] == ["an array of 2 runs, bn-seed_0 the first", "gn-seed_1", "ln-seed_0"]
     assert "the queue took no job: a queue that is full" in capsys.readouterr().err
@@ -142,7 +143,7 @@ def test_a_job_that_dies_is_tried_twice_and_the_rest_goes_on(
 ) -> None:
     Path("own_dies.py").write_text(DIES)
     monkeypatch.syspath_prepend(str(Path.cwd()))
-    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent), str(Path.cwd())]))
     words = ["-m", *BASE, "norm=gn,custom", "norm.target=own_dies:Dies", "seed=0", "hydra/launcher=submitit_slurm"]
     assert main([*words, "hydra.launcher.array_parallelism=2"]) == 1
     told = capsys.readouterr()
@@ -175,14 +176,11 @@ def test_two_commands_share_a_study(queue: Path) -> None:
         assert len(list(folder.glob("events.out.tfevents.*"))) == 1, "trained once"
 
 
-def one_work(folder: Path, settings: Any) -> Work:
-    """A job of one run, without Hydra."""
-
-    def launcher(*_: Any) -> Any:
-        run(settings, folder)
-        return SimpleNamespace(return_value=None)
-
-    return Work(launcher, [([], Job(settings, folder))], False, None, 0, {}, None)
+def one_work(folder: Path) -> Work:
+    """A job of one run."""
+    [job] = plan([*BASE, "norm=gn", f"hydra.run.dir={folder}"], multirun=False)
+    job = Job(job.settings, folder, job.words)
+    return Work([job], 0, Callbacks(to_run(job, multirun=True)))
 
 
 @pytest.mark.parametrize(
@@ -197,8 +195,7 @@ def test_a_job_that_is_sent_away_leaves_its_run_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, queued_again: bool, told: str | None
 ) -> None:
     """When its time is over, when submitit has queued it again, when it has to make room: no failure of the run."""
-    settings = load(*BASE, "norm=gn")
-    work = one_work(tmp_path / "stopped", settings)
+    work = Submitted(one_work(tmp_path / "stopped"))
 
     def submitit(*_: Any) -> None:
         if queued_again:
@@ -206,17 +203,17 @@ def test_a_job_that_is_sent_away_leaves_its_run_to_go_on(
         raise UncompletedJobError("Job not requeued because: timed-out too many times.")
 
     signal.signal(signal.SIGUSR2, submitit)
-    real = Classifier.training_step
+    real = Networks.training_step
     steps: list[int] = []
 
-    def training_step(model: Classifier, batch: Any, batch_idx: int) -> Any:
+    def training_step(networks: Networks, batch: Any, batch_idx: int) -> None:
         steps.append(batch_idx)
         if len(steps) == 6:  # in the second epoch
             os.kill(os.getpid(), number)
-        return real(model, batch, batch_idx)
+        real(networks, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", training_step)
+        patch.setattr(Networks, "training_step", training_step)
         if queued_again:
             with pytest.raises(KeyboardInterrupt):
                 work()
@@ -224,21 +221,18 @@ def test_a_job_that_is_sent_away_leaves_its_run_to_go_on(
             assert work() == told
     assert Record.load(tmp_path / "stopped").status == "interrupted"
     assert work.checkpoint().function is work
-    assert work() is None
+    assert work() == {}
     assert Record.load(tmp_path / "stopped").time["resumed"] == 1
-    run(settings, tmp_path / "whole")
+    run(load(*BASE, "norm=gn"), tmp_path / "whole")
+    (tmp_path / "whole" / ".hydra").mkdir()
     same(tmp_path / "stopped", tmp_path / "whole")
 
 
 def test_ctrl_c_cancels_the_jobs(tmp_path: Path, queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def done() -> bool:
-        raise KeyboardInterrupt
-
-    jobs: list[Any] = [
-        (SimpleNamespace(job_id=f"1000_{n}", done=done), one_work(tmp_path, load(*BASE))) for n in (0, 1)
-    ]
-    with pytest.raises(KeyboardInterrupt):
-        cluster.Slurm()._wait(jobs, tmp_path / "progress.log")
+    chosen = options("submitit_slurm", [])
+    backend = Cluster(chosen, tmp_path / "progress.log")  # type: ignore[arg-type]
+    backend.jobs = [(SimpleNamespace(job_id=f"1000_{n}"), one_work(tmp_path)) for n in (0, 1)]
+    backend.stop()
     assert (queue / "cancelled").read_text() == "1000_0 1000_1\n"
     assert capsys.readouterr().err == "normlab: 2 jobs cancelled\n"
 
@@ -249,12 +243,12 @@ def test_ctrl_c_cancels_the_jobs(tmp_path: Path, queue: Path, capsys: pytest.Cap
         (["hydra.launcher.partion=gpu"], "no option of hydra/launcher=array_slurm; did you mean hydra.launcher.partit"),
         (["hydra.launcher.size=3"], "choose one of submitit_folder, timeout_min"),
         (["hydra.launcher._target_=os.system"], "_target_ is no option"),
-        (["hydra.launcher.timeout_min=soon"], "timeout_min=soon: Value 'soon' of type 'str'"),
-        (["hydra.launcher.timeout_min=0"], "timeout_min=0: must be above 0"),
-        (["hydra.launcher.n_per_array=0"], "n_per_array=0: must be above 0"),
+        (["hydra.launcher.timeout_min=soon"], "timeout_min=soon: must be a valid integer"),
+        (["hydra.launcher.timeout_min=0"], "timeout_min=0: must be greater than 0"),
+        (["hydra.launcher.n_per_array=0"], "n_per_array=0: must be greater than or equal to 1"),
         (["hydra.launcher.partition=gpu,long"], "in quotes, as in 'hydra.launcher.partition=\"gpu,long\"'"),
-        (["hydra.launcher.nodes=2"], "nodes=2: a run is trained by one process: leave it at 1"),
-        (["hydra.launcher.tasks_per_node=2"], "tasks_per_node=2: a run is trained by one process"),
+        (["hydra.launcher.nodes=2"], "nodes is no option of hydra/launcher=array_slurm; choose one of"),
+        (["hydra.launcher.tasks_per_node=2"], "tasks_per_node is no option of hydra/launcher=array_slurm; "),
     ],
 )
 def test_a_wrong_option_is_one_line(
@@ -293,7 +287,7 @@ def test_a_queue_that_takes_no_job(queue: Path, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("launcher", ["submitit_slurm", "array_slurm", "array_local"])
 def test_without_the_extra(tmp_path: Path, launcher: str) -> None:
-    code = "import sys; sys.modules['hydra_plugins.hydra_submitit_launcher'] = None; from normlab.train import main; "
+    code = "import sys; sys.modules['submitit'] = None; from normlab.train import main; "
     code += f"sys.exit(main(['-m', 'norm=gn,bn', 'data=digits', 'hydra/launcher={launcher}']))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
@@ -303,23 +297,49 @@ def test_without_the_extra(tmp_path: Path, launcher: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "params", "largest"),
+    ("words", "largest"),
     [
-        ([], {}, 24),
-        ([], {"gpus_per_node": 1}, 64),
-        (["accelerator=auto"], {"gpus_per_node": 1}, 64),
-        (["accelerator=cpu"], {"gpus_per_node": 1}, 24),
-        (["accelerator=gpu"], {}, 64),
-        ([], {"gres": "gpu:1", "n_per_array": 5}, 5),
+        ([], 24),
+        (["hydra.launcher.gpus_per_node=1"], 64),
+        (["accelerator=auto", "hydra.launcher.gpus_per_node=1"], 64),
+        (["accelerator=cpu", "hydra.launcher.gpus_per_node=1"], 24),
+        (["accelerator=gpu"], 64),
+        (["hydra.launcher.gres=gpu:1", "hydra.launcher.n_per_array=5"], 5),
     ],
 )
 def test_the_login_node_needs_no_gpu(
-    monkeypatch: pytest.MonkeyPatch, words: list[str], params: dict[str, Any], largest: int
+    queue: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], largest: int
 ) -> None:
     """What accelerator=auto is there, and with it how large an array may be, follows from what a job asks for."""
-    monkeypatch.setattr(cluster, "planned", lambda jobs, waiting, largest: largest)
-    launcher = cluster.Slurm(**{"n_per_array": None} | params)
-    options = ["hydra/launcher=array_slurm", *[f"hydra.launcher.{key}={value}" for key, value in params.items()]]
-    jobs = plan(["data=digits", *words, *_accelerator_there([*words, *options])], multirun=False)
-    found: Any = launcher._arrays(jobs, jobs)
-    assert found == largest
+    sizes: list[int] = []
+    monkeypatch.setattr(launch, "planned", lambda jobs, runs, largest, workers: sizes.append(largest) or [])
+    monkeypatch.setattr(Cluster, "start", lambda backend, works: backend.ends.extend(map(Ended, works)))
+    assert main(["-m", "data=digits", "norm=gn", "seed=0,1", "hydra/launcher=array_slurm", *words]) == 1
+    assert set(sizes) == {largest}
+
+
+def test_every_option_reaches_submitit(queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its own name, or with the queue's before it."""
+    given = {"timeout_min": 7, "partition": "long", "mem_gb": 4, "setup": ["a b"], "array_parallelism": 3}
+    given |= {"max_num_timeout": 2, "account": 12, "additional_parameters": {"mail-user": "me"}}
+    words = [f"hydra.launcher.{name}={value}" for name, value in given.items() if isinstance(value, int)]
+    words += ["hydra.launcher.partition=long", 'hydra.launcher.setup=["a b"]', "hydra.launcher.account=12"]
+    chosen = options("array_slurm", [*words, "+hydra.launcher.additional_parameters.mail-user=me"], ["log_dir=there"])
+    assert chosen is not None
+    assert given.items() <= chosen.model_dump().items()
+    made: dict[str, Any] = {}
+
+    class Executor:
+        def __init__(self, folder: str, **values: Any) -> None:
+            made.update(values, folder=folder)
+
+        def update_parameters(self, **values: Any) -> None:
+            made.update(values)
+
+    monkeypatch.setattr(cluster.submitit, "AutoExecutor", Executor)
+    Cluster(chosen, queue / "progress.log")._executor()  # type: ignore[arg-type]
+    shared = ("timeout_min", "mem_gb")
+    expected = {name if name in shared else f"slurm_{name}": value for name, value in given.items()}
+    assert expected.items() <= made.items()
+    assert (made["folder"], made["cluster"]) == ("there/.submitit/%j", "slurm")
+    assert "slurm_n_per_array" not in made

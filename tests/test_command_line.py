@@ -255,15 +255,18 @@ def test_a_folder_with_another_configuration_is_refused_and_left_alone(train: Co
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == written
 
 
+TWO = "hydra/launcher=processes hydra.launcher.n_jobs=2"
 SIGNALS = [(number, sweep) for number in (signal.SIGINT, signal.SIGTERM) for sweep in ("", "-m seed=0,1")]
-SIGNALS += [(signal.SIGTERM, "devices=2 accelerator=cpu")]
+SIGNALS += [(signal.SIGTERM, "devices=2 accelerator=cpu"), (signal.SIGINT, f"-m seed=0,1 {TWO}")]
 
 
 @pytest.mark.parametrize(("number", "words"), SIGNALS)
 def test_a_signal_ends_the_command_and_is_recorded(train: Command, tmp_path: Path, number: int, words: str) -> None:
+    number_of_runs = 2 if "processes" in words else 1
+
     def after_an_epoch(process: int) -> None:
         deadline = time.monotonic() + 180
-        while not list(tmp_path.rglob("metrics.csv")) and time.monotonic() < deadline:
+        while len(list(tmp_path.rglob("metrics.csv"))) < number_of_runs and time.monotonic() < deadline:
             time.sleep(0.1)
         os.kill(process, number)
 
@@ -271,14 +274,14 @@ def test_a_signal_ends_the_command_and_is_recorded(train: Command, tmp_path: Pat
     assert result.returncode == 130
     assert "Traceback" not in result.stderr
     assert result.stderr.splitlines()[-1].startswith("normlab: stopped")
-    (file,) = tmp_path.rglob("result.json")
-    assert Record.load(file.parent).status == "interrupted"
+    statuses = [Record.load(file.parent).status for file in tmp_path.rglob("result.json")]
+    assert statuses == ["interrupted"] * number_of_runs
 
 
 def test_workers_side_by_side_compute_the_same_bits(train: Command, tmp_path: Path) -> None:
     ask = ["-m", "norm=bn,gn", "data=digits", "epochs=2", "train_size=300", "threads=1"]
     assert train(*ask, "name=one_by_one").returncode == 0
-    result = train(*ask, "name=together", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    result = train(*ask, "name=together", "hydra/launcher=processes", "hydra.launcher.n_jobs=2")
     assert result.returncode == 0, result.stderr
     for norm in ("bn", "gn"):
         one, other = (

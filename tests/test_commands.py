@@ -26,8 +26,10 @@ import torch
 from conftest import REPOSITORY, draw_nothing
 from documents import Typed, found_in, pages, split
 
-from normlab import launcher, report
+from normlab import report
 from normlab.settings import plan as planning
+from normlab.sweep.options import options
+from normlab.sweep.schedule import InProcess
 
 PAGES = pages()
 COMMANDS = [each for found in PAGES.values() for each in found if each.words]
@@ -103,7 +105,8 @@ def call(name: str, words: list[str]) -> None:
         return
     scope["main"].__globals__.update(SMALLER.get(name, {}))
     try:
-        code = scope["main"](*([words] if inspect.signature(scope["main"]).parameters else words))
+        with mock.patch("sys.argv", [name, *words]):  # Hydra's own flags are read from there
+            code = scope["main"](*([words] if inspect.signature(scope["main"]).parameters else words))
     except SystemExit as error:
         code = error.code
     assert not code, f"ended with {code}"
@@ -115,7 +118,8 @@ def reads(command: Typed) -> None:
     text = " ".join(command.words)
     if name == "normlab.train":
         planning.plan([word for word in words if word[:5] not in ("-m", "hydra")], multirun="-m" in words)
-        assert "slurm" not in text or launcher.launcher_options(words)
+        with mock.patch("shutil.which", lambda word: word):
+            assert "slurm" not in text or options(planning.launcher_of(words), words)
     elif name.startswith("benchmarks."):
         parse = argparse.ArgumentParser.parse_args
         stop = mock.patch("argparse.ArgumentParser.parse_args", lambda *given: parse(*given) and 1 / 0)
@@ -200,10 +204,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def in_this_process(arrays: Sequence[Sequence[planning.Job]], limit: float | None, *_: int) -> list[str]:
-    return [told for array in arrays if (told := launcher.train(array, limit)) is not None]
-
-
 @pytest.fixture(autouse=True)
 def as_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As in a process of its own, in that folder: offline, its modules found; logging and signals put back."""
@@ -215,7 +215,7 @@ def as_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("benchmarks.probes.PROBES", ("", "layers"))
     monkeypatch.setattr("benchmarks.step.STEPS", 4)
     monkeypatch.setattr(planning, "_crossed", covering)
-    monkeypatch.setattr(launcher, "_in_workers", in_this_process)
+    monkeypatch.setattr("normlab.sweep.workers.Workers", lambda *_: InProcess())
     draw_nothing(monkeypatch)
     root, on_term = logging.getLogger(), signal.getsignal(signal.SIGTERM)
     handlers, level = root.handlers[:], root.level

@@ -8,7 +8,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,10 @@ from same_bits import curves, same
 from warm import python_m
 
 from normlab.files import write_atomically
-from normlab.progress import settled
 from normlab.record import Record
 from normlab.report import main as report
 from normlab.settings import Settings
-from normlab.settings.plan import Job, load, plan
-from normlab.sweep import sweep
+from normlab.settings.plan import load
 from normlab.training import files, run
 from normlab.training.networks import Networks
 
@@ -270,30 +267,6 @@ def test_two_studies_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(words) == 2
     one_line(capsys.readouterr().err, "another configuration", "choose another name")
     assert {file: file.read_bytes() for file in results} == results
-
-
-def test_a_clock_that_goes_back(tmp_path: Path) -> None:
-    """Runs that ended, by the clock, before the command began are not tried for ever."""
-    jobs = plan([*BASE, "seed=0,1,2", f"log_dir={tmp_path}"], multirun=True)
-    launches = []
-    jobs[0].folder.parent.mkdir()
-
-    def leave(job: Job, status: str) -> None:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        Record.failed(job.settings, "no memory").save(job.folder)
-        if status == "completed":
-            text = (job.folder / "result.json").read_text().replace('"failed"', '"completed"')
-            (job.folder / "result.json").write_text(text)
-        os.utime(job.folder / "result.json", ns=(1, 1))
-
-    def launch(one_by_one: bool) -> None:
-        launches.append(one_by_one)
-        for job, status in zip(jobs, ("completed", "failed", "failed"), strict=True):
-            if not settled(job, 0):
-                leave(job, status)
-
-    sweep(jobs, launch, began=time.time_ns())
-    assert len(launches) <= 2
 
 
 def test_a_folder_moved_to_another_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,20 +42,20 @@ def finished(place: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in place.rglob("result.json") if "completed" in file.read_text()}
 
 
-def on_their_way(place: Path, checkpoint: str) -> list[Path]:
-    """Runs that have a file to go on from, and epochs left."""
+def on_their_way(place: Path) -> list[Path]:
+    """Runs that have a checkpoint, and epochs left."""
     rows = {file.parent: file.read_text().count("\n") - 1 for file in place.rglob("metrics.csv")}
-    return [folder for folder, done in rows.items() if done < EPOCHS and (folder / checkpoint).exists()]
+    return [folder for folder, done in rows.items() if done < EPOCHS and (folder / "last.ckpt").exists()]
 
 
-def freeze_halfway(process: subprocess.Popen[bytes], place: Path, checkpoint: str) -> None:
+def freeze_halfway(process: subprocess.Popen[bytes], place: Path) -> None:
     """Stops the command and its workers where some runs are finished and others on their way: what is seen then stays
     so until they are killed, on a machine of any speed."""
     deadline = time.monotonic() + 200
     while process.poll() is None and time.monotonic() < deadline:
-        if finished(place) and on_their_way(place, checkpoint):
+        if finished(place) and on_their_way(place):
             os.killpg(process.pid, signal.SIGSTOP)
-            if on_their_way(place, checkpoint):
+            if on_their_way(place):
                 return
             os.killpg(process.pid, signal.SIGCONT)
         time.sleep(0.01)
@@ -71,11 +71,11 @@ def wait_for(text: str, file: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("launcher", "n_jobs", "checkpoint", "all_of_it"),
-    [("array", 1, "array.ckpt", True), ("joblib", 2, "last.ckpt", False)],
+    ("launcher", "n_jobs", "all_of_it"),
+    [("array", 1, True), ("processes", 2, False)],
 )
 def test_killed_and_asked_again_it_ends_with_the_same_bits(
-    tmp_path: Path, launcher: str, n_jobs: int, checkpoint: str, all_of_it: bool
+    tmp_path: Path, launcher: str, n_jobs: int, all_of_it: bool
 ) -> None:
     """All its processes, or its own alone. In a folder with spaces and letters of several alphabets."""
     whole, killed = tmp_path / "Größe 5 – 模型", tmp_path / "killed"
@@ -84,8 +84,8 @@ def test_killed_and_asked_again_it_ends_with_the_same_bits(
     assert alone.returncode == 0, alone.stderr
     process = start(killed, *words)
     try:
-        freeze_halfway(process, killed, checkpoint)
-        stood, halfway = finished(killed), on_their_way(killed, checkpoint)
+        freeze_halfway(process, killed)
+        stood, halfway = finished(killed), on_their_way(killed)
         if all_of_it:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -1,18 +1,18 @@
 """`hydra/launcher=array` from the command line: what is grouped, what is not, and what it says of it."""
 
-import json
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from warm import python_m
 
-from normlab.errors import ConfigError
-from normlab.launcher import LARGEST, Options, check_options, planned
 from normlab.record import Record
 from normlab.settings.plan import load, plan
+from normlab.sweep.arrays import planned
+from normlab.sweep.options import options
 from normlab.train import main
 from normlab.training.build import unfoldable
 
@@ -176,41 +176,49 @@ def test_the_packages_own_norms_need_no_trial() -> None:
     assert unfoldable(load("precision=16-mixed", "accelerator=gpu")) is not None
 
 
+@pytest.mark.parametrize("launcher", ["array", "processes"])
 @pytest.mark.parametrize(
     ("word", "told"),
     [
         ("hydra.launcher.n_per_array=0", "n_per_array=0: must be greater than or equal to 1"),
         ("hydra.launcher.memory_limit=-1", "memory_limit=-1: must be greater than 0"),
         ("hydra.launcher.n_jobs=two", "n_jobs=two: must be a valid integer"),
-        ("hydra.launcher.size=3", "size is no option: choose one of n_per_array, memory_limit, n_jobs"),
+        ("hydra.launcher.n_jobs=1,2", "in quotes, as in 'hydra.launcher.n_jobs=\"1,2\"'"),
+        ("hydra.launcher.size=3", "size is no option of hydra/launcher="),
+        ("hydra.launcher.n_job=3", "did you mean hydra.launcher.n_jobs?"),
+        ("hydra.launcher._target_=os.system", "_target_ is no option"),
     ],
 )
 def test_a_wrong_option_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str, told: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    launcher: str,
+    word: str,
+    told: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["-m", "hydra/launcher=array", word, "norm=bn,gn", "data=digits"]) == 2
+    assert main(["-m", f"hydra/launcher={launcher}", word, "norm=bn,gn", "data=digits"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert told in error
     assert not any(tmp_path.iterdir())
 
 
-def test_options_are_checked_for_this_launcher_alone() -> None:
-    check_options(["hydra/launcher=joblib", "hydra.launcher.size=3"])
-    check_options(["hydra/launcher=array", "hydra.launcher.n_per_array=8", "+hydra.launcher.memory_limit=0.5"])
-    check_options(["hydra/launcher=array", "hydra.launcher.n_per_array=null"])
-    with pytest.raises(ConfigError, match="n_per_array"):
-        check_options(["hydra/launcher=array", "hydra.launcher.n_per_array=x"])
+def test_options_are_checked_for_the_launchers_of_this_package_alone() -> None:
+    assert options("basic", ["hydra.launcher.size=3"]) is None
+    chosen = options("array", ["hydra.launcher.n_jobs=8", "+hydra.launcher.memory_limit=0.5"])
+    assert chosen is not None
+    assert chosen.model_dump() == {"n_jobs": 8, "memory_limit": 0.5, "n_per_array": None}
+    usual = options("processes", [])
+    assert usual is not None
+    assert usual.model_dump() == {"n_jobs": -1, "memory_limit": None, "n_per_array": 1}
 
 
-def test_the_launchers_configuration_is_what_its_options_take() -> None:
-    from hydra_plugins.normlab_array import ArrayLauncher
-    from normlab.launcher import ArrayLauncherConf
-
-    config = {key: value for key, value in vars(ArrayLauncherConf()).items() if key != "_target_"}
-    assert config == Options().model_dump()
-    assert ArrayLauncherConf._target_ == f"{ArrayLauncher.__module__}.{ArrayLauncher.__name__}"
-    assert ArrayLauncher(**config)._largest("cpu") == LARGEST["cpu"]
-    assert ArrayLauncher(**config | {"n_per_array": 3})._largest("gpu") == 3
-    assert json.dumps(config)
+def test_the_name_that_0_1_had_for_processes(tmp_path: Path) -> None:
+    """Where the launcher of that name is not installed."""
+    code = "import sys; sys.modules['hydra_plugins.hydra_joblib_launcher'] = None; from normlab.train import main; "
+    code += "sys.exit(main(['-m', 'norm=gn,bn', 'data=digits', 'hydra/launcher=joblib']))"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr == "normlab: hydra/launcher=joblib: did you mean processes?\n"
+    assert done.returncode == 2

@@ -47,7 +47,7 @@ class Wobble(Norm, about=ABOUT):
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package with the norm added, and a sweep of it done as arrays."""
     root = tmp_path_factory.mktemp("house")
-    for folder in ("normlab", "conf", "hydra_plugins"):
+    for folder in ("normlab", "conf"):
         shutil.copytree(REPOSITORY / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "normlab" / "norms" / "wobble.py").write_text(CODE, encoding="utf-8")
     (root / "conf" / "norm" / "wobble.yaml").write_text(

@@ -87,7 +87,7 @@ def test_a_sweep_without_a_name_has_a_folder_of_its_own() -> None:
     [folder] = {job.folder.parent for job in planned("norm=bn,ln", "seed=0,1")}
     assert folder.parent == Path("lightning_logs")
     assert folder.name.startswith("norm-seed-")
-    again = planned("seed=0,1", "threads=1", "hydra/launcher=joblib", "norm=bn,ln", "force=true")
+    again = planned("seed=0,1", "threads=1", "hydra/launcher=processes", "norm=bn,ln", "force=true")
     assert {job.folder.parent for job in again} == {folder}
     assert planned("norm=bn,ln", "seed=0,1,2")[0].folder.parent != folder
     assert planned("norm=bn,ln", "seed=0,1", "lr=0.2")[0].folder.parent != folder

@@ -68,12 +68,10 @@ def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
         "normlab/conf/config.yaml",
         "normlab/conf/norm/gn.yaml",
         "normlab/conf/hydra/job_logging/normlab.yaml",
+        "normlab/conf/hydra/launcher/array_slurm.yaml",
         "normlab/conf/study/custom_layer.yaml",
-        "hydra_plugins/normlab_array.py",
-        "hydra_plugins/normlab_planned.py",
-        "hydra_plugins/normlab_cluster.py",
     } <= names
-    assert {name.partition("/")[0] for name in names} == {"normlab", "hydra_plugins", "normlab-0.1.0.dist-info"}
+    assert {name.partition("/")[0] for name in names} == {"normlab", "normlab-0.1.0.dist-info"}
     assert {Path(name).suffix for name in names if "dist-info" not in name} == {".py", ".yaml", ".j2", ".typed"}
 
 

@@ -1,4 +1,4 @@
-"""Runs are done as they were planned: what a command costs, what it leaves, and that launchers get the same jobs."""
+"""Runs are done as they were planned: what a command costs, and what it leaves."""
 
 import os
 import sys
@@ -10,15 +10,13 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from warm import python_m
 
-from hydra_plugins.normlab_planned import PlannedSweeper
 from normlab import train
 from normlab.errors import ConfigError
 from normlab.record import Record
-from normlab.settings.plan import launched, load, plan, to_run
+from normlab.settings.plan import load, plan, to_run
 
 QUICK = ["data=digits", "epochs=1", "train_size=64", "batch_size=64", "threads=1"]
 
@@ -104,20 +102,10 @@ def test_auto_is_settled_once_for_all_runs() -> None:
         plan(["data=auto,mnist"], multirun=True, data=digits)
 
 
-def test_a_launcher_gets_the_jobs_that_were_planned() -> None:
-    words = ["norm=bn,custom", "norm.target=a:A,a:B", "norm.options={start: 1.0},{start: 2.0}", "data=digits"]
-    jobs = plan(words, multirun=True)
-    launched[:] = [list(job.words) for job in jobs]
-    overrides = OverridesParser.create().parse_overrides(["norm=bn,ln"])
-    (batch,) = PlannedSweeper.split_arguments(overrides, None)
-    assert [load(*each) for each in batch] == [job.settings for job in jobs]
-    assert PlannedSweeper.split_arguments(overrides, 2) == [batch[:2], batch[2:4], batch[4:]]
-
-
 def test_the_configuration_of_a_run_is_what_hydra_would_give() -> None:
     jobs = plan(["norm=gn", "seed=3,4", "l1=0,0.1", "data=digits", "augment=true,false"], multirun=True)
     for number, job in enumerate(jobs):
-        config = to_run(job, number, multirun=True)
+        config = to_run(job, multirun=True)
         alone = plan([word for word in job.words if not word.startswith("hydra")], multirun=True)[0]
         assert job.settings == alone.settings
         assert list(config.hydra.overrides.task) == list(job.words)

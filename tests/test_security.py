@@ -26,7 +26,7 @@ from normlab.settings.plan import load
 from normlab.training import Classifier, run
 
 HERE = Path(__file__).parent
-PACKAGES = [HERE.parent / name for name in ("normlab", "hydra_plugins", "benchmarks")]
+PACKAGES = [HERE.parent / name for name in ("normlab", "benchmarks")]
 
 
 class Bomb:

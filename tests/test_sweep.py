@@ -1,6 +1,5 @@
-"""A sweep is seen through to its end, whatever happens to a worker; and one display shows how far it is."""
+"""A sweep is seen through to its end, whatever happens to a process; and one display shows how far it is."""
 
-import json
 import os
 import re
 import subprocess
@@ -11,16 +10,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 from filelock import FileLock
 from rich.console import Console
+from same_bits import same
 from warm import python_m
 
-from normlab import sweep as module
-from normlab.job import _do
-from normlab.progress import SweepProgress, duration, settled
 from normlab.record import Record
 from normlab.settings.plan import Job, plan
-from normlab.sweep import parallel, sweep
+from normlab.sweep import options
+from normlab.sweep.options import usual
+from normlab.sweep.progress import SweepProgress, duration, settled
+from normlab.sweep.schedule import Backend, Ended, schedule
+from normlab.sweep.work import Callbacks, Work, to_run
 
 
 def jobs_in(folder: Path, *overrides: str) -> list[Job]:
@@ -51,29 +53,47 @@ def statuses(jobs: Sequence[Job]) -> list[str]:
     return [Record.load(job.folder).status for job in jobs]
 
 
-def launches(do: Callable[[int], None]) -> tuple[Callable[[bool], None], list[bool]]:
-    """A launcher that calls `do` with the number of the launch, and a list that says of each if it was one by one."""
-    count: list[bool] = []
+class Made(Backend):
+    """A backend that calls `do` with each work and the number of its start; where that returns True, a process died."""
 
-    def launch(one_by_one: bool) -> None:
-        count.append(one_by_one)
-        do(len(count) - 1)
+    def __init__(self, do: Callable[[Work, int], bool | None], isolated: bool = False, room: int = 100) -> None:
+        super().__init__()
+        self.do, self.isolated, self.at_once = do, isolated, room
+        self.started: list[list[str]] = []  # names of what was started together
+        self.stopped = False
 
-    return launch, count
+    def room(self) -> int:
+        return self.at_once
+
+    def start(self, works: Sequence[Work]) -> None:
+        number = len(self.started)
+        self.started.append([work.name[-6:] for work in works])
+        for work in works:
+            died = bool(self.do(work, number))
+            self.ends.append(Ended(work, {}, "the process that trained it was killed" if died else None, died))
+
+    def stop(self) -> None:
+        self.stopped = True
 
 
-def test_one_launch_does_it_all(tmp_path: Path) -> None:
-    jobs = jobs_in(tmp_path)
-    launch, count = launches(lambda _: [leave(job) for job in jobs] and None)
-    sweep(jobs, launch, began=0)
-    assert len(count) == 1
+def sweep(jobs: Sequence[Job], backend: Backend, began: int = 0) -> None:
+    callbacks = Callbacks(to_run(jobs[0], multirun=True))
+    schedule(jobs, backend, began, lambda runs, _: [Work([job], began, callbacks) for job in runs])
+    assert backend.stopped
+
+
+def begin(job: Job, epochs: int = 0) -> None:
+    """What a run leaves when it is begun, and has come so far."""
+    (job.folder / "train.log").write_text("begun")
+    os.utime(job.folder / "train.log", ns=(1, time.time_ns()))
+    (job.folder / "metrics.csv").write_text("epoch\n" + "1\n" * epochs)
 
 
 def test_what_failed_now_is_not_tried_again(tmp_path: Path) -> None:
     jobs = jobs_in(tmp_path)
-    launch, count = launches(lambda _: [leave(job, "failed", "no memory") for job in jobs] and None)
-    sweep(jobs, launch, began=time.time_ns() - 10**9)
-    assert len(count) == 1
+    backend = Made(lambda work, _: leave(work.jobs[0], "failed", "no memory"))
+    sweep(jobs, backend, began=time.time_ns() - 10**9)
+    assert backend.started == [["seed_0", "seed_1"]]
     assert statuses(jobs) == ["failed", "failed"]
 
 
@@ -82,199 +102,156 @@ def test_what_failed_earlier_is(tmp_path: Path) -> None:
     for job in jobs:
         leave(job, "failed", "no memory")
         os.utime(job.folder / "result.json", (1, 1))
-    launch, count = launches(lambda _: [leave(job) for job in jobs] and None)
-    sweep(jobs, launch, began=time.time_ns() - 10**9)
-    assert len(count) == 1
+    sweep(jobs, Made(lambda work, _: leave(work.jobs[0])), began=time.time_ns() - 10**9)
     assert statuses(jobs) == ["completed", "completed"]
 
 
-def test_a_dead_worker_hides_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A worker that is killed takes the whole launch with it; later launches do the rest, however many it takes."""
-    jobs = jobs_in(tmp_path, "seed=range(5)")
+@pytest.mark.parametrize(("isolated", "again"), [(False, [["seed_1"], ["seed_3"]]), (True, [["seed_1", "seed_3"]])])
+def test_a_run_whose_process_dies_is_tried_once_more_on_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], isolated: bool, again: list[list[str]]
+) -> None:
+    """After the others. On one machine nothing runs beside it; jobs of a cluster do not harm each other."""
+    jobs = jobs_in(tmp_path, "seed=0,1,2,3,4")
 
-    def die_after(number: int) -> None:
-        leave(jobs[number])
-        raise SystemExit(1)
+    def do(work: Work, number: int) -> bool | None:
+        [job] = work.jobs
+        if job is jobs[3] or (job is jobs[1] and number == 0):
+            return True
+        return leave(job)
 
-    launch, count = launches(die_after)
-    sweep(jobs, launch, began=0)
-    assert statuses(jobs) == ["completed"] * 5
-    assert len(count) == 5
-    assert "going on with the rest" in capsys.readouterr().err
-
-
-def test_a_run_that_kills_its_process_is_found_and_told(tmp_path: Path) -> None:
-    """Four runs train side by side, and the last of them is too much for the machine: it takes all of them along, until
-    they are tried one by one."""
-    jobs = jobs_in(tmp_path, "seed=0,1,2,3")
-
-    def kill(number: int) -> None:
-        only = json.loads(os.environ[module.ONLY] or "[]")
-        for job in jobs:
-            if not settled(job, 0) and (not only or str(job.folder) in only):
-                (job.folder / "train.log").write_text("begun")
-                os.utime(job.folder / "train.log", (10**9, 10**9 + number))
-                if only and job is not jobs[3]:  # alone, it does well
-                    leave(job)
-        raise SystemExit(1)
-
-    launch, count = launches(kill)
-    sweep(jobs, launch, began=0)
-    assert statuses(jobs) == ["completed", "completed", "completed", "failed"]
-    assert "died twice" in str(Record.load(jobs[3].folder).error)
-    assert count == [False, True]
+    backend = Made(do, isolated)
+    sweep(jobs, backend)
+    assert statuses(jobs) == ["completed"] * 3 + ["failed", "completed"]
+    assert "the process that trained it died twice: is there enough memory?" in str(Record.load(jobs[3].folder).error)
+    assert backend.started == [["seed_0", "seed_1", "seed_2", "seed_3", "seed_4"], *again]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "was killed" in line]
+    assert [line.rpartition("; ")[2] for line in lines] == ["tried once more, on its own"] * 2 + ["recorded as failed"]
+    assert lines[0].startswith(f"normlab: {jobs[1].folder.name}: ")
+    assert all(line.removeprefix("normlab: ") in log_of(jobs) for line in lines)
 
 
-def test_a_run_is_tried_alone_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """log_dir as it is by default, relative: a worker knows its folder by the whole path, also with a colon in it."""
-    monkeypatch.chdir(tmp_path)
-    jobs = jobs_in(Path("lo:gs"), "seed=0,1,2")
-    told: list[str] = []
-    tried: list[Path] = []
-    monkeypatch.setattr("normlab.training.run", lambda _, folder, **__: tried.append(folder))
-
-    def kill(number: int) -> None:
-        told.append(os.environ[module.ONLY])
-        if told[-1]:
-            for job in jobs:
-                _do(job, sweeps=True)
-        else:
-            leave(jobs[2])
-        for job in jobs[:2]:
-            (job.folder / "train.log").write_text("begun")
-            os.utime(job.folder / "train.log", (10**9, 10**9 + number))
-        raise SystemExit(1)
-
-    sweep(jobs, launches(kill)[0], began=0)
-    assert [json.loads(only or "[]") for only in told] == [[], [str(tmp_path / job.folder) for job in jobs[:2]]]
-    assert tried == [job.folder for job in jobs[:2]]
+def log_of(jobs: Sequence[Job]) -> str:
+    return (jobs[0].folder.parent / "progress.log").read_text(encoding="utf-8")
 
 
-def test_a_run_that_comes_further_is_gone_on_with_as_often_as_it_takes(tmp_path: Path) -> None:
+def test_a_run_that_comes_further_resumes_as_often_as_it_takes(tmp_path: Path) -> None:
     """A job's time may be over many times before a long run is done; each time there is an epoch more."""
     jobs = jobs_in(tmp_path)
 
-    def until_its_time_is_over(number: int) -> None:
-        for job in jobs:
-            (job.folder / "train.log").write_text("begun")
-            os.utime(job.folder / "train.log", (10**9, 10**9 + number))
-            (job.folder / "metrics.csv").write_text("epoch\n" + "1\n" * (number + 1))
+    def until_its_time_is_over(work: Work, number: int) -> None:
+        for job in work.jobs:
+            begin(job, number + 1)
             leave(job, "completed" if number == 4 else "interrupted", None if number == 4 else "stopped")
 
-    launch, count = launches(until_its_time_is_over)
-    sweep(jobs, launch, began=0)
+    backend = Made(until_its_time_is_over)
+    sweep(jobs, backend)
     assert statuses(jobs) == ["completed", "completed"]
-    assert count == [False] * 5
+    assert backend.started == [["seed_0", "seed_1"]] * 5
 
 
 def test_a_run_that_is_stopped_before_it_comes_further_is_not_tried_for_ever(tmp_path: Path) -> None:
     jobs = jobs_in(tmp_path, "seed=0")
 
-    def stop(number: int) -> None:
-        (jobs[0].folder / "train.log").write_text("begun")
-        os.utime(jobs[0].folder / "train.log", (10**9, 10**9 + number))
-        leave(jobs[0], "interrupted", "stopped")
+    def stop(work: Work, _: int) -> None:
+        begin(work.jobs[0])
+        leave(work.jobs[0], "interrupted", "stopped")
 
-    launch, count = launches(stop)
-    sweep(jobs, launch, began=0)
-    assert len(count) == 2
+    backend = Made(stop)
+    sweep(jobs, backend)
+    assert len(backend.started) == 2
     assert "stopped twice before another epoch was done" in str(Record.load(jobs[0].folder).error)
 
 
-def test_a_launcher_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def nothing(_: int) -> None:
-        raise SystemExit(1)
-
-    launch, count = launches(nothing)
-    sweep(jobs_in(tmp_path), launch, began=0)
-    assert len(count) == module.IDLE
+def test_a_backend_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    backend = Made(lambda *_: None)
+    sweep(jobs_in(tmp_path), backend)
+    assert len(backend.started) == 2
     assert "2 runs could not be begun" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_it(tmp_path: Path) -> None:
-    def stop(_: int) -> None:
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    launch, count = launches(stop)
+    jobs = jobs_in(tmp_path)
+    backend = Made(stop)
     with pytest.raises(KeyboardInterrupt):
-        sweep(jobs_in(tmp_path), launch, began=0)
-    assert len(count) == 1
-    assert "stopped with 0/2" in (tmp_path / "sweep" / "progress.log").read_text(encoding="utf-8")
+        sweep(jobs, backend)
+    assert backend.stopped
+    assert "stopped with 0/2" in log_of(jobs)
 
 
 def test_a_run_that_another_process_left_interrupted_is_done(tmp_path: Path) -> None:
     jobs = jobs_in(tmp_path)
-
-    def do(number: int) -> None:
-        leave(jobs[0])
-        leave(jobs[1], "interrupted" if number == 0 else "completed", "stopped" if number == 0 else None)
-
-    launch, _ = launches(do)
-    sweep(jobs, launch, began=0)
+    leave(jobs[1], "interrupted", "stopped")
+    sweep(jobs, Made(lambda work, _: leave(work.jobs[0])))
     assert statuses(jobs) == ["completed", "completed"]
 
 
-def test_runs_of_another_process_are_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_run_of_another_process_is_waited_for_or_taken_over(tmp_path: Path, dies: bool) -> None:
     jobs = jobs_in(tmp_path)
     lock = FileLock(jobs[1].folder / ".lock", thread_local=False)  # another thread lets it go
     lock.acquire()
 
-    def finish() -> None:
-        leave(jobs[1])
+    def end() -> None:
+        if not dies:
+            leave(jobs[1])
         lock.release()
 
-    launch, count = launches(lambda _: leave(jobs[0]))
-    other = threading.Timer(2.5, finish)
+    backend = Made(lambda work, _: leave(work.jobs[0]))
+    other = threading.Timer(1.5, end)
     other.start()
-    sweep(jobs, launch, began=0)
+    sweep(jobs, backend)
     other.join()
     assert statuses(jobs) == ["completed", "completed"]
-    assert len(count) == 1
+    assert backend.started == [["seed_0"], *[["seed_1"]] * dies]
 
 
-def test_runs_of_a_process_that_dies_are_taken_over(tmp_path: Path) -> None:
-    jobs = jobs_in(tmp_path)
-    lock = FileLock(jobs[1].folder / ".lock", thread_local=False)  # another thread lets it go
-    lock.acquire()
-    launch, count = launches(lambda number: leave(jobs[number]))
-    other = threading.Timer(1.5, lock.release)
-    other.start()
-    sweep(jobs, launch, began=0)
-    other.join()
-    assert statuses(jobs) == ["completed", "completed"]
-    assert len(count) == 2
+def test_a_clock_that_goes_back(tmp_path: Path) -> None:
+    """Runs that ended, by the clock, before the command began are not tried for ever."""
+    jobs = jobs_in(tmp_path, "seed=0,1,2")
+
+    def do(work: Work, _: int) -> None:
+        [job] = work.jobs
+        leave(job, "completed" if job is jobs[0] else "failed", None if job is jobs[0] else "no memory")
+        os.utime(job.folder / "result.json", ns=(1, 1))
+
+    backend = Made(do)
+    sweep(jobs, backend, began=time.time_ns())
+    assert len(backend.started) == 1
 
 
-def test_a_study_takes_every_core_with_a_thread_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import joblib
-
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 16)
-    jobs = jobs_in(tmp_path, "seed=0,1,2", "accelerator=cpu")
-    words = parallel([], jobs)
-    assert words[:2] == ["hydra/launcher=joblib", "hydra.launcher.n_jobs=3"]
-    assert parallel(["hydra/launcher=basic"], jobs) == []
-    assert parallel([], jobs[:1]) == [], "one run needs no launcher"
-    left = parallel(["hydra.launcher.n_jobs=2"], jobs[:1])
-    assert "hydra/launcher=joblib" in left, "with one run left, the same command is still understood"
-    assert "hydra.launcher.n_jobs=3" not in parallel(["hydra.launcher.n_jobs=2"], jobs), "who gives a number has it"
-
-
-def test_a_study_of_small_batches_takes_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import joblib
-
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
-    small = jobs_in(tmp_path, "seed=0,1", "batch_size=2,32", "accelerator=cpu")
-    assert parallel([], small) == ["hydra/launcher=array", "hydra.launcher.n_jobs=2"]
-    mixed = jobs_in(tmp_path, "seed=0,1", "batch_size=2,33", "accelerator=cpu")
-    assert parallel([], mixed)[0] == "hydra/launcher=array"
-    large = jobs_in(tmp_path, "seed=0,1", "batch_size=33,64", "accelerator=cpu")
-    assert parallel([], large)[0] == "hydra/launcher=joblib"
+@pytest.mark.parametrize(
+    ("cores", "words", "launcher"),
+    [
+        (16, ["seed=0,1,2", "batch_size=33"], "processes"),
+        (2, ["seed=0,1", "batch_size=33,64"], "processes"),
+        (2, ["seed=0,1", "batch_size=2,33"], "array"),
+        (2, ["seed=0"], None),
+    ],
+)
+def test_a_study_takes_every_core_and_arrays_where_they_pay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, words: list[str], launcher: str | None
+) -> None:
+    monkeypatch.setattr(options, "cores", lambda: cores)
+    jobs = jobs_in(tmp_path, "accelerator=cpu", *words)
+    assert usual([], jobs) == launcher
+    assert usual(["hydra/launcher=basic"], jobs) == "basic"
+    assert usual(["hydra.launcher.n_jobs=2"], jobs[:1]) is not None, "with one run left, it is still understood"
+    for n_jobs, workers in ((-1, min(cores, len(jobs))), (2, min(2, len(jobs)))):
+        chosen = options.options(launcher or "processes", [f"hydra.launcher.n_jobs={n_jobs}"])
+        assert isinstance(chosen, options.Processes)
+        assert chosen.workers(jobs) == workers
 
 
-def test_on_a_gpu_it_is_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_gpu_it_is_arrays_in_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("normlab.settings.model.device_of", lambda _: "gpu")
-    assert parallel([], jobs_in(tmp_path, "seed=0,1,2")) == ["hydra/launcher=array"]
-    assert parallel(["hydra/launcher=basic"], jobs_in(tmp_path, "seed=0,1,2")) == []
+    jobs = jobs_in(tmp_path, "seed=0,1,2", "batch_size=64")
+    assert usual([], jobs) == "array"
+    chosen = options.options("array", [])
+    assert isinstance(chosen, options.Processes)
+    assert chosen.workers(jobs) == 1
 
 
 def test_settled(tmp_path: Path) -> None:
@@ -336,6 +313,130 @@ def test_the_live_display(tmp_path: Path) -> None:
 )
 def test_durations(seconds: float, told: str) -> None:
     assert duration(seconds) == told
+
+
+LAYERS = """
+import os, signal
+from pathlib import Path
+from torch import nn
+
+class Kills(nn.GroupNorm):
+    def __init__(self, num_channels, step):
+        super().__init__(1, num_channels)
+        self.step, self.left = step, step
+
+    def forward(self, x):
+        if self.training and len(x) > 8:  # not where it is tried out
+            self.left -= 1
+            once = Path(__file__).with_name("killed")
+            if self.left < 0 and (self.step == 1 or not once.exists()):
+                self.step == 1 or once.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
+"""
+SMALL = ["data=digits", "train_size=256", "batch_size=64", "accelerator=cpu", "threads=1"]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_names_its_run_and_leaves_the_same_bits(tmp_path: Path) -> None:
+    """One is killed once, in its second epoch; another whenever it is trained. The runs beside them go on."""
+    (tmp_path / "own_kills.py").write_text(LAYERS)
+    words = ["-m", *SMALL, "norm=gn,custom", "norm.target=own_kills:Kills", "+norm.options.step=6,1", "epochs=3"]
+    words += ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(tmp_path)])}
+    done = python_m("normlab.train", *words, "name=killed", cwd=tmp_path, env=environment)
+    assert done.returncode == 1
+    assert "3 runs: 2 completed, 1 failed" in done.stdout
+    assert "the process that trained it died twice: is there enough memory?" in done.stdout
+    lines = [line for line in done.stderr.splitlines() if "signal 9 (SIGKILL)" in line]
+    assert all(line.startswith("normlab: custom_own_kills.Kills-digits-step_") for line in lines)
+    assert sorted((line.partition("step_")[2][0], line.rpartition("; ")[2]) for line in lines) == [
+        ("1", "recorded as failed"),
+        ("1", "tried once more, on its own"),
+        ("6", "it resumes"),
+    ]
+    assert "Traceback" not in done.stderr
+    again = python_m("normlab.train", *words, "name=whole", cwd=tmp_path, env=environment)  # now nothing kills step=6
+    assert "3 runs: 2 completed, 1 failed" in again.stdout
+    killed = {folder.name: folder for folder in (tmp_path / "lightning_logs/killed").iterdir() if folder.is_dir()}
+    whole = {folder.name: folder for folder in (tmp_path / "lightning_logs/whole").iterdir() if folder.is_dir()}
+    for name in killed:
+        if "step_1-" not in name:
+            same(killed[name], whole[name])
+    [resumed] = [Record.load(folder) for name, folder in killed.items() if "step_6" in name]
+    assert resumed.time["resumed"] == 1, "an epoch was done before: it is no failure"
+
+
+LAUNCHER = """
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import run_job
+from hydra.plugins.launcher import Launcher
+from omegaconf import open_dict
+
+class Backwards(Launcher):
+    def __init__(self, greeting):
+        print(greeting)
+
+    def setup(self, *, hydra_context, task_function, config):
+        self.context, self.task, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides, initial_job_idx):
+        results = []
+        for number, words in reversed(list(enumerate(job_overrides, initial_job_idx))):
+            config = self.context.config_loader.load_sweep_config(self.config, list(words))
+            with open_dict(config):
+                config.hydra.job.num = config.hydra.job.id = number
+            keys = {"job_dir_key": "hydra.sweep.dir", "job_subdir_key": "hydra.sweep.subdir"}
+            results.append(run_job(hydra_context=self.context, task_function=self.task, config=config, **keys))
+        return results
+
+ConfigStore.instance().store(
+    group="hydra/launcher",
+    name="backwards",
+    node={"_target_": "hydra_plugins.backwards.Backwards", "greeting": "hello"},
+)
+"""
+CALLBACK = """
+from hydra.experimental.callback import Callback
+
+class Tells(Callback):
+    def on_multirun_start(self, config, **kwargs): print("multirun start")
+    def on_multirun_end(self, config, **kwargs): print("multirun end")
+    def on_run_start(self, config, **kwargs): print("run start")
+    def on_run_end(self, config, **kwargs): raise ValueError("no end")
+    def on_job_start(self, config, **kwargs): print("job", config.seed)
+    def on_job_end(self, config, job_return, **kwargs): print(job_return.status.name)
+"""
+
+
+def test_other_launchers_and_callbacks_work_by_hydras_own_way(tmp_path: Path) -> None:
+    (tmp_path / "hydra_plugins").mkdir()
+    (tmp_path / "hydra_plugins" / "backwards.py").write_text(LAUNCHER)
+    (tmp_path / "own_tells.py").write_text(CALLBACK)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(tmp_path)])}
+    words = ["norm=gn", "epochs=1", *SMALL, "+hydra.callbacks.tells._target_=own_tells.Tells"]
+    sweep = ["seed=0,1", *words, "-m", "name='mine, früh'", "hydra/launcher=backwards", "hydra.launcher.greeting=hi"]
+    done = python_m("normlab.train", *sweep, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert told[:7] == ["multirun start", "hi", "job 1", "COMPLETED", "job 0", "COMPLETED", "multirun end"]
+    assert {folder.name[-6:] for folder in (tmp_path / "lightning_logs/mine, früh").iterdir()} >= {"seed_0", "seed_1"}
+    done = python_m("normlab.train", *words, cwd=tmp_path, env=environment)
+    assert done.stdout.splitlines()[:3] == ["run start", "job 0", "COMPLETED"]
+    assert "Tells.on_run_end raised ValueError: no end" in done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_not_run_by_its_workers(tmp_path: Path) -> None:
+    words = ["-m", "seed=0,1", "norm=gn", "epochs=1", *SMALL, "hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
+    script = tmp_path / "script.py"
+    script.write_text(f"print('script')\nfrom normlab.train import main\nassert main({words}) == 0\n")
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("script") == 1
+    assert "2 runs: 2 completed" in done.stdout
 
 
 # With L1 and without.

@@ -31,16 +31,15 @@ from normlab.settings.model import PLACES, Settings
 from normlab.settings.study import protocol, sweep_of
 
 __all__ = [
-    "CLUSTER",
     "Job",
     "arms",
     "compose_config",
     "composed",
     "label",
     "labels",
-    "launched",
     "launcher_of",
     "load",
+    "own_hydra",
     "parse",
     "plan",
     "study_of",
@@ -48,7 +47,6 @@ __all__ = [
     "words",
 ]
 
-CLUSTER = ("array_local", "array_slurm", "submitit_local", "submitit_slurm")
 OF_CUSTOM = ("norm.target", "norm.options")
 ALONE = (*OF_CUSTOM, "+norm.target")  # what no other norm takes
 
@@ -89,7 +87,7 @@ def compose_config(overrides: Iterable[str]) -> DictConfig:
     """Return Hydra's configuration, its own part included. Raise `ConfigError`, in one line with the choices, where it
     cannot be composed."""
     overrides = list(overrides)
-    with _hydra():
+    with own_hydra():
         try:
             return compose("config", overrides, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, AttributeError, ValueError, TypeError) as error:
@@ -97,8 +95,8 @@ def compose_config(overrides: Iterable[str]) -> DictConfig:
 
 
 @contextmanager
-def _hydra() -> Iterator[GlobalHydra]:
-    """Give Hydra with the files of conf/, also inside another application that uses Hydra."""
+def own_hydra() -> Iterator[GlobalHydra]:
+    """Yield Hydra with the files of conf/, also inside another application that uses Hydra."""
     other = Singleton.get_state() if GlobalHydra.instance().is_initialized() else None
     GlobalHydra.instance().clear()
     try:
@@ -123,8 +121,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
             )
             return f"{override}: {instead(value, choices(key))}{hint}"
         if key == "hydra/launcher" and "hydra/launcher" in str(error):
-            if value in CLUSTER:
-                return f'{override}: not installed; pip install "normlab[slurm]" brings the launchers for a cluster'
+            if value == "joblib":  # as 0.1 called it
+                return f"{override}: did you mean processes?"
             launchers = re.findall(r"^[ \t]+(\w+)$", str(error), re.MULTILINE)  # Hydra lists them
             return f"{override}: {instead(value, launchers)}"
     if isinstance(error, OverrideParseException):
@@ -140,11 +138,13 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """A run that a command line asks for, the folder it will be in, and its own words (overrides)."""
+    """A run that a command line asks for, the folder it will be in, its own words (overrides), and its number among the
+    runs of the command."""
 
     settings: Settings
     folder: Path
     words: tuple[str, ...] = field(default=(), compare=False)
+    number: int = field(default=0, compare=False)
 
 
 def plan(
@@ -166,8 +166,10 @@ def plan(
     multirun = multirun or study is not None
     launching = [override for override in overrides if override.lstrip("+").startswith("hydra.launcher.")]
     if launching and study is None and launcher_of(overrides) is None:
-        raise ConfigError(f"{launching[0]} goes with a launcher: hydra/launcher=joblib")
-    overrides = [override for override in overrides if override not in launching]  # changes no run
+        raise ConfigError(f"{launching[0]} goes with a launcher: hydra/launcher=processes")
+    # These change no run. Hydra would hold files of conf/ to what a plugin has under the same name.
+    launching += [f"hydra/launcher={name}" for name in choices("hydra/launcher")]
+    overrides = [override for override in overrides if override not in launching]
     swept = [f"{key}={value}" for key, value in sweep_of(study).items()] if study else []
     planned: dict[Path, Job] = {}
     if multirun and study is None:
@@ -184,7 +186,7 @@ def plan(
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.job.num, config.hydra.job.id = number, str(number)
         place = config.hydra.sweep if multirun else config.hydra.run
-        job = Job(parse(config), Path(place.dir, *([place.subdir] if multirun else [])), tuple(own))
+        job = Job(parse(config), Path(place.dir, *([place.subdir] if multirun else [])), tuple(own), number)
         twin = planned.setdefault(job.folder, job)
         one, other = twin.settings, job.settings
         same = one.config_hash() == other.config_hash() and one.probes == other.probes and twin.words != job.words
@@ -224,7 +226,6 @@ def label(differing: Mapping[str, str]) -> str:
 # name=value as Hydra and JSON read it alike: a number, true, false, null.
 PLAIN = re.compile(r"([a-z]\w*(?:\.\w+)*)=(-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null)")
 _compositions: dict[tuple[str, ...], DictConfig] = {}
-launched: list[list[str]] = []  # the words of the runs that `hydra/sweeper=planned` hands to a launcher
 
 
 def composed(own: Sequence[str]) -> DictConfig:
@@ -243,7 +244,7 @@ def composed(own: Sequence[str]) -> DictConfig:
     return _compositions[alike]
 
 
-def to_run(job: Job, number: int, *, multirun: bool) -> DictConfig:
+def to_run(job: Job, *, multirun: bool) -> DictConfig:
     """Return the configuration with which Hydra runs a planned job, without composing or parsing it again."""
     config = composed(job.words)
     hydra = config.hydra
@@ -252,7 +253,7 @@ def to_run(job: Job, number: int, *, multirun: bool) -> DictConfig:
         hydra.overrides.task = [word for word in job.words if not word.lstrip("+~").startswith("hydra")]
         hydra.run.dir = str(job.folder)
         hydra.sweep.dir, hydra.sweep.subdir = str(job.folder.parent), job.folder.name
-        hydra.job.num, hydra.job.id = number, str(number)
+        hydra.job.num, hydra.job.id = job.number, str(job.number)
     return config
 
 
@@ -332,7 +333,7 @@ def _crossed(overrides: Sequence[str]) -> Iterable[list[str]]:
     """Every combination, the last override varying fastest; a value given twice counts where it stands last, at the
     place where the first stands: Hydra's basic sweeper does the same."""
     axes: dict[str, list[str]] = {}
-    with _hydra() as hydra:
+    with own_hydra() as hydra:
         parser = OverridesParser.create(hydra.config_loader())  # which glob() looks through
         for text in overrides:
             try:

@@ -29,8 +29,6 @@ __all__ = [
     "versions",
 ]
 
-ALL_THREADS = torch.get_num_threads()  # what torch takes by itself, before a run asks for fewer
-
 
 def missing_device(accelerator: str, devices: int) -> str | None:
     """Why this machine cannot give the accelerator that is asked for, in one line; None where it can."""
@@ -47,8 +45,9 @@ def choose_accelerator(asked: str) -> str:
 
 
 def set_threads(settings: Settings) -> None:
-    """The CPU threads of a process: what is asked for, or a process's share of what torch takes by itself."""
-    torch.set_num_threads(settings.threads or max(1, ALL_THREADS // settings.devices))
+    """Set the CPU threads of this process: `threads`, or its share of what the process has. `restore_process` puts them
+    back after each run."""
+    torch.set_num_threads(settings.threads or max(1, torch.get_num_threads() // settings.devices))
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:

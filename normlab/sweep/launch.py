@@ -1,0 +1,123 @@
+"""From planned runs to works, by the launcher that a command line names."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
+
+from normlab.settings.plan import Job, launcher_of, own_hydra, to_run
+from normlab.sweep.arrays import LARGEST, planned
+from normlab.sweep.options import Processes, Queue, cores, launching, options, usual
+from normlab.sweep.schedule import Backend, Ended, InProcess, schedule, tell
+from normlab.sweep.work import Callbacks, Work, do, one_line, task
+
+__all__ = ["Sweep", "run_single"]
+
+
+def run_single(job: Job) -> None:
+    """Do one run in this process."""
+    config = to_run(job, multirun=False)
+    callbacks = Callbacks(config)
+    callbacks.call("on_run_start", config=config, config_name="config")
+    do(job, callbacks, None)
+    callbacks.call("on_run_end", reverse=True, config=config, config_name="config", job_return=None)
+
+
+class Sweep:
+    """The runs of a command line with the launcher that it names. Worker processes begin to start at once.
+
+    Args:
+        jobs: All runs.
+        waiting: Those that are not finished.
+        overrides: The command line.
+        began: When this command began, in nanoseconds of the file system's clock.
+        study: Whether it names a study, which uses the whole machine by itself.
+    """
+
+    def __init__(
+        self, jobs: Sequence[Job], waiting: Sequence[Job], overrides: Sequence[str], began: int, *, study: bool
+    ) -> None:
+        self.jobs, self.began = jobs, began
+        self.config = to_run(jobs[0], multirun=True)
+        self.callbacks = Callbacks(self.config)
+        name, words = usual(overrides, waiting) if study else launcher_of(overrides), launching(overrides)
+        self.options = options(name, words, jobs[0].words)
+        self.workers = 1  # that share the arrays: of a cluster as few as can be
+        self.backend: Backend
+        if isinstance(self.options, Processes):
+            from normlab.sweep.workers import Workers
+
+            self.workers = self.options.workers(waiting)
+            self.backend = Workers(self.workers, max(1, cores() // self.workers))
+        elif isinstance(self.options, Queue):
+            from normlab.sweep.cluster import Cluster  # submitit
+
+            self.backend = Cluster(self.options, waiting[0].folder.parent / "progress.log")
+        elif name in (None, "basic"):
+            self.backend = InProcess()
+        else:
+            self.backend = OtherLauncher(jobs, words, began, self.callbacks)
+
+    def run(self) -> None:
+        """Do the runs, until all have ended."""
+        self.callbacks.call("on_multirun_start", config=self.config, config_name="config")
+        schedule(self.jobs, self.backend, self.began, self._divide)
+        self.callbacks.call("on_multirun_end", reverse=True, config=self.config, config_name="config")
+
+    def _divide(self, runs: Sequence[Job], single: bool) -> list[Work]:
+        """Return arrays as planned, then the other runs. With `single`, each run on its own."""
+        arrays = []
+        if self.options and self.options.n_per_array != 1 and not single:
+            gpu = any(job.settings.accelerator == "gpu" for job in runs)
+            largest = self.options.n_per_array or LARGEST["gpu" if gpu else "cpu"]
+            arrays = planned(self.jobs, runs, largest, self.workers)
+        limit = self.options.memory_limit if self.options else None
+        grouped = {job.folder for array in arrays for job in array}
+        return [
+            *(Work(array, self.began, self.callbacks, together=True, memory_limit=limit) for array in arrays),
+            *(Work([job], self.began, self.callbacks) for job in runs if job.folder not in grouped),
+        ]
+
+
+class OtherLauncher(Backend):
+    """Runs by a launcher that has come with another package, all at once, in Hydra's own way."""
+
+    def __init__(self, jobs: Sequence[Job], words: Sequence[str], began: int, callbacks: Callbacks) -> None:
+        super().__init__()
+        self.began, self.callbacks, self.log = began, callbacks, jobs[0].folder.parent / "progress.log"
+        common = [word for word in jobs[0].words if all(word in job.words for job in jobs)]
+        self.words = [*common, *(word for word in words if word not in common)]
+
+    def start(self, works: Sequence[Work]) -> None:
+        try:
+            self._launch([job for work in works for job in work.jobs])
+        except (Exception, SystemExit) as error:  # of any kind
+            tell(self.log, f"the launcher failed: {one_line(error)}")
+        self.ends += map(Ended, works)
+
+    def _launch(self, jobs: Sequence[Job]) -> None:
+        with own_hydra() as hydra:
+            loader = hydra.config_loader()
+            config = loader.load_configuration("config", list(self.words), run_mode=RunMode.MULTIRUN)
+            HydraConfig.instance().set_config(config)
+            launcher = Plugins.instance().instantiate_launcher(
+                hydra_context=HydraContext(config_loader=loader, callbacks=self.callbacks),  # type: ignore[arg-type]
+                task_function=partial(task, began=self.began),
+                config=config,
+            )
+            for job_return in launcher.launch([_words(job) for job in jobs], initial_job_idx=0):
+                _ = job_return.return_value  # raises what the job raised
+
+
+def _words(job: Job) -> list[str]:
+    """Return a run's words, with the folder that it was planned with: the numbers of a launch are its own."""
+    words = [word for word in job.words if not word.lstrip("+~").startswith("hydra")]
+    return [*words, f"hydra.sweep.dir={_quoted(job.folder.parent)}", f"hydra.sweep.subdir={_quoted(job.folder.name)}"]
+
+
+def _quoted(value: Path | str) -> str:
+    text = str(value).replace("\\'", "\\\\'").replace("'", "\\'")
+    return f"'{text}'"

@@ -1,0 +1,226 @@
+"""A sweep seen through to its end: whatever happens to a process or a run, the others are done."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from normlab.claim import busy
+from normlab.errors import NormlabError
+from normlab.record import Record
+from normlab.settings.plan import Job
+from normlab.sweep.progress import SweepProgress, epochs_done, modified, note, settled
+from normlab.sweep.work import Work
+
+__all__ = ["Backend", "Ended", "InProcess", "schedule", "tell"]
+
+NEXT = {"again": "tried once more, on its own", "failed": "recorded as failed", "further": "it resumes"}
+IDLE = 2  # times that nothing which was started has begun a run, before it is no use to start more
+
+
+@dataclass
+class Ended:
+    """The end of a work: why runs could not be done, by folder; what else there is to tell; and whether its process
+    died while it held the work."""
+
+    work: Work
+    reasons: dict[Path, str] = field(default_factory=dict)
+    message: str | None = None
+    died: bool = False
+
+
+class Backend:
+    """Where works are done. This one does them at once, so they have ended when `start` returns.
+
+    Attributes:
+        isolated: Whether works that run at the same time cannot harm each other.
+        ends: Works that have ended, not yet returned by `wait`.
+    """
+
+    isolated = False
+
+    def __init__(self) -> None:
+        self.ends: list[Ended] = []
+
+    def room(self) -> int:
+        """Return how many works can be started."""
+        return sys.maxsize
+
+    def start(self, works: Sequence[Work]) -> None:
+        """Start works, as many as there is room for."""
+        raise NotImplementedError
+
+    def wait(self, seconds: float) -> list[Ended]:
+        """Return the works that have ended, after so many seconds at most."""
+        ends, self.ends = self.ends, []
+        if not ends:
+            time.sleep(seconds)
+        return ends
+
+    def stop(self) -> None:
+        """End what is running; its runs are recorded as interrupted."""
+
+
+class InProcess(Backend):
+    """Works one after the other in this process."""
+
+    def room(self) -> int:
+        return 1
+
+    def start(self, works: Sequence[Work]) -> None:
+        self.ends += [Ended(work, work()) for work in works]
+
+
+@dataclass(frozen=True)
+class State:
+    """A run's files before an attempt: when they were written, and how many epochs they have."""
+
+    log: int
+    result: int
+    epochs: int
+
+    @classmethod
+    def of(cls, folder: Path) -> "State":
+        return cls(modified(folder / "train.log"), modified(folder / "result.json"), epochs_done(folder))
+
+
+def schedule(
+    jobs: Sequence[Job], backend: Backend, began: int, divide: Callable[[Sequence[Job], bool], list[Work]]
+) -> None:
+    """Do the runs of a sweep until all have ended, here or in another process that works on the same folders.
+
+    A run whose process died, or that was stopped, before it completed one more epoch is tried once more on its own,
+    after the others; then it is recorded as failed.
+
+    Args:
+        jobs: All runs, those that are finished included.
+        began: When this command began, in nanoseconds of the file system's clock: what has ended since then is not
+            tried again, unless it was interrupted.
+        divide: Returns the works that do some runs; with True, each run on its own.
+    """
+    log = jobs[0].folder.parent / "progress.log"
+    with SweepProgress(jobs, began, log):
+        try:
+            _Schedule(jobs, backend, began, divide, log).run()
+        finally:
+            backend.stop()
+
+
+class _Schedule:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        backend: Backend,
+        began: int,
+        divide: Callable[[Sequence[Job], bool], list[Work]],
+        log: Path,
+    ) -> None:
+        self.jobs, self.backend, self.began, self.divide, self.log = jobs, backend, began, divide, log
+        self.pending: list[Work] = []
+        self.alone: list[Job] = []  # to be tried on their own, after the others
+        self.running: dict[Work, dict[Path, State]] = {}
+        self.given_up: set[Path] = set()
+        self.strikes: Counter[Path] = Counter()  # attempts that came no further
+        self.solo = False  # a run is tried on its own: nothing is started beside it
+        self.idle = 0
+
+    def run(self) -> None:
+        while (left := self._left()) or self.running:
+            self._start(left)
+            ends = self.backend.wait(1.0)  # runs of other processes are looked at again after that
+            if ends:
+                begun = [self._end(end) for end in ends]
+                self.idle = 0 if any(begun) else self.idle + 1
+            if self.idle == IDLE and not self.running:
+                left = self._left()
+                print(f"normlab: {len(left)} runs could not be begun: the lines above say why", file=sys.stderr)
+                return
+
+    def _left(self) -> list[Job]:
+        return [job for job in self.jobs if job.folder not in self.given_up and not settled(job, self.began)]
+
+    def _start(self, left: Sequence[Job]) -> None:
+        """Start what there is room for. Runs of other processes are left alone until they have ended or been let go."""
+        if self.solo and self.running:
+            return
+        held = {job.folder for work in (*self.pending, *self.running) for job in work.jobs}
+        held |= {job.folder for job in self.alone}
+        if free := [job for job in left if job.folder not in held and not busy(job.folder)]:
+            self.pending += self.divide(free, False)
+        works: list[Work] = []
+        open_ = {job.folder for job in left}
+        while self.pending and len(works) < self.backend.room():
+            work = self.pending.pop(0)
+            if any(job.folder in open_ and not busy(job.folder) for job in work.jobs):
+                works.append(work)
+        self.solo = False
+        if self.alone and not works and not self.pending and (self.backend.isolated or not self.running):
+            several = len(self.alone) if self.backend.isolated else 1
+            works, self.solo = self.divide(self.alone[:several], True), not self.backend.isolated
+            del self.alone[:several]
+        if works:
+            self.running |= {work: {job.folder: State.of(job.folder) for job in work.jobs} for work in works}
+            self.backend.start(works)
+
+    def _end(self, end: Ended) -> bool:
+        """Decide what becomes of each run of a work that has ended. Return whether any of them was begun."""
+        before = self.running.pop(end.work)
+        ends = [self._outcome(job, before[job.folder], end) for job in end.work.jobs]
+        if end.message:
+            parts = [f"{end.work.name}: {end.message}", *(NEXT[outcome] for outcome in NEXT if outcome in ends)]
+            tell(self.log, "; ".join(parts))
+        for job in end.work.jobs:
+            if reason := end.reasons.get(job.folder):
+                tell(self.log, f"{job.folder.name}: {reason}")
+        return any(outcome != "not begun" for outcome in ends)
+
+    def _outcome(self, job: Job, before: State, end: Ended) -> str:
+        folder = job.folder
+        now = State.of(folder)
+        if settled(job, self.began) or _has_result(job, before, now):
+            self.given_up.add(folder)  # also where its record is old by the clock, which may have been put back
+            return "ended"
+        if busy(folder):  # another process was faster
+            return "elsewhere"
+        if folder in end.reasons:  # and no record: it would be the same again
+            self.given_up.add(folder)
+            return "reported"
+        if now.log == before.log and not end.died:
+            return "not begun"
+        if now.epochs > before.epochs:
+            if self.strikes[folder]:
+                self.alone.append(job)
+            return "further"
+        self.strikes[folder] += 1
+        if self.strikes[folder] == 1:
+            self.alone.append(job)
+            return "again"
+        self.given_up.add(folder)
+        _give_up(job)
+        return "failed"
+
+
+def _has_result(job: Job, before: State, now: State) -> bool:
+    """Return whether a run has got a record since, other than that it was interrupted."""
+    record = Record.readable(job.folder)
+    return now.result != before.result and record is not None and record.status != "interrupted"
+
+
+def _give_up(job: Job) -> None:
+    record = Record.readable(job.folder)
+    if record is not None and record.status == "interrupted":
+        reason = "it was stopped twice before another epoch was done: does a job have enough time?"
+    else:
+        reason = "the process that trained it died twice: is there enough memory?"
+    try:
+        Record.failed(job.settings, reason).save(job.folder)
+    except NormlabError as error:  # a full disk: the other runs may still be done
+        print(f"normlab: {error}", file=sys.stderr)
+
+
+def tell(log: Path, line: str) -> None:
+    """Print a line, and add it to a sweep's progress.log."""
+    print(f"normlab: {line}", file=sys.stderr)
+    note(log, line)

@@ -1,0 +1,203 @@
+"""Worker processes: each holds one work at a time, and the parent knows which, so that a death names its runs."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import ModuleType
+from typing import Any
+
+from normlab.sweep.schedule import Backend, Ended
+from normlab.sweep.work import Work, one_line
+
+__all__ = ["Workers"]
+
+# Imported once, by the process that workers are forked from: what a run imports.
+PRELOADED = ["normlab.training", "normlab.sweep.workers", "torch.utils.tensorboard", "sklearn.datasets"]
+GRACE = 20.0  # seconds in which a worker that is stopped can record its runs as interrupted
+
+
+@dataclass(eq=False)
+class Worker:
+    """A process, the pipe to it, and what it holds. ready: whether it has started."""
+
+    process: BaseProcess
+    pipe: Connection
+    work: Work | None = None
+    ready: bool = False
+
+
+class Workers(Backend):
+    """Works in processes of this machine, `number` at a time, each with so many CPU threads."""
+
+    def __init__(self, number: int, threads: int) -> None:
+        super().__init__()
+        self.number, self.threads = number, threads
+        self.workers: list[Worker] = []
+        # Elsewhere there is no fork, or system libraries do not bear it.
+        linux = sys.platform == "linux"
+        self.context = multiprocessing.get_context("forkserver") if linux else multiprocessing.get_context("spawn")
+        if linux:
+            from multiprocessing.forkserver import ensure_running, set_forkserver_preload
+
+            set_forkserver_preload(PRELOADED)
+            with _no_interrupt():
+                ensure_running()  # it imports while this process goes on
+
+    def room(self) -> int:
+        return self.number - sum(worker.work is not None for worker in self.workers)
+
+    def start(self, works: Sequence[Work]) -> None:
+        for work in works:
+            try:
+                self._give(work)
+            except (OSError, EOFError) as error:
+                self.ends.append(Ended(work, message=f"no process could be started ({one_line(error)})"))
+
+    def _give(self, work: Work) -> None:
+        for worker in [worker for worker in self.workers if worker.work is None]:
+            try:
+                worker.pipe.send(work)
+            except OSError:  # it has died since its last work
+                self._drop(worker)
+            else:
+                worker.work = work
+                return
+        worker = self._new()
+        worker.pipe.send(work)
+        worker.work = work
+
+    def wait(self, seconds: float) -> list[Ended]:
+        ends, self.ends = self.ends, []
+        handles = {handle: worker for worker in self.workers for handle in (worker.pipe, worker.process.sentinel)}
+        ready = wait(list(handles), 0 if ends else seconds)
+        for worker in {handles[handle]: None for handle in ready}:  # type: ignore[index]
+            try:
+                self._receive(worker, ends)
+            except (EOFError, OSError):
+                pass
+            else:
+                if worker.process.is_alive():
+                    continue
+            code = self._drop(worker)
+            if worker.work is not None:
+                ends.append(Ended(worker.work, {}, f"the process that trained it {_death(code)}", worker.ready))
+        return ends
+
+    def _receive(self, worker: Worker, ends: list[Ended]) -> None:
+        """Take what a worker has sent: that it is ready, or the result of its work."""
+        while worker.pipe.poll():
+            result = worker.pipe.recv()
+            if result is None:
+                worker.ready = True
+            elif worker.work is not None:
+                ends.append(Ended(worker.work, result))
+                worker.work = None
+
+    def stop(self) -> None:
+        try:
+            for worker in self.workers:
+                worker.pipe.close()  # who waits for work ends by that
+                if worker.work is not None:
+                    worker.process.terminate()
+            deadline = time.monotonic() + GRACE
+            for worker in self.workers:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            for worker in self.workers:
+                worker.process.kill()
+                worker.process.join()
+            self.workers.clear()
+
+    def _new(self) -> Worker:
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=_serve, args=(theirs, self.threads, dict(os.environ)), daemon=True)
+        with _without_main():
+            process.start()
+        theirs.close()
+        worker = Worker(process, ours)
+        self.workers.append(worker)
+        return worker
+
+    def _drop(self, worker: Worker) -> int | None:
+        """Forget a worker that has died. Return its exit code."""
+        self.workers.remove(worker)
+        worker.pipe.close()
+        worker.process.join(GRACE)
+        return worker.process.exitcode
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Start processes that a terminal's Ctrl-C does not reach: the one that imports would print a traceback."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread can set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start processes that do not import this program's script again: a worker needs nothing of it, and a script may
+    have no guard around its call of normlab."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _death(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"ended with exit code {code}"
+    with suppress(ValueError):
+        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
+    return f"was killed by signal {-code}"
+
+
+def _serve(pipe: Any, threads: int, environment: Mapping[str, str]) -> None:
+    """Do one work after the other, in the worker."""
+    os.environ.clear()
+    os.environ.update(environment)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        import torch
+
+        torch.set_num_threads(threads)
+        with suppress(EOFError, ConnectionError):  # the parent has no more work, or is gone
+            pipe.send(None)
+            while True:
+                work = pipe.recv()
+                pipe.send(work())
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _interrupt(*_: object) -> None:
+    """End what is done, once: a terminal's Ctrl-C reaches a worker, and so does its parent's SIGTERM."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone: one that is killed cannot end its workers, and they would train on
+    unseen."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
