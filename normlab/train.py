@@ -70,10 +70,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"normlab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "normlab: stopped: the same command skips finished runs and resumes the others after their last completed epoch",
-            file=sys.stderr,
-        )
+        message = "stopped; the same command resumes after the last completed epoch and skips finished runs"
+        print(f"normlab: {message}", file=sys.stderr)
         return 130
 
 
