@@ -63,7 +63,7 @@ def _measured(folder: Path, probes: Sequence[str], targets: Sequence[str]) -> li
 
 
 def tables(rows: Sequence[ProbeRow]) -> list[tuple[str, Table]]:
-    """Title and table of each probe: a row a quantity, a column a layer."""
+    """Title and table of each probe: one row per quantity, a column a layer."""
     found = []
     for probe in dict.fromkeys(row[2] for row in rows):
         values = {(row[4], row[3]): row[5] for row in rows if row[2] == probe}

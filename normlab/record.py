@@ -251,8 +251,8 @@ def read_plan(folder: Path) -> list[tuple[str, str]]:
 
 
 def write_probes(folder: Path, rows: Iterable[ProbeRow]) -> None:
-    """probes.csv: a row a value that a probe measured. epoch: how many were done (0.5: half of the first), step: how
-    many steps. Values in float32, as TensorBoard has them: nine digits bring those back exactly."""
+    """probes.csv: one row per value that a probe measured. epoch: how many were done (0.5: half of the first), step:
+    how many steps. Values in float32, as TensorBoard has them: nine digits bring those back exactly."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(PROBE_COLUMNS)

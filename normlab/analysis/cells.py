@@ -62,7 +62,7 @@ class Cell:
         return float(np.mean(list(values.values()))) if values else float("nan")
 
     def series(self, name: str) -> npt.NDArray[np.float64]:
-        """A column of metrics.csv: float (S, E), a row a seed, NaN where nothing was measured."""
+        """A column of metrics.csv: float (S, E), one row per seed, NaN where nothing was measured."""
         rows = [run.curves[name] for run in self.completed if name in run.curves]
         out = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
         for i, row in enumerate(rows):

@@ -34,7 +34,7 @@ def statistics_of(cell: Cell) -> dict[tuple[str, str], dict[int, float]]:
 
 
 def decomposition_table(found: Sorted) -> pd.DataFrame:
-    """A row a setting that has the probe: accuracies in [0, 1]; differences in pp, paired by seed, with 95 % intervals.
+    """One row per setting that has the probe: accuracies in [0, 1]; differences in pp, paired by seed (95 % intervals).
 
     - `recovered_pp`: test accuracy with precise statistics minus that with running averages: what their error costs.
     - `lost_pp`: test accuracy with running averages of the setting of the same kind that is best with precise

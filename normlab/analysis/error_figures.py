@@ -77,7 +77,7 @@ def overlap(matrix: Array, labels: Sequence[str], *, title: str) -> Figure:
     errors, stays empty. Raises ValueError if the shape is not (K, K) for the K ``labels`` or a value is not in [0, 1].
     """
     k = len(labels)
-    check(np.shape(matrix) == (k, k) and k > 0, f"matrix must be ({k}, {k}), a row a label, not {np.shape(matrix)}")
+    check(np.shape(matrix) == (k, k) and k > 0, f"matrix must be ({k}, {k}), one row per label, not {np.shape(matrix)}")
     shares = np.array(matrix, dtype=float)
     check(not ((shares < 0) | (shares > 1)).any(), "matrix must lie in [0, 1]")
     names, cell = [folded(label, LABEL) for label in labels], 46

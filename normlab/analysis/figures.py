@@ -87,7 +87,7 @@ def confusion(counts: Array, *, classes: Sequence[str], title: str, compact: boo
     """
     k = len(classes)
     fits = counts.shape == (k, k) and k > 0 and counts.dtype.kind in "iu"
-    check(fits, f"counts must be int ({k}, {k}), a row a class, not {shape_of(counts)}")
+    check(fits, f"counts must be int ({k}, {k}), one row per class, not {shape_of(counts)}")
     total = counts.sum(axis=1)
     share = counts / np.maximum(total, 1)[:, None] * 100
     errors = np.ma.masked_array(share, np.eye(k, dtype=bool))

@@ -155,7 +155,7 @@ def variance_shares(correct: Bools) -> VarianceShares:
 
 def _check_matrix(name: str, array: Bools) -> None:
     if array.ndim != 2 or array.dtype != np.bool_ or not len(array):
-        raise ValueError(f"{name} must be bool (S, N), a row a run, not {array.dtype} {array.shape}")
+        raise ValueError(f"{name} must be bool (S, N), one row per run, not {array.dtype} {array.shape}")
 
 
 def _check_vectors(a: Bools, b: Bools) -> None:

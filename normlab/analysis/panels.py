@@ -335,7 +335,7 @@ def first_word(verdict: str) -> str:
 def interval_rows(
     ax: Axes, seeds: Mapping[str, Array], means: Mapping[str, tuple[float, float, float]], look: Mapping[str, Style]
 ) -> None:
-    """Draw, a row a setting from 0 downwards, every seed and above them the mean with its interval (low, high)."""
+    """Draw, one row per setting from 0 downwards, every seed and above them the mean with its interval (low, high)."""
     for y, (label, found) in enumerate(seeds.items()):
         style, (mean, least, most) = look[label], means[label]
         lane = y + 0.28 + 0.05 * (np.arange(len(found)) % 3 - 1)  # below the mean, in three tracks

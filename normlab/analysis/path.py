@@ -20,7 +20,7 @@ SHARES = ("zeros", "small", "zero_filters", "zero_scales", "weight_norm")
 
 
 def path_table(found: Sorted) -> pd.DataFrame:
-    """A row a setting, where l1 has three values or more; shares and accuracies in [0, 1], differences in pp.
+    """One row per setting, where l1 has three values or more; shares and accuracies in [0, 1], differences in pp.
 
     - zeros, zero_filters, zero_scales: exact zeros among the weights of convolutions, whole filters, and scales γ.
       small: weights of at most 1 % of the largest of their filter, which is what subgradient steps leave instead.

@@ -39,7 +39,7 @@ def lines_together(
 ) -> Figure:
     """Draw panels in rows, in each a line a setting: the mean over seeds, with a band of ± one standard deviation.
 
-    curves: label -> (layer, quantity) -> epochs float (X,) and values float (S, X), a row a seed; a setting that lacks
+    curves: label -> (layer, quantity) -> epochs float (X,) and values float (S, X), one row per seed; a setting without
     one is left out of its panel, a value that is not finite out of the mean. Where a quantity's means are above 0 and
     span more than a decade its axis is logarithmic, and mean and deviation are those of the logarithms. Raises
     ValueError if shapes do not fit or a label has no norm.

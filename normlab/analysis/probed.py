@@ -43,7 +43,7 @@ LAYER_FIGURES = {  # name: its title, its quantities with their words, its capti
 
 def probed(cell: Cell, probe: str) -> dict[tuple[str, str], Curve]:
     """What one probe measured in the completed runs of a setting: (layer, quantity) → epochs float (X,), values float
-    (S, X), a row a seed that has the probe, NaN where it has no value at that epoch."""
+    (S, X), one row per seed that has the probe, NaN where it has no value at that epoch."""
     seeds = [[row for row in run.probes if row[2] == probe] for run in cell.completed]
     seeds = [rows for rows in seeds if rows]
     keys = dict.fromkeys((layer, quantity) for rows in seeds for _, _, _, layer, quantity, _ in rows)

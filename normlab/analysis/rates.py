@@ -16,7 +16,7 @@ LEAST = 3  # rates that make a search
 
 
 def rates_table(found: Sorted) -> pd.DataFrame:
-    """A row a setting and learning rate, where lr has three values or more; accuracies in [0, 1].
+    """One row per setting and learning rate, where lr has three values or more; accuracies in [0, 1].
 
     - diverged, chance: runs whose loss was not finite, and networks that never left chance.
     - stable: no run of this rate failed in either way.

@@ -51,7 +51,7 @@ SOURCES = ["x", "+", "1", "2", "3", "4", "|"]  # published values: thin, unlike 
 def bands(settings: Mapping[str, Mapping[str, Array | None]], norms: Mapping[str, str], *, title: str) -> Figure:
     """Draw cross-entropy in nats and accuracy in per cent over epochs, counted from 1: a line a setting, all seeds.
 
-    settings: label -> series, each float (S, E), a row a seed; shorter rows are padded with NaN. ``test_acc`` and
+    settings: label -> series, each float (S, E), one row per seed; shorter rows are padded with NaN. ``test_acc`` and
     ``test_ce`` are drawn, or ``val_acc`` and ``val_ce`` if more settings have these, and only for want of both
     ``train_acc_running`` and ``train_ce``. Accuracies in [0, 1]. The line is the mean over the seeds that have a value,
     the band ± one standard deviation where there are two. First epochs that would squeeze the rest leave the picture,
@@ -95,7 +95,7 @@ def intervals(
     accuracy: bool = True,
     form: str = ".2f",
 ) -> Figure:
-    """Draw a row a setting: every seed, their mean with its interval, and mean ± standard deviation in numbers.
+    """Draw one row per setting: every seed, their mean with its interval, and mean ± standard deviation in numbers.
 
     values: label -> float (S,), in the unit of ``unit_label``; NaN is a missing seed. estimates: label -> (mean, low,
     high), the 95 % interval of the mean; with NaN bounds, or no entry, the mean stands alone. reference: label ->

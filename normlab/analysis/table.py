@@ -105,7 +105,7 @@ def runs(folder: str | Path) -> list[Run]:
 
 
 def read(folder: str | Path) -> pd.DataFrame:
-    """Every run below a folder that left a result.json: a row a run, sorted by folder, failed runs included.
+    """Every run below a folder that left a result.json: one row per run, sorted by folder, failed runs included.
 
     Columns: `folder` (text), `status`, `error`, `seed`, `data`, `parameters`, `epochs`, the setting (`norm`, `l1`, what
     else departs from the defaults or varies anywhere in the table), the metrics (accuracies in [0, 1]; NaN where not

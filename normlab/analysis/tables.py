@@ -44,7 +44,7 @@ SEED = 0  # of the sign flips drawn at random where a pair has more than 16 seed
 
 
 def summary(found: Sorted) -> pd.DataFrame:
-    """A row a setting: its factors, runs completed and lost, and of each metric mean, sd, 95 % t interval,
+    """One row per setting: its factors, runs completed and lost, and of each metric mean, sd, 95 % t interval,
     interquartile mean of the test accuracy; empty where nothing was measured."""
     rows = []
     for cell in found.cells:
@@ -202,7 +202,7 @@ def wrong(cell: Cell) -> np.ndarray | None:
 
 
 def errors_table(found: Sorted) -> pd.DataFrame:
-    """A row a setting: errors a run, images wrong in most and in all seeds, and where the variance of an accuracy comes
+    """One row per setting: errors per run, images wrong in most and in all seeds, and where the variance of accuracy comes
     from (seed, test set, both together) with the standard deviation of one run's accuracy on a fresh test set, in
     pp."""
     rows = []

@@ -39,7 +39,7 @@ class Table:
 
 
 def settings_words(table: pd.DataFrame, seconds: Mapping[Any, float]) -> Table:
-    """The summary: a row a setting."""
+    """The summary: one row per setting."""
     headings = [
         "setting",
         "n",
@@ -82,7 +82,7 @@ def _n(row: Mapping[Any, Any]) -> str:
 
 
 def pairs_words(pairs: Sequence[tuple[Cell, Cell, Comparison]], margin: float, *, neighbours: bool = False) -> Table:
-    """The verdicts: a row a pair. neighbours: whether only settings that differ in one factor were paired."""
+    """The verdicts: one row per pair. neighbours: whether only settings that differ in one factor were paired."""
     rows = []
     for a, b, c in pairs:
         d = c.difference
@@ -232,7 +232,7 @@ def errors_words(table: pd.DataFrame) -> Table:
 
 
 def rates_words(table: pd.DataFrame) -> Table:
-    """Learning rates: a row a setting, what each rate came to."""
+    """Learning rates: one row per setting, what each rate came to."""
     rows = []
     for setting, of in table.groupby("setting", sort=False):
         stable = of[of["stable"]]
@@ -259,7 +259,7 @@ def rates_words(table: pd.DataFrame) -> Table:
 
 
 def effects_words(table: pd.DataFrame, margin: float) -> Table:
-    """What each factor does: a row a factor, level and norm."""
+    """What each factor does: one row per factor, level and norm."""
     rows = [
         [
             f"{row['factor']}={row['level']} against {row['against']}",
@@ -283,7 +283,7 @@ def effects_words(table: pd.DataFrame, margin: float) -> Table:
 
 
 def path_words(table: pd.DataFrame) -> Table:
-    """What L1 removes along a path of λ: a row a setting."""
+    """What L1 removes along a path of λ: one row per setting."""
     refit = "refit_test_acc_mean" in table
     rows = []
     for row in table.to_dict("records"):
@@ -315,7 +315,7 @@ def path_words(table: pd.DataFrame) -> Table:
 
 
 def decomposition_words(table: pd.DataFrame) -> Table:
-    """Where an accuracy at a batch size is lost: a row a setting."""
+    """Where an accuracy at a batch size is lost: one row per setting."""
     parts = ("test_running_acc", "test_precise_acc", "test_batch_acc", "train_batch_acc")
     rows = [
         [str(row["setting"]), f"{row['n']}", *(number(100 * row[f"{part}_mean"], 2) for part in parts)]

@@ -190,7 +190,7 @@ def statistics_table(result: Result, most: int = ROWS) -> Table:
 
 
 def running_table(result: Result, most: int = ROWS) -> Table:
-    """Batch norm's running averages after one step: a row a channel."""
+    """Batch norm's running averages after one step: one row per channel."""
     rows = [
         [s.letter, s.where, amount(r.mean), amount(r.variance), number_text(r.root)]
         for s, r in list(zip(result.statistics, result.running, strict=True))[:most]

@@ -2,7 +2,7 @@
 
 The sheet `input` holds the batch as blocks, images down and channels across, one row and one column empty between
 them. So the numbers of every set are one rectangle of cells, whichever norm it is of, and AVERAGE, VARP and VAR, which
-pass over empty cells, take it as it stands. Each norm has a sheet: a row a statistic, then blocks of values.
+pass over empty cells, take it as it stands. Each norm has a sheet: one row per statistic, then blocks of values.
 
 Only functions that every spreadsheet program has had from the start are used. Each formula's value is stored beside it,
 for programs that show a workbook without computing it; those that can compute do so when they open it.
