@@ -202,7 +202,7 @@ def wrong(cell: Cell) -> np.ndarray | None:
 
 
 def errors_table(found: Sorted) -> pd.DataFrame:
-    """One row per setting: errors per run, images wrong in most and in all seeds, and where the variance of accuracy comes
+    """One row per setting: errors per run, images wrong in most and all seeds, and where the variance of accuracy comes
     from (seed, test set, both together) with the standard deviation of one run's accuracy on a fresh test set, in
     pp."""
     rows = []
