@@ -296,6 +296,15 @@ def test_a_run_is_an_array_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert both[0].device == {**alone.device, "array": 2}
 
 
+def test_networks_that_draw_random_numbers_are_refused(tmp_path: Path) -> None:
+    """A pass of one network would run them, with numbers that depend on the others."""
+    words = ["net=custom", "net.target=torchvision.models:mobilenet_v2", "net.channels=3", "batch_size=256"]
+    settings = [quick(*words, f"seed={seed}") for seed in (0, 1)]
+    with pytest.raises(ConfigError, match="torchvision.models:mobilenet_v2|net=custom"):
+        run_array(settings, [tmp_path / "0", tmp_path / "1"])
+    assert not (tmp_path / "0/train.log").exists()
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_a_failure_is_a_record_of_a_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failed(*_: Any) -> None:

@@ -134,7 +134,7 @@ def test_what_fits_no_array_is_a_job_of_its_own(
     with claim(jobs["ln 1"].folder):
         assert main(words) == 1
     assert submitted[0] == ["an array of 2 runs, bn-seed_0 the first", "gn-seed_1", "ln-seed_0"]
-    assert "the queue took no job: a queue that is full" in capsys.readouterr().err
+    assert "the queue refused the jobs: a queue that is full" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -272,7 +272,7 @@ def test_where_there_is_no_queue(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["-m", *BASE, "norm=gn", "hydra/launcher=array_slurm"]) == 2
     assert capsys.readouterr().err == (
-        "normlab: hydra/launcher=array_slurm: no sbatch here: start it where jobs are submitted, on a login node\n"
+        "normlab: hydra/launcher=array_slurm: no sbatch on this machine: run the command on a login node\n"
     )
 
 
@@ -280,8 +280,8 @@ def test_a_queue_that_takes_no_job(queue: Path, capsys: pytest.CaptureFixture[st
     words = ["-m", *BASE, "norm=gn", "seed=0,1", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=nowhere"]
     assert main(words) == 1
     error = capsys.readouterr().err
-    assert "the queue took no job: sbatch: error: invalid partition specified: nowhere" in error
-    assert "2 runs could not be begun" in error
+    assert "the queue refused the jobs: sbatch: error: invalid partition specified: nowhere" in error
+    assert "2 runs could not be started" in error
     assert "Traceback" not in error
 
 
@@ -292,7 +292,7 @@ def test_without_the_extra(tmp_path: Path, launcher: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == (
-        f'normlab: hydra/launcher={launcher}: not installed; pip install "normlab[slurm]" brings it\n'
+        f'normlab: hydra/launcher={launcher}: submitit is not installed: pip install "normlab[slurm]"\n'
     )
 
 

@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from normlab.data.augment import rotate_and_shift
-from normlab.data.datamodule import ImageData, epoch_draws, epoch_order
+from normlab.data.datamodule import Batch, ImageData, epoch_draws, epoch_order
+from normlab.data.several import SeveralImages
 from normlab.data.sources import Images, MissingError
 from normlab.errors import ConfigError
 from normlab.settings import defaults
@@ -194,10 +195,28 @@ def test_processes_share_every_batch(processes: int) -> None:
     for rank in range(processes):
         data = made(seed=1, rotation=7, batch_size=25)
         data.rank, data.processes = rank, processes
-        parts.append([*data.train_dataloader()])
+        parts.append(batches_of(data))
     for batch, shares in zip(whole, zip(*parts, strict=True), strict=True):
-        torch.testing.assert_close(torch.cat([images for images, _ in shares]), batch[0], rtol=0, atol=1e-6)
-        assert torch.cat([labels for _, labels in shares]).tolist() == batch[1].tolist()
+        torch.testing.assert_close(torch.cat([images[0] for images, _ in shares]), batch[0], rtol=0, atol=1e-6)
+        assert torch.cat([labels[0] for _, labels in shares]).tolist() == batch[1].tolist()
+
+
+def batches_of(*runs: ImageData) -> list[Batch]:
+    """An epoch's batches of several runs, (K, B, ...)."""
+    several = SeveralImages(runs)
+    return [several.on_after_batch_transfer(positions, 0) for positions in several.train_dataloader()]
+
+
+def test_several_runs_have_the_batches_that_each_has_alone() -> None:
+    runs = [made(seed=seed, rotation=7, shift=2, batch_size=30) for seed in (0, 5)]
+    runs[1].hold_as(runs[0])
+    alone = [made(seed=seed, rotation=7, shift=2, batch_size=30) for seed in (0, 5)]
+    alone[1].hold_as(alone[0])
+    for (images, labels), *each in zip(batches_of(*runs), *(data.train_dataloader() for data in alone), strict=True):
+        for index, (own, own_labels) in enumerate(each):
+            torch.testing.assert_close(images[index], own, rtol=0, atol=1e-6)
+            assert labels[index].tolist() == own_labels.tolist()
+    assert images.shape[:2] == (2, 20), "the last batch takes what is left of 80"
 
 
 # --- which images ----------------------------------------------------------------------------------------------------

@@ -257,7 +257,7 @@ def test_devices_and_their_statistics_are_part_of_a_setting() -> None:
 @pytest.mark.parametrize("images", [1, 2, 7, 40])
 def test_every_image_is_in_exactly_one_share(images: int, processes: int) -> None:
     part = Part(torch.empty(images, 1, 1, 1), torch.empty(images))
-    loaders = [[[*range(images)][own] for own in Batches(part, 6, rank, processes)] for rank in range(processes)]
+    loaders = [[[*range(images)][own] for own in Batches([part], 6, rank, processes)] for rank in range(processes)]
     assert len({len(batches) for batches in loaders}) == 1, "all take the same number of steps"
     assert [index for batches in zip(*loaders, strict=True) for batch in batches for index in batch] == [*range(images)]
     sizes = [[*range(images)][share(images, rank, processes)] for rank in range(processes)]

@@ -21,7 +21,7 @@ from normlab.settings.plan import Job, plan
 from normlab.sweep import options
 from normlab.sweep.options import usual
 from normlab.sweep.progress import SweepProgress, duration, settled
-from normlab.sweep.schedule import Backend, Ended, schedule
+from normlab.sweep.schedule import Backend, Ended, Schedule
 from normlab.sweep.work import Callbacks, Work, to_run
 
 
@@ -78,7 +78,7 @@ class Made(Backend):
 
 def sweep(jobs: Sequence[Job], backend: Backend, began: int = 0) -> None:
     callbacks = Callbacks(to_run(jobs[0], multirun=True))
-    schedule(jobs, backend, began, lambda runs, _: [Work([job], began, callbacks) for job in runs])
+    Schedule(jobs, backend, began, lambda runs, _: [Work([job], began, callbacks) for job in runs]).run()
     assert backend.stopped
 
 
@@ -159,14 +159,30 @@ def test_a_run_that_is_stopped_before_it_comes_further_is_not_tried_for_ever(tmp
     backend = Made(stop)
     sweep(jobs, backend)
     assert len(backend.started) == 2
-    assert "stopped twice before another epoch was done" in str(Record.load(jobs[0].folder).error)
+    assert "stopped twice before it completed another epoch" in str(Record.load(jobs[0].folder).error)
 
 
 def test_a_backend_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     backend = Made(lambda *_: None)
     sweep(jobs_in(tmp_path), backend)
     assert len(backend.started) == 2
-    assert "2 runs could not be begun" in capsys.readouterr().err
+    assert "2 runs could not be started" in capsys.readouterr().err
+
+
+def test_works_that_end_one_by_one_without_a_beginning_are_not_started_for_ever(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As processes that cannot import, or jobs on nodes without this package."""
+
+    class OneByOne(Made):
+        def wait(self, seconds: float) -> list[Ended]:
+            ends, self.ends = self.ends[:1], self.ends[1:]
+            return ends
+
+    backend = OneByOne(lambda *_: None, room=2)
+    sweep(jobs_in(tmp_path), backend)
+    assert len(backend.started) <= 3
+    assert "2 runs could not be started" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_it(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A data set as a LightningDataModule: images stay in memory as bytes, and a batch is one indexing call."""
 
-from collections.abc import Iterator
-from typing import Any, Protocol, Self
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -98,34 +98,28 @@ class TrainingPart(Part):
         return rotate_and_shift(images, rows, rotation=self.rotation, shift=self.shift).view_as(pixels)
 
 
-class ByEpoch(Protocol):
-    """Images of which an epoch is chosen."""
-
-    def __len__(self) -> int: ...
-    def set_epoch(self, epoch: int) -> None: ...
-
-
 class Batches(Sampler[slice]):
-    """The batches of a part as slices, or one process's share of each; the last batch takes what is left.
+    """The batches of parts of one length as slices, or one process's share of each; the last batch takes what is left.
 
     Lightning sets the epoch of training images. Elsewhere every iteration is the next epoch.
     """
 
-    def __init__(self, part: ByEpoch, batch_size: int, rank: int = 0, processes: int = 1) -> None:
-        self.part, self.batch_size, self.rank, self.processes = part, batch_size, rank, processes
+    def __init__(self, parts: Sequence[Part], batch_size: int, rank: int = 0, processes: int = 1) -> None:
+        self.parts, self.batch_size, self.rank, self.processes = parts, batch_size, rank, processes
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.part) // self.batch_size)
+        return -(-len(self.parts[0]) // self.batch_size)
 
     def __iter__(self) -> Iterator[slice]:
         epoch, self.epoch = self.epoch, self.epoch + 1
-        for start in range(0, len(self.part), self.batch_size):
-            self.part.set_epoch(epoch)  # with every batch: another iteration may be under way
-            own = share(min(self.batch_size, len(self.part) - start), self.rank, self.processes)
+        for start in range(0, len(self.parts[0]), self.batch_size):
+            for part in self.parts:
+                part.set_epoch(epoch)  # with every batch: another iteration may be under way
+            own = share(min(self.batch_size, len(self.parts[0]) - start), self.rank, self.processes)
             yield slice(start + own.start, start + own.stop)
 
 
@@ -223,7 +217,7 @@ class ImageData(LightningDataModule):
         self.train_size, self.val_size = settings.train_size, settings.val_size
         self.batch_size, self.test_curve, self.seed = settings.batch_size, settings.test_curve, settings.seed
         self.rotation, self.shift = settings.augment.rotation, settings.augment.shift
-        self.rank, self.processes = 0, 1  # whose share of every batch the loaders of `fit` give, of how many
+        self.rank, self.processes = 0, 1  # whose share of every batch `SeveralImages` gives, of how many
 
     def __getattr__(self, name: str) -> Any:
         """Load the images when one of the attributes that follow from them is first used."""
@@ -293,10 +287,10 @@ class ImageData(LightningDataModule):
         self.train.mean, self.train.std = self.mean, self.std  # for whoever has a loader of it alone
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self.train, self.batch_size, shared=True)
+        return self._loader(self.train, self.batch_size)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        return [self._loader(getattr(self, part), EVAL_BATCH, shared=True) for part in self.curves]
+        return [self._loader(getattr(self, part), EVAL_BATCH) for part in self.curves]
 
     def test_dataloader(self) -> DataLoader[Batch]:
         return self.in_order("test")
@@ -309,13 +303,12 @@ class ImageData(LightningDataModule):
         images: Part = getattr(self, part)
         return self._loader(Part(*images.pool, images.where), EVAL_BATCH)
 
-    def _loader(self, part: Part, batch_size: int, *, shared: bool = False) -> DataLoader[Batch]:
+    def _loader(self, part: Part, batch_size: int) -> DataLoader[Batch]:
         double = self.trainer is not None and self.trainer.precision == "64-true"
         part.dtype = torch.float64 if double else torch.float32
-        batches = Batches(part, batch_size, self.rank, self.processes) if shared else Batches(part, batch_size)
         # A generator of its own: without one, every pass draws a number from the global stream, which is dropout's.
         # batch_size=None: the sampler gives whole batches.
-        return DataLoader(part, batch_size=None, sampler=batches, generator=torch.Generator())
+        return DataLoader(part, batch_size=None, sampler=Batches([part], batch_size), generator=torch.Generator())
 
     def images_of_step(self, index: int) -> int:
         """Return how many images step `index` of an epoch has, from 0, all processes together."""

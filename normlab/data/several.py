@@ -35,12 +35,6 @@ class PositionsOf(Dataset[Positions]):
     def __len__(self) -> int:
         return len(self.parts[0])
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0."""
-        if self.augmented:
-            for part in self.parts:
-                part.set_epoch(epoch)
-
     def __getitem__(self, index: slice) -> Positions:
         if not self.augmented:
             return Positions(self.part, torch.stack([part.where[index] for part in self.parts]), None)
@@ -88,7 +82,7 @@ class SeveralImages(LightningDataModule):
         self, part: str, batch_size: int, *, augmented: bool = False, shared: bool = True
     ) -> DataLoader[Positions]:
         positions, first = PositionsOf(self.runs, part, augmented=augmented), self.runs[0]
-        batches = Batches(positions, batch_size, *((first.rank, first.processes) if shared else ()))
+        batches = Batches(positions.parts, batch_size, *((first.rank, first.processes) if shared else ()))
         # a generator of its own: without one, every pass draws a number from the global stream, which is dropout's
         return DataLoader(positions, batch_size=None, sampler=batches, generator=torch.Generator())
 

@@ -21,7 +21,7 @@ from normlab.nets.net import Net
 from normlab.nets.network import Network, in_order
 from normlab.norms import is_packaged
 
-__all__ = ["Numbers", "apply", "each_alone", "fold", "log_probs", "unfold"]
+__all__ = ["Masks", "Numbers", "apply", "each_alone", "fold", "log_probs", "unfold"]
 
 Masks = Callable[[torch.Tensor], torch.Tensor]  # folded maps -> a dropout mask of their shape
 Named = Mapping[str, torch.Tensor]

@@ -37,7 +37,7 @@ def key(settings: Settings) -> str:
 
 
 def arrays(settings: Sequence[Settings], largest: int, workers: int = 1) -> tuple[list[list[int]], dict[int, str]]:
-    """How runs are divided into arrays, by their index, the largest first; and why the others run singly.
+    """How runs are divided into arrays, by their index, the largest first; and why the others run individually.
 
     An array has at most `largest` runs. Groups are split so that every worker gets a part of each, unless there are so
     many of them (`MANY` a worker) that all are busy anyway: a large array is the faster one.

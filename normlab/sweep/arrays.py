@@ -24,7 +24,7 @@ def planned(jobs: Sequence[Job], waiting: Sequence[Job], largest: int, workers: 
     diary = waiting[0].folder.parent / "progress.log"
     runs = _stopped(jobs, waiting)
     for run in runs:
-        note(diary, f"an array of {len(run)} runs goes on: {', '.join(job.folder.name for job in run)}")
+        note(diary, f"an array of {len(run)} runs resumes: {', '.join(job.folder.name for job in run)}")
     resumed = {job.folder for run in runs for job in run}
     left = [job for job in waiting if job.folder not in resumed]
     begun = [job for job in left if (job.folder / "last.ckpt").is_file() and not job.settings.force]
@@ -68,7 +68,7 @@ def _without_odd_layers(jobs: Sequence[Job], groups: list[list[int]]) -> tuple[l
     for group in groups:
         settings = jobs[group[0]].settings
         reason = None
-        if settings.norm.name == "custom":
+        if settings.norm.name == "custom" or settings.net.name != "small":
             from normlab.training.build import unfoldable  # torch
 
             reason = unfoldable(settings)

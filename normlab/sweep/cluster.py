@@ -23,8 +23,8 @@ from normlab.sweep.work import Work
 
 __all__ = ["Cluster", "Submitted"]
 
-TIME_OVER = "its time was over (hydra.launcher.timeout_min): what it has trained is kept"
-SENT_AWAY = "it was told to end: what it has trained is kept"
+TIME_OVER = "it ran out of time (hydra.launcher.timeout_min): completed epochs are kept"
+SENT_AWAY = "it was told to stop: completed epochs are kept"
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Cluster(Backend):
             with executor.batch():
                 jobs = [executor.submit(Submitted(work)) for work in works]
         except (OSError, RuntimeError, ValueError, AssertionError, NameError) as error:  # submitit's ways to refuse
-            tell(self.log, f"the queue took no job: {_last_line(str(error))}")
+            tell(self.log, f"the queue refused the jobs: {_last_line(str(error))}")
             self.ends += [Ended(work) for work in works]
         else:
             note(self.log, f"{_jobs(len(jobs))} submitted, {jobs[0].job_id} the first")

@@ -11,7 +11,7 @@ from hydra.types import HydraContext, RunMode
 from normlab.settings.plan import Job, launcher_of, own_hydra, to_run
 from normlab.sweep.arrays import LARGEST, planned
 from normlab.sweep.options import Processes, Queue, cores, launching, options, usual
-from normlab.sweep.schedule import Backend, Ended, InProcess, schedule, tell
+from normlab.sweep.schedule import Backend, Ended, InProcess, Schedule, tell
 from normlab.sweep.work import Callbacks, Work, do, one_line, task
 
 __all__ = ["Sweep", "run_single"]
@@ -45,7 +45,7 @@ class Sweep:
         self.callbacks = Callbacks(self.config)
         name, words = usual(overrides, waiting) if study else launcher_of(overrides), launching(overrides)
         self.options = options(name, words, jobs[0].words)
-        self.workers = 1  # that share the arrays: of a cluster as few as can be
+        self.workers = 1  # that share the arrays: on a cluster, as few as possible
         self.backend: Backend
         if isinstance(self.options, Processes):
             from normlab.sweep.workers import Workers
@@ -64,7 +64,7 @@ class Sweep:
     def run(self) -> None:
         """Do the runs, until all have ended."""
         self.callbacks.call("on_multirun_start", config=self.config, config_name="config")
-        schedule(self.jobs, self.backend, self.began, self._divide)
+        Schedule(self.jobs, self.backend, self.began, self._divide).run()
         self.callbacks.call("on_multirun_end", reverse=True, config=self.config, config_name="config")
 
     def _divide(self, runs: Sequence[Job], single: bool) -> list[Work]:
@@ -83,7 +83,7 @@ class Sweep:
 
 
 class OtherLauncher(Backend):
-    """Runs by a launcher that has come with another package, all at once, in Hydra's own way."""
+    """Runs through another package's launcher, all at once, by Hydra's own mechanism."""
 
     def __init__(self, jobs: Sequence[Job], words: Sequence[str], began: int, callbacks: Callbacks) -> None:
         super().__init__()

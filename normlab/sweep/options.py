@@ -1,4 +1,4 @@
-"""`hydra/launcher=…`: which of them does a sweep, and its options, checked. Defaults and meanings are in
+"""`hydra/launcher=…`: which launcher runs a sweep, and its checked options. Defaults and meanings are in
 conf/hydra/launcher/."""
 
 import math
@@ -95,10 +95,13 @@ def options(launcher: str | None, overrides: Sequence[str], around: Sequence[str
     around: Words of a run, whose settings options may refer to.
     """
     if launcher not in MODELS:
+        words = [word for word in overrides if word.lstrip("+~").startswith(START)]
+        if words and launcher in (None, "basic"):
+            raise ConfigError(f"{words[0]}: hydra/launcher=basic has no options")
         return None
     model, chosen = MODELS[launcher], f"hydra/launcher={launcher}"
     if issubclass(model, Queue) and find_spec("submitit") is None:
-        raise ConfigError(f'{chosen}: not installed; pip install "normlab[slurm]" brings it')
+        raise ConfigError(f'{chosen}: submitit is not installed: pip install "normlab[slurm]"')
     config = compose_config(around)
     values = OmegaConf.create(group_values("hydra/launcher", launcher))
     for word in overrides:
@@ -113,7 +116,7 @@ def options(launcher: str | None, overrides: Sequence[str], around: Sequence[str
     except ValidationError as error:
         raise ConfigError(f"{START}{line(error)}") from None
     if model is Slurm and (missing := [word for word in ("sbatch", "srun") if not shutil.which(word)]):
-        raise ConfigError(f"{chosen}: no {missing[0]} here: start it where jobs are submitted, on a login node")
+        raise ConfigError(f"{chosen}: no {missing[0]} on this machine: run the command on a login node")
     return checked
 
 

@@ -1,4 +1,4 @@
-"""One display for a whole sweep: read from the runs' files, so that it shows the same whoever trains them."""
+"""One display for a whole sweep, read from the runs' files: it shows the same whoever trains them."""
 
 import os
 import threading
@@ -25,7 +25,7 @@ STILL_ALIVE = 300.0  # seconds after which a log gets a line though no run has e
 
 
 def settled(job: Job, began: int) -> Record | None:
-    """The record that makes a run need no more work: finished, or failed since `began` (ns, file time)."""
+    """Return the record of a run that needs no more work: finished, or failed since `began` (ns, file time)."""
     file = job.folder / "result.json"
     try:
         fresh = file.stat().st_mtime_ns >= began
@@ -104,7 +104,7 @@ class SweepProgress:
                 self._tell(self._state())
 
     def _look(self) -> None:
-        """Reads what has changed: results once, and of the other runs the number of epochs in metrics.csv."""
+        """Read what has changed: results once, and of the other runs the number of epochs in metrics.csv."""
         self.running = {}
         for job in self.jobs:
             if job.folder in self.ended:
@@ -118,12 +118,12 @@ class SweepProgress:
                 self.running[job.folder] = epochs_done(job.folder)
 
     def _done(self) -> int:
-        """Epochs trained, those of ended runs counted in full."""
+        """Return the epochs trained, those of ended runs counted in full."""
         whole = sum(job.settings.epochs for job in self.jobs if job.folder in self.ended)
         return whole + sum(self.running.values())
 
     def _left(self) -> str:
-        """Time left at the pace since the start, with the epochs that this sweep has trained since then."""
+        """Return the time left at the pace since the start, with the epochs that this sweep has trained since then."""
         trained = self._done() - self.at_start
         if self.total == self._done():
             return ""
@@ -158,13 +158,13 @@ class SweepProgress:
 
 
 def note(log: Path, line: str) -> None:
-    """Adds a line with the time to a sweep's progress.log; a full disk leaves it out."""
+    """Add a line with the time to a sweep's progress.log; a full disk drops it."""
     with suppress(OSError), log.open("a", encoding="utf-8") as file:
         file.write(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {line}\n")
 
 
 def ended(name: str, record: Record) -> str:
-    """What came of a run, in a line."""
+    """Return what came of a run, in one line."""
     parts = [
         f"{part} {100 * acc:.2f} %"
         for part in ("val", "test")
@@ -175,7 +175,7 @@ def ended(name: str, record: Record) -> str:
 
 
 def duration(seconds: float) -> str:
-    """42 s, 7 min, 3 h 5 min."""
+    """Return a duration as text: 42 s, 7 min, 3 h 5 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -183,7 +183,7 @@ def duration(seconds: float) -> str:
 
 
 def modified(*files: Path) -> int:
-    """When one of the files was last written, ns; 0 where there is none."""
+    """Return when one of the files was last written, ns; 0 if there is none."""
     times = [0]
     for file in files:
         try:
@@ -194,7 +194,7 @@ def modified(*files: Path) -> int:
 
 
 def epochs_done(folder: Path) -> int:
-    """How many epochs metrics.csv has."""
+    """Return how many epochs metrics.csv has."""
     try:
         return max((folder / "metrics.csv").read_bytes().count(b"\n") - 1, 0)
     except OSError:

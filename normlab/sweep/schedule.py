@@ -1,4 +1,4 @@
-"""A sweep seen through to its end: whatever happens to a process or a run, the others are done."""
+"""Run a sweep to its end: a process or a run that fails stops no other."""
 
 import sys
 import time
@@ -14,10 +14,10 @@ from normlab.settings.plan import Job
 from normlab.sweep.progress import SweepProgress, epochs_done, modified, note, settled
 from normlab.sweep.work import Work
 
-__all__ = ["Backend", "Ended", "InProcess", "schedule", "tell"]
+__all__ = ["Backend", "Ended", "InProcess", "Schedule", "tell"]
 
 NEXT = {"again": "tried once more, on its own", "failed": "recorded as failed", "further": "it resumes"}
-IDLE = 2  # times that nothing which was started has begun a run, before it is no use to start more
+IDLE = 2  # ends in a row in which no run was begun: then nothing more is started
 
 
 @dataclass
@@ -86,10 +86,9 @@ class State:
         return cls(modified(folder / "train.log"), modified(folder / "result.json"), epochs_done(folder))
 
 
-def schedule(
-    jobs: Sequence[Job], backend: Backend, began: int, divide: Callable[[Sequence[Job], bool], list[Work]]
-) -> None:
-    """Do the runs of a sweep until all have ended, here or in another process that works on the same folders.
+@dataclass
+class Schedule:
+    """The runs of a sweep, done until all have ended, here or in another process that works on the same folders.
 
     A run whose process died, or that was stopped, before it completed one more epoch is tried once more on its own,
     after the others; then it is recorded as failed.
@@ -100,49 +99,47 @@ def schedule(
             tried again, unless it was interrupted.
         divide: Returns the works that do some runs; with True, each run on its own.
     """
-    log = jobs[0].folder.parent / "progress.log"
-    with SweepProgress(jobs, began, log):
-        try:
-            _Schedule(jobs, backend, began, divide, log).run()
-        finally:
-            backend.stop()
 
+    jobs: Sequence[Job]
+    backend: Backend
+    began: int
+    divide: Callable[[Sequence[Job], bool], list[Work]]
 
-class _Schedule:
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        backend: Backend,
-        began: int,
-        divide: Callable[[Sequence[Job], bool], list[Work]],
-        log: Path,
-    ) -> None:
-        self.jobs, self.backend, self.began, self.divide, self.log = jobs, backend, began, divide, log
+    def __post_init__(self) -> None:
+        self.log = self.jobs[0].folder.parent / "progress.log"
         self.pending: list[Work] = []
         self.alone: list[Job] = []  # to be tried on their own, after the others
         self.running: dict[Work, dict[Path, State]] = {}
-        self.given_up: set[Path] = set()
+        self.over: set[Path] = set()  # runs that are not to be done any more
         self.strikes: Counter[Path] = Counter()  # attempts that came no further
         self.solo = False  # a run is tried on its own: nothing is started beside it
-        self.idle = 0
 
     def run(self) -> None:
+        """Do the runs."""
+        with SweepProgress(self.jobs, self.began, self.log):
+            try:
+                self._loop()
+            finally:
+                self.backend.stop()
+
+    def _loop(self) -> None:
+        idle = 0
         while (left := self._left()) or self.running:
-            self._start(left)
-            ends = self.backend.wait(1.0)  # runs of other processes are looked at again after that
-            if ends:
-                begun = [self._end(end) for end in ends]
-                self.idle = 0 if any(begun) else self.idle + 1
-            if self.idle == IDLE and not self.running:
-                left = self._left()
-                print(f"normlab: {len(left)} runs could not be begun: the lines above say why", file=sys.stderr)
+            if idle < IDLE:
+                self._start(left)
+            elif not self.running:
+                print(f"normlab: {len(left)} runs could not be started: see the messages above", file=sys.stderr)
                 return
+            if ends := self.backend.wait(1.0):  # runs of other processes are looked at again after that
+                begun = [self._end(end) for end in ends]
+                idle = 0 if any(begun) else idle + 1
 
     def _left(self) -> list[Job]:
-        return [job for job in self.jobs if job.folder not in self.given_up and not settled(job, self.began)]
+        self.over |= {job.folder for job in self.jobs if job.folder not in self.over and settled(job, self.began)}
+        return [job for job in self.jobs if job.folder not in self.over]
 
     def _start(self, left: Sequence[Job]) -> None:
-        """Start what there is room for. Runs of other processes are left alone until they have ended or been let go."""
+        """Start what there is room for. Runs of other processes are left alone until they end or are released."""
         if self.solo and self.running:
             return
         held = {job.folder for work in (*self.pending, *self.running) for job in work.jobs}
@@ -180,12 +177,12 @@ class _Schedule:
         folder = job.folder
         now = State.of(folder)
         if settled(job, self.began) or _has_result(job, before, now):
-            self.given_up.add(folder)  # also where its record is old by the clock, which may have been put back
+            self.over.add(folder)  # also where its record is old by the clock, which may have been put back
             return "ended"
         if busy(folder):  # another process was faster
             return "elsewhere"
         if folder in end.reasons:  # and no record: it would be the same again
-            self.given_up.add(folder)
+            self.over.add(folder)
             return "reported"
         if now.log == before.log and not end.died:
             return "not begun"
@@ -197,7 +194,7 @@ class _Schedule:
         if self.strikes[folder] == 1:
             self.alone.append(job)
             return "again"
-        self.given_up.add(folder)
+        self.over.add(folder)
         _give_up(job)
         return "failed"
 
@@ -211,7 +208,7 @@ def _has_result(job: Job, before: State, now: State) -> bool:
 def _give_up(job: Job) -> None:
     record = Record.readable(job.folder)
     if record is not None and record.status == "interrupted":
-        reason = "it was stopped twice before another epoch was done: does a job have enough time?"
+        reason = "it was stopped twice before it completed another epoch: do jobs have enough time?"
     else:
         reason = "the process that trained it died twice: is there enough memory?"
     try:

@@ -41,7 +41,7 @@ class Workers(Backend):
         super().__init__()
         self.number, self.threads = number, threads
         self.workers: list[Worker] = []
-        # Elsewhere there is no fork, or system libraries do not bear it.
+        # Other systems have no fork, or libraries that do not survive it.
         linux = sys.platform == "linux"
         self.context = multiprocessing.get_context("forkserver") if linux else multiprocessing.get_context("spawn")
         if linux:
@@ -58,8 +58,8 @@ class Workers(Backend):
         for work in works:
             try:
                 self._give(work)
-            except (OSError, EOFError) as error:
-                self.ends.append(Ended(work, message=f"no process could be started ({one_line(error)})"))
+            except Exception as error:  # no process, or callbacks of a command line that cannot be pickled
+                self.ends.append(Ended(work, message=f"it could not be given to a process ({one_line(error)})"))
 
     def _give(self, work: Work) -> None:
         for worker in [worker for worker in self.workers if worker.work is None]:
@@ -104,7 +104,7 @@ class Workers(Backend):
     def stop(self) -> None:
         try:
             for worker in self.workers:
-                worker.pipe.close()  # who waits for work ends by that
+                worker.pipe.close()  # an idle worker ends when its pipe closes
                 if worker.work is not None:
                     worker.process.terminate()
             deadline = time.monotonic() + GRACE
@@ -130,7 +130,9 @@ class Workers(Backend):
         """Forget a worker that has died. Return its exit code."""
         self.workers.remove(worker)
         worker.pipe.close()
-        worker.process.join(GRACE)
+        worker.process.join(1.0)
+        worker.process.kill()  # does nothing to one that has ended
+        worker.process.join()
         return worker.process.exitcode
 
 
@@ -171,8 +173,8 @@ def _serve(pipe: Any, threads: int, environment: Mapping[str, str]) -> None:
     """Do one work after the other, in the worker."""
     os.environ.clear()
     os.environ.update(environment)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all processes: the parent decides
+    signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         import torch
@@ -188,15 +190,14 @@ def _serve(pipe: Any, threads: int, environment: Mapping[str, str]) -> None:
 
 
 def _interrupt(*_: object) -> None:
-    """End what is done, once: a terminal's Ctrl-C reaches a worker, and so does its parent's SIGTERM."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    """Stop the current work, once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is gone: one that is killed cannot end its workers, and they would train on
-    unseen."""
+    """End this process when its parent is gone: one that is killed cannot end its workers, and they would keep
+    training unnoticed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

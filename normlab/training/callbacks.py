@@ -1,5 +1,6 @@
 """What happens around training, as Lightning's callbacks: speed, files, the progress line."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -42,17 +43,17 @@ class Speed(Callback):
 
     @property
     def seconds(self) -> float:
-        """Of the epoch so far."""
+        """Return the seconds of the current epoch, without evaluation."""
         return self._end - self._start
 
     @property
     def now(self) -> float:
-        """In the epoch that runs."""
+        """Return images per second in the current epoch."""
         return self._seen / self.seconds if self.seconds > 0 else 0.0
 
 
 class WriteFiles(Checkpoint):
-    """Lets each of the K runs write its files, and ends training once all of them have diverged.
+    """Write each run's files, and end training once all runs have diverged.
 
     Lightning calls a `Checkpoint` after all other callbacks: by then everything that an epoch measures is there.
 
@@ -82,8 +83,7 @@ class WriteFiles(Checkpoint):
                 files.end_epoch(epoch, measured | speed, net)
         self._since = now
         own = [index for index, files in enumerate(self.files) if files is not None] or range(networks)
-        lost = [not torch.tensor(every[index]["ce/train"]).isfinite() for index in own]
-        if all(lost):
+        if not any(math.isfinite(every[index]["ce/train"]) for index in own):
             trainer.should_stop = True
         trainer.save_checkpoint(f"epoch {epoch}", weights_only=False)  # the optimizer too
 
@@ -135,7 +135,7 @@ class ProgressLine(Callback):
         if not self.console.is_terminal:
             return
         self.progress = Progress(
-            # where it is narrow, the name is cut
+            # on a narrow terminal the name is truncated
             TextColumn("{task.description}", table_column=Column(ratio=1, min_width=6, no_wrap=True)),
             TextColumn("{task.fields[epoch]}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=12)),

@@ -48,13 +48,6 @@ class Measures(nn.Module):
         self.ce.update((ce.float() if ce.dtype.itemsize == 2 else ce) * len(labels))
         self.images.update(len(labels))
 
-    def acc_so_far(self) -> torch.Tensor:
-        """Return the accuracy over the images that this process has seen; `compute` would wait for all others."""
-        right, wrong = self.acc.tp, self.acc.fn
-        assert isinstance(right, torch.Tensor)  # as micro-averaged
-        assert isinstance(wrong, torch.Tensor)
-        return (right / (right + wrong)).squeeze()
-
     def results(self) -> dict[str, torch.Tensor]:
         results = {"acc": self.acc.compute(), "ce": self.ce.compute() / self.images.compute()}
         for metric in (self.acc, self.ce, self.images):
@@ -129,7 +122,6 @@ class Classifier(LightningModule):
         self.save_hyperparameters(values | {"num_classes": num_classes, "channels": channels, "size": [*size]})
         self.l1 = settings.l1
         self.lr_used = 0.0
-        self.share = 1.0  # what this process's mean over its images counts in the mean over all processes
         made = make_net(
             **settings.net.model_dump(exclude={"source"}),
             norm=settings.norm.name,
@@ -213,7 +205,7 @@ class Classifier(LightningModule):
             with torch.no_grad():
                 self.penalty.update(self.l1 * l1_norm(self.penalised))
         # without the penalty: on_before_optimizer_step adds its gradient, _after_step its threshold
-        return ce if self.share == 1 else ce * self.share
+        return ce
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.l1 and self.settings.penalty.method == "subgradient":
@@ -283,8 +275,6 @@ class Classifier(LightningModule):
 
     def _measure(self, part: str, batch: Batch) -> None:
         images, labels = batch
-        if not len(labels):  # the others' share was all of it
-            return
         log_probs = self(images)
         self.held_out[part].update(log_probs, labels, nll_loss(log_probs, labels))  # type: ignore[operator]  # ModuleDict hides Measures
 

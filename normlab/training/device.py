@@ -31,7 +31,7 @@ __all__ = [
 
 
 def missing_device(accelerator: str, devices: int) -> str | None:
-    """Why this machine cannot give the accelerator that is asked for, in one line; None where it can."""
+    """Return why this machine lacks the requested accelerator, in one line; None if it has it."""
     if accelerator == "gpu" and not torch.cuda.is_available():
         return "accelerator=gpu, but torch finds no GPU on this machine: use accelerator=cpu or auto"
     if devices > 1 and choose_accelerator(accelerator) == "gpu" and torch.cuda.device_count() < devices:
@@ -39,9 +39,9 @@ def missing_device(accelerator: str, devices: int) -> str | None:
     return None
 
 
-def choose_accelerator(asked: str) -> str:
-    """ "gpu" or "cpu": what auto means on this machine."""
-    return "gpu" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+def choose_accelerator(requested: str) -> str:
+    """Return "gpu" or "cpu": what auto means on this machine."""
+    return "gpu" if requested != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def set_threads(settings: Settings) -> None:
@@ -51,7 +51,7 @@ def set_threads(settings: Settings) -> None:
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
-    """For result.json: accelerator, name, CPU threads."""
+    """Return accelerator, name and CPU threads, for result.json."""
     gpu = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if gpu else _cpu_name()
     return {"accelerator": "gpu" if gpu else "cpu", "name": name, "threads": torch.get_num_threads()}
@@ -68,7 +68,7 @@ def _cpu_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """For result.json: what the numbers were made with."""
+    """Return the versions that the numbers were made with, for result.json."""
     found = {"python": platform.python_version()}
     for package in ("normlab", "torch", "lightning", "torchmetrics", "numpy"):
         try:
@@ -82,11 +82,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep what is freed instead of giving it back; False where the C library is another one.
+    """Tell glibc to keep freed memory instead of returning it. Return False with another C library.
 
-    Every step frees and asks for the same few megabytes a tensor. By default glibc maps them anew from the system each
-    time, and a step then waits for thousands of page faults: up to a third of its time on a virtual machine. It cannot
-    be taken back: for processes that do nothing but train.
+    Every step frees and requests the same few megabytes per tensor. By default glibc maps them anew each time, and a
+    step then waits for thousands of page faults: up to a third of its time on a virtual machine. This cannot be undone:
+    call it only in processes that do nothing but train.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

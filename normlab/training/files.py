@@ -121,7 +121,7 @@ class RunFiles:
         show_norms(self.writer, net, self.before.epoch)
 
     def end_epoch(self, epoch: int, measured: Mapping[str, float], net: Network) -> None:
-        """Write what an epoch, from 1, has measured, by TensorBoard's tag."""
+        """Write the measurements of an epoch, from 1, by TensorBoard's tag."""
         self.rows[epoch] = {"epoch": epoch} | {name: measured[t] for name, t in COLUMNS.items() if t in measured}
         self._write(epoch)
         show_norms(self.writer, net, epoch)
@@ -207,8 +207,8 @@ class ProbeTable:
         self.rows: list[ProbeRow] = []
 
     def restore(self, *, step: int, shown: int) -> None:
-        """Take the rows of a run that stopped, up to a step; show again what stands at `shown` or later on
-        TensorBoard's axis."""
+        """Restore the rows of a stopped run up to a step; write those at `shown` or later on TensorBoard's axis
+        again."""
         self.rows = [row for row in read_probes(self.folder) if row[1] <= step]
         for epoch, at, probe, layer, quantity, value in self.rows:
             self._show(probe, (layer, quantity, value), round(epoch) if probe == "layers" else at, shown)
@@ -225,7 +225,7 @@ class ProbeTable:
             self.writer.add_scalar(f"probe.{probe}/{quantity}{layer and f'.{layer}'}", number, at)
 
     def save(self) -> None:
-        """Writes probes.csv with all rows so far, whole or not at all."""
+        """Write probes.csv with all rows so far, whole or not at all."""
         write_probes(self.folder, self.rows)
 
 

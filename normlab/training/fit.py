@@ -46,7 +46,7 @@ class Place:
     """One run of an array.
 
     Attributes:
-        files: what it writes; None for a network that is there for the others' last bits alone.
+        files: what it writes; None for a network that only fills a place, so that the others keep their last bits.
         before: where it resumes; None: it begins.
     """
 
@@ -67,8 +67,8 @@ class Place:
 
 
 def train(places: Sequence[Place], console: Console, memory_limit: float | None = None) -> Iterator[Record]:
-    """Train and measure runs that can share a computation. Yield the record of each that has `files`, which is still to
-    be saved.
+    """Train and measure runs that can share a computation. Yield the record of each that has `files`; the caller
+    saves it.
 
     Runs that stopped after different epochs are trained one group after the other; a network's last bits depend on how
     many share its pass, so the places of the others are then filled.
@@ -78,7 +78,6 @@ def train(places: Sequence[Place], console: Console, memory_limit: float | None 
     """
     common, networks = places[0].settings, len(places)
     accelerator = choose_accelerator(common.accelerator)
-    set_float32_products(common, accelerator)
     for place in places:
         if common.precision == "64-true":  # Lightning does so after it has loaded the weights
             place.model.double()
@@ -93,7 +92,9 @@ def train(places: Sequence[Place], console: Console, memory_limit: float | None 
         at_once = max(known, default=0) or networks_at_once(net, size, networks, device, memory_limit)
         log.info("trained as an array of %d networks, %d in one forward pass", networks, min(at_once, networks))
     label = common.slug() if networks == 1 else f"{networks} networks"
-    not_replayed = unfoldable(common) if accelerator == "gpu" else None  # what a layer of one's own may do besides
+    not_replayed = (
+        unfoldable(common) if accelerator == "gpu" else None
+    )  # a custom layer may do what a graph cannot record
     for epoch in sorted({place.epoch for place in places if place.waits}):
         group = [place if place.waits and place.epoch == epoch else _filling(place) for place in places]
         module = networks_of(group, at_once, not_replayed)
@@ -125,7 +126,7 @@ def _finite(place: Place) -> bool:
 
 
 def _filling(place: Place) -> Place:
-    """Return a network of the same shape that nobody looks at."""
+    """Return a copy that only fills the place."""
     return Place(place.settings, place.data, copy.deepcopy(place.model), None)
 
 
@@ -153,7 +154,7 @@ def _fit(module: Networks, places: Sequence[Place], label: str, console: Console
 
 
 def _beside(ready: Callable[[], None], rank: Rank, settings: Settings, folder: Path, before: Begun | None) -> None:
-    """Train along in a process beside rank 0, which alone writes anything but train.log."""
+    """Train in a process beside rank 0. It writes nothing but train.log."""
     set_threads(settings)
     keep_freed_memory()
     with log_to(folder / "train.log") as log:
@@ -204,7 +205,9 @@ def _predict(module: Networks, label: str, console: Console) -> dict[str, torch.
 def make_trainer(
     settings: Settings, callbacks: list[Callback], files: RunCheckpoints, rank: Rank | None = None
 ) -> Trainer:
+    """Return a Trainer for one of a run's processes, which it sets up for the run's precision."""
     accelerator = choose_accelerator(settings.accelerator)
+    set_float32_products(settings, accelerator)
     return Trainer(
         accelerator=accelerator,
         devices=rank.processes if rank else 1,

@@ -24,14 +24,14 @@ RESULTS = ("result.json", "predictions.npz", "support.npz")  # of the end of a r
 GROWING = ("metrics.csv", "probes.csv", "last.ckpt", "best.ckpt")  # from its first epoch on
 SCRATCH = tuple(f".{name}.*" for name in (*RESULTS, *GROWING))
 LOGS = ("train.log", "events.out.tfevents.*")
-BEGUN = (".lock", ".hydra", "result.json", PLAN)  # one of them stands in every folder in which a run has begun
+BEGUN = (".lock", ".hydra", "result.json", PLAN)  # every folder in which a run has begun holds one of these
 
 
 @contextmanager
 def claimed(settings: Settings, folder: Path) -> Iterator[Record | None]:
-    """Holds a run's folder; gives the finished record that stands in it, or None where the run has to be done.
+    """Hold a run's folder. Yield its finished record, or None if the run is still to be done.
 
-    Raises `ConfigError` where the folder holds a stranger's files, `BusyError` where another process trains in it.
+    Raise `ConfigError` if the folder holds other files than a run's, `BusyError` if another process trains in it.
     """
     if not settings.force and (record := Record.standing(folder, settings.config_hash())):
         yield record
@@ -45,16 +45,16 @@ def claimed(settings: Settings, folder: Path) -> Iterator[Record | None]:
 
 
 def make_room(folder: Path, *, whole: bool = True) -> None:
-    """Removes what an earlier attempt left, once nothing that the user can mend is left to go wrong.
+    """Remove what an earlier attempt left, once everything that a user can fix has been checked.
 
-    Its event files above all: two attempts in one folder would be drawn as one zig-zag. `whole`: also what a run that
-    goes on needs.
+    Its event files above all: two attempts in one folder would be drawn as one zig-zag. `whole`: also what a run
+    needs to resume.
     """
     remove(folder, *RESULTS, *SCRATCH, *((*GROWING, *LOGS) if whole else ()))
 
 
 def remove(folder: Path, *patterns: str) -> None:
-    """Removes the files of a folder whose names match."""
+    """Remove the files of a folder whose names match."""
     for pattern in patterns:
         for file in folder.glob(pattern):
             file.unlink(missing_ok=True)
@@ -62,7 +62,7 @@ def remove(folder: Path, *patterns: str) -> None:
 
 SOURCES = ("normlab", "lightning.pytorch", "lightning.fabric", "py.warnings")
 
-# Said once a run and of no use to its reader, each for a reason.
+# Messages that appear in every run and help nobody, each with the reason.
 SILENCED = (
     ".*It is recommended to use .*sync_dist=True.*",  # what is logged is that of all devices already
     ".*does not have many workers.*",  # a batch is one indexing call: workers would only copy it
@@ -72,15 +72,15 @@ SILENCED = (
 
 
 def no_advert(record: logging.LogRecord) -> bool:
-    """Lightning advertises its services as tips."""
+    """Return False for Lightning's advertisements ("Tip: …")."""
     return "Tip:" not in record.getMessage()
 
 
 class LogFile(logging.FileHandler):
-    """A log that a full disk leaves short: what it cannot hold is no reason to end a run, or to fill the terminal."""
+    """A log file that drops what a full disk cannot take, instead of ending the run or filling the terminal."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Lets the line go."""
+        """Drop the record."""
 
 
 def thread_failed(args: threading.ExceptHookArgs) -> None:
@@ -90,8 +90,8 @@ def thread_failed(args: threading.ExceptHookArgs) -> None:
 
 @contextmanager
 def log_to(*files: Path) -> Iterator[logging.Logger]:
-    """While it is open, what Lightning, warnings and normlab log goes to these files, and only there; so does what
-    ends a thread, such as TensorBoard's, which writes by one of its own."""
+    """While open, send what Lightning, warnings and normlab log to these files only; so too exceptions that end a
+    thread, such as the one by which TensorBoard writes."""
     handlers = [LogFile(file, encoding="utf-8") for file in files]
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

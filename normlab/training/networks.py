@@ -12,7 +12,7 @@ from normlab.data.datamodule import EVAL_BATCH, Batch
 from normlab.data.several import SeveralImages
 from normlab.nets import Network
 from normlab.nets.dropout import Dropout, keep_mask
-from normlab.nets.folded import Numbers, fold, log_probs
+from normlab.nets.folded import Masks, Numbers, fold, log_probs
 from normlab.nets.stack import Stack
 from normlab.randomness import Stream, stream_seed
 from normlab.settings import Settings
@@ -61,7 +61,7 @@ class Networks(LightningModule):
 
     Attributes:
         not_replayed: why steps are not replayed, if there is a GPU; None if they are.
-        share: what this process's mean over its images counts in the mean over all processes.
+        share: the weight of this process's mean over its images in the mean over all processes.
         held_out: by part ("val", "test"): accuracies and cross-entropies (K,) after the last epoch.
     """
 
@@ -79,6 +79,8 @@ class Networks(LightningModule):
         self.settings, self.data, self.at_once, self.not_replayed = settings, data, at_once, not_replayed
         self.share = 1.0
         self.held_out: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        # Dropout has no numbers of its own: of networks with and without it, one with it has the layers of all.
+        self._layers_of = next((index for index, net in enumerate(self.nets) if _dropouts(net)), 0)
         self.passes = [(low, min(low + at_once, len(models))) for low in range(0, len(models), at_once)]
         self._steps: dict[int, Replayed] = {}
         self._generators: list[torch.Generator | None] = [None] * len(models)
@@ -88,12 +90,6 @@ class Networks(LightningModule):
         """The networks, whose weights are those of the last step."""
         return [model.net for model in self.models]  # type: ignore[misc]  # ModuleList hides Classifier
 
-    @property
-    def shape(self) -> Network:
-        """One of the networks, for its layers. Dropout has no numbers of its own: a network with it serves those
-        without it too."""
-        return next((net for net in self.nets if any(_dropouts(net))), self.nets[0])
-
     # Training
 
     def on_fit_start(self) -> None:
@@ -101,7 +97,7 @@ class Networks(LightningModule):
             model.set_pixels(data.mean, data.std)  # type: ignore[operator]  # ModuleList hides Classifier
 
     def configure_optimizers(self) -> Rows:
-        """Put the numbers of all networks side by side, now that they are where and as they are trained."""
+        """Put the parameters of all networks in one matrix, now that they have their device and precision."""
         self.stack = Stack(self.nets)
         self.stack.own(self.nets)
         steps = -(-len(self.data.runs[0].train) // self.settings[0].batch_size) * self.settings[0].epochs
@@ -124,13 +120,13 @@ class Networks(LightningModule):
         return self.rows
 
     def zero_grad(self, set_to_none: bool = False) -> None:  # Lightning's signature
-        """Set gradients to zero where they are: the optimizer looks for them there."""
+        """Set gradients to zero in place: the optimizer holds these tensors."""
         super().zero_grad(set_to_none=False)
 
     def on_train_epoch_start(self) -> None:
         for settings, own in zip(self.settings, self._generators, strict=True):
             seed = stream_seed(Stream.DROPOUT, settings.seed, self.current_epoch, self.trainer.global_rank)
-            torch.manual_seed(seed) if own is None else own.manual_seed(seed)
+            (own or torch).manual_seed(seed)
         self.totals.zero_()
         self.penalty.zero_()
 
@@ -155,10 +151,7 @@ class Networks(LightningModule):
             if high - low == 1:
                 found = self.models[low](images[low])[None]
             else:
-                buffers = {name: values[low:high] for name, values in self.stack.buffers.items()}
-                numbers = Numbers(self.stack.named(leaf), buffers)
-                normal, masks = self._normalise(images, low, high), self._masks(low, high)
-                found = log_probs(self.shape, numbers, normal, training=True, masks=masks)
+                found = self._together(images, low, high, leaf, self._masks(low, high))
             ce = _cross_entropy(found, labels[low:high])
             total = ce.sum()
             backward(total if self.share == 1 else total * self.share)
@@ -166,7 +159,7 @@ class Networks(LightningModule):
         self.totals.images += labels.shape[1]
 
     def replay(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        """On a GPU, one call launches all that `gradients` does."""
+        """Do what `gradients` does, replayed as a CUDA graph."""
         size = labels.shape[1]
         if size not in self._steps:
             inputs = images.clone(), labels.clone()
@@ -184,15 +177,20 @@ class Networks(LightningModule):
         step()
         self.not_replayed = step.reason
 
-    def _normalise(self, images: torch.Tensor, low: int, high: int) -> torch.Tensor:
-        """Images (K, B, C, H, W) as the networks from `low` to `high` take them."""
+    def _together(
+        self, images: torch.Tensor, low: int, high: int, rows: torch.Tensor, masks: Masks | None = None
+    ) -> torch.Tensor:
+        """Return log-probabilities (k, B, C) of networks `low` to `high`, by one pass. rows: their parameters."""
+        layers: Classifier = self.models[self._layers_of]  # type: ignore[assignment]  # ModuleList hides Classifier
         mean, std = (
             torch.stack([getattr(model, name) for model in self.models[low:high]]).view(-1, 1, 1, 1, 1)
             for name in ("pixel_mean", "pixel_std")
         )
-        return (images[low:high].to(mean.dtype) - mean) / std
+        normal = (images[low:high].to(mean.dtype) - mean) / std
+        numbers = Numbers(self.stack.named(rows), {name: v[low:high] for name, v in self.stack.buffers.items()})
+        return log_probs(layers.net, numbers, normal, training=self.training, masks=masks)
 
-    def _masks(self, low: int, high: int) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    def _masks(self, low: int, high: int) -> Masks | None:
         """Dropout masks of some networks, each from its own stream, as the network alone would draw them."""
         rates = [settings.dropout for settings in self.settings[low:high]]
         if not any(rates):
@@ -243,16 +241,14 @@ class Networks(LightningModule):
 
     def _evaluate(self, images: torch.Tensor) -> torch.Tensor:
         """Return log-probabilities (K, B, C) in eval mode."""
-        at_once = max(1, self.at_once * self.settings[0].batch_size // EVAL_BATCH)
+        at_once = min(self.at_once, max(1, self.at_once * self.settings[0].batch_size // EVAL_BATCH))
         parts = []
         for low in range(0, len(self.models), at_once):
             high = min(low + at_once, len(self.models))
             if high - low == 1:
                 parts.append(self.models[low](images[low])[None])
             else:
-                stack = Stack(self.nets[low:high])
-                numbers = Numbers(stack.named(stack.parameters), stack.buffers)
-                parts.append(log_probs(self.shape, numbers, self._normalise(images, low, high), training=False))
+                parts.append(self._together(images, low, high, self.stack.parameters[low:high]))
         return torch.cat(parts)
 
     def on_validation_epoch_start(self) -> None:
@@ -268,6 +264,9 @@ class Networks(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.held_out = {part: self._means(totals) for part, totals in self._held_out.items()}
+
+    def on_predict_start(self) -> None:
+        self.stack = Stack(self.nets)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
         """Return the log-probabilities of a batch: (K, B, C), float32, on the CPU."""

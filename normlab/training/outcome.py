@@ -33,7 +33,7 @@ __all__ = [
 
 
 def asked(settings: Settings) -> dict[str, Any]:
-    """The part of a record that is known before training."""
+    """Return the part of a record that is known before training."""
     return {
         "config": settings.model_dump(),
         "config_hash": settings.config_hash(),
@@ -52,8 +52,8 @@ def conclude(
     device: Mapping[str, Any],
     since: float,
 ) -> Record:
-    """Score the last epoch's weights; write predictions.npz and TensorBoard's last views. Return the record, which is
-    still to be saved.
+    """Score the last epoch's weights; write predictions.npz and TensorBoard's last views. Return the record, which
+    the caller saves.
 
     Args:
         log_prob: by part ("train", "test"): log-probabilities (N, num_classes) in eval mode, in file order.
@@ -117,7 +117,7 @@ def conclude(
 
 
 def _score(part: str, log_prob: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Accuracy and cross-entropy of log-probabilities (N, 10), in eval mode and without augmentation."""
+    """Return accuracy and cross-entropy of log-probabilities (N, 10), in eval mode and without augmentation."""
     return {
         f"{part}_acc": (log_prob.argmax(1) == labels).double().mean().item(),
         f"{part}_ce": torch.nn.functional.nll_loss(log_prob.double(), labels).item(),
@@ -129,7 +129,7 @@ def _finite(value: float | None) -> float | None:
 
 
 class Reseed(Callback):
-    """Gives every epoch its own dropout stream, which follows from (seed, epoch)."""
+    """Give every epoch its own dropout stream, which follows from (seed, epoch)."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -139,22 +139,23 @@ class Reseed(Callback):
 
 
 def refit(settings: Settings, model: Classifier, data: ImageData) -> tuple[dict[str, float], float]:
-    """Trains a copy on for `settings.refit_epochs` epochs, with the run's optimizer and schedule begun anew.
+    """Train a copy for `settings.refit_epochs` more epochs, with a fresh optimizer and schedule.
 
     Without the penalty, and with every penalised parameter that is exactly 0 kept there: its support is fixed. L1
     shrinks what it keeps too; the refit tells that bias from what the removed weights were worth (the "relaxed lasso":
     Meinshausen 2007, "Relaxed Lasso", section 2). The epochs have the order and the augmentation of the run's first.
     Gives {"refit_train_acc", "refit_test_acc"} in [0, 1], in eval mode without augmentation, and the seconds it took.
     """
-    began = time.perf_counter()
+    began, accelerator = time.perf_counter(), choose_accelerator(settings.accelerator)
     model = copy.deepcopy(model)
     model.l1 = 0.0
     keep_zeros(model)
     trainer = Trainer(
-        accelerator=choose_accelerator(settings.accelerator),
+        accelerator=accelerator,
         devices=1,
         precision=lightning_precision(settings),  # type: ignore[arg-type]  # one of its words
         max_epochs=settings.refit_epochs,
+        deterministic=accelerator == "gpu",
         gradient_clip_val=settings.gradient_clip,
         logger=False,
         plugins=[Here()],
@@ -175,7 +176,7 @@ def refit(settings: Settings, model: Classifier, data: ImageData) -> tuple[dict[
 
 
 def keep_zeros(model: Classifier) -> None:
-    """Gives penalised parameters no gradient where they are exactly 0: momentum starts at 0, so no step moves them."""
+    """Zero the gradient of penalised parameters that are exactly 0: momentum starts at 0, so no step moves them."""
     for parameter in model.penalised:
         there = parameter.detach() != 0
         if not there.all():

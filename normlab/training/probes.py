@@ -38,7 +38,7 @@ LAYER_IMAGES = 256  # of the training set, the first in file order: what `layers
 
 
 def probe_callbacks(settings: Settings, data: ImageData, table: ProbeTable) -> Iterator[Callback]:
-    """What measures `settings.probes`."""
+    """Yield the callbacks that measure `settings.probes`."""
     if "layers" in settings.probes:
         yield LayerProbe(data, table)
     if "landscape" in settings.probes or "shift" in settings.probes:
@@ -119,13 +119,13 @@ class StepProbe(Callback):
 
 
 def landscape_values(loss: StepLoss, weights: Weights, lr: float) -> list[Value]:
-    """The rows of the probe `landscape`, of the network as a whole."""
+    """Return the rows of the probe `landscape`, of the network as a whole."""
     found = along_gradient(loss, weights, [each * lr for each in LENGTHS])
     return [("", quantity, value) for quantity, value in found.quantities().items()]
 
 
 def shift_values(loss: StepLoss, net: Network, before: Weights, after: Weights) -> list[Value]:
-    """The rows of the probe `shift`: the gradients are those of the convolutions, the layers before move whole."""
+    """Return the rows of the probe `shift`: gradients are those of the convolutions, the layers before move whole."""
     measured = {layer: [name] for layer, name in convolutions(net).items()}
     found = covariate_shift(loss, before, after, parameters(net), measured)
     parts: Mapping[str, str] = {"l2": "l2", "cosine": "cosine", "gradient_norm": "gradient"}
@@ -133,7 +133,7 @@ def shift_values(loss: StepLoss, net: Network, before: Weights, after: Weights) 
 
 
 def first_images(data: ImageData, net: Network) -> Batch:
-    """The first training images in file order, without augmentation, where and as the network takes them."""
+    """Return the first training images in file order, without augmentation, where and as the network takes them."""
     where = data.train.where[:LAYER_IMAGES]
     like = next(net.parameters())
     pixels = data.train.pool[0][where].to(like.device, like.dtype) / 255
@@ -151,7 +151,7 @@ MOST = 10_000  # images of a part at most: an accuracy's standard error is then 
 
 
 def statistics_values(net: Network, data: ImageData) -> list[Value]:
-    """The rows of the probe: accuracies of the network, errors of the running averages a layer.
+    """Return the rows of the probe: accuracies of the network, errors of the running averages per layer.
 
     The precise statistics are those of training images as an epoch brings them, augmented by its draws; accuracies are
     measured without augmentation. Up to 10,000 images of each part are used, in an order drawn from the run's seed.
@@ -170,12 +170,12 @@ def statistics_values(net: Network, data: ImageData) -> list[Value]:
 
 
 def _some(count: int, seed: int) -> torch.Tensor:
-    """Which images, in an order that has nothing to do with their classes."""
+    """Return which images, in an order that has nothing to do with their classes."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:MOST]
 
 
 def _as_input(data: ImageData, part: Part, where: torch.Tensor, net: Network) -> Batch:
-    """Images and labels where and as the network takes them."""
+    """Return images and labels where and as the network takes them."""
     like = next(net.parameters())
     images, labels = (values[part.where[where]] for values in part.pool)
     pixels = (images.to(like.device, like.dtype) / 255 - data.mean) / data.std
@@ -184,7 +184,7 @@ def _as_input(data: ImageData, part: Part, where: torch.Tensor, net: Network) ->
 
 @restore_process()
 def probe_checkpoint(folder: Path, probes: Sequence[str], targets: Sequence[str] = ()) -> list[ProbeRow]:
-    """Measures the network of last.ckpt on the CPU, leaves the rows in the run's probes.csv and returns them.
+    """Measure the network of last.ckpt on the CPU, write the rows to the run's probes.csv and return them.
 
     The batch of `landscape` and `shift` is the first that one more epoch would bring, augmented as that would be, with
     its dropout. There is no step from which W(t+1) could be had: `shift` takes a plain one, W - lr·∇L, with the run's
@@ -258,7 +258,7 @@ def _trained(folder: Path, targets: Sequence[str]) -> tuple[Settings, ImageData,
 
 
 def _next_batch(settings: Settings, data: ImageData, net: Network, epoch: int) -> Batch:
-    """The first training batch of an epoch."""
+    """Return the first training batch of an epoch."""
     where = data.train.where[epoch_order(len(data.train), settings.seed, epoch)[: settings.batch_size]]
     pixels = data.train.pool[0][where].to(next(net.parameters()).dtype) / 255
     if data.rotation or data.shift:

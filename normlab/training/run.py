@@ -14,7 +14,7 @@ from normlab.output import steady
 from normlab.record import PLAN, Record, read_probes
 from normlab.settings import Settings, needs_gpu
 from normlab.settings.custom import edited
-from normlab.training.build import load_array
+from normlab.training.build import load_array, unfoldable
 from normlab.training.device import choose_accelerator, missing_device, restore_process, set_threads
 from normlab.training.files import Begun, RunFiles, begun
 from normlab.training.fit import Place, train
@@ -78,6 +78,8 @@ def run_array(
                 elsewhere.add(folder)  # its record belongs to the process that trains there
         if len(elsewhere) == len(runs):
             return []
+        if len(runs) > 1 and (reason := unfoldable(runs[0][0])):
+            raise ConfigError(reason)
         try:
             return _train(runs, console, memory_limit, elsewhere)
         except TrainingError as error:
@@ -168,7 +170,7 @@ def _train(
             for place in places:
                 if place.files is not None:
                     place.files.close()
-    for _, folder in runs:
+    for _, folder in own:
         remove(folder, PLAN)
     return records
 
