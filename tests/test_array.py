@@ -300,7 +300,7 @@ def test_networks_that_draw_random_numbers_are_refused(tmp_path: Path) -> None:
     """A pass of one network would run them, with numbers that depend on the others."""
     words = ["net=custom", "net.target=torchvision.models:mobilenet_v2", "net.channels=3", "batch_size=256"]
     settings = [quick(*words, f"seed={seed}") for seed in (0, 1)]
-    with pytest.raises(ConfigError, match="torchvision.models:mobilenet_v2|net=custom"):
+    with pytest.raises(ConfigError, match="net=custom"):
         run_array(settings, [tmp_path / "0", tmp_path / "1"])
     assert not (tmp_path / "0/train.log").exists()
 

@@ -24,7 +24,7 @@ from normlab.sweep import cluster, launch  # noqa: E402
 from normlab.sweep.cluster import SENT_AWAY, TIME_OVER, Cluster, Submitted  # noqa: E402
 from normlab.sweep.options import options  # noqa: E402
 from normlab.sweep.schedule import Ended  # noqa: E402
-from normlab.sweep.work import Callbacks, Work  # noqa: E402
+from normlab.sweep.task import Callbacks, Task  # noqa: E402
 from normlab.train import main  # noqa: E402
 from normlab.training import run, run_array  # noqa: E402
 from normlab.training.networks import Networks  # noqa: E402
@@ -114,9 +114,9 @@ def test_what_fits_no_array_is_a_job_of_its_own(
     def executor(_: Cluster) -> Any:
         raise RuntimeError("a queue that is full")
 
-    def start(backend: Cluster, works: list[Work], real: Any = Cluster.start) -> None:
-        submitted.append([work.name.replace(TAIL, "") for work in works])
-        real(backend, works)
+    def start(backend: Cluster, tasks: list[Task], real: Any = Cluster.start) -> None:
+        submitted.append([task.name.replace(TAIL, "") for task in tasks])
+        real(backend, tasks)
 
     monkeypatch.setattr(Cluster, "_executor", executor)
     monkeypatch.setattr(Cluster, "start", start)
@@ -176,11 +176,11 @@ def test_two_commands_share_a_study(queue: Path) -> None:
         assert len(list(folder.glob("events.out.tfevents.*"))) == 1, "trained once"
 
 
-def one_work(folder: Path) -> Work:
+def one_task(folder: Path) -> Task:
     """A job of one run."""
     [job] = plan([*BASE, "norm=gn", f"hydra.run.dir={folder}"], multirun=False)
     job = Job(job.settings, folder, job.words)
-    return Work([job], 0, Callbacks(to_run(job, multirun=True)))
+    return Task([job], 0, Callbacks(to_run(job, multirun=True)))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_job_that_is_sent_away_leaves_its_run_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, queued_again: bool, told: str | None
 ) -> None:
     """When its time is over, when submitit has queued it again, when it has to make room: no failure of the run."""
-    work = Submitted(one_work(tmp_path / "stopped"))
+    task = Submitted(one_task(tmp_path / "stopped"))
 
     def submitit(*_: Any) -> None:
         if queued_again:
@@ -216,12 +216,12 @@ def test_a_job_that_is_sent_away_leaves_its_run_to_go_on(
         patch.setattr(Networks, "training_step", training_step)
         if queued_again:
             with pytest.raises(KeyboardInterrupt):
-                work()
+                task()
         else:
-            assert work() == told
+            assert task() == told
     assert Record.load(tmp_path / "stopped").status == "interrupted"
-    assert work.checkpoint().function is work
-    assert work() == {}
+    assert task.checkpoint().function is task
+    assert task() == {}
     assert Record.load(tmp_path / "stopped").time["resumed"] == 1
     run(load(*BASE, "norm=gn"), tmp_path / "whole")
     (tmp_path / "whole" / ".hydra").mkdir()
@@ -231,7 +231,7 @@ def test_a_job_that_is_sent_away_leaves_its_run_to_go_on(
 def test_ctrl_c_cancels_the_jobs(tmp_path: Path, queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = options("submitit_slurm", [])
     backend = Cluster(chosen, tmp_path / "progress.log")  # type: ignore[arg-type]
-    backend.jobs = [(SimpleNamespace(job_id=f"1000_{n}"), one_work(tmp_path)) for n in (0, 1)]
+    backend.jobs = [(SimpleNamespace(job_id=f"1000_{n}"), one_task(tmp_path)) for n in (0, 1)]
     backend.stop()
     assert (queue / "cancelled").read_text() == "1000_0 1000_1\n"
     assert capsys.readouterr().err == "normlab: 2 jobs cancelled\n"
@@ -313,7 +313,7 @@ def test_the_login_node_needs_no_gpu(
     """What accelerator=auto is there, and with it how large an array may be, follows from what a job asks for."""
     sizes: list[int] = []
     monkeypatch.setattr(launch, "planned", lambda jobs, runs, largest, workers: sizes.append(largest) or [])
-    monkeypatch.setattr(Cluster, "start", lambda backend, works: backend.ends.extend(map(Ended, works)))
+    monkeypatch.setattr(Cluster, "start", lambda backend, tasks: backend.ends.extend(map(Ended, tasks)))
     assert main(["-m", "data=digits", "norm=gn", "seed=0,1", "hydra/launcher=array_slurm", *words]) == 1
     assert set(sizes) == {largest}
 

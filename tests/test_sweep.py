@@ -22,7 +22,7 @@ from normlab.sweep import options
 from normlab.sweep.options import usual
 from normlab.sweep.progress import SweepProgress, duration, settled
 from normlab.sweep.schedule import Backend, Ended, Schedule
-from normlab.sweep.work import Callbacks, Work, to_run
+from normlab.sweep.task import Callbacks, Task, to_run
 
 
 def jobs_in(folder: Path, *overrides: str) -> list[Job]:
@@ -54,9 +54,9 @@ def statuses(jobs: Sequence[Job]) -> list[str]:
 
 
 class Made(Backend):
-    """A backend that calls `do` with each work and the number of its start; where that returns True, a process died."""
+    """A backend that calls `do` with each task and the number of its start; where that returns True, a process died."""
 
-    def __init__(self, do: Callable[[Work, int], bool | None], isolated: bool = False, room: int = 100) -> None:
+    def __init__(self, do: Callable[[Task, int], bool | None], isolated: bool = False, room: int = 100) -> None:
         super().__init__()
         self.do, self.isolated, self.at_once = do, isolated, room
         self.started: list[list[str]] = []  # names of what was started together
@@ -65,12 +65,12 @@ class Made(Backend):
     def room(self) -> int:
         return self.at_once
 
-    def start(self, works: Sequence[Work]) -> None:
+    def start(self, tasks: Sequence[Task]) -> None:
         number = len(self.started)
-        self.started.append([work.name[-6:] for work in works])
-        for work in works:
-            died = bool(self.do(work, number))
-            self.ends.append(Ended(work, {}, "the process that trained it was killed" if died else None, died))
+        self.started.append([task.name[-6:] for task in tasks])
+        for task in tasks:
+            died = bool(self.do(task, number))
+            self.ends.append(Ended(task, {}, "the process that trained it was killed" if died else None, died))
 
     def stop(self) -> None:
         self.stopped = True
@@ -78,7 +78,7 @@ class Made(Backend):
 
 def sweep(jobs: Sequence[Job], backend: Backend, began: int = 0) -> None:
     callbacks = Callbacks(to_run(jobs[0], multirun=True))
-    Schedule(jobs, backend, began, lambda runs, _: [Work([job], began, callbacks) for job in runs]).run()
+    Schedule(jobs, backend, began, lambda runs, _: [Task([job], began, callbacks) for job in runs]).run()
     assert backend.stopped
 
 
@@ -91,7 +91,7 @@ def begin(job: Job, epochs: int = 0) -> None:
 
 def test_what_failed_now_is_not_tried_again(tmp_path: Path) -> None:
     jobs = jobs_in(tmp_path)
-    backend = Made(lambda work, _: leave(work.jobs[0], "failed", "no memory"))
+    backend = Made(lambda task, _: leave(task.jobs[0], "failed", "no memory"))
     sweep(jobs, backend, began=time.time_ns() - 10**9)
     assert backend.started == [["seed_0", "seed_1"]]
     assert statuses(jobs) == ["failed", "failed"]
@@ -102,7 +102,7 @@ def test_what_failed_earlier_is(tmp_path: Path) -> None:
     for job in jobs:
         leave(job, "failed", "no memory")
         os.utime(job.folder / "result.json", (1, 1))
-    sweep(jobs, Made(lambda work, _: leave(work.jobs[0])), began=time.time_ns() - 10**9)
+    sweep(jobs, Made(lambda task, _: leave(task.jobs[0])), began=time.time_ns() - 10**9)
     assert statuses(jobs) == ["completed", "completed"]
 
 
@@ -113,8 +113,8 @@ def test_a_run_whose_process_dies_is_tried_once_more_on_its_own(
     """After the others. On one machine nothing runs beside it; jobs of a cluster do not harm each other."""
     jobs = jobs_in(tmp_path, "seed=0,1,2,3,4")
 
-    def do(work: Work, number: int) -> bool | None:
-        [job] = work.jobs
+    def do(task: Task, number: int) -> bool | None:
+        [job] = task.jobs
         if job is jobs[3] or (job is jobs[1] and number == 0):
             return True
         return leave(job)
@@ -138,8 +138,8 @@ def test_a_run_that_comes_further_resumes_as_often_as_it_takes(tmp_path: Path) -
     """A job's time may be over many times before a long run is done; each time there is an epoch more."""
     jobs = jobs_in(tmp_path)
 
-    def until_its_time_is_over(work: Work, number: int) -> None:
-        for job in work.jobs:
+    def until_its_time_is_over(task: Task, number: int) -> None:
+        for job in task.jobs:
             begin(job, number + 1)
             leave(job, "completed" if number == 4 else "interrupted", None if number == 4 else "stopped")
 
@@ -152,9 +152,9 @@ def test_a_run_that_comes_further_resumes_as_often_as_it_takes(tmp_path: Path) -
 def test_a_run_that_is_stopped_before_it_comes_further_is_not_tried_for_ever(tmp_path: Path) -> None:
     jobs = jobs_in(tmp_path, "seed=0")
 
-    def stop(work: Work, _: int) -> None:
-        begin(work.jobs[0])
-        leave(work.jobs[0], "interrupted", "stopped")
+    def stop(task: Task, _: int) -> None:
+        begin(task.jobs[0])
+        leave(task.jobs[0], "interrupted", "stopped")
 
     backend = Made(stop)
     sweep(jobs, backend)
@@ -169,7 +169,7 @@ def test_a_backend_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.Captu
     assert "2 runs could not be started" in capsys.readouterr().err
 
 
-def test_works_that_end_one_by_one_without_a_beginning_are_not_started_for_ever(
+def test_tasks_that_end_one_by_one_without_a_beginning_are_not_started_for_ever(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As processes that cannot import, or jobs on nodes without this package."""
@@ -200,7 +200,7 @@ def test_ctrl_c_ends_it(tmp_path: Path) -> None:
 def test_a_run_that_another_process_left_interrupted_is_done(tmp_path: Path) -> None:
     jobs = jobs_in(tmp_path)
     leave(jobs[1], "interrupted", "stopped")
-    sweep(jobs, Made(lambda work, _: leave(work.jobs[0])))
+    sweep(jobs, Made(lambda task, _: leave(task.jobs[0])))
     assert statuses(jobs) == ["completed", "completed"]
 
 
@@ -215,7 +215,7 @@ def test_a_run_of_another_process_is_waited_for_or_taken_over(tmp_path: Path, di
             leave(jobs[1])
         lock.release()
 
-    backend = Made(lambda work, _: leave(work.jobs[0]))
+    backend = Made(lambda task, _: leave(task.jobs[0]))
     other = threading.Timer(1.5, end)
     other.start()
     sweep(jobs, backend)
@@ -228,8 +228,8 @@ def test_a_clock_that_goes_back(tmp_path: Path) -> None:
     """Runs that ended, by the clock, before the command began are not tried for ever."""
     jobs = jobs_in(tmp_path, "seed=0,1,2")
 
-    def do(work: Work, _: int) -> None:
-        [job] = work.jobs
+    def do(task: Task, _: int) -> None:
+        [job] = task.jobs
         leave(job, "completed" if job is jobs[0] else "failed", None if job is jobs[0] else "no memory")
         os.utime(job.folder / "result.json", ns=(1, 1))
 

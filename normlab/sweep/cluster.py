@@ -1,4 +1,4 @@
-"""Works as jobs of a cluster, or of this machine to try that out: submitit talks to the queue. Imported only where the
+"""Tasks as jobs of a cluster, or of this machine to try that out: submitit talks to the queue. Imported only where the
 extra `slurm` is installed."""
 
 import signal
@@ -19,7 +19,7 @@ from normlab.settings.conf import group_values
 from normlab.sweep.options import Arrays, Queue, Slurm
 from normlab.sweep.progress import note
 from normlab.sweep.schedule import Backend, Ended, tell
-from normlab.sweep.work import Work
+from normlab.sweep.task import Task
 
 __all__ = ["Cluster", "Submitted"]
 
@@ -29,22 +29,22 @@ SENT_AWAY = "it was told to stop: completed epochs are kept"
 
 @dataclass
 class Submitted:
-    """A work as submitit calls it in a job."""
+    """A task as submitit calls it in a job."""
 
-    work: Work
+    task: Task
 
     def __call__(self) -> dict[Path, str] | str:
-        """Do the work. Return its result, or what ended it early: results of runs are in their folders."""
+        """Do the task. Return its result, or what ended it early: results of runs are in their folders."""
         reasons = _stop_in_time()
         try:
-            return self.work()
+            return self.task()
         except KeyboardInterrupt:
             if reasons:
                 return reasons[-1]  # as a result: submitit takes a job that made room for one that comes back
             raise
 
     def checkpoint(self) -> DelayedSubmission:
-        """Return the same work, which then resumes: submitit asks for it where a job is to be queued again."""
+        """Return the same task, which then resumes: submitit asks for it where a job is to be queued again."""
         return DelayedSubmission(self)
 
 
@@ -73,27 +73,27 @@ def _stop_in_time() -> list[str]:
 
 
 class Cluster(Backend):
-    """Works as jobs, submitted together."""
+    """Tasks as jobs, submitted together."""
 
     isolated = True
 
     def __init__(self, options: Queue, log: Path) -> None:
         super().__init__()
         self.options, self.log, self.queue = options, log, "slurm" if isinstance(options, Slurm) else "local"
-        self.jobs: list[tuple[Any, Work]] = []
+        self.jobs: list[tuple[Any, Task]] = []
         self.killed: list[tuple[Ended, float]] = []  # until when nothing can be said of their runs
 
-    def start(self, works: Sequence[Work]) -> None:
+    def start(self, tasks: Sequence[Task]) -> None:
         try:
             executor = self._executor()
             with executor.batch():
-                jobs = [executor.submit(Submitted(work)) for work in works]
+                jobs = [executor.submit(Submitted(task)) for task in tasks]
         except (OSError, RuntimeError, ValueError, AssertionError, NameError) as error:  # submitit's ways to refuse
             tell(self.log, f"the queue refused the jobs: {_last_line(str(error))}")
-            self.ends += [Ended(work) for work in works]
+            self.ends += [Ended(task) for task in tasks]
         else:
             note(self.log, f"{_jobs(len(jobs))} submitted, {jobs[0].job_id} the first")
-            self.jobs += zip(jobs, works, strict=True)
+            self.jobs += zip(jobs, tasks, strict=True)
 
     def _executor(self) -> submitit.AutoExecutor:
         shared = group_values("hydra/launcher", "submitit_local")  # other options have the queue's name before theirs
@@ -109,18 +109,18 @@ class Cluster(Backend):
 
     def wait(self, seconds: float) -> list[Ended]:
         ends, self.ends = self.ends, []
-        for job, work in [(job, work) for job, work in self.jobs if job.done()]:
-            self.jobs.remove((job, work))
+        for job, task in [(job, task) for job, task in self.jobs if job.done()]:
+            self.jobs.remove((job, task))
             outcome = _end(job)
             message = f"job {job.job_id}: {outcome}" if isinstance(outcome, str) else None
-            end = Ended(work, {} if isinstance(outcome, str) else outcome, message)
+            end = Ended(task, {} if isinstance(outcome, str) else outcome, message)
             if job.paths.result_pickle.exists():
                 ends.append(end)
             else:
                 self.killed.append((end, time.monotonic() + STALE + 5))
         # A job that was killed on another machine owns its folders a while longer.
         for end, until in list(self.killed):
-            if time.monotonic() > until or not any(busy(job.folder) for job in end.work.jobs):
+            if time.monotonic() > until or not any(busy(job.folder) for job in end.task.jobs):
                 self.killed.remove((end, until))
                 ends.append(end)
         if not ends:

@@ -1,4 +1,4 @@
-"""From planned runs to works, by the launcher that a command line names."""
+"""From planned runs to tasks, by the launcher that a command line names."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from normlab.settings.plan import Job, launcher_of, own_hydra, to_run
 from normlab.sweep.arrays import LARGEST, planned
 from normlab.sweep.options import Processes, Queue, cores, launching, options, usual
 from normlab.sweep.schedule import Backend, Ended, InProcess, Schedule, tell
-from normlab.sweep.work import Callbacks, Work, do, one_line, task
+from normlab.sweep.task import Callbacks, Task, do, hydra_task, one_line
 
 __all__ = ["Sweep", "run_single"]
 
@@ -67,7 +67,7 @@ class Sweep:
         Schedule(self.jobs, self.backend, self.began, self._divide).run()
         self.callbacks.call("on_multirun_end", reverse=True, config=self.config, config_name="config")
 
-    def _divide(self, runs: Sequence[Job], single: bool) -> list[Work]:
+    def _divide(self, runs: Sequence[Job], single: bool) -> list[Task]:
         """Return arrays as planned, then the other runs. With `single`, each run on its own."""
         arrays = []
         if self.options and self.options.n_per_array != 1 and not single:
@@ -77,8 +77,8 @@ class Sweep:
         limit = self.options.memory_limit if self.options else None
         grouped = {job.folder for array in arrays for job in array}
         return [
-            *(Work(array, self.began, self.callbacks, together=True, memory_limit=limit) for array in arrays),
-            *(Work([job], self.began, self.callbacks) for job in runs if job.folder not in grouped),
+            *(Task(array, self.began, self.callbacks, together=True, memory_limit=limit) for array in arrays),
+            *(Task([job], self.began, self.callbacks) for job in runs if job.folder not in grouped),
         ]
 
 
@@ -91,12 +91,12 @@ class OtherLauncher(Backend):
         common = [word for word in jobs[0].words if all(word in job.words for job in jobs)]
         self.words = [*common, *(word for word in words if word not in common)]
 
-    def start(self, works: Sequence[Work]) -> None:
+    def start(self, tasks: Sequence[Task]) -> None:
         try:
-            self._launch([job for work in works for job in work.jobs])
+            self._launch([job for task in tasks for job in task.jobs])
         except (Exception, SystemExit) as error:  # of any kind
             tell(self.log, f"the launcher failed: {one_line(error)}")
-        self.ends += map(Ended, works)
+        self.ends += map(Ended, tasks)
 
     def _launch(self, jobs: Sequence[Job]) -> None:
         with own_hydra() as hydra:
@@ -105,7 +105,7 @@ class OtherLauncher(Backend):
             HydraConfig.instance().set_config(config)
             launcher = Plugins.instance().instantiate_launcher(
                 hydra_context=HydraContext(config_loader=loader, callbacks=self.callbacks),  # type: ignore[arg-type]
-                task_function=partial(task, began=self.began),
+                task_function=partial(hydra_task, began=self.began),
                 config=config,
             )
             for job_return in launcher.launch([_words(job) for job in jobs], initial_job_idx=0):

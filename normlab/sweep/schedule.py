@@ -12,7 +12,7 @@ from normlab.errors import NormlabError
 from normlab.record import Record
 from normlab.settings.plan import Job
 from normlab.sweep.progress import SweepProgress, epochs_done, modified, note, settled
-from normlab.sweep.work import Work
+from normlab.sweep.task import Task
 
 __all__ = ["Backend", "Ended", "InProcess", "Schedule", "tell"]
 
@@ -22,21 +22,21 @@ IDLE = 2  # ends in a row in which no run was begun: then nothing more is starte
 
 @dataclass
 class Ended:
-    """The end of a work: why runs could not be done, by folder; what else there is to tell; and whether its process
-    died while it held the work."""
+    """The end of a task: why runs could not be done, by folder; what else there is to tell; and whether its process
+    died while it held the task."""
 
-    work: Work
+    task: Task
     reasons: dict[Path, str] = field(default_factory=dict)
     message: str | None = None
     died: bool = False
 
 
 class Backend:
-    """Where works are done. This one does them at once, so they have ended when `start` returns.
+    """Where tasks are done. This one does them at once, so they have ended when `start` returns.
 
     Attributes:
-        isolated: Whether works that run at the same time cannot harm each other.
-        ends: Works that have ended, not yet returned by `wait`.
+        isolated: Whether tasks that run at the same time cannot harm each other.
+        ends: Tasks that have ended, not yet returned by `wait`.
     """
 
     isolated = False
@@ -45,15 +45,15 @@ class Backend:
         self.ends: list[Ended] = []
 
     def room(self) -> int:
-        """Return how many works can be started."""
+        """Return how many tasks can be started."""
         return sys.maxsize
 
-    def start(self, works: Sequence[Work]) -> None:
-        """Start works, as many as there is room for."""
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Start tasks, as many as there is room for."""
         raise NotImplementedError
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Return the works that have ended, after so many seconds at most."""
+        """Return the tasks that have ended, after so many seconds at most."""
         ends, self.ends = self.ends, []
         if not ends:
             time.sleep(seconds)
@@ -64,13 +64,13 @@ class Backend:
 
 
 class InProcess(Backend):
-    """Works one after the other in this process."""
+    """Tasks one after the other in this process."""
 
     def room(self) -> int:
         return 1
 
-    def start(self, works: Sequence[Work]) -> None:
-        self.ends += [Ended(work, work()) for work in works]
+    def start(self, tasks: Sequence[Task]) -> None:
+        self.ends += [Ended(task, task()) for task in tasks]
 
 
 @dataclass(frozen=True)
@@ -97,19 +97,19 @@ class Schedule:
         jobs: All runs, those that are finished included.
         began: When this command began, in nanoseconds of the file system's clock: what has ended since then is not
             tried again, unless it was interrupted.
-        divide: Returns the works that do some runs; with True, each run on its own.
+        divide: Returns the tasks that do some runs; with True, each run on its own.
     """
 
     jobs: Sequence[Job]
     backend: Backend
     began: int
-    divide: Callable[[Sequence[Job], bool], list[Work]]
+    divide: Callable[[Sequence[Job], bool], list[Task]]
 
     def __post_init__(self) -> None:
         self.log = self.jobs[0].folder.parent / "progress.log"
-        self.pending: list[Work] = []
+        self.pending: list[Task] = []
         self.alone: list[Job] = []  # to be tried on their own, after the others
-        self.running: dict[Work, dict[Path, State]] = {}
+        self.running: dict[Task, dict[Path, State]] = {}
         self.over: set[Path] = set()  # runs that are not to be done any more
         self.strikes: Counter[Path] = Counter()  # attempts that came no further
         self.solo = False  # a run is tried on its own: nothing is started beside it
@@ -142,33 +142,33 @@ class Schedule:
         """Start what there is room for. Runs of other processes are left alone until they end or are released."""
         if self.solo and self.running:
             return
-        held = {job.folder for work in (*self.pending, *self.running) for job in work.jobs}
+        held = {job.folder for task in (*self.pending, *self.running) for job in task.jobs}
         held |= {job.folder for job in self.alone}
         if free := [job for job in left if job.folder not in held and not busy(job.folder)]:
             self.pending += self.divide(free, False)
-        works: list[Work] = []
+        tasks: list[Task] = []
         open_ = {job.folder for job in left}
-        while self.pending and len(works) < self.backend.room():
-            work = self.pending.pop(0)
-            if any(job.folder in open_ and not busy(job.folder) for job in work.jobs):
-                works.append(work)
+        while self.pending and len(tasks) < self.backend.room():
+            task = self.pending.pop(0)
+            if any(job.folder in open_ and not busy(job.folder) for job in task.jobs):
+                tasks.append(task)
         self.solo = False
-        if self.alone and not works and not self.pending and (self.backend.isolated or not self.running):
+        if self.alone and not tasks and not self.pending and (self.backend.isolated or not self.running):
             several = len(self.alone) if self.backend.isolated else 1
-            works, self.solo = self.divide(self.alone[:several], True), not self.backend.isolated
+            tasks, self.solo = self.divide(self.alone[:several], True), not self.backend.isolated
             del self.alone[:several]
-        if works:
-            self.running |= {work: {job.folder: State.of(job.folder) for job in work.jobs} for work in works}
-            self.backend.start(works)
+        if tasks:
+            self.running |= {task: {job.folder: State.of(job.folder) for job in task.jobs} for task in tasks}
+            self.backend.start(tasks)
 
     def _end(self, end: Ended) -> bool:
-        """Decide what becomes of each run of a work that has ended. Return whether any of them was begun."""
-        before = self.running.pop(end.work)
-        ends = [self._outcome(job, before[job.folder], end) for job in end.work.jobs]
+        """Decide what becomes of each run of a task that has ended. Return whether any of them was begun."""
+        before = self.running.pop(end.task)
+        ends = [self._outcome(job, before[job.folder], end) for job in end.task.jobs]
         if end.message:
-            parts = [f"{end.work.name}: {end.message}", *(NEXT[outcome] for outcome in NEXT if outcome in ends)]
+            parts = [f"{end.task.name}: {end.message}", *(NEXT[outcome] for outcome in NEXT if outcome in ends)]
             tell(self.log, "; ".join(parts))
-        for job in end.work.jobs:
+        for job in end.task.jobs:
             if reason := end.reasons.get(job.folder):
                 tell(self.log, f"{job.folder.name}: {reason}")
         return any(outcome != "not begun" for outcome in ends)

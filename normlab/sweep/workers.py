@@ -1,4 +1,4 @@
-"""Worker processes: each holds one work at a time, and the parent knows which, so that a death names its runs."""
+"""Worker processes: each holds one task at a time, and the parent knows which, so that a death names its runs."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from normlab.sweep.schedule import Backend, Ended
-from normlab.sweep.work import Work, one_line
+from normlab.sweep.task import Task, one_line
 
 __all__ = ["Workers"]
 
@@ -30,12 +30,12 @@ class Worker:
 
     process: BaseProcess
     pipe: Connection
-    work: Work | None = None
+    task: Task | None = None
     ready: bool = False
 
 
 class Workers(Backend):
-    """Works in processes of this machine, `number` at a time, each with so many CPU threads."""
+    """Tasks in processes of this machine, `number` at a time, each with so many CPU threads."""
 
     def __init__(self, number: int, threads: int) -> None:
         super().__init__()
@@ -52,27 +52,27 @@ class Workers(Backend):
                 ensure_running()  # it imports while this process goes on
 
     def room(self) -> int:
-        return self.number - sum(worker.work is not None for worker in self.workers)
+        return self.number - sum(worker.task is not None for worker in self.workers)
 
-    def start(self, works: Sequence[Work]) -> None:
-        for work in works:
+    def start(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
             try:
-                self._give(work)
+                self._give(task)
             except Exception as error:  # no process, or callbacks of a command line that cannot be pickled
-                self.ends.append(Ended(work, message=f"it could not be given to a process ({one_line(error)})"))
+                self.ends.append(Ended(task, message=f"it could not be given to a process ({one_line(error)})"))
 
-    def _give(self, work: Work) -> None:
-        for worker in [worker for worker in self.workers if worker.work is None]:
+    def _give(self, task: Task) -> None:
+        for worker in [worker for worker in self.workers if worker.task is None]:
             try:
-                worker.pipe.send(work)
-            except OSError:  # it has died since its last work
+                worker.pipe.send(task)
+            except OSError:  # it has died since its last task
                 self._drop(worker)
             else:
-                worker.work = work
+                worker.task = task
                 return
         worker = self._new()
-        worker.pipe.send(work)
-        worker.work = work
+        worker.pipe.send(task)
+        worker.task = task
 
     def wait(self, seconds: float) -> list[Ended]:
         ends, self.ends = self.ends, []
@@ -87,25 +87,25 @@ class Workers(Backend):
                 if worker.process.is_alive():
                     continue
             code = self._drop(worker)
-            if worker.work is not None:
-                ends.append(Ended(worker.work, {}, f"the process that trained it {_death(code)}", worker.ready))
+            if worker.task is not None:
+                ends.append(Ended(worker.task, {}, f"the process that trained it {_death(code)}", worker.ready))
         return ends
 
     def _receive(self, worker: Worker, ends: list[Ended]) -> None:
-        """Take what a worker has sent: that it is ready, or the result of its work."""
+        """Take what a worker has sent: that it is ready, or the result of its task."""
         while worker.pipe.poll():
             result = worker.pipe.recv()
             if result is None:
                 worker.ready = True
-            elif worker.work is not None:
-                ends.append(Ended(worker.work, result))
-                worker.work = None
+            elif worker.task is not None:
+                ends.append(Ended(worker.task, result))
+                worker.task = None
 
     def stop(self) -> None:
         try:
             for worker in self.workers:
                 worker.pipe.close()  # an idle worker ends when its pipe closes
-                if worker.work is not None:
+                if worker.task is not None:
                     worker.process.terminate()
             deadline = time.monotonic() + GRACE
             for worker in self.workers:
@@ -170,7 +170,7 @@ def _death(code: int | None) -> str:
 
 
 def _serve(pipe: Any, threads: int, environment: Mapping[str, str]) -> None:
-    """Do one work after the other, in the worker."""
+    """Do one task after the other, in the worker."""
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all processes: the parent decides
@@ -180,17 +180,17 @@ def _serve(pipe: Any, threads: int, environment: Mapping[str, str]) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        with suppress(EOFError, ConnectionError):  # the parent has no more work, or is gone
+        with suppress(EOFError, ConnectionError):  # the parent has no more tasks, or is gone
             pipe.send(None)
             while True:
-                work = pipe.recv()
-                pipe.send(work())
+                task = pipe.recv()
+                pipe.send(task())
     except KeyboardInterrupt:
         sys.exit(130)
 
 
 def _interrupt(*_: object) -> None:
-    """Stop the current work, once."""
+    """Stop the current task, once."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 

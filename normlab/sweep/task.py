@@ -1,4 +1,4 @@
-"""What a process does: the runs of one work, each as Hydra would do it. Imports no torch before it has to."""
+"""What a process does: the runs of one task, each as Hydra would do it. Imports no torch before it has to."""
 
 import logging
 import warnings
@@ -19,7 +19,7 @@ from normlab.record import Record
 from normlab.settings.plan import Job, parse, to_run
 from normlab.sweep.progress import note, settled
 
-__all__ = ["Callbacks", "Work", "do", "task"]
+__all__ = ["Callbacks", "Task", "do", "hydra_task"]
 
 log = logging.getLogger("normlab")
 
@@ -67,7 +67,7 @@ def do(job: Job, callbacks: Callbacks, began: int | None) -> None:
         raise raised[0]
 
 
-def task(config: DictConfig, *, began: int) -> None:
+def hydra_task(config: DictConfig, *, began: int) -> None:
     """Do a run in Hydra's output folder: what other launchers call."""
     _train(Job(parse(config), Path(HydraConfig.get().runtime.output_dir)), began)
 
@@ -102,7 +102,7 @@ def _train(job: Job, began: int | None) -> None:
 
 
 @dataclass(eq=False)
-class Work:
+class Task:
     """Runs that one process does, one after the other or as an array. It can be pickled.
 
     Attributes:
@@ -124,7 +124,7 @@ class Work:
         return f"an array of {len(self.jobs)} runs, {first} the first" if self.together else first
 
     def __call__(self) -> dict[Path, str]:
-        """Do the work in this process. Return why runs could not be done, by folder; what else became of them is in
+        """Do the task in this process. Return why runs could not be done, by folder; what else became of them is in
         their records."""
         if self.together:
             self._train_array()
