@@ -19,8 +19,9 @@ from normlab.record import Record
 ARMS = {  # name -> threads, GOMP_SPINCOUNT
     "one thread": (1, None),
     "libgomp's default": (None, "300000"),
-    "10000": (None, "10000"),
-    "1000": (None, "1000"),
+    "10000 rounds": (None, "10000"),
+    "1000 rounds": (None, "1000"),
+    "none": (None, "0"),
 }
 
 
