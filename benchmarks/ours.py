@@ -69,7 +69,7 @@ def over_after_training() -> Any:
     With hundreds of networks their figures take minutes, and the clock has stopped.
     """
 
-    def over(*_: object) -> None:
+    def over(*_: object, **__: object) -> None:
         raise Over
 
     return patch("normlab.training.fit.conclude", over)

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -477,10 +478,12 @@ def launched(
 ) -> list[str]:
     """The lines on stderr, "launch" where the runs would start."""
     multirun, *overrides = words.split()
-    monkeypatch.setattr(train, "sweep", lambda *_: print("launch", file=sys.stderr))
-    monkeypatch.setattr(train, "_launch", lambda *_: print("launch", file=sys.stderr))
-    monkeypatch.setattr(train, "run_here", lambda *_, **__: print("launch", file=sys.stderr))
-    monkeypatch.setattr(train, "parallel", lambda *_: [])
+
+    def launch(*_: object) -> None:
+        print("launch", file=sys.stderr)
+
+    monkeypatch.setattr(train, "Sweep", lambda *_, **__: SimpleNamespace(run=launch))
+    monkeypatch.setattr(train, "run_single", launch)
     overrides += ["data=digits", f"log_dir={tmp_path}"]
     train._do(overrides, multirun == "-m")
     return capsys.readouterr().err.splitlines()

@@ -184,6 +184,7 @@ def test_arrays_of_every_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
         same(a, b)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_of_a_stopped_array_resumes_on_its_own_and_the_others_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_array: tuple[list[Settings], list[Path]]
 ) -> None:
