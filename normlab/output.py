@@ -50,6 +50,10 @@ def command(main: Callable[[Sequence[str]], int]) -> int:
     An output whose reader has gone (EPIPE) is no error. One that cannot be written for another reason makes an exit
     code of 0 a 1, with one line on stderr.
     """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        # A thread of torch's that waits gives its core to other programs after this many rounds instead of 300,000: as
+        # fast on an idle machine, more than twice as fast beside a busy process (benchmarks/beside.py).
+        os.environ["GOMP_SPINCOUNT"] = "10000"
     os.environ["MPLBACKEND"] = "agg"  # no window is opened; a notebook's kernel names a backend that may not be here
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:  # closed by the shell: the next file to be opened would be in its place

@@ -189,3 +189,17 @@ def test_a_picture_that_cannot_be_drawn_fails_no_run(
     for tag in ("filters/first_layer", "test/misclassified", "test/confusion"):
         assert f"WARNING normlab: {tag} could not be drawn" in log
     assert "RuntimeError: no font" in log
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_how_long_a_waiting_thread_keeps_its_core(tmp_path: Path, given: dict[str, str], expected: str) -> None:
+    """Set for commands, before torch is there, unless the user has set it. The speed: benchmarks/beside.py."""
+    script = """if True:
+        import os, sys
+        from normlab.output import command
+        command(lambda _: print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules) or 0)
+    """
+    assert python("-c", script, cwd=tmp_path, **given).stdout == f"{expected} False\n"
