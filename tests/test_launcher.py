@@ -206,7 +206,9 @@ def test_a_wrong_option_is_one_line(
 
 
 def test_options_are_checked_for_the_launchers_of_this_package_alone() -> None:
-    assert options("basic", ["hydra.launcher.size=3"]) is None
+    assert options("ray", ["hydra.launcher.size=3"]) is None
+    with pytest.raises(ConfigError, match="hydra/launcher=basic has no options"):
+        options("basic", ["hydra.launcher.size=3"])
     chosen = options("array", ["hydra.launcher.n_jobs=8", "+hydra.launcher.memory_limit=0.5"])
     assert chosen is not None
     assert chosen.model_dump() == {"n_jobs": 8, "memory_limit": 0.5, "n_per_array": None}
