@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from warm import python_m
 
+from normlab.errors import ConfigError
 from normlab.record import Record
 from normlab.settings.plan import load, plan
 from normlab.sweep.arrays import planned
