@@ -38,12 +38,14 @@ def claim(folder: Path) -> Iterator[None]:
         me = f"{os.getpid()} {_machine()} {uuid.uuid4().hex}"
         _own(folder, me, locks)
         stop = threading.Event()
-        threading.Thread(target=_beat, args=(folder, me, stop), daemon=True).start()
+        beat = threading.Thread(target=_beat, args=(folder, me, stop), daemon=True)
+        beat.start()
         try:
             with guarded(folder, lambda: _check(folder, me)):
                 yield
         finally:
             stop.set()
+            beat.join(1.0)  # longer where a server does not answer
             with suppress(OSError):
                 if _read(folder)[0] == me:
                     (folder / ".owner").unlink()

@@ -195,8 +195,12 @@ def test_a_picture_that_cannot_be_drawn_fails_no_run(
     ("given", "expected"),
     [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
 )
-def test_how_long_a_waiting_thread_keeps_its_core(tmp_path: Path, given: dict[str, str], expected: str) -> None:
+def test_how_long_a_waiting_thread_keeps_its_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: str
+) -> None:
     """Set for commands, before torch is there, unless the user has set it. The speed: benchmarks/beside.py."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):  # a test before may have called `command` in this process
+        monkeypatch.delenv(name, raising=False)
     script = """if True:
         import os, sys
         from normlab.output import command
