@@ -49,8 +49,8 @@ class Submitted:
 
 
 def _stop_in_time() -> list[str]:
-    """Let a job that is told to end leave its runs interrupted, as Ctrl-C does, not failed. Return a list that gets the
-    reason, unless submitit has queued the job again."""
+    """Record the runs of a job that is stopped as interrupted, as Ctrl-C does, not as failed. Return a list to which
+    the reason is added, unless submitit has queued the job again."""
     reasons: list[str] = []
     warned = signal.Signals[f"SIG{submitit.JobEnvironment.USR_SIG}"]
     before = signal.getsignal(warned)
