@@ -47,14 +47,17 @@ class Place:
 
     Attributes:
         files: what it writes; None for a network that only fills a place, so that the others keep their last bits.
-        before: where it resumes; None: it begins.
     """
 
     settings: Settings
     data: ImageData
     model: Classifier
     files: RunFiles | None
-    before: Begun | None = None
+
+    @property
+    def before(self) -> Begun | None:
+        """Where it resumes; None if it begins."""
+        return self.files.before if self.files else None
 
     @property
     def waits(self) -> bool:

@@ -150,7 +150,7 @@ def _train(
                 state = states.get(folder)
                 before = state if isinstance(state, Begun) else None
                 files = RunFiles(settings, folder, before) if folder in states else None
-                places.append(Place(settings, images, model, files, before))
+                places.append(Place(settings, images, model, files))
             for record in train(places, console, memory_limit):
                 record.save(own[len(records)][1])
                 records.append(record)
