@@ -1,0 +1,160 @@
+"""From the C++ files of this folder to a library for this machine: compiled once, kept in the user's cache."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock
+
+from normlab.settings.shape import small_network
+
+__all__ = ["Vectors", "find_compiler", "library", "vectors"]
+
+HERE = Path(__file__).parent
+# IEEE arithmetic: nan and inf stay what they are. -ffp-contract: a · b + c is rounded once, as the machine does it.
+FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread", "-w")  # fmt: skip
+LONGEST = 300  # seconds that a compiler may take
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What this machine computes with at once. bits: of a vector. registers: how many vectors it holds."""
+
+    bits: int
+    registers: int
+
+
+@cache
+def _processor() -> tuple[str, frozenset[str]]:
+    """The name of the processor and what it can do, as Linux has it; elsewhere as far as Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor(), frozenset()
+    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return values.get("model name", platform.processor()), frozenset(values.get("flags", "").split())
+
+
+def vectors() -> Vectors:
+    """Return the vectors of this machine: AVX-512, AVX2, or 128 bits as every machine has them."""
+    flags = _processor()[1]
+    if "avx512f" in flags:
+        return Vectors(512, 32)
+    if {"avx2", "fma"} <= flags:
+        return Vectors(256, 16)
+    return Vectors(128, 32 if platform.machine() in ("aarch64", "arm64") else 16)
+
+
+def find_compiler() -> list[str] | None:
+    """Return the command of a C++ compiler: CXX, one on the path, or that of the ziglang package; None without one."""
+    if command := shlex.split(os.environ.get("CXX", "")):
+        return command
+    for name in ("g++", "clang++", "c++"):
+        if found := shutil.which(name):
+            return [found]
+    return [sys.executable, "-m", "ziglang", "c++"] if find_spec("ziglang") else None
+
+
+@cache
+def library(
+    channels: int, classes: int, size: tuple[int, int], number: str = "float", shared: bool = False
+) -> ctypes.CDLL | str:
+    """Return the functions of step.cpp for a network of this shape; in one line, why there are none.
+
+    Args:
+        channels, classes, size: see `normlab.settings.shape.small_network`.
+        number: "float" or "double".
+        shared: for lanes that belong to several networks.
+    """
+    macros = _macros(channels, classes, size, number, shared)
+    try:
+        file = _compiled([f"-D{name}={value}" for name, value in macros.items()])
+        if isinstance(file, str):
+            return file
+        loaded = ctypes.CDLL(str(file))
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"the kernels cannot be compiled: {str(error).splitlines()[0]}"
+    loaded.step_new.restype = ctypes.c_void_p
+    loaded.step_free.argtypes = [ctypes.c_void_p]
+    loaded.step_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+    loaded.step_exchange.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2 + [ctypes.c_void_p]
+    loaded.step_run.restype, loaded.step_exchange.restype = ctypes.c_int64, None
+    return loaded
+
+
+def _macros(channels: int, classes: int, size: tuple[int, int], number: str, shared: bool) -> dict[str, str]:
+    machine = vectors()
+    stages = {stage.name.upper(): stage.outputs for stage in small_network(channels, classes, size)}
+    del stages["HEAD"]
+    own = {"CHANNELS": channels, "CLASSES": classes, "HEIGHT": size[0], "WIDTH": size[1], **stages}
+    lanes = machine.bits // (64 if number == "double" else 32)
+    own |= {"LANES": lanes, "REGISTERS": machine.registers, "SHARED": int(shared)}
+    return {"NUMBER": number} | {name: str(value) for name, value in own.items()}
+
+
+def _compiled(macros: list[str]) -> Path | str:
+    """The library's file, compiled if it is not there; why it cannot be."""
+    compiler = find_compiler()
+    if compiler is None:
+        return "there is no C++ compiler: install g++ or clang++, or `pip install ziglang`"
+    arm = platform.machine() in ("aarch64", "arm64")
+    command = [*compiler, *FLAGS, "-mcpu=native" if arm else "-march=native", *macros, str(HERE / "step.cpp")]
+    known = [*command, _version(compiler), str(_processor())]
+    for source in sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp")]):
+        known.append(source.read_text(encoding="utf-8"))
+    name = hashlib.sha256("\0".join(known).encode()).hexdigest()[:32]
+    folder = platformdirs.user_cache_path("normlab", appauthor=False) / "kernels"
+    file = folder / f"{name}.so"
+    if file.exists():
+        return file
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # whoever can write here decides what is run
+    with _held(folder / f"{name}.lock"):
+        if file.exists():  # another process was first
+            return file
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".so")
+        os.close(handle)
+        try:
+            done = subprocess.run([*command, "-o", temporary], capture_output=True, text=True, timeout=LONGEST)
+            if done.returncode:
+                return f"{compiler[0]} could not compile the kernels: {_error(done.stderr)}"
+            os.replace(temporary, file)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    return file
+
+
+@contextmanager
+def _held(lock: Path) -> Iterator[None]:
+    """Hold a lock while compiling; where the file system knows none, two processes may compile the same."""
+    held = FileLock(lock, fallback_to_soft=False)
+    with suppress(OSError):
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _version(compiler: list[str]) -> str:
+    """The first line that a compiler says of itself."""
+    said = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=LONGEST)
+    return next(iter(said.stdout.splitlines()), "")
+
+
+def _error(messages: str) -> str:
+    """The first line that says error, else the first line."""
+    lines = [line.strip() for line in messages.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "no message")

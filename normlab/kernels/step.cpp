@@ -1,0 +1,183 @@
+// A training step or an evaluation of K networks: which block is computed when, and the functions that Python calls.
+//
+// Tasks are pairs (unit, block): a unit is a network, or the networks that share lanes; its batch is cut into blocks of
+// LANES images. Norms without statistics of the batch let a task run through all phases at once, in its thread's memory.
+// Else every phase ends for all tasks before the next one begins.
+//
+//     phase 0 … 4: convolution of block 1 … 5      phase 5: head      phase 6 … 10: gradients of block 5 … 1
+#include <cstdlib>
+#include <new>
+#include <vector>
+
+#include "network.h"
+#include "threads.h"
+
+constexpr int HEAD = BLOCKS, LAST = 2 * BLOCKS;
+
+template <class F> static void of_block(int block, F f) {
+  switch (block) {
+    case 0: return f(size<0>{});
+    case 1: return f(size<1>{});
+    case 2: return f(size<2>{});
+    case 3: return f(size<3>{});
+    case 4: return f(size<4>{});
+  }
+}
+
+// Room that grows and is not freed between steps. New memory is zero.
+struct Room {
+  void* start = nullptr;
+  size_t bytes = 0;
+  template <class T> T* of(size_t count) {
+    if (count * sizeof(T) > bytes) {
+      free(start);
+      bytes = (count * sizeof(T) + 63) / 64 * 64;
+      start = nullptr;
+      if (posix_memalign(&start, 64, bytes)) throw std::bad_alloc();
+      memset(start, 0, bytes);
+    }
+    return (T*)start;
+  }
+  ~Room() { free(start); }
+};
+
+struct Rooms {
+  std::vector<Room> each;
+  template <class T> void reserve(size_t count) {
+    if (each.size() < count) each = std::vector<Room>(count);
+    for (size_t i = 0; i < count; i++) each[i].of<T>(1);
+  }
+};
+
+struct Step {
+  Room weights, partial;
+  Rooms memories, scratches;
+
+  Task task(const Job& job, int t, int blocks, int memory, int thread) {
+    return Task(job, ((Weights*)weights.start)[t / blocks], *(Memory*)memories.each[memory].start,
+                        *(Scratch*)scratches.each[thread].start, (Weight*)partial.start + (size_t)t * job.parameters,
+                        t / blocks, t % blocks);
+  }
+
+  void run(const Job& job, int from, int to) {
+    const int per_unit = L / lanes_of(job), units = (job.networks + per_unit - 1) / per_unit;
+    const int blocks = (job.images + L - 1) / L, tasks = units * blocks, threads = job.threads;
+    const int64_t kind = job.norms[0].kind;
+    const bool local = kind == NONE || kind == IMAGE || (kind == BATCH && !job.training);
+    if (from == 0) {
+      weights.of<Weights>(units);
+      partial.of<Weight>(job.training ? (size_t)tasks * job.parameters : 0);
+      scratches.reserve<Scratch>(threads);
+      memories.reserve<Memory>(local ? threads : tasks);
+      Pool::run(threads, units, [&](int unit, int) { read_weights(job, unit); });
+    }
+    auto phase = [&](int p, Task&& task) {
+      if (p == 0 && job.training) memset(task.grads, 0, job.parameters * sizeof(Weight));
+      if (p == HEAD) return task.head();
+      of_block(p < HEAD ? p : LAST - p, [&](auto i) {
+        if (p < HEAD) task.forward<i>();
+        else task.backward<i>();
+      });
+    };
+    if (local)
+      Pool::run(threads, tasks, [&](int t, int thread) {
+        for (int p = from; p <= to; p++) phase(p, task(job, t, blocks, thread, thread));
+      });
+    else
+      for (int p = from; p <= to; p++) {
+        Pool::run(threads, tasks, [&](int t, int thread) { phase(p, task(job, t, blocks, t, thread)); });
+        if (kind == BATCH && p < LAST)
+          of_block(p < HEAD ? p : LAST - 1 - p, [&](auto i) {
+            Pool::run(threads, units, [&](int unit, int) { statistics<i>(job, unit, blocks, p >= HEAD); });
+          });
+      }
+    if (to == LAST) Pool::run(threads, units, [&](int unit, int) { add_gradients(job, unit, blocks); });
+  }
+
+  void read_weights(const Job& job, int unit) {
+    auto& own = ((Weights*)weights.start)[unit];
+#if SHARED
+    std::vector<v> rows(job.parameters);
+    const int group = lanes_of(job), first = unit * (L / group);
+    for (int l = 0; l < L && first + l / group < job.networks; l++)
+      for (int64_t i = 0; i < job.parameters; i++) rows[i][l] = job.rows[(first + l / group) * job.parameters + i];
+    own.fill(job, rows.data());
+#else
+    own.fill(job, job.rows + unit * job.parameters);
+#endif
+  }
+
+  // Statistics over the blocks of a unit, in the order of the blocks.
+  template <int I> void statistics(const Job& job, int unit, int blocks, bool backward) {
+    const int group = lanes_of(job), first = unit * (L / group);
+    Batch<I> batch{job.norms[I], {}, (int)job.images, group};
+    for (int b = 0; b < blocks; b++) {
+      auto own = task(job, unit * blocks + b, blocks, unit * blocks + b, 0);
+      batch.blocks.push_back({&own.maps<I>(), own.valid, own.place});
+    }
+    const auto& w = ((Weights*)weights.start)[unit];
+    const int networks = first + L / group < job.networks ? L / group : job.networks - first;
+    if (backward) batch.backward(w.weight[I]);
+    else batch.forward(w.weight[I], w.bias[I], networks, first);
+  }
+
+  // The gradients of all blocks of a unit, one after the other.
+  void add_gradients(const Job& job, int unit, int blocks) {
+    const Weight* from = (Weight*)partial.start + (size_t)unit * blocks * job.parameters;
+    const int group = lanes_of(job), first = unit * (L / group);
+    for (int64_t i = 0; i < job.parameters; i++) {
+      Weight sum{};
+      for (int b = 0; b < blocks; b++) sum += from[b * job.parameters + i];
+      for (int k = 0; k < L / group && first + k < job.networks; k++)
+        job.grads[(first + k) * job.parameters + i] += spread(sum)[k * group];
+    }
+  }
+
+  // Maps of block I of all images between lanes and a tensor (K, B, H, W, C): where from, where to, is up to `move`.
+  template <int I, class Move> void exchange(const Job& job, num* tensor, Move move) {
+    using B = Block<I>;
+    const int group = lanes_of(job), per_unit = L / group, blocks = (job.images + L - 1) / L;
+    const int units = (job.networks + per_unit - 1) / per_unit;
+    Pool::run(job.threads, units * blocks, [&](int t, int) {
+      Memory& m = *(Memory*)memories.each[t].start;
+      for (int l = 0; l < L; l++) {
+        int64_t network = t / blocks * per_unit + l / group, image = t % blocks * L + l % group;
+        bool valid = network < job.networks && image < job.images;
+        num* own = tensor + (network * job.images + image) * B::out * B::pixels;
+        for (int c = 0; c < B::out; c++)
+          for (int i = 0; i < B::pixels; i++) move(m, (c * B::pixels + i) * L + l, valid ? own + i * B::out + c : nullptr);
+      }
+    });
+  }
+};
+
+enum Maps_ { GET_R, SET_Y, GET_D, SET_D };
+
+extern "C" {
+int64_t step_lanes() { return L; }
+Step* step_new() { return new Step; }
+void step_free(Step* step) { delete step; }
+
+// Phases from … to of a step. Returns 0; 1 where there is no memory.
+int64_t step_run(Step* step, const Job* job, int64_t from, int64_t to) {
+  try {
+    step->run(*job, from, to);
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+  return 0;
+}
+
+// Maps of a block for torch, and back: what the norm reads, what it gives, and their gradients.
+void step_exchange(Step* step, const Job* job, int64_t block, int64_t what, num* tensor) {
+  of_block(block, [&](auto i) {
+    step->exchange<i>(*job, tensor, [&](Memory& m, int at, num* value) {
+      auto& maps = std::get<i>(m.maps);
+      if (what == GET_R && value) *value = maps.r[at];
+      if (what == GET_D && value) *value = m.d[at];
+      if (what == SET_Y) maps.y[at] = value ? *value : 0;
+      if (what == SET_D) m.d[at] = value ? *value : 0;
+    });
+  });
+}
+}

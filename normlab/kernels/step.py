@@ -1,0 +1,356 @@
+"""K small networks' training step and evaluation by the kernels, on the tensors of their `Stack`."""
+
+import ctypes
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from normlab.kernels.compile import library, vectors
+from normlab.nets.convolutions import FilterConv2d
+from normlab.nets.dropout import Dropout
+from normlab.nets.net import Net
+from normlab.nets.stack import Stack
+from normlab.norms import is_packaged
+from normlab.norms.about import STANDARDISED, About
+from normlab.norms.layer import over_processes
+from normlab.settings.shape import small_network
+
+__all__ = ["Gathered", "Kernel", "unsupported"]
+
+BLOCKS = 5
+HEAD, LAST = BLOCKS, 2 * BLOCKS  # phases, see step.cpp
+NONE, IMAGE, BATCH, OUTSIDE = range(4)  # kinds of norms, see norms.h
+GET_R, SET_Y, GET_D, SET_D = range(4)
+ROOT_MEAN_SQUARE = "γ · x / √(mean(x²) + ε)"
+OF_BATCH = 2**62  # images of a ghost batch that is the whole batch
+NUMBERS = {torch.float32: "float", torch.float64: "double"}
+
+
+class Gathered(NamedTuple):
+    """Images that are still bytes of a pool.
+
+    Attributes:
+        pool: uint8 (N, C, H, W). where: int64 (K, B), the places of the images in it.
+        draws: float32 (K, B, 3) in [-1, 1], see `normlab.data.augment`; None: images are not moved.
+        rotation, shift: the largest, in degrees and pixels.
+    """
+
+    pool: torch.Tensor
+    where: torch.Tensor
+    draws: torch.Tensor | None = None
+    rotation: float = 0.0
+    shift: float = 0.0
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("kind", "groups", "centred", "ghost")),
+        ("eps", ctypes.c_double),
+        *((name, ctypes.c_int64) for name in ("weight", "bias")),
+        *((name, ctypes.c_void_p) for name in ("mean", "var", "tracked")),
+        ("momentum", ctypes.c_double),
+        ("drops", ctypes.c_int64),
+    )
+
+
+class _Job(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("networks", "images", "parameters", "training", "pre", "threads")),
+        ("conv", ctypes.c_int64 * BLOCKS),
+        *((name, ctypes.c_int64) for name in ("squeeze", "head")),
+        ("norms", _Norm * BLOCKS),
+        *((name, ctypes.c_void_p) for name in ("rows", "grads", "pixels", "pool", "where", "turns")),
+        *((name, ctypes.c_double) for name in ("rotation", "shift")),
+        *((name, ctypes.c_void_p) for name in ("mean", "sd", "labels", "log_probs")),
+        ("share", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("rates", "seeds")),
+        ("step", ctypes.c_uint64),
+    )
+
+
+def unsupported(net: nn.Module) -> str | None:
+    """Return why a network is not trained by the kernels, in one line; None if it can be, given a compiler."""
+    if type(net) is not Net:
+        return "the kernels know net=small only"
+    first = next(net.parameters())
+    if first.dtype not in NUMBERS or first.device.type != "cpu":
+        return f"the kernels compute in float32 on the CPU, not in {str(first.dtype)[6:]} on {first.device.type}"
+    if "fit" in dict(net.named_children()):
+        return "the kernels do not scale images to another size"
+    layers = [net.get_submodule(name) for name in net.norms]
+    if any(over_processes(getattr(layer, "running", layer)) for layer in layers):
+        return "the kernels take the statistics of one process"
+    return None
+
+
+class Kernel:
+    """The kernels for K networks that are supported (`unsupported`) and own the rows of a stack.
+
+    The bits of a network's gradients, running statistics and log-probabilities depend neither on the other networks nor
+    on the number of threads. Norms that are not native are computed by torch, on the maps between two convolutions.
+
+    Args:
+        nets: of one shape, with one kind of norm. stack: of their numbers, which change in place.
+        mean, std: of the pixels of each network's images, (K,). rates: of each network's dropout.
+
+    Raise `RuntimeError`, with the reason in one line, where they cannot be compiled.
+    """
+
+    def __init__(
+        self,
+        nets: Sequence[Net],
+        stack: Stack,
+        mean: torch.Tensor,
+        std: torch.Tensor,
+        rates: Sequence[float] | None = None,
+    ) -> None:
+        self.nets, self.stack, self.net = nets, stack, nets[0]
+        dtype = stack.parameters.dtype
+        self.mean, self.std = mean.to(dtype).contiguous(), std.to(dtype).contiguous()
+        self.rates = torch.tensor(rates or [0.0] * len(nets), dtype=torch.float64)
+        channels, *size = self.net.image
+        self._shape = (channels, self.net.num_classes, (size[0], size[1]))
+        self._number = NUMBERS[dtype]
+        self.lanes = vectors().bits // (8 * dtype.itemsize)
+        self._steps: dict[bool, tuple[ctypes.CDLL, int]] = {}
+        self._step(False)
+        self._at = dict(zip(stack.shapes, _starts(stack), strict=True))
+        self.stages = [stage for stage in small_network(*self._shape) if stage.block]
+        self._norms = [self.net.get_submodule(name) for name in self.net.norms]
+        self._kind = _kind(self._norms[0])
+        children = list(dict(self.net.get_submodule("block1").named_children()))
+        self._pre = children.index("norm") < children.index("relu")
+        self._filters = {
+            f"{name}.weight": layer for name, layer in self.net.named_modules() if isinstance(layer, FilterConv2d)
+        }
+
+    def __del__(self) -> None:
+        for functions, step in self._steps.values():
+            functions.step_free(step)
+
+    def _step(self, shared: bool) -> tuple[ctypes.CDLL, int]:
+        if shared not in self._steps:
+            functions = library(*self._shape, self._number, shared)
+            if isinstance(functions, str):
+                raise RuntimeError(functions)
+            self._steps[shared] = functions, functions.step_new()
+        return self._steps[shared]
+
+    # What is computed
+
+    def gradients(
+        self,
+        images: torch.Tensor | Gathered,
+        labels: torch.Tensor,
+        *,
+        share: float = 1.0,
+        seeds: Sequence[int] | None = None,
+        step: int = 0,
+    ) -> torch.Tensor:
+        """Add the gradients of share · mean cross-entropy of each network's batch to `stack.grads`; return the
+        log-probabilities (K, B, classes). Running statistics move as in train mode.
+
+        Args:
+            images: (K, B, C, H, W) in [0, 1]. labels: int64 (K, B).
+            seeds, step: from which the dropout masks follow, with the places in the batch: a seed per network.
+        """
+        self._check_batch(labels.shape[1])
+        rows, grads = self.stack.parameters, self.stack.grads
+        if not self._filters:
+            return self._run(rows, grads, images, labels, share, seeds, step)
+        with torch.enable_grad():
+            leaves = [row.detach()[None].requires_grad_() for row in rows]
+            filters = [self._reparametrised(leaf) for leaf in leaves]
+        by_filter = torch.zeros_like(grads)
+        found = self._run(torch.cat(filters).detach(), by_filter, images, labels, share, seeds, step)
+        for leaf, row, by, grad in zip(leaves, filters, by_filter, grads, strict=True):
+            grad += torch.autograd.grad(row, leaf, by[None])[0][0]
+        return found
+
+    def log_probs(self, images: torch.Tensor | Gathered) -> torch.Tensor:
+        """Return the log-probabilities (K, B, classes) of images in eval mode."""
+        rows = self.stack.parameters
+        if self._filters:
+            with torch.no_grad():
+                rows = torch.cat([self._reparametrised(row[None]) for row in rows])
+        return self._run(rows, None, images)
+
+    def _reparametrised(self, row: torch.Tensor) -> torch.Tensor:
+        """One network's parameters (1, P) with the filters in the place of the weights that they are a function of. One
+        at a time: its bits are then those that it has alone."""
+        named = self.stack.named(row)
+        values = []
+        for name, value in named.items():
+            if layer := self._filters.get(name):
+                value = layer.reparametrise(value, named.get(f"{name.removesuffix('weight')}gain"))
+            values.append((value.permute(0, 1, 3, 4, 2) if value.dim() == 5 else value).flatten(1))
+        return torch.cat(values, 1)
+
+    def _check_batch(self, images: int) -> None:
+        """Raise `ValueError` where a statistic of the batch would be of one number, as the layers do."""
+        if self._kind == BATCH:
+            ghost = getattr(self._norms[0], "virtual_batch_size", images)
+            least = min(images % ghost or ghost, images)
+            if least * min(math.prod(stage.size) for stage in self.stages) < 2:
+                raise ValueError("one number per channel has no variance: train with larger batches or maps")
+
+    def _run(
+        self,
+        rows: torch.Tensor,
+        grads: torch.Tensor | None,
+        images: torch.Tensor | Gathered,
+        labels: torch.Tensor | None = None,
+        share: float = 1.0,
+        seeds: Sequence[int] | None = None,
+        step: int = 0,
+    ) -> torch.Tensor:
+        networks, batch = (images.where if isinstance(images, Gathered) else images).shape[:2]
+        found = torch.empty(networks, batch, self.net.num_classes, dtype=rows.dtype)
+        if not batch:
+            return found
+        kept: list[torch.Tensor] = [found, self.mean, self.std, self.rates]  # what the job points to
+        job = _Job(images=batch, parameters=rows.shape[1], training=grads is not None, pre=self._pre)
+        job.threads, job.step, job.share = torch.get_num_threads(), step, share / batch
+        seeded = torch.tensor(seeds or [0] * networks, dtype=torch.int64)
+        of_each = {"rows": rows, "grads": grads, "mean": self.mean, "sd": self.std, "log_probs": found, "seeds": seeded}
+        of_each |= {"rates": self.rates, "labels": None if labels is None else labels.contiguous()}
+        if isinstance(images, Gathered):
+            of_each |= {"where": images.where.contiguous()}
+            if images.draws is not None and (images.rotation or images.shift):
+                of_each["turns"] = images.draws.float().contiguous()
+            job.rotation, job.shift = math.radians(images.rotation), images.shift
+            kept.append(pool := images.pool.contiguous())
+            job.pool = pool.data_ptr()
+        else:
+            of_each["pixels"] = images.to(rows.dtype).contiguous()
+        for index, (name, layer) in enumerate(zip(self.net.norms, self._norms, strict=True)):
+            self._describe(job.norms[index], name, layer)
+            job.conv[index] = self._at[f"block{index + 1}.conv.weight"]
+        job.squeeze, job.head = self._at["squeeze.weight"], self._at["head.1.weight"]
+        for low, high in self._parts(networks, batch, job):
+            job.networks = high - low
+            for name, values in of_each.items():
+                setattr(job, name, None if values is None else values[low:high].data_ptr())
+            for norm, name in zip(job.norms, self.net.norms, strict=True):
+                self._running(norm, name, low)
+            if self._kind == OUTSIDE:
+                self._outside(job, low, high, rows.dtype)
+            else:
+                self._phases(job, 0, LAST if job.training else HEAD)
+        del kept
+        return found
+
+    def _parts(self, networks: int, batch: int, job: _Job) -> Iterator[tuple[int, int]]:
+        """Which networks take their phases together: where they wait for one another, as few as keep threads busy."""
+        some = networks
+        if self._kind == OUTSIDE or (self._kind == BATCH and job.training):
+            group = next(2**i for i in range(10) if 2**i >= min(batch, self.lanes))
+            some = max(1, 4 * job.threads // -(-batch // self.lanes)) * max(1, self.lanes // group)
+        for low in range(0, networks, some):
+            yield low, min(low + some, networks)
+
+    def _phases(self, job: _Job, first: int, last: int) -> None:
+        functions, step = self._step(2 * job.images <= self.lanes)
+        if functions.step_run(step, ctypes.byref(job), first, last):
+            raise MemoryError("there is no memory for the maps of the batch")
+
+    # Norms
+
+    def _describe(self, norm: _Norm, name: str, layer: nn.Module) -> None:
+        """Put a norm into numbers."""
+        norm.kind, norm.groups, norm.ghost, norm.centred = self._kind, 1, OF_BATCH, True
+        norm.weight, norm.bias = (self._at.get(f"{name}.{own}", -1) for own in ("weight", "bias"))
+        block = self.net.get_submodule(name.rpartition(".")[0])
+        norm.drops = any(isinstance(each, Dropout) for each in block.children()) and bool(self.rates.any())
+        if self._kind in (NONE, OUTSIDE):
+            norm.weight = norm.bias = -1
+            return
+        about, given = _about(layer), vars(layer)
+        channels = layer.num_channels if "num_channels" in given else layer.num_features
+        norm.eps, norm.centred = given["eps"], about.centred
+        [over] = about.axes
+        norm.groups = {"HW": channels, "GHW": given.get("num_groups", 1)}.get(over, 1)
+        norm.ghost = given["virtual_batch_size"] if over == "VHW" else OF_BATCH
+        momentum = given.get("momentum")
+        norm.momentum = -1.0 if momentum is None else momentum
+
+    def _running(self, norm: _Norm, name: str, low: int) -> None:
+        """Point to the running statistics of the networks from `low` on."""
+        if self._kind == BATCH:
+            prefix = f"{name}.running" if f"{name}.running.running_mean" in self.stack.buffers else name
+            norm.mean = self.stack.buffers[f"{prefix}.running_mean"][low:].data_ptr()
+            norm.var = self.stack.buffers[f"{prefix}.running_var"][low:].data_ptr()
+            norm.tracked = self.stack.buffers[f"{prefix}.num_batches_tracked"][low:].data_ptr()
+
+    def _outside(self, job: _Job, low: int, high: int, dtype: torch.dtype) -> None:
+        """All phases, with torch's norms between them. One network at a time: its bits are then those it has alone."""
+        functions, step = self._step(2 * job.images <= self.lanes)
+        training = bool(job.training)
+        nets = range(low, high)
+
+        def maps(block: int, what: int, values: torch.Tensor | None = None) -> torch.Tensor:
+            """(k, B, C, H, W), channels_last in memory."""
+            stage = self.stages[block]
+            shape = (high - low, job.images, *stage.size, stage.outputs)
+            lying = torch.empty(shape, dtype=dtype) if values is None else values.permute(0, 1, 3, 4, 2).contiguous()
+            functions.step_exchange(step, ctypes.byref(job), block, what, lying.data_ptr())
+            return lying.permute(0, 1, 4, 2, 3)
+
+        passed: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
+        for block, name in enumerate(self.net.norms):
+            self._phases(job, block, block)
+            with torch.set_grad_enabled(training):
+                inputs = [each.clone(memory_format=torch.channels_last) for each in maps(block, GET_R)]
+                layers = [self.nets[index].get_submodule(name).train(training) for index in nets]
+                leaves = [each.requires_grad_(training) for each in inputs]
+                outputs = [layer(leaf) for layer, leaf in zip(layers, leaves, strict=True)]
+            maps(block, SET_Y, torch.stack([each.detach() for each in outputs]))
+            passed.append(list(zip(leaves, outputs, strict=True)))
+        self._phases(job, HEAD, HEAD)
+        for block in reversed(range(BLOCKS if training else 0)):
+            grads = []
+            name = self.net.norms[block]
+            for index, (leaf, output), grad in zip(nets, passed[block], maps(block, GET_D), strict=True):
+                grads.append(self._back(index, name, leaf, output, grad))
+            maps(block, SET_D, torch.stack(grads))
+            self._phases(job, LAST - block, LAST - block)
+
+    def _back(
+        self, index: int, name: str, leaf: torch.Tensor, output: torch.Tensor, grad: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the gradient of what a torch-side norm read; add those of its parameters to `stack.grads`."""
+        if not output.requires_grad:
+            return torch.zeros_like(leaf)
+        named = dict(self.nets[index].get_submodule(name).named_parameters())
+        named = {own: values for own, values in named.items() if values.requires_grad}
+        found = torch.autograd.grad(output, [leaf, *named.values()], grad, allow_unused=True)
+        rows = self.stack.named(self.stack.grads)
+        for own, by in zip(named, found[1:], strict=True):
+            if by is not None:
+                rows[f"{name}.{own}"][index] += by
+        return torch.zeros_like(leaf) if found[0] is None else found[0]
+
+
+def _kind(layer: nn.Module) -> int:
+    """How the kernels compute a norm: by its description in the catalogue."""
+    if not is_packaged(layer):
+        return OUTSIDE
+    about = _about(layer)
+    if about.formula == "x":
+        return NONE
+    if about.formula not in (STANDARDISED, ROOT_MEAN_SQUARE) or any(own.shape != "C" for own in about.learned.values()):
+        return OUTSIDE
+    return {("HW",): IMAGE, ("GHW",): IMAGE, ("CHW",): IMAGE, ("NHW",): BATCH, ("VHW",): BATCH}.get(about.axes, OUTSIDE)
+
+
+def _about(layer: Any) -> About:
+    return layer.about  # type: ignore[no-any-return]
+
+
+def _starts(stack: Stack) -> list[int]:
+    """Where each parameter begins in a row."""
+    sizes = [shape.numel() for shape in stack.shapes.values()]
+    return [sum(sizes[:index]) for index in range(len(sizes))]
