@@ -84,7 +84,11 @@ def library(
         file = _compiled([f"-D{name}={value}" for name, value in macros.items()])
         if isinstance(file, str):
             return file
-        loaded = ctypes.CDLL(str(file))
+        try:
+            loaded = ctypes.CDLL(str(file))
+        except OSError:
+            file.unlink(missing_ok=True)  # damaged: the next process compiles it again
+            raise
     except (OSError, subprocess.SubprocessError) as error:
         return f"the kernels cannot be compiled: {str(error).splitlines()[0]}"
     loaded.step_new.restype = ctypes.c_void_p
@@ -112,7 +116,8 @@ def _compiled(macros: list[str]) -> Path | str:
         return "there is no C++ compiler: install g++ or clang++, or `pip install ziglang`"
     arm = platform.machine() in ("aarch64", "arm64")
     command = [*compiler, *FLAGS, "-mcpu=native" if arm else "-march=native", *macros, str(HERE / "step.cpp")]
-    known = [*command, _version(compiler), str(_processor())]
+    name, flags = _processor()
+    known = [*command, _version(compiler), name, *sorted(flags)]
     for source in sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp")]):
         known.append(source.read_text(encoding="utf-8"))
     name = hashlib.sha256("\0".join(known).encode()).hexdigest()[:32]
@@ -130,6 +135,8 @@ def _compiled(macros: list[str]) -> Path | str:
             done = subprocess.run([*command, "-o", temporary], capture_output=True, text=True, timeout=LONGEST)
             if done.returncode:
                 return f"{compiler[0]} could not compile the kernels: {_error(done.stderr)}"
+            if not os.path.getsize(temporary):
+                return f"{compiler[0]} could not compile the kernels: it wrote nothing"
             os.replace(temporary, file)
         finally:
             Path(temporary).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 import ctypes
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -237,7 +238,8 @@ class Kernel:
             for norm, name in zip(job.norms, self.net.norms, strict=True):
                 self._running(norm, name, low)
             if self._kind == OUTSIDE:
-                self._outside(job, low, high, rows.dtype)
+                with _one_thread():
+                    self._outside(job, low, high, rows.dtype)
             else:
                 self._phases(job, 0, LAST if job.training else HEAD)
         del kept
@@ -334,12 +336,23 @@ class Kernel:
         return torch.zeros_like(leaf) if found[0] is None else found[0]
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """torch's sums have other bits on another number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _kind(layer: nn.Module) -> int:
     """How the kernels compute a norm: by its description in the catalogue."""
     if not is_packaged(layer):
         return OUTSIDE
     about = _about(layer)
-    if about.formula == "x":
+    if about.formula == "x" or about.conv:
         return NONE
     if about.formula not in (STANDARDISED, ROOT_MEAN_SQUARE) or any(own.shape != "C" for own in about.learned.values()):
         return OUTSIDE
