@@ -85,7 +85,7 @@ struct Scratch {
   template <int I> struct Padded {  // gradient of a convolution's output; the border stays 0
     alignas(64) num d[Block<I>::out * Block<I>::hp * Block<I>::wp * L];
   };
-  alignas(64) num in[LARGEST_IN * L];
+  alignas(64) num maps[LARGEST_OUT * L];
   alignas(64) num squeezed[SQUEEZE * Block<1>::pixels * L];
   std::tuple<Padded<0>, Padded<1>, Padded<2>, Padded<3>, Padded<4>> padded;
 };
@@ -138,41 +138,36 @@ struct Task {
     }
   }
 
-  // What block I gives at one pixel: normalised, behind dropout.
+  // What block I gives, normalised and behind dropout.
   template <int I> bool drops() const { return job.training && job.norms[I].drops; }
-  template <int I> bool changes() const { return job.norms[I].kind != NONE || job.pre || drops<I>(); }
-  template <int I> v normal(int c, int row, int column) {
+  template <int I> ONCE const num* output() {
     using B = Block<I>;
     Maps<I>& own = maps<I>();
-    const num* from = job.norms[I].kind == OUTSIDE ? own.y : own.r;
-    v y = load(from + ((c * B::ho + row) * B::wo + column) * L);
-    if (job.norms[I].kind != OUTSIDE) y = own.a[c] * y + own.h[c];
-    if (job.pre) y = relu(y);
-    if (drops<I>())
-      y = select(is_kept(own.kept + (c * B::ho + row) * B::row_words, column), y * scale, v{});
-    return y;
+    const bool outside = job.norms[I].kind == OUTSIDE, plain = !job.pre && !drops<I>();
+    const num* from = outside ? own.y : own.r;
+    if (plain && (outside || job.norms[I].kind == NONE)) return from;
+    num* to = s.maps;
+    for (int c = 0; c < B::out; c++) {
+      v a = outside ? v{} + 1 : own.a[c], h = own.h[c];
+      if (plain)
+        for (int i = 0; i < B::pixels; i++, from += L, to += L) store(to, a * load(from) + h);
+      else
+        for (int row = 0; row < B::ho; row++)
+          for (int i = 0; i < B::wo; i++, from += L, to += L) {
+            v y = a * load(from) + h;
+            if (job.pre) y = relu(y);
+            if (drops<I>()) y = select(is_kept(own.kept + (c * B::ho + row) * B::row_words, i), y * scale, v{});
+            store(to, y);
+          }
+    }
+    return s.maps;
   }
 
-  // The maps that block I reads.
-  template <int I> ONCE const num* input() {
+  // What block I reads.
+  template <int I> const num* input() {
     if constexpr (I == 0) return m.x;
     else if constexpr (I == POOLED) return m.pooled;
-    else {
-      using B = Block<I - 1>;
-      Maps<I - 1>& own = maps<I - 1>();
-      if (!changes<I - 1>()) return own.r;
-      num* to = s.in;
-      for (int c = 0; c < B::out; c++)
-        for (int row = 0; row < B::ho; row++) {
-          if (job.pre || drops<I - 1>() || job.norms[I - 1].kind == OUTSIDE)
-            for (int i = 0; i < B::wo; i++, to += L) store(to, normal<I - 1>(c, row, i));
-          else {
-            const num* from = own.r + (c * B::ho + row) * B::wo * L;
-            for (int i = 0; i < B::wo; i++, to += L) store(to, own.a[c] * load(from + i * L) + own.h[c]);
-          }
-        }
-      return s.in;
-    }
+    else return output<I - 1>();
   }
 
   template <int I> ONCE void forward() {
@@ -220,7 +215,9 @@ struct Task {
 
   // 1x1 convolution of what block 2 gives, and 2x2 max-pooling as torch's: the first of equals; nan wins
   ONCE void squeeze() {
+    using B = Block<1>;
     constexpr int T = TILE<SQUEEZE>;
+    const num* from = output<1>();
     const Weight* next = w.squeeze;
     for (int o = 0; o < SQUEEZE; o += T, next += T * BLOCK2)
       for (int row = 0; row < PH; row++)
@@ -229,7 +226,7 @@ struct Task {
           UNROLL for (int t = 0; t < T; t++) UNROLL for (int k = 0; k < 4; k++) sum[t][k] = v{};
           for (int c = 0; c < BLOCK2; c++) {
             v x[4];
-            UNROLL for (int k = 0; k < 4; k++) x[k] = normal<1>(c, 2 * row + k / 2, 2 * column + k % 2);
+            UNROLL for (int k = 0; k < 4; k++) x[k] = load(from + ((c * B::ho + 2 * row + k / 2) * B::wo + 2 * column + k % 2) * L);
             UNROLL for (int t = 0; t < T; t++) {
               v weight = spread(next[c * T + t]);
               UNROLL for (int k = 0; k < 4; k++) sum[t][k] += weight * x[k];
@@ -260,19 +257,19 @@ struct Task {
           UNROLL for (int k = 0; k < 4; k++)
             store(s.squeezed + ((c * B::ho + 2 * row + k / 2) * B::wo + 2 * column + k % 2) * L, select(winner == (num)k, d, v{}));
         }
+    const num* from = output<1>();
     for (int o = 0; o < SQUEEZE; o += T)
       for (int c = 0; c < BLOCK2; c += TC) {
         v sum[T][TC];
         UNROLL for (int t = 0; t < T; t++) UNROLL for (int k = 0; k < TC; k++) sum[t][k] = v{};
-        for (int row = 0; row < B::ho; row++)
-          for (int column = 0; column < B::wo; column++) {
-            v x[TC];
-            UNROLL for (int k = 0; k < TC; k++) x[k] = normal<1>(c + k, row, column);
-            UNROLL for (int t = 0; t < T; t++) {
-              v d = load(s.squeezed + ((o + t) * FULL + row * B::wo + column) * L);
-              UNROLL for (int k = 0; k < TC; k++) sum[t][k] += d * x[k];
-            }
+        for (int i = 0; i < FULL; i++) {
+          v x[TC];
+          UNROLL for (int k = 0; k < TC; k++) x[k] = load(from + ((c + k) * FULL + i) * L);
+          UNROLL for (int t = 0; t < T; t++) {
+            v d = load(s.squeezed + ((o + t) * FULL + i) * L);
+            UNROLL for (int k = 0; k < TC; k++) sum[t][k] += d * x[k];
           }
+        }
         UNROLL for (int t = 0; t < T; t++) UNROLL for (int k = 0; k < TC; k++)
           keep(grads[job.squeeze + (o + t) * BLOCK2 + c + k], sum_lanes(sum[t][k], group));
       }
@@ -291,10 +288,10 @@ struct Task {
   ONCE void head() {
     using B = Block<4>;
     v mean[BLOCK5], z[CLASSES];
+    const num* from = output<4>();
     for (int c = 0; c < BLOCK5; c++) {
       mean[c] = v{};
-      for (int row = 0; row < B::ho; row++)
-        for (int column = 0; column < B::wo; column++) mean[c] += normal<4>(c, row, column);
+      for (int i = 0; i < B::pixels; i++, from += L) mean[c] += load(from);
       mean[c] /= (num)B::pixels;
     }
     for (int o = 0; o < CLASSES; o++) {

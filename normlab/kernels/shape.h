@@ -24,7 +24,6 @@ template <class F> constexpr int largest_of(F f) {
   return most;
 }
 constexpr int WIDEST = largest_of([](int i) { return OUT[i]; });
-constexpr int LARGEST_IN = largest_of([](int i) { return i == 0 || i == POOLED ? 1 : IN[i] * HEIGHTS[i] * WIDTHS[i]; });
 constexpr int LARGEST_OUT = largest_of([](int i) { return OUT[i] * (HEIGHTS[i] - 2) * (WIDTHS[i] - 2); });
 
 // Register tiles: accumulators for TC channels of TX pixels beside TX + 2 pixels and a weight.
