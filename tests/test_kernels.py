@@ -17,16 +17,17 @@ from torch import nn
 from torch.nn.functional import nll_loss
 
 from normlab.data.augment import rotate_and_shift
-from normlab.kernels import Gathered, Kernel, compile, library, unsupported
+from normlab.kernels import Gathered, Kernel, library, unsupported
+from normlab.kernels import compile as compilation
 from normlab.kernels.step import BATCH, IMAGE, NONE, OUTSIDE, _kind
 from normlab.nets import Net
 from normlab.nets.stack import Stack
 from normlab.norms import CATALOGUE
 
-pytestmark = pytest.mark.skipif(compile.find_compiler() is None, reason="there is no C++ compiler")
+pytestmark = pytest.mark.skipif(compilation.find_compiler() is None, reason="there is no C++ compiler")
 
 NATIVE = ["none", "bn", "gbn", "ln", "gn", "in", "rms"]
-LANES = compile.vectors().bits // 32
+LANES = compilation.vectors().bits // 32
 
 
 @pytest.fixture(autouse=True)
@@ -171,16 +172,17 @@ def bits(norm: str, seeds: Sequence[int], size: int, threads: int = 1, nan: int 
     stack.own(nets)
     mean, std = (torch.cat([getattr(kernel, name) for _, kernel in built]) for name in ("mean", "std"))
     together = Kernel(nets, stack, mean, std, [0.1] * len(nets))
-    images, labels = (
-        torch.cat(each) for each in zip(*(batch(own, size, seed) for seed, (_, own) in zip(seeds, built)), strict=True)
-    )
+    batches = [batch(own, size, seed) for seed, (_, own) in zip(seeds, built, strict=True)]
+    images, labels = (torch.cat(each) for each in zip(*batches, strict=True))
     if nan is not None:
         nets[nan].get_parameter("block2.conv.weight").data[0, 0, 0, 0] = torch.nan
     for step in range(2):
         log_probs = together.gradients(images, labels, seeds=[1000 + seed for seed in seeds], step=step)
     evaluated = together.log_probs(images)
     return [
-        torch.cat([each[index].flatten().double() for each in (stack.grads, log_probs, evaluated, *stack.buffers.values())])
+        torch.cat(
+            [each[index].flatten().double() for each in (stack.grads, log_probs, evaluated, *stack.buffers.values())]
+        )
         for index in range(len(seeds))
     ]
 
@@ -354,7 +356,7 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(compile, "find_spec", lambda _: None)
+    monkeypatch.setattr(compilation, "find_spec", lambda _: None)
     reason = library.__wrapped__(1, 10, (28, 28))
     assert isinstance(reason, str)
     assert "pip install ziglang" in reason

@@ -25,7 +25,10 @@ __all__ = ["Vectors", "find_compiler", "library", "vectors"]
 
 HERE = Path(__file__).parent
 # IEEE arithmetic: nan and inf stay what they are. -ffp-contract: a · b + c is rounded once, as the machine does it.
-FLAGS = ("-std=c++17", "-O2", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread", "-w")  # fmt: skip
+FLAGS = (
+    *("-std=c++17", "-O2", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    *("-shared", "-fPIC", "-pthread", "-w"),
+)
 LONGEST = 300  # seconds that a compiler may take
 
 

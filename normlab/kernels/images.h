@@ -16,7 +16,7 @@ struct Move {
 
 // to[row][column][lane 0] = image of bytes, moved; in [0, 255]
 static inline void moved(const uint8_t* image, const Move& m, num* to) {
-  constexpr int EDGE = 2, W = WIDTH + 2 * EDGE, H = HEIGHT + 2 * EDGE;  // two pixels of the border share no pixel inside
+  constexpr int EDGE = 2, W = WIDTH + 2 * EDGE, H = HEIGHT + 2 * EDGE;  // pairs beyond the border are 0
   float inside[H * W] = {}, line[WIDTH];
   for (int y = 0; y < HEIGHT; y++)
     for (int x = 0; x < WIDTH; x++) inside[(y + EDGE) * W + x + EDGE] = image[y * WIDTH + x];

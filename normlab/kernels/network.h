@@ -1,94 +1,8 @@
 // The network, forward and backward, for one block of images.
 #pragma once
-#include <tuple>
-
 #include "convolution.h"
 #include "images.h"
-#include "norms.h"
-
-// A step, or an evaluation, of K networks with B images each; normlab/kernels/step.py fills it in.
-struct Job {
-  int64_t networks, images, parameters, training, pre, threads;
-  int64_t conv[BLOCKS], squeeze, head;  // where their weights begin in a row, in the order O, kh, kw, I
-  Norm norms[BLOCKS];
-  const num* rows;  // parameters (K, P)
-  num* grads;       // to which the gradients are added, (K, P)
-  const num* pixels;      // images in [0, 1], (K, B, C, H, W); or null, and then
-  const uint8_t* pool;    // bytes (N, C, H, W),
-  const int64_t* where;   // which of them, (K, B),
-  const float* turns;     // and how they are moved, (K, B, 3); null: not at all
-  double rotation, shift; // radians, pixels
-  const num *mean, *sd;   // of the pixels of each network, (K,)
-  const int64_t* labels;  // (K, B)
-  num* log_probs;         // (K, B, classes)
-  double share;           // of an image in the loss
-  const double* rates;    // of dropout, (K,)
-  const uint64_t* seeds;  // of its masks, (K,)
-  uint64_t step;
-};
-
-// Networks with few images share a block: each has `group` lanes, the power of two that holds its batch. All is then as
-// if each had a block of its own, with the other lanes empty.
-static inline int lanes_of(const Job& job) {
-  int group = L;
-  if (!SHARED) return L;
-  while (group / 2 >= job.images) group /= 2;
-  return group;
-}
-
-// The parameters of the networks of a block, as convolutions read them.
-struct Weights {
-  template <int I> using Filters = Weight[Block<I>::out * Block<I>::in * 9];
-  std::tuple<Filters<0>, Filters<1>, Filters<2>, Filters<3>, Filters<4>> conv;
-  std::tuple<Filters<0>, Filters<1>, Filters<2>, Filters<3>, Filters<4>> back;  // turned, channels exchanged
-  Weight squeeze[SQUEEZE * BLOCK2], squeezed[SQUEEZE * BLOCK2], head[CLASSES * BLOCK5];
-  Weight weight[BLOCKS][WIDEST], bias[BLOCKS][WIDEST];
-
-  // row: all parameters
-  void fill(const Job& job, const Weight* row) {
-    fill_block<0>(job, row), fill_block<1>(job, row), fill_block<2>(job, row), fill_block<3>(job, row);
-    fill_block<4>(job, row);
-    constexpr int T = TILE<SQUEEZE>;
-    for (int o = 0; o < SQUEEZE; o++)
-      for (int c = 0; c < BLOCK2; c++)
-        squeeze[(o / T * BLOCK2 + c) * T + o % T] = squeezed[c * SQUEEZE + o] = row[job.squeeze + o * BLOCK2 + c];
-    for (int i = 0; i < CLASSES * BLOCK5; i++) head[i] = row[job.head + i];
-  }
-  template <int I> void fill_block(const Job& job, const Weight* row) {
-    using B = Block<I>;
-    constexpr int TO = TILE<B::out>, TI = TILE<B::in>;
-    for (int o = 0; o < B::out; o++)
-      for (int k = 0; k < 9; k++)
-        for (int i = 0; i < B::in; i++) {
-          Weight w = row[job.conv[I] + (o * 9 + k) * B::in + i];
-          std::get<I>(conv)[((o / TO * B::in + i) * 9 + k) * TO + o % TO] = w;
-          std::get<I>(back)[((i / TI * B::out + o) * 9 + 8 - k) * TI + i % TI] = w;
-        }
-    const Norm& norm = job.norms[I];
-    for (int c = 0; c < B::out; c++) {
-      weight[I][c] = norm.weight < 0 ? Weight{} + 1 : row[norm.weight + c];
-      bias[I][c] = norm.bias < 0 ? Weight{} : row[norm.bias + c];
-    }
-  }
-};
-
-// What a block keeps from the way forward for the way back.
-struct Memory {
-  alignas(64) num x[CHANNELS * HEIGHT * WIDTH * L];
-  std::tuple<Maps<0>, Maps<1>, Maps<2>, Maps<3>, Maps<4>> maps;
-  alignas(64) num pooled[SQUEEZE * PH * PW * L], winner[SQUEEZE * PH * PW * L];  // largest of four pixels, and which
-  alignas(64) num d[LARGEST_OUT * L];  // gradient of what a block gives
-};
-
-// What is needed for a moment, for each thread.
-struct Scratch {
-  template <int I> struct Padded {  // gradient of a convolution's output; the border stays 0
-    alignas(64) num d[Block<I>::out * Block<I>::hp * Block<I>::wp * L];
-  };
-  alignas(64) num maps[LARGEST_OUT * L];
-  alignas(64) num squeezed[SQUEEZE * Block<1>::pixels * L];
-  std::tuple<Padded<0>, Padded<1>, Padded<2>, Padded<3>, Padded<4>> padded;
-};
+#include "job.h"
 
 struct Task {
   const Job& job;
@@ -131,8 +45,10 @@ struct Task {
       }
       const uint8_t* from = job.pool + job.where[index(l)] * SIZE;
       for (int c = 0; c < CHANNELS; c++)
-        if (job.turns) moved(from + c * PLANE, Move(job.turns + index(l) * 3, job.rotation, job.shift), m.x + c * PLANE * L + l);
-        else
+        if (job.turns) {
+          Move move(job.turns + index(l) * 3, job.rotation, job.shift);
+          moved(from + c * PLANE, move, m.x + c * PLANE * L + l);
+        } else
           for (int i = 0; i < PLANE; i++) m.x[(c * PLANE + i) * L + l] = from[c * PLANE + i];
       for (int i = 0; i < SIZE; i++) m.x[i * L + l] = (m.x[i * L + l] / 255 - mean) / sd;
     }
@@ -177,7 +93,7 @@ struct Task {
     if constexpr (I == 0) take_images();
     if constexpr (I == POOLED) squeeze();
     v shift[B::out], sum[B::out] = {}, square[B::out] = {};
-    convolve<B::in, B::out, B::h, B::w>(input<I>(), std::get<I>(w.conv), [&](auto& tile, auto n, int c, int row, int column) {
+    auto done = [&](auto& tile, auto n, int c, int row, int column) {
       constexpr int T = decltype(n)::value;
       num* to = own.r + ((c * B::ho + row) * B::wo + column) * L;
       v s{}, q{};
@@ -189,7 +105,8 @@ struct Task {
         store(to + t * L, tile[t]);
       }
       sum[c] += s, square[c] += q;
-    });
+    };
+    convolve<B::in, B::out, B::h, B::w>(input<I>(), std::get<I>(w.conv), done);
     for (int c = 0; c < B::out; c++) {
       v mean = sum[c] / (num)B::pixels, left = square[c] - sum[c] * mean;
       own.mean[c] = shift[c] + mean, own.square[c] = v{} > left ? v{} : left;
@@ -213,9 +130,13 @@ struct Task {
     }
   }
 
+  // Where the k-th of four pixels that become one lies in the maps of block 2.
+  static int pixel(int c, int row, int column, int k) {
+    return ((c * Block<1>::ho + 2 * row + k / 2) * Block<1>::wo + 2 * column + k % 2) * L;
+  }
+
   // 1x1 convolution of what block 2 gives, and 2x2 max-pooling as torch's: the first of equals; nan wins
   ONCE void squeeze() {
-    using B = Block<1>;
     constexpr int T = TILE<SQUEEZE>;
     const num* from = output<1>();
     const Weight* next = w.squeeze;
@@ -226,7 +147,7 @@ struct Task {
           UNROLL for (int t = 0; t < T; t++) UNROLL for (int k = 0; k < 4; k++) sum[t][k] = v{};
           for (int c = 0; c < BLOCK2; c++) {
             v x[4];
-            UNROLL for (int k = 0; k < 4; k++) x[k] = load(from + ((c * B::ho + 2 * row + k / 2) * B::wo + 2 * column + k % 2) * L);
+            UNROLL for (int k = 0; k < 4; k++) x[k] = load(from + pixel(c, row, column, k));
             UNROLL for (int t = 0; t < T; t++) {
               v weight = spread(next[c * T + t]);
               UNROLL for (int k = 0; k < 4; k++) sum[t][k] += weight * x[k];
@@ -255,7 +176,7 @@ struct Task {
           int at = ((c * PH + row) * PW + column) * L;
           v d = load(m.d + at), winner = load(m.winner + at);
           UNROLL for (int k = 0; k < 4; k++)
-            store(s.squeezed + ((c * B::ho + 2 * row + k / 2) * B::wo + 2 * column + k % 2) * L, select(winner == (num)k, d, v{}));
+            store(s.squeezed + pixel(c, row, column, k), select(winner == (num)k, d, v{}));
         }
     const num* from = output<1>();
     for (int o = 0; o < SQUEEZE; o += T)
@@ -380,10 +301,11 @@ struct Task {
       }
     weight_gradient<B::in, B::out, B::h, B::w, B::pad>(input<I>(), padded, grads + job.conv[I], group);
     if constexpr (I > 0) {
-      convolve<B::out, B::in, B::hp, B::wp>(padded, std::get<I>(w.back), [&](auto& tile, auto n, int c, int row, int column) {
+      auto done = [&](auto& tile, auto n, int c, int row, int column) {
         num* to = m.d + ((c * B::h + row) * B::w + column) * L;
         UNROLL for (int t = 0; t < decltype(n)::value; t++) store(to + t * L, tile[t]);
-      });
+      };
+      convolve<B::out, B::in, B::hp, B::wp>(padded, std::get<I>(w.back), done);
       if constexpr (I == POOLED) squeeze_back();
       sums<I - 1>();
     }

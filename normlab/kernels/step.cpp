@@ -145,13 +145,14 @@ struct Step {
         bool valid = network < job.networks && image < job.images;
         num* own = tensor + (network * job.images + image) * B::out * B::pixels;
         for (int c = 0; c < B::out; c++)
-          for (int i = 0; i < B::pixels; i++) move(m, (c * B::pixels + i) * L + l, valid ? own + i * B::out + c : nullptr);
+          for (int i = 0; i < B::pixels; i++)
+            move(m, (c * B::pixels + i) * L + l, valid ? own + i * B::out + c : nullptr);
       }
     });
   }
 };
 
-enum Maps_ { GET_R, SET_Y, GET_D, SET_D };
+enum What : int64_t { GET_R, SET_Y, GET_D, SET_D };
 
 extern "C" {
 int64_t step_lanes() { return L; }

@@ -356,7 +356,14 @@ def _kind(layer: nn.Module) -> int:
         return NONE
     if about.formula not in (STANDARDISED, ROOT_MEAN_SQUARE) or any(own.shape != "C" for own in about.learned.values()):
         return OUTSIDE
-    return {("HW",): IMAGE, ("GHW",): IMAGE, ("CHW",): IMAGE, ("NHW",): BATCH, ("VHW",): BATCH}.get(about.axes, OUTSIDE)
+    kinds: dict[tuple[str, ...], int] = {
+        ("HW",): IMAGE,
+        ("GHW",): IMAGE,
+        ("CHW",): IMAGE,
+        ("NHW",): BATCH,
+        ("VHW",): BATCH,
+    }
+    return kinds.get(about.axes, OUTSIDE)
 
 
 def _about(layer: Any) -> About:

@@ -25,7 +25,8 @@ class Pool {
 
  private:
   typedef void (*Call)(void*, int, int);
-  std::atomic<uint64_t> ticket{0};  // number of the job, next task: one number, so that no thread takes an old job's task
+  // The job's number and the next task: one number, so that nobody takes a task of the last job for one of this.
+  std::atomic<uint64_t> ticket{0};
   std::atomic<Call> call{nullptr};
   std::atomic<void*> with{nullptr};
   std::atomic<int> count{0}, done{0}, most{0};
