@@ -8,6 +8,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from normlab.data.datamodule import EVAL_BATCH, Batch, Batches, ImageData
+from normlab.kernels import Gathered
 
 __all__ = ["SeveralImages"]
 
@@ -52,7 +53,12 @@ class SeveralImages(LightningDataModule):
         runs: the images of each, see `ImageData.hold_as`. What is not the same in all (the split, the order of images,
             the augmentation's draws) follows from each one's seed; the first one's `rank` and `processes` say whose
             share of every batch the loaders give.
+
+    Attributes:
+        gathers: whether batches hold pixels. If not, they hold `Gathered` images, for the kernels.
     """
+
+    gathers = True
 
     def __init__(self, runs: Sequence[ImageData]) -> None:
         super().__init__()
@@ -86,9 +92,14 @@ class SeveralImages(LightningDataModule):
         # a generator of its own: without one, every pass draws a number from the global stream, which is dropout's
         return DataLoader(positions, batch_size=None, sampler=batches, generator=torch.Generator())
 
-    def on_after_batch_transfer(self, batch: Positions, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(
+        self, batch: Positions, dataloader_idx: int
+    ) -> tuple[torch.Tensor | Gathered, torch.Tensor]:
         """Return the images and labels of positions that have reached the device."""
         images, labels = self._pool(batch.part, batch.where.device)
+        if not self.gathers:
+            augment = self.runs[0].train
+            return Gathered(images, batch.where, batch.draws, augment.rotation, augment.shift), labels[batch.where]
         double = self.trainer is not None and self.trainer.precision == "64-true"
         pixels = images[batch.where].to(torch.float64 if double else torch.float32) / 255
         if batch.draws is not None:

@@ -1,5 +1,5 @@
-// Dropout masks, a bit per number. Those of an image follow from its network's seed, the step, the block and its place in
-// the batch.
+// Dropout masks, a bit per number. Those of an image follow from its network's seed, the step, the block and its
+// place in the batch.
 #pragma once
 #include "shape.h"
 

@@ -79,6 +79,7 @@ class Settings(Model):
     devices: Count
     sync_batchnorm: bool
     precision: Literal["32-true", "tf32", "64-true", "16-mixed", "bf16-mixed"]
+    kernels: Literal["auto", "torch"]
     threads: Count | None
     log_dir: Annotated[str, Field(min_length=1)]
     name: Annotated[str, Field(pattern=r"^[^/\\=\x00]*[^/\\=\x00.]$")] | None  # not "." or ".."

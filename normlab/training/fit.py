@@ -98,13 +98,18 @@ def train(places: Sequence[Place], console: Console, memory_limit: float | None 
     not_replayed = (
         unfoldable(common) if accelerator == "gpu" else None
     )  # a custom layer may do what a graph cannot record
+    not_kernels: str | None = None
     for epoch in sorted({place.epoch for place in places if place.waits}):
         group = [place if place.waits and place.epoch == epoch else _filling(place) for place in places]
         module = networks_of(group, at_once, not_replayed)
         _fit(module, group, label, console)
-        not_replayed = module.not_replayed
+        not_replayed, not_kernels = module.not_replayed, module.not_kernels
     where = describe_device(device) | ({"array": networks} if networks > 1 else {})
     where |= {"devices": common.devices} if common.devices > 1 else {}
+    if accelerator == "cpu":
+        where["kernels"] = not_kernels is None
+        if not_kernels is not None:
+            log.info("trained by torch: %s", not_kernels)
     if accelerator == "gpu":
         where["graph"] = not_replayed is None
         if not_replayed is not None:

@@ -10,6 +10,7 @@ from torch.nn.functional import nll_loss
 
 from normlab.data.datamodule import EVAL_BATCH, Batch
 from normlab.data.several import SeveralImages
+from normlab.kernels import Gathered, Kernel, unsupported
 from normlab.nets import Network
 from normlab.nets.dropout import Dropout, keep_mask
 from normlab.nets.folded import Masks, Numbers, fold, log_probs
@@ -61,6 +62,7 @@ class Networks(LightningModule):
 
     Attributes:
         not_replayed: why steps are not replayed, if there is a GPU; None if they are.
+        kernel: what computes the steps on a CPU; None: torch does. not_kernels: why it does; None if it does not.
         share: the weight of this process's mean over its images in the mean over all processes.
         held_out: by part ("val", "test"): accuracies and cross-entropies (K,) after the last epoch.
     """
@@ -77,6 +79,10 @@ class Networks(LightningModule):
         self.automatic_optimization = False  # a backward pass for each forward pass of a step
         self.models = nn.ModuleList(models)
         self.settings, self.data, self.at_once, self.not_replayed = settings, data, at_once, not_replayed
+        self.kernel: Kernel | None = None
+        self.not_kernels: str | None = None
+        self._seeds: list[int] = []  # of the kernels' dropout masks in this epoch
+        self._step_of_epoch = 0
         self.share = 1.0
         self.held_out: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         # Dropout has no numbers of its own: of networks with and without it, one with it has the layers of all.
@@ -117,22 +123,47 @@ class Networks(LightningModule):
         self.totals, self.penalty = Totals(networks, device), torch.zeros(networks, dtype=torch.float64, device=device)
         self._held_out = {part: Totals(networks, device) for part in self.data.curves}
         self._steps.clear()
+        self._take_kernels()
         return self.rows
+
+    def _take_kernels(self) -> None:
+        """Let the kernels compute on `stack`, where they can."""
+        settings = self.settings[0]
+        self.kernel, self.not_kernels = None, unsupported(self.nets[0])
+        if settings.kernels == "torch":
+            self.not_kernels = "kernels=torch"
+        elif settings.devices > 1:
+            self.not_kernels = "the kernels train on one device"
+        elif "bf16" in settings.precision or "16" in settings.precision:
+            self.not_kernels = "the kernels compute in float32"
+        elif self.stack.parameters.dtype != torch.float32:
+            self.not_kernels = self.not_kernels or "the kernels compute in float32"
+        if self.not_kernels is None:
+            mean, std = (
+                torch.stack([getattr(model, name) for model in self.models]) for name in ("pixel_mean", "pixel_std")
+            )
+            try:
+                self.kernel = Kernel(self.nets, self.stack, mean, std, [each.dropout for each in self.settings])  # type: ignore[arg-type]  # small networks
+            except RuntimeError as error:
+                self.not_kernels = str(error)
+        self.data.gathers = self.kernel is None or bool({"landscape", "shift"} & {*settings.probes})
 
     def zero_grad(self, set_to_none: bool = False) -> None:  # Lightning's signature
         """Set gradients to zero in place: the optimizer holds these tensors."""
         super().zero_grad(set_to_none=False)
 
     def on_train_epoch_start(self) -> None:
+        self._seeds, self._step_of_epoch = [], 0
         for settings, own in zip(self.settings, self._generators, strict=True):
             seed = stream_seed(Stream.DROPOUT, settings.seed, self.current_epoch, self.trainer.global_rank)
             (own or torch).manual_seed(seed)
+            self._seeds.append(seed)
         self.totals.zero_()
         self.penalty.zero_()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         images, labels = batch
-        if images.device.type == "cuda" and self.not_replayed is None:
+        if labels.device.type == "cuda" and self.not_replayed is None:
             self.replay(images, labels)
         else:
             self.gradients(images, labels, self.manual_backward)
@@ -140,13 +171,22 @@ class Networks(LightningModule):
 
     def gradients(
         self,
-        images: torch.Tensor,
+        images: torch.Tensor | Gathered,
         labels: torch.Tensor,
         backward: Callable[[torch.Tensor], None] = torch.Tensor.backward,
     ) -> None:
         """Put the gradients of a batch of every network, (K, B, …), into `stack.grads`, and count what was measured."""
         self.stack.grads.zero_()
         self.penalty += self.rows.penalty()
+        if self.kernel is not None:
+            found = self.kernel.gradients(
+                images, labels, share=self.share, seeds=self._seeds or None, step=self._step_of_epoch
+            )
+            self._step_of_epoch += 1
+            self.totals.add(0, found, labels, _cross_entropy(found, labels))
+            self.totals.images += labels.shape[1]
+            return
+        assert isinstance(images, torch.Tensor)
         for (low, high), leaf in zip(self.passes, self._leaves, strict=True):
             if high - low == 1:
                 found = self.models[low](images[low])[None]
@@ -239,8 +279,11 @@ class Networks(LightningModule):
 
     # Evaluation
 
-    def _evaluate(self, images: torch.Tensor) -> torch.Tensor:
+    def _evaluate(self, images: torch.Tensor | Gathered) -> torch.Tensor:
         """Return log-probabilities (K, B, C) in eval mode."""
+        if self.kernel is not None:
+            return self.kernel.log_probs(images)
+        assert isinstance(images, torch.Tensor)
         at_once = min(self.at_once, max(1, self.at_once * self.settings[0].batch_size // EVAL_BATCH))
         parts = []
         for low in range(0, len(self.models), at_once):
@@ -267,6 +310,7 @@ class Networks(LightningModule):
 
     def on_predict_start(self) -> None:
         self.stack = Stack(self.nets)
+        self._take_kernels()
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
         """Return the log-probabilities of a batch: (K, B, C), float32, on the CPU."""
