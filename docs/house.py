@@ -23,6 +23,7 @@ FLOORS = [
     {"settings"},
     {"record"},
     {"randomness", "nets", "analysis"},
+    {"kernels"},
     {"data", "byhand", "probes"},
     {"training", "lint"},
     {"summary", "sweep"},

@@ -231,7 +231,8 @@ def ready(settings: Sequence[Settings]) -> tuple[Networks, Rows, Batch]:
 @pytest.mark.parametrize("norm", ["bn", "rms", "ln2d"])  # on CPU alone gn asks whether its quick way is precise enough
 def test_a_step_never_asks_the_device_for_a_value(norm: str) -> None:
     """Else it would wait for a GPU at every step, and could not be recorded as a CUDA graph."""
-    settings = [load(*BASE, "precision=32-true", f"norm={norm}", "dropout=0.1", "l1=1e-3", f"seed={s}") for s in (0, 1)]
+    words = [*BASE, "precision=32-true", "kernels=torch", f"norm={norm}", "dropout=0.1", "l1=1e-3"]
+    settings = [load(*words, f"seed={seed}") for seed in (0, 1)]
     found, rows, batch = ready(settings)
     with Asked() as asked:
         found.gradients(*batch)
@@ -252,7 +253,8 @@ def test_gradients_change_nothing_that_is_not_named_as_their_state(monkeypatch: 
             super().__init__(work, state, CPU, _[1])
 
     monkeypatch.setattr("normlab.training.networks.Replayed", Named)
-    settings = [load(*BASE, "precision=32-true", "norm=bn", "l1=1e-3", f"seed={seed}") for seed in (0, 1)]
+    words = [*BASE, "precision=32-true", "kernels=torch", "norm=bn", "l1=1e-3"]
+    settings = [load(*words, f"seed={seed}") for seed in (0, 1)]
     found, rows, batch = ready(settings)
     found.manual_backward = torch.Tensor.backward
     tensors = {"parameters": found.stack.parameters, "grads": found.stack.grads, **found.stack.buffers}

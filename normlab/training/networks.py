@@ -139,14 +139,19 @@ class Networks(LightningModule):
         elif self.stack.parameters.dtype != torch.float32:
             self.not_kernels = self.not_kernels or "the kernels compute in float32"
         if self.not_kernels is None:
-            mean, std = (
-                torch.stack([getattr(model, name) for model in self.models]) for name in ("pixel_mean", "pixel_std")
-            )
+            rates = [settings.dropout for settings in self.settings]
             try:
-                self.kernel = Kernel(self.nets, self.stack, mean, std, [each.dropout for each in self.settings])  # type: ignore[arg-type]  # small networks
+                self.kernel = Kernel(self.nets, self.stack, *self._pixels(), rates)  # type: ignore[arg-type]  # small ones
             except RuntimeError as error:
                 self.not_kernels = str(error)
         self.data.gathers = self.kernel is None or bool({"landscape", "shift"} & {*settings.probes})
+
+    def _pixels(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and deviation by which each network normalises pixels, (K,)."""
+        mean, std = (
+            torch.stack([getattr(model, name) for model in self.models]) for name in ("pixel_mean", "pixel_std")
+        )
+        return mean, std
 
     def zero_grad(self, set_to_none: bool = False) -> None:  # Lightning's signature
         """Set gradients to zero in place: the optimizer holds these tensors."""
@@ -179,6 +184,7 @@ class Networks(LightningModule):
         self.stack.grads.zero_()
         self.penalty += self.rows.penalty()
         if self.kernel is not None:
+            self.kernel.mean, self.kernel.std = self._pixels()  # known when training begins
             found = self.kernel.gradients(
                 images, labels, share=self.share, seeds=self._seeds or None, step=self._step_of_epoch
             )
@@ -282,6 +288,7 @@ class Networks(LightningModule):
     def _evaluate(self, images: torch.Tensor | Gathered) -> torch.Tensor:
         """Return log-probabilities (K, B, C) in eval mode."""
         if self.kernel is not None:
+            self.kernel.mean, self.kernel.std = self._pixels()
             return self.kernel.log_probs(images)
         assert isinstance(images, torch.Tensor)
         at_once = min(self.at_once, max(1, self.at_once * self.settings[0].batch_size // EVAL_BATCH))
