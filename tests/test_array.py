@@ -19,7 +19,7 @@ from normlab.settings import Settings
 from normlab.settings.plan import load
 from normlab.training import Classifier, run, run_array
 from normlab.training.networks import Networks
-from normlab.training.optim import learning_rates
+from normlab.training.optim import onecycle
 
 BASE = ["data=digits", "train_size=600", "norm=bn", "epochs=2", "batch_size=64", "threads=1", "test_curve=true"]
 BASE += ["precision=64-true"]
@@ -272,16 +272,15 @@ def test_the_same_array_gets_the_same_bits(tmp_path: Path) -> None:
     assert [record.metrics for record in first] == [record.metrics for record in second]
 
 
-def test_learning_rates_are_the_schedules() -> None:
-    rates = learning_rates(0.3, "onecycle", 40)
-    optimizer, schedule = Classifier(lr=0.3).optimizer(40)
-    assert len(rates) == 41
-    for rate in rates[:-1]:
-        assert optimizer.param_groups[0]["lr"] == rate
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 40, 1001])
+def test_learning_rates_are_the_schedules(steps: int) -> None:
+    optimizer, schedule = Classifier(lr=0.3).optimizer(steps)
+    for step in range(steps):
+        rate = 0.3 * onecycle(torch.tensor([float(step)]).double(), torch.tensor([float(steps)]).double())
+        assert rate.item() == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
         optimizer.step()
-        schedule.step()
-    assert optimizer.param_groups[0]["lr"] == rates[-1]
-    assert set(learning_rates(0.1, "constant", 7)) == set(learning_rates(0.1, "onecycle", 1)) == {0.1}
+        if schedule is not None:
+            schedule.step()
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -215,12 +215,18 @@ def test_adamw_minimises_loss_plus_penalty(method: str, rows: bool) -> None:
     w = nn.Parameter(torch.zeros(5).double())
     steps, l1, lr = 4000, 0.3, 0.01
     optimizer = torch.optim.AdamW([w], lr, (0.9, 0.999), 1e-8, weight_decay=0.0)
-    rates = [lr * (1 - step / steps) for step in range(steps)]
     proximal, all_of_it, none = method == "proximal", torch.ones(5), torch.zeros(5, dtype=torch.bool)
     row = torch.zeros_like(w.data[None])
     one_row = Rows(
         Rates.of(
-            [optimizer], [rates], clip=[math.inf], l1=[l1], proximal=[proximal], covered=[all_of_it], frozen=[none]
+            [optimizer],
+            lr=[lr],
+            cycle=[steps],
+            clip=[math.inf],
+            l1=[l1],
+            proximal=[proximal],
+            covered=[all_of_it],
+            frozen=[none],
         ),
         w.data[None],
         row,
@@ -231,7 +237,7 @@ def test_adamw_minimises_loss_plus_penalty(method: str, rows: bool) -> None:
             row.copy_(gradient)
             one_row.step()
             continue
-        optimizer.param_groups[0]["lr"] = rates[step]
+        optimizer.param_groups[0]["lr"] = one_row.lr(torch.tensor([step])).item()
         w.grad = gradient
         if method == "subgradient":
             add_subgradient_([w], l1)
@@ -259,7 +265,8 @@ def test_nothing_moves_what_is_frozen(method: str, adamw: bool) -> None:
     rows = Rows(
         Rates.of(
             [optimizer],
-            [[0.1, 0.1]],
+            lr=[0.1],
+            cycle=[1],
             clip=[1.0],
             l1=[0.1],
             proximal=[method == "proximal"],

@@ -19,7 +19,7 @@ from normlab.randomness import Stream, stream_seed
 from normlab.settings import Settings
 from normlab.training.classifier import Classifier
 from normlab.training.device import Replayed
-from normlab.training.optim import Rates, Rows, learning_rates
+from normlab.training.optim import Rates, Rows
 
 __all__ = ["Networks", "rates_of"]
 
@@ -262,13 +262,13 @@ class Networks(LightningModule):
         cross-entropy are means over images, the penalty is a mean over steps."""
         acc, ce = self._means(self.totals)
         penalty = self.penalty / self.trainer.num_training_batches
-        last = int(self.rows.state[self.rows.rows]["step"]) - 1
+        lr = self.rows.lr(self.rows.state[self.rows.rows]["step"] - 1).view(-1)
         values = {
             "loss/train": ce + penalty,
             "ce/train": ce,
             "penalty/train": penalty,
             "acc/train_running": acc,
-            "optim/lr": self.rows.rates.lr[last],
+            "optim/lr": lr,
         }
         for part, (held_acc, held_ce) in self.held_out.items():
             values |= {f"acc/{part}": held_acc, f"ce/{part}": held_ce}
@@ -343,7 +343,8 @@ def rates_of(settings: Sequence[Settings], models: Sequence[Classifier], steps: 
         frozen.append(torch.cat([torch.full((size,), not p.requires_grad) for p, size in sizes]))
     return Rates.of(
         [model.optimizer(steps)[0] for model in models],
-        [learning_rates(each.peak_lr, each.schedule, steps)[:steps] for each in settings],
+        lr=[each.peak_lr for each in settings],
+        cycle=[1 if each.schedule == "constant" else steps for each in settings],
         clip=[math.inf if each.gradient_clip is None else each.gradient_clip for each in settings],
         l1=[each.l1 for each in settings],
         proximal=[each.penalty.method == "proximal" for each in settings],

@@ -1,8 +1,8 @@
 """How weights move: optimizer, learning rates, proximal step; of one network by torch, of K networks row by row."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -13,7 +13,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 from normlab.nets import adamw_scale, proximal_threshold, soft_threshold_
 from normlab.settings import Settings
 
-__all__ = ["Rates", "Rows", "learning_rates", "make_optimizer", "make_schedule", "proximal_step_"]
+__all__ = ["Rates", "Rows", "make_optimizer", "make_schedule", "onecycle", "proximal_step_"]
+
+FLOOR = 1 / 250_000  # of the highest learning rate, at the last step
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: Settings) -> SGD | AdamW:
@@ -45,18 +47,13 @@ def make_schedule(optimizer: torch.optim.Optimizer, schedule: str, total_steps: 
     return OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps, cycle_momentum=False)
 
 
-@cache
-def learning_rates(lr: float, schedule: str, steps: int) -> list[float]:
-    """Return the learning rate at each of so many steps and after the last one, as torch's own schedule gives them."""
-    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr)
-    moves = make_schedule(optimizer, schedule, steps)
-    rates = [optimizer.param_groups[0]["lr"]]
-    for _ in range(steps):
-        optimizer.step()  # nothing has a gradient: torch warns of a schedule that moves before its optimizer
-        if moves is not None:
-            moves.step()
-        rates.append(optimizer.param_groups[0]["lr"])
-    return rates
+def onecycle(step: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    """Return the learning rate at a step, from 0, of "onecycle" over so many, as a share of the highest: what torch's
+    `OneCycleLR` gives, for many networks at once and without a list of all steps. It is 1 where there is one step."""
+    top = 0.3 * steps - 1
+    rising = 1 - (1 - 1 / 25) * (1 + torch.cos(math.pi * step / top)) / 2
+    falling = FLOOR + (1 - FLOOR) * (1 + torch.cos(math.pi * (step - top) / (steps - 1 - top))) / 2
+    return torch.where(steps == 1, 1.0, torch.where(step <= top, rising, falling))
 
 
 def proximal_step_(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], l1: float) -> None:
@@ -81,7 +78,7 @@ class Rates:
     """How each of K networks is updated, one row per network.
 
     Attributes:
-        lr: (T, K), at each of T steps.
+        lr: (K, 1), the highest. cycle: (K, 1), the steps of a "onecycle" schedule; 1: lr stays what it is.
         clip (the longest gradient; inf: no limit), l1, proximal (1 for proximal steps, else 0): (K, 1).
         covered: (K, P), 1 where the penalty covers a number. frozen: (K, P), True where nothing moves it.
         adamw: (K, 1), True for AdamW, False for SGD. weight_decay: (K, 1).
@@ -89,6 +86,7 @@ class Rates:
     """
 
     lr: torch.Tensor
+    cycle: torch.Tensor
     clip: torch.Tensor
     l1: torch.Tensor
     proximal: torch.Tensor
@@ -105,15 +103,16 @@ class Rates:
     def of(
         cls,
         optimizers: Sequence[SGD | AdamW],
-        lr: Sequence[Sequence[float]],
         *,
+        lr: Sequence[float],
+        cycle: Sequence[int],
         clip: Sequence[float],
         l1: Sequence[float],
         proximal: Sequence[bool],
         covered: Sequence[torch.Tensor],
         frozen: Sequence[torch.Tensor],
     ) -> "Rates":
-        """Return the rows of torch's own optimizers. lr: of each network, at each step. covered, frozen: (P,) each."""
+        """Return the rows of torch's own optimizers. covered, frozen: (P,) each."""
 
         def column(values: Sequence[float]) -> torch.Tensor:
             return torch.tensor(values, dtype=torch.float64)[:, None]
@@ -121,7 +120,8 @@ class Rates:
         groups = [optimizer.param_groups[0] for optimizer in optimizers]
         betas = [group.get("betas", (0.0, 0.0)) for group in groups]
         return cls(
-            lr=torch.tensor(lr, dtype=torch.float64).T.contiguous(),
+            lr=column(lr),
+            cycle=column(cycle),
             clip=column(clip),
             l1=column(l1),
             proximal=column(proximal),
@@ -151,8 +151,8 @@ class Rows(Optimizer):
     def __init__(self, rates: Rates, parameters: torch.Tensor, grads: torch.Tensor) -> None:
         moved = {name: values.to(parameters.device) for name, values in vars(rates).items()}
         self.rates = Rates(**{n: v.to(parameters.dtype) if v.is_floating_point() else v for n, v in moved.items()})
-        self.beta2 = moved["beta2"]  # in float64: 1 - β₂ᵗ loses half of float32's digits at the first steps
-        self.beta1 = moved["beta1"]
+        # in float64: 1 - β₂ᵗ loses half of float32's digits at the first steps, and float32 cannot count many steps
+        self.beta1, self.beta2, self.peak, self.cycle = (moved[name] for name in ("beta1", "beta2", "lr", "cycle"))
         self.some_sgd, self.some_adamw = not bool(rates.adamw.all()), bool(rates.adamw.any())
         self.some_l1 = bool(rates.l1.any())
         self.frozen = self.rates.frozen if rates.frozen.any() else None
@@ -178,8 +178,7 @@ class Rows(Optimizer):
         result = None if closure is None else closure()
         state, rates, parameters, grads = self.state[self.rows], self.rates, self.rows, self.rows.grad
         assert grads is not None
-        step = state["step"].long()
-        lr = rates.lr.index_select(0, step).view(-1, 1)
+        lr = self.lr(state["step"])
         if self.frozen is not None:
             grads.masked_fill_(self.frozen, 0.0)
         if self.some_l1:
@@ -197,8 +196,9 @@ class Rows(Optimizer):
             mean, square = state["exp_avg"], state["exp_avg_sq"]
             mean.lerp_(grads, 1 - rates.beta1)
             square.mul_(rates.beta2).addcmul_(1 - rates.beta2, grads.square())
-            scale = adamw_scale(square, step + 1, self.beta2, rates.eps)
-            corrected = (1 - self.beta1 ** (step + 1)).to(lr.dtype)
+            taken = state["step"].double() + 1
+            scale = adamw_scale(square, taken, self.beta2, rates.eps)
+            corrected = (1 - self.beta1**taken).to(lr.dtype)
             move_adamw = torch.addcmul(lr / corrected * (mean / scale), lr * self.weight_decay, parameters)
             move = torch.where(rates.adamw, move_adamw, move)
             threshold = torch.where(rates.adamw, lr * rates.l1 / scale, threshold)
@@ -208,6 +208,11 @@ class Rows(Optimizer):
             parameters.sub_(torch.clamp(parameters, -threshold, threshold))
         state["step"] += 1
         return result
+
+    def lr(self, step: torch.Tensor) -> torch.Tensor:
+        """Return the learning rates at a step, from 0: (K, 1)."""
+        lr: torch.Tensor = self.peak * onecycle(step.double(), self.cycle)
+        return lr.to(self.rows.dtype)
 
     def penalty(self) -> torch.Tensor:
         """Return λ·Σ|w| of each network: float64 (K,)."""
