@@ -1,6 +1,7 @@
-"""Draws the pictures of the README, as PNG and SVG beside this file.
+"""Draws the pictures of README and docs, as PNG and SVG beside this file.
 
 python docs/draw.py axes
+python docs/draw.py lanes
 python docs/draw.py poster lightning_logs/replication
 """
 
@@ -9,17 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from normlab.analysis.drawing import plain
 from normlab.analysis.pictures import Picture, save
 from normlab.errors import DataError, NormlabError
+from normlab.norms import CATALOGUE
 
 HERE = Path(__file__).parent
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("picture", choices=["axes", "poster"])
+    parser.add_argument("picture", choices=["axes", "lanes", "poster"])
     parser.add_argument("folder", nargs="?", type=Path, help="for poster: a folder with the runs of a study")
     parser.add_argument("--out", type=Path, default=HERE, help="where to; beside this file by default")
     given = parser.parse_args(arguments)
@@ -27,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("poster: name a folder with the runs of a study")
     with plain():
         try:
-            figure = axes_figure() if given.picture == "axes" else poster_figure(given.folder)
+            drawn = {"axes": axes_figure, "lanes": lanes_figure, "poster": lambda: poster_figure(given.folder)}
+            figure = drawn[given.picture]()
         except NormlabError as error:
             parser.error(str(error))
         save(Picture(given.picture, "", "", figure, given.picture), given.out)
@@ -37,10 +41,50 @@ def axes_figure() -> Figure:
     """A cube for each way in which norms share one statistic: of norms with the same axes the first. A cube of a norm
     with several would show one of them alone."""
     from normlab.analysis.axes_picture import axes
-    from normlab.norms import CATALOGUE
 
     first = {entry.axes: name for name, entry in reversed(CATALOGUE.items()) if len(entry.axes) <= 1}
     return axes([name for name in CATALOGUE if name in first.values()])
+
+
+def lanes_figure() -> Figure:
+    """How 16 images lie in memory, and what one instruction does to them."""
+    from normlab.analysis.colours import FAINT, INK, QUIET
+    from normlab.analysis.drawing import MARGIN, SMALL, TEXT, sheet
+
+    accent = CATALOGUE["gn"].colour
+    fig, ax, top = sheet(
+        820, 270, "Sixteen images side by side", "A map is [channel][row][column][image]: one vector per pixel."
+    )
+
+    def strip(x: float, y: float, label: str, shade: float) -> None:
+        for image in range(16):
+            ax.add_patch(Rectangle((x + 14 * image, y), 14, 22, facecolor=accent, alpha=shade, edgecolor="white"))
+        ax.text(x + 112, y - 6, label, size=SMALL, color=QUIET, ha="center")
+
+    images = [(MARGIN + 6 * index, top + 16 + 6 * index) for index in range(16)]
+    for x, y in images:
+        ax.add_patch(Rectangle((x, y), 84, 84, facecolor="white", edgecolor=FAINT))
+    x, y = images[-1]
+    ax.add_patch(Rectangle((x, y), 14, 14, facecolor=accent, alpha=0.8))
+    ax.add_patch(Rectangle((x + 14, y), 14, 14, facecolor=accent, alpha=0.4))
+    ax.text(x + 42, y + 56, "image 15", size=SMALL, color=QUIET, ha="center")
+    ax.text(MARGIN, y + 106, "images 0 to 15", size=TEXT, color=INK)
+    left = 290
+    strip(left, top + 30, "pixel 0 of images 0 to 15", 0.8)
+    strip(left + 236, top + 30, "pixel 1 of images 0 to 15", 0.4)
+    ax.text(left + 472, top + 46, "…", size=TEXT, color=INK)
+    ax.text(left, top + 78, "in memory", size=TEXT, color=INK)
+    strip(left, top + 140, "pixel 0 of 16 images", 0.8)
+    ax.text(left + 236, top + 156, "×  one weight of a filter", size=TEXT, color=INK)
+    strip(left, top + 190, "", 0.25)
+    ax.text(left + 236, top + 206, "+  16 sums, one per image", size=TEXT, color=INK)
+    below = [
+        "One instruction, and no lane idle at any number of channels.",
+        "Images meet in sums alone: gradients of weights, statistics of a batch.",
+    ]
+    for line, text in enumerate(below):
+        ax.text(left, top + 246 + 20 * line, text, size=TEXT, color=INK)
+    return fig
 
 
 def poster_figure(folder: Path) -> Figure:

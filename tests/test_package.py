@@ -65,6 +65,7 @@ def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
     names = set(contents(wheel))
     assert {
         "normlab/py.typed",
+        "normlab/kernels/step.cpp",
         "normlab/conf/config.yaml",
         "normlab/conf/norm/gn.yaml",
         "normlab/conf/hydra/job_logging/normlab.yaml",
@@ -72,7 +73,8 @@ def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
         "normlab/conf/study/custom_layer.yaml",
     } <= names
     assert {name.partition("/")[0] for name in names} == {"normlab", "normlab-0.1.0.dist-info"}
-    assert {Path(name).suffix for name in names if "dist-info" not in name} == {".py", ".yaml", ".j2", ".typed"}
+    kinds = {Path(name).suffix for name in names if "dist-info" not in name}
+    assert kinds == {".py", ".yaml", ".j2", ".typed", ".h", ".cpp"}
 
 
 def test_the_wheel_from_the_sdist_is_the_one_from_here(wheel: Path, dist: Path) -> None:

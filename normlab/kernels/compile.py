@@ -116,7 +116,7 @@ def _compiled(macros: list[str]) -> Path | str:
     """The library's file, compiled if it is not there; why it cannot be."""
     compiler = find_compiler()
     if compiler is None:
-        return "there is no C++ compiler: install g++ or clang++, or `pip install ziglang`"
+        return 'there is no C++ compiler: install g++ or clang++, or pip install "normlab[compiler]"'
     arm = platform.machine() in ("aarch64", "arm64")
     command = [*compiler, *FLAGS, "-mcpu=native" if arm else "-march=native", *macros, str(HERE / "step.cpp")]
     name, flags = _processor()

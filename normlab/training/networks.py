@@ -1,7 +1,9 @@
 """K ≥ 1 networks of one shape as one LightningModule: a run is an array of one."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from lightning.pytorch import LightningModule
@@ -22,6 +24,8 @@ from normlab.training.device import Replayed
 from normlab.training.optim import Rates, Rows
 
 __all__ = ["Networks", "rates_of"]
+
+log = logging.getLogger("normlab")
 
 
 class Totals:
@@ -134,16 +138,15 @@ class Networks(LightningModule):
             self.not_kernels = "kernels=torch"
         elif settings.devices > 1:
             self.not_kernels = "the kernels train on one device"
-        elif "bf16" in settings.precision or "16" in settings.precision:
+        elif settings.precision not in ("32-true", "tf32"):
             self.not_kernels = "the kernels compute in float32"
-        elif self.stack.parameters.dtype != torch.float32:
-            self.not_kernels = self.not_kernels or "the kernels compute in float32"
         if self.not_kernels is None:
             rates = [settings.dropout for settings in self.settings]
             try:
                 self.kernel = Kernel(self.nets, self.stack, *self._pixels(), rates)  # type: ignore[arg-type]  # small ones
             except RuntimeError as error:
                 self.not_kernels = str(error)
+                _say_slower(self.not_kernels)
         self.data.gathers = self.kernel is None or bool({"landscape", "shift"} & {*settings.probes})
 
     def _pixels(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -351,3 +354,9 @@ def rates_of(settings: Sequence[Settings], models: Sequence[Classifier], steps: 
         covered=covered,
         frozen=frozen,
     )
+
+
+@cache
+def _say_slower(reason: str) -> None:
+    """Warn, once per process, of steps by torch where the kernels would take a third of the time."""
+    log.warning("normlab: torch trains, at about a third of the speed: %s", reason)
