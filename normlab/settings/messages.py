@@ -17,7 +17,9 @@ __all__ = ["check_recorded", "checked", "line", "near"]
 
 
 # Settings that records of earlier versions lack.
-ADDED = ("net", "optimizer", "weight_standardization", "lr_per", "train_size", "refit_epochs", "sync_batchnorm")
+ADDED = (
+    "net", "optimizer", "weight_standardization", "lr_per", "train_size", "refit_epochs", "sync_batchnorm", "kernels",
+)  # fmt: skip
 
 
 def check_recorded(config: Mapping[str, Any]) -> None:
