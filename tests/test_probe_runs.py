@@ -14,6 +14,8 @@ from normlab import probe, train
 from normlab.data.augment import rotate_and_shift
 from normlab.data.datamodule import ImageData, epoch_draws, epoch_order
 from normlab.errors import ConfigError
+from normlab.kernels import Kernel
+from normlab.nets.stack import Stack
 from normlab.probes import StepLoss, along_gradient, covariate_shift, gradient
 from normlab.probes.layers import convolutions, parameters
 from normlab.probes.points import POINTS
@@ -30,10 +32,11 @@ SHORT = ["data=digits", "train_size=120", "batch_size=30", "epochs=2", "threads=
 PLAIN = ["schedule=constant", "optimizer.momentum=0", "gradient_clip=null", "lr=0.05"]  # W(t+1) = W(t) - lr·g
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path]:
+@pytest.fixture(scope="module", params=["auto", "torch"])
+def measured(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Settings, Path]:
     """A run with all probes, which tests read and never change."""
-    settings, folder = load(*SHORT, *PLAIN, "norm=bn", ALL), tmp_path_factory.mktemp("probed") / "bn"
+    settings = load(*SHORT, *PLAIN, "norm=bn", ALL, f"kernels={request.param}")
+    folder = tmp_path_factory.mktemp("probed") / "bn"
     assert run(settings, folder).status == "completed"
     return settings, folder
 
@@ -51,6 +54,7 @@ def values(rows: list[ProbeRow], name: str, step: int) -> dict[tuple[str, str], 
 def test_a_run_ends_in_the_same_bits_with_and_without(
     tmp_path: Path, measured: tuple[Settings, Path], overrides: list[str]
 ) -> None:
+    overrides = [*overrides, f"kernels={measured[0].kernels}"]
     without = run(load(*SHORT, *overrides), tmp_path / "without")
     folder = measured[1] if overrides[0] == "norm=bn" else tmp_path / "with"
     record = run(load(*SHORT, *overrides, ALL), folder)
@@ -80,8 +84,14 @@ def first_step(settings: Settings) -> StepLoss:
     where = data.train.where[epoch_order(120, settings.seed, 0)[:30]]
     draws = epoch_draws(120, settings.seed, 0)[:30]
     pixels = rotate_and_shift(data.train.pool[0][where].float() / 255, draws, rotation=7, shift=2)
-    torch.manual_seed(stream_seed(Stream.DROPOUT, settings.seed, 0))
-    return StepLoss(model.net, (pixels - data.mean) / data.std, data.train.pool[1][where])
+    seed = stream_seed(Stream.DROPOUT, settings.seed, 0)
+    torch.manual_seed(seed)
+    loss = StepLoss(model.net, (pixels - data.mean) / data.std, data.train.pool[1][where])
+    if settings.kernels == "auto":  # they have masks of their own
+        kernel = Kernel([model.net], Stack([model.net]), torch.zeros(1), torch.ones(1), [settings.dropout])
+        for name, mask in kernel.masks(0, 30, seed=seed, step=0).items():
+            loss.net.get_submodule(name).mask = mask
+    return loss
 
 
 def test_the_landscape_is_that_of_the_step_that_is_taken(measured: tuple[Settings, Path]) -> None:

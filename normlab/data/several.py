@@ -97,14 +97,15 @@ class SeveralImages(LightningDataModule):
     ) -> tuple[torch.Tensor | Gathered, torch.Tensor]:
         """Return the images and labels of positions that have reached the device."""
         images, labels = self._pool(batch.part, batch.where.device)
-        if not self.gathers:
-            augment = self.runs[0].train
-            return Gathered(images, batch.where, batch.draws, augment.rotation, augment.shift), labels[batch.where]
+        augment = self.runs[0].train
+        found = Gathered(images, batch.where, batch.draws, augment.rotation, augment.shift)
+        return self.pixels(found) if self.gathers else found, labels[batch.where]
+
+    def pixels(self, images: Gathered) -> torch.Tensor:
+        """Return images as pixels (K, B, C, H, W) in [0, 1], augmented if they have draws."""
         double = self.trainer is not None and self.trainer.precision == "64-true"
-        pixels = images[batch.where].to(torch.float64 if double else torch.float32) / 255
-        if batch.draws is not None:
-            pixels = self.runs[0].train.augmented(pixels, batch.draws)
-        return pixels, labels[batch.where]
+        pixels = images.pool[images.where].to(torch.float64 if double else torch.float32) / 255
+        return pixels if images.draws is None else self.runs[0].train.augmented(pixels, images.draws)
 
     def _pool(self, part: str, device: torch.device) -> Batch:
         key = "test" if part == "test" else "train", device

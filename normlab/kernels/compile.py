@@ -98,7 +98,9 @@ def library(
     loaded.step_free.argtypes = [ctypes.c_void_p]
     loaded.step_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
     loaded.step_exchange.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2 + [ctypes.c_void_p]
-    loaded.step_run.restype, loaded.step_exchange.restype = ctypes.c_int64, None
+    loaded.step_masks.argtypes = [ctypes.c_int64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_double, ctypes.c_int64]
+    loaded.step_masks.argtypes += [ctypes.c_void_p]
+    loaded.step_run.restype, loaded.step_exchange.restype, loaded.step_masks.restype = ctypes.c_int64, None, None
     return loaded
 
 

@@ -22,7 +22,7 @@ struct Task {
       place[l] = image(l);
       valid[l] = network(l) < job.networks && image(l) < job.images ? -1 : 0;
       double rate = valid[l] && job.training ? job.rates[network(l)] : 0;
-      dropped[l] = std::fmin(std::nearbyint(rate * 65536), 65535), scale[l] = 1 / (1 - rate);
+      dropped[l] = threshold(rate), scale[l] = 1 / (1 - rate);
     }
   }
   int network(int lane) const { return first + lane / group; }

@@ -152,6 +152,19 @@ struct Step {
   }
 };
 
+// Which numbers dropout keeps behind a block of one network: bytes (images, channels, rows, columns), 1 or 0.
+template <int I> static void masks(uint64_t seed, uint64_t step, double rate, int64_t images, uint8_t* kept) {
+  using B = Block<I>;
+  std::vector<words> bits(B::out * B::ho * B::row_words);
+  for (int64_t image = 0; image < images; image++) {
+    Random random{};
+    random.seed(0, seed, step, I, image);
+    draw_masks<I>(random, words{} + threshold(rate), bits.data());
+    for (int row = 0; row < B::out * B::ho; row++)
+      for (int i = 0; i < B::wo; i++) *kept++ = bits[row * B::row_words + i / 32][0] >> i % 32 & 1;
+  }
+}
+
 enum What : int64_t { GET_R, SET_Y, GET_D, SET_D };
 
 extern "C" {
@@ -167,6 +180,10 @@ int64_t step_run(Step* step, const Job* job, int64_t from, int64_t to) {
     return 1;
   }
   return 0;
+}
+
+void step_masks(int64_t block, uint64_t seed, uint64_t step, double rate, int64_t images, uint8_t* kept) {
+  of_block(block, [&](auto i) { masks<i>(seed, step, rate, images, kept); });
 }
 
 // Maps of a block for torch, and back: what the norm reads, what it gives, and their gradients.

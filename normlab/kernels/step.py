@@ -171,6 +171,17 @@ class Kernel:
             grad += torch.autograd.grad(row, leaf, by[None])[0][0]
         return found
 
+    def masks(self, network: int, images: int, *, seed: int, step: int) -> dict[str, torch.Tensor]:
+        """Return the dropout masks of a step of one network, 0 or 1 / (1 - p), (B, C, H, W), by the layer's name."""
+        functions, _ = self._step(False)
+        rate, found = float(self.rates[network]), {}
+        for block, stage in enumerate(self.stages):
+            if isinstance(dict(self.net.get_submodule(stage.name).named_children()).get("dropout"), Dropout):
+                kept = torch.empty(images, stage.outputs, *stage.size, dtype=torch.uint8)
+                functions.step_masks(block, seed, step, rate, images, kept.data_ptr())
+                found[f"{stage.name}.dropout"] = kept.to(self.stack.parameters.dtype) / (1 - rate)
+        return found
+
     def log_probs(self, images: torch.Tensor | Gathered) -> torch.Tensor:
         """Return the log-probabilities (K, B, classes) of images in eval mode."""
         rows = self.stack.parameters

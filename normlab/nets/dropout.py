@@ -16,14 +16,16 @@ class Dropout(nn.Dropout):
 
     Attributes:
         generator: of the masks; None: torch's default one for the device.
+        mask: the one to use while training; None: each call draws its own.
     """
 
     generator: torch.Generator | None = None
+    mask: torch.Tensor | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or not self.p:
             return x
-        return x * keep_mask(x.shape, self.p, x, self.generator)
+        return x * (keep_mask(x.shape, self.p, x, self.generator) if self.mask is None else self.mask)
 
 
 def keep_mask(

@@ -147,7 +147,13 @@ class Networks(LightningModule):
             except RuntimeError as error:
                 self.not_kernels = str(error)
                 _say_slower(self.not_kernels)
-        self.data.gathers = self.kernel is None or bool({"landscape", "shift"} & {*settings.probes})
+        self.data.gathers = self.kernel is None
+
+    def hold_masks(self, net: Network, images: int) -> None:
+        """Give a copy of the first network the dropout masks of its next step, where the kernels draw them."""
+        if self.kernel is not None and self._seeds:
+            for name, mask in self.kernel.masks(0, images, seed=self._seeds[0], step=self._step_of_epoch).items():
+                net.get_submodule(name).mask = mask
 
     def _pixels(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and deviation by which each network normalises pixels, (K,)."""

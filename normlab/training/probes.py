@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from normlab.data.augment import rotate_and_shift
 from normlab.data.datamodule import Batch, ImageData, Part, epoch_draws, epoch_order
 from normlab.errors import ConfigError, NormlabError
+from normlab.kernels import Gathered
 from normlab.nets import Network
 from normlab.probes.landscape import LENGTHS, along_gradient
 from normlab.probes.layers import Value, convolutions, layer_statistics, parameters
@@ -88,14 +89,17 @@ class StepProbe(Callback):
         self.at = set(points(steps))
         self.steps_an_epoch = steps / (trainer.max_epochs or 1)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
         if step not in self.at:
             return
-        images, labels = (values[0] for values in batch)
+        images, labels = batch
         assert isinstance(pl_module, Networks)
+        if isinstance(images, Gathered):
+            images = pl_module.data.pixels(images)
         model = pl_module.models[0]
-        loss = StepLoss(model.net, model.normalise(images), labels)  # type: ignore[arg-type,operator]
+        loss = StepLoss(model.net, model.normalise(images[0]), labels[0])  # type: ignore[arg-type,operator]
+        pl_module.hold_masks(loss.net, len(labels[0]))  # type: ignore[arg-type]  # a copy of the model's
         if self.landscape:
             self._add("landscape", landscape_values(loss, loss.weights, self.lr), step)
         if self.shift:
