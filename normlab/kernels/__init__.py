@@ -1,6 +1,6 @@
 """The small network's step on a CPU: C++ that is compiled when it is first used, see `vectors.h` for its layout."""
 
 from normlab.kernels.compile import library
-from normlab.kernels.step import Gathered, Kernel, unsupported
+from normlab.kernels.step import Gathered, Kernel, refusal, unsupported
 
-__all__ = ["Gathered", "Kernel", "library", "unsupported"]
+__all__ = ["Gathered", "Kernel", "library", "refusal", "unsupported"]

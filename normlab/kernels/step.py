@@ -1,9 +1,11 @@
 """K small networks' training step and evaluation by the kernels, on the tensors of their `Stack`."""
 
 import ctypes
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -17,9 +19,12 @@ from normlab.nets.stack import Stack
 from normlab.norms import is_packaged
 from normlab.norms.about import STANDARDISED, About
 from normlab.norms.layer import over_processes
+from normlab.settings import Settings
 from normlab.settings.shape import small_network
 
-__all__ = ["Gathered", "Kernel", "unsupported"]
+__all__ = ["Gathered", "Kernel", "refusal", "unsupported"]
+
+log = logging.getLogger("normlab")
 
 BLOCKS = 5
 HEAD, LAST = BLOCKS, 2 * BLOCKS  # phases, see step.cpp
@@ -87,6 +92,35 @@ def unsupported(net: nn.Module) -> str | None:
     return None
 
 
+def refusal(settings: Settings, net: nn.Module) -> str | None:
+    """Return why torch computes a run's steps on a CPU, in one line; None where the kernels do.
+
+    The library is compiled if it is not there, and a warning says so, once per process, where it cannot be.
+    """
+    if settings.kernels == "torch":
+        return "kernels=torch"
+    if settings.devices > 1:
+        return "the kernels train on one device"
+    if settings.precision not in ("32-true", "tf32"):
+        return "the kernels compute in float32"
+    if reason := unsupported(net):
+        return reason
+    assert isinstance(net, Net)
+    found = library(*_shape(net))
+    return _say_slower(found) if isinstance(found, str) else None
+
+
+def _shape(net: Net) -> tuple[int, int, tuple[int, int]]:
+    channels, height, width = net.image
+    return channels, net.num_classes, (height, width)
+
+
+@cache
+def _say_slower(reason: str) -> str:
+    log.warning("normlab: torch trains, at about a third of the speed: %s", reason)
+    return reason
+
+
 class Kernel:
     """The kernels for K networks that are supported (`unsupported`) and own the rows of a stack.
 
@@ -112,8 +146,7 @@ class Kernel:
         dtype = stack.parameters.dtype
         self.mean, self.std = mean.to(dtype).contiguous(), std.to(dtype).contiguous()
         self.rates = torch.tensor(rates or [0.0] * len(nets), dtype=torch.float64)
-        channels, *size = self.net.image
-        self._shape = (channels, self.net.num_classes, (size[0], size[1]))
+        self._shape = _shape(self.net)
         self._number = NUMBERS[dtype]
         self.lanes = vectors().bits // (8 * dtype.itemsize)
         self._steps: dict[bool, tuple[ctypes.CDLL, int]] = {}

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from normlab.data.datamodule import ImageData
 from normlab.data.several import SeveralImages
+from normlab.kernels import refusal
 from normlab.norms import synchronise
 from normlab.record import Record
 from normlab.settings import Settings
@@ -89,7 +90,10 @@ def train(places: Sequence[Place], console: Console, memory_limit: float | None 
             place.files.begin(place.model.net)  # type: ignore[union-attr]  # who has no files has nothing before
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
     at_once = 1
-    if networks > 1:
+    by_torch = None if accelerator == "gpu" else refusal(common, places[0].model.net)
+    if networks > 1 and accelerator == "cpu" and by_torch is None:
+        log.info("trained as an array of %d networks", networks)
+    elif networks > 1:
         known = [each.before.at_once for each in places if each.before and each.before.device == device.type]
         net, size = places[0].model.net, common.batch_size
         at_once = max(known, default=0) or networks_at_once(net, size, networks, device, memory_limit)
@@ -98,18 +102,19 @@ def train(places: Sequence[Place], console: Console, memory_limit: float | None 
     not_replayed = (
         unfoldable(common) if accelerator == "gpu" else None
     )  # a custom layer may do what a graph cannot record
-    not_kernels: str | None = None
     for epoch in sorted({place.epoch for place in places if place.waits}):
         group = [place if place.waits and place.epoch == epoch else _filling(place) for place in places]
+        if at_once == 1:  # none shares anything with another
+            group = [place for place in group if place.files is not None]
         module = networks_of(group, at_once, not_replayed)
         _fit(module, group, label, console)
-        not_replayed, not_kernels = module.not_replayed, module.not_kernels
+        not_replayed = module.not_replayed
     where = describe_device(device) | ({"array": networks} if networks > 1 else {})
     where |= {"devices": common.devices} if common.devices > 1 else {}
     if accelerator == "cpu":
-        where["kernels"] = not_kernels is None
-        if not_kernels is not None:
-            log.info("trained by torch: %s", not_kernels)
+        where["kernels"] = by_torch is None
+        if by_torch is not None:
+            log.info("trained by torch: %s", by_torch)
     if accelerator == "gpu":
         where["graph"] = not_replayed is None
         if not_replayed is not None:

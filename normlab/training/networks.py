@@ -1,9 +1,7 @@
 """K ≥ 1 networks of one shape as one LightningModule: a run is an array of one."""
 
-import logging
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
 
 import torch
 from lightning.pytorch import LightningModule
@@ -12,7 +10,7 @@ from torch.nn.functional import nll_loss
 
 from normlab.data.datamodule import EVAL_BATCH, Batch
 from normlab.data.several import SeveralImages
-from normlab.kernels import Gathered, Kernel, unsupported
+from normlab.kernels import Gathered, Kernel, refusal
 from normlab.nets import Network
 from normlab.nets.dropout import Dropout, keep_mask
 from normlab.nets.folded import Masks, Numbers, fold, log_probs
@@ -24,8 +22,6 @@ from normlab.training.device import Replayed
 from normlab.training.optim import Rates, Rows
 
 __all__ = ["Networks", "rates_of"]
-
-log = logging.getLogger("normlab")
 
 
 class Totals:
@@ -66,7 +62,7 @@ class Networks(LightningModule):
 
     Attributes:
         not_replayed: why steps are not replayed, if there is a GPU; None if they are.
-        kernel: what computes the steps on a CPU; None: torch does. not_kernels: why it does; None if it does not.
+        kernel: what computes the steps on a CPU; None: torch does.
         share: the weight of this process's mean over its images in the mean over all processes.
         held_out: by part ("val", "test"): accuracies and cross-entropies (K,) after the last epoch.
     """
@@ -84,7 +80,6 @@ class Networks(LightningModule):
         self.models = nn.ModuleList(models)
         self.settings, self.data, self.at_once, self.not_replayed = settings, data, at_once, not_replayed
         self.kernel: Kernel | None = None
-        self.not_kernels: str | None = None
         self._seeds: list[int] = []  # of the kernels' dropout masks in this epoch
         self._step_of_epoch = 0
         self.share = 1.0
@@ -132,21 +127,10 @@ class Networks(LightningModule):
 
     def _take_kernels(self) -> None:
         """Let the kernels compute on `stack`, where they can."""
-        settings = self.settings[0]
-        self.kernel, self.not_kernels = None, unsupported(self.nets[0])
-        if settings.kernels == "torch":
-            self.not_kernels = "kernels=torch"
-        elif settings.devices > 1:
-            self.not_kernels = "the kernels train on one device"
-        elif settings.precision not in ("32-true", "tf32"):
-            self.not_kernels = "the kernels compute in float32"
-        if self.not_kernels is None:
+        self.kernel = None
+        if refusal(self.settings[0], self.nets[0]) is None:
             rates = [settings.dropout for settings in self.settings]
-            try:
-                self.kernel = Kernel(self.nets, self.stack, *self._pixels(), rates)  # type: ignore[arg-type]  # small ones
-            except RuntimeError as error:
-                self.not_kernels = str(error)
-                _say_slower(self.not_kernels)
+            self.kernel = Kernel(self.nets, self.stack, *self._pixels(), rates)  # type: ignore[arg-type]  # small ones
         self.data.gathers = self.kernel is None
 
     def hold_masks(self, net: Network, images: int) -> None:
@@ -360,9 +344,3 @@ def rates_of(settings: Sequence[Settings], models: Sequence[Classifier], steps: 
         covered=covered,
         frozen=frozen,
     )
-
-
-@cache
-def _say_slower(reason: str) -> None:
-    """Warn, once per process, of steps by torch where the kernels would take a third of the time."""
-    log.warning("normlab: torch trains, at about a third of the speed: %s", reason)
