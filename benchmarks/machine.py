@@ -1,7 +1,10 @@
 """What the machine can do at best, and how much of it an image needs."""
 
+import ctypes
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,17 +13,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
+from normlab.kernels.compile import compiled, vectors
 from normlab.nets import Net
 
-SIZE = 2048  # of the matrices: 17 GFLOP a product, with far more arithmetic than memory traffic
+HERE = Path(__file__).parent
+ROUNDS = 2_000_000  # of 12 or 24 vectors: a few hundredths of a second
+SIZE = 8192  # of a GPU's matrices: 1.1 TFLOP per product, with far more arithmetic than memory traffic
 MEGABYTES = 256  # of a copy: more than any cache holds
 
 
 def peak(threads: int, tries: int = 5, device: str = "cpu") -> float:
-    """FLOP/s of the fastest of some float32 matrix products: what fused multiply-adds (FMA) reach here in practice."""
-    size = SIZE if device == "cpu" else 4 * SIZE
-    a, b = torch.rand(size, size, device=device), torch.rand(size, size, device=device)
-    return float(2 * size**3 / _fastest(lambda: torch.mm(a, b), threads, tries, device))
+    """FLOP/s of the fastest of some tries: on a CPU of a loop of fused multiply-adds (FMA) in registers, on all threads
+    at once; on a GPU of float32 matrix products."""
+    if device != "cpu":
+        a, b = torch.rand(SIZE, SIZE, device=device), torch.rand(SIZE, SIZE, device=device)
+        return float(2 * SIZE**3 / _fastest(lambda: torch.mm(a, b), threads, tries, device))
+    machine = vectors()
+    file = compiled(HERE / "peak.cpp", {"LANES": str(machine.bits // 32), "REGISTERS": str(machine.registers)})
+    if isinstance(file, str):
+        raise SystemExit(f"the peak of this machine cannot be measured: {file}")
+    functions = ctypes.CDLL(str(file))
+    functions.multiply_add.argtypes, functions.multiply_add.restype = [ctypes.c_long], ctypes.c_float
+    with ThreadPoolExecutor(threads) as pool:  # ctypes lets go of Python's lock
+        seconds = _fastest(lambda: [*pool.map(functions.multiply_add, [ROUNDS] * threads)], threads, tries, device)
+    return float(functions.flops_of_a_round() * ROUNDS * threads / seconds)
 
 
 def bandwidth(threads: int, tries: int = 5, device: str = "cpu") -> float:

@@ -149,7 +149,7 @@ def notes(machine: Machine) -> list[str]:
         "Training alone, from step 10 to the last; medians, ranges over the repetitions.",
         f"model-epochs/h: passes of one network over 60,000 images; cold: for runs of {RUN} epochs, with the start of "
         "their processes, each of which trains one run or one array.",
-        f"Peak: {machine.peak / 1e9:,.0f} GFLOP/s (float32 matrix products), {machine.bandwidth / 1e9:,.0f} GB/s "
+        f"Peak: {machine.peak / 1e9:,.0f} GFLOP/s (a loop of fused multiply-adds), {machine.bandwidth / 1e9:,.0f} GB/s "
         "(copies). An image: " + "; ".join(mega) + " (if nothing stayed in a cache).",
         "Start-up: from the start of the processes to the end of their first step.",
     ]

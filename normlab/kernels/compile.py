@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from normlab.settings.shape import small_network
 
-__all__ = ["Vectors", "find_compiler", "library", "vectors"]
+__all__ = ["Vectors", "compiled", "find_compiler", "library", "vectors"]
 
 HERE = Path(__file__).parent
 # IEEE arithmetic: nan and inf stay what they are. -ffp-contract: a · b + c is rounded once, as the machine does it.
@@ -84,7 +84,7 @@ def library(
     """
     macros = _macros(channels, classes, size, number, shared)
     try:
-        file = _compiled([f"-D{name}={value}" for name, value in macros.items()])
+        file = compiled(HERE / "step.cpp", macros)
         if isinstance(file, str):
             return file
         try:
@@ -114,17 +114,20 @@ def _macros(channels: int, classes: int, size: tuple[int, int], number: str, sha
     return {"NUMBER": number} | {name: str(value) for name, value in own.items()}
 
 
-def _compiled(macros: list[str]) -> Path | str:
-    """The library's file, compiled if it is not there; why it cannot be."""
+def compiled(source: Path, macros: Mapping[str, str]) -> Path | str:
+    """Return the library of a C++ file and of the headers beside it, compiled if it is not there; why it cannot be, in
+    one line. Raise `OSError` where the cache cannot be written, `subprocess.SubprocessError` where a compiler hangs.
+    """
     compiler = find_compiler()
     if compiler is None:
         return 'there is no C++ compiler: install g++ or clang++, or pip install "normlab[compiler]"'
     arm = platform.machine() in ("aarch64", "arm64")
-    command = [*compiler, *FLAGS, "-mcpu=native" if arm else "-march=native", *macros, str(HERE / "step.cpp")]
+    command = [*compiler, *FLAGS, "-mcpu=native" if arm else "-march=native"]
+    command += [*(f"-D{name}={value}" for name, value in macros.items()), str(source)]
     name, flags = _processor()
     known = [*command, _version(compiler), name, *sorted(flags)]
-    for source in sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp")]):
-        known.append(source.read_text(encoding="utf-8"))
+    for file in [source, *sorted(source.parent.glob("*.h"))]:
+        known.append(file.read_text(encoding="utf-8"))
     name = hashlib.sha256("\0".join(known).encode()).hexdigest()[:32]
     folder = platformdirs.user_cache_path("normlab", appauthor=False) / "kernels"
     file = folder / f"{name}.so"
