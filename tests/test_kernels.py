@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from normlab.kernels import compile as compilation
 from normlab.kernels.step import BATCH, IMAGE, NONE, OUTSIDE, _kind
 from normlab.nets import Net
 from normlab.nets.stack import Stack
-from normlab.norms import CATALOGUE
+from normlab.norms import CATALOGUE, make_norm
 
-pytestmark = pytest.mark.skipif(compilation.find_compiler() is None, reason="there is no C++ compiler")
+pytestmark = pytest.mark.skipif(not compilation.compilers(), reason="there is no C++ compiler")
 
 NATIVE = ["none", "bn", "gbn", "ln", "gn", "in", "rms"]
 LANES = compilation.vectors().bits // 32
@@ -37,7 +38,13 @@ def threads() -> Iterator[None]:
 
 
 def build(
-    networks: int, norm: str, dtype: torch.dtype = torch.float64, *, seed: int = 0, dropout: float = 0.0, **options: Any
+    networks: int,
+    norm: str | Callable[[int], nn.Module],
+    dtype: torch.dtype = torch.float64,
+    *,
+    seed: int = 0,
+    dropout: float = 0.0,
+    **options: Any,
 ) -> tuple[list[Net], Kernel]:
     """Networks whose norms have learned something, and the kernels on their numbers."""
     nets = []
@@ -325,17 +332,55 @@ def test_gradient_with_dropout_is_the_slope(norm: str, placement: str) -> None:
     assert (values[0] - values[1]).item() / 2e-6 == pytest.approx((grad * way).sum().item(), rel=1e-6)
 
 
-def test_networks_may_drop_at_different_rates() -> None:
-    nets, _ = build(2, "gn", torch.float32, dropout=0.2)
+@pytest.mark.parametrize("rates", [(0.2, 0.0), (0.0, 0.2)])
+def test_networks_may_drop_at_different_rates(rates: tuple[float, float]) -> None:
+    """Also where the first of an array has no dropout."""
+    nets = [build(1, "gn", torch.float32, seed=seed, dropout=rate)[0][0] for seed, rate in enumerate(rates)]
     stack = Stack(nets)
-    both = Kernel(nets, stack, torch.zeros(2), torch.ones(2), [0.2, 0.0])
+    both = Kernel(nets, stack, torch.zeros(2), torch.ones(2), rates)
     images, labels = batch(both, 5)
     both.gradients(images, labels, seeds=[3, 4])
-    for index, rate in enumerate((0.2, 0.0)):
+    assert [set(both.masks(i, 5, seed=3, step=0)) for i in (0, 1)] == [
+        {f"block{block}.dropout" for block in (1, 3, 5)} if rate else set() for rate in rates
+    ]
+    for index, rate in enumerate(rates):
         own = Stack(nets[index : index + 1])
         alone = Kernel(nets[index : index + 1], own, torch.zeros(1), torch.ones(1), [rate])
         alone.gradients(images[index : index + 1], labels[index : index + 1], seeds=[3 + index])
         assert torch.equal(own.grads[0], stack.grads[index])
+
+
+def test_blocks_may_have_norms_of_different_kinds() -> None:
+    """torch computes them then: the gradients are its own."""
+    nets, kernel = build(1, lambda width: make_norm("bn" if width == 20 else "ln", width))
+    assert max(worst(kernel, nets, 7).values()) < 1e-10
+
+
+def test_two_python_threads_train_side_by_side() -> None:
+    torch.set_num_threads(2)
+    kernels = [build(1, norm, torch.float32, seed=3)[1] for norm in ("gn", "bn", "gn", "bn")]
+    images, labels = batch(kernels[0], 100)
+
+    def train(kernel: Kernel) -> torch.Tensor:
+        kernel.stack.grads.zero_()
+        for _ in range(3):
+            kernel.gradients(images, labels)
+        return kernel.stack.grads.clone()
+
+    expected = [train(kernel) for kernel in kernels]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            assert all(map(torch.equal, pool.map(train, kernels), expected))
+
+
+def test_small_batches_without_a_library_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    nets, kernel = build(3, "gn", torch.float32)
+    images, labels = batch(kernel, 2)
+    kernel.gradients(images, labels)
+    other = Kernel(nets, Stack(nets), kernel.mean, kernel.std)
+    monkeypatch.setattr("normlab.kernels.step.library", lambda *_: "the disk is full")
+    other.gradients(images, labels)
+    assert torch.equal(other.stack.grads, kernel.stack.grads)
 
 
 # What is refused, and compilation

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from normlab.settings.shape import small_network
 
-__all__ = ["Vectors", "compiled", "find_compiler", "library", "vectors"]
+__all__ = ["Vectors", "compiled", "compilers", "library", "vectors"]
 
 HERE = Path(__file__).parent
 # IEEE arithmetic: nan and inf stay what they are. -ffp-contract: a · b + c is rounded once, as the machine does it.
@@ -42,13 +42,15 @@ class Vectors:
 
 @cache
 def _processor() -> tuple[str, frozenset[str]]:
-    """The name of the processor and what it can do, as Linux has it; elsewhere as far as Python knows."""
+    """The name of the processor and what it can do, as Linux has them; elsewhere as far as Python knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return platform.processor(), frozenset()
+        lines = []
     values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    return values.get("model name", platform.processor()), frozenset(values.get("flags", "").split())
+    named = [values[key] for key in ("model name", "CPU implementer", "CPU part", "CPU variant") if key in values]
+    flags = values.get("flags") or values.get("Features") or ""  # the second: ARM
+    return " ".join(named) or platform.processor(), frozenset(flags.split())
 
 
 def vectors() -> Vectors:
@@ -61,14 +63,13 @@ def vectors() -> Vectors:
     return Vectors(128, 32 if platform.machine() in ("aarch64", "arm64") else 16)
 
 
-def find_compiler() -> list[str] | None:
-    """Return the command of a C++ compiler: CXX, one on the path, or that of the ziglang package; None without one."""
+def compilers() -> list[list[str]]:
+    """Return the commands of C++ compilers that may be here: CXX alone if it is set, else those on the path and that of
+    the ziglang package."""
     if command := shlex.split(os.environ.get("CXX", "")):
-        return command
-    for name in ("g++", "clang++", "c++"):
-        if found := shutil.which(name):
-            return [found]
-    return [sys.executable, "-m", "ziglang", "c++"] if find_spec("ziglang") else None
+        return [command]
+    found = [[path] for path in map(shutil.which, ("g++", "clang++", "c++")) if path]
+    return found + [[sys.executable, "-m", "ziglang", "c++"]] * bool(find_spec("ziglang"))
 
 
 @cache
@@ -92,8 +93,8 @@ def library(
         except OSError:
             file.unlink(missing_ok=True)  # damaged: the next process compiles it again
             raise
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"the kernels cannot be compiled: {str(error).splitlines()[0]}"
+    except (OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:  # of no home, of CXX, …
+        return f"the kernels cannot be compiled or loaded: {str(error).splitlines()[0]}"
     loaded.step_new.restype = ctypes.c_void_p
     loaded.step_free.argtypes = [ctypes.c_void_p]
     loaded.step_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
@@ -115,12 +116,29 @@ def _macros(channels: int, classes: int, size: tuple[int, int], number: str, sha
 
 
 def compiled(source: Path, macros: Mapping[str, str]) -> Path | str:
-    """Return the library of a C++ file and of the headers beside it, compiled if it is not there; why it cannot be, in
-    one line. Raise `OSError` where the cache cannot be written, `subprocess.SubprocessError` where a compiler hangs.
+    """Return the library of a C++ file and of the headers beside it, compiled by the first compiler that can, if it is
+    not there; in one line, why it cannot be.
+
+    Raise `OSError` where the cache cannot be written, `subprocess.SubprocessError` where a compiler hangs, `ValueError`
+    where CXX is no command, `RuntimeError` where the user has no home.
     """
-    compiler = find_compiler()
-    if compiler is None:
-        return 'there is no C++ compiler: install g++ or clang++, or pip install "normlab[compiler]"'
+    if os.name == "nt":
+        return "the kernels are for Linux and macOS"
+    folder = platformdirs.user_cache_path("normlab", appauthor=False).absolute() / "kernels"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022:  # who can write here decides what is run
+        return f"others can write in {folder}"
+    failed: list[str] = []
+    for compiler in compilers():
+        found = _by(compiler, source, macros, folder)
+        if isinstance(found, Path):
+            return found
+        failed.append(found)
+    return next(iter(failed), 'there is no C++ compiler: install g++ or clang++, or pip install "normlab[compiler]"')
+
+
+def _by(compiler: Sequence[str], source: Path, macros: Mapping[str, str], folder: Path) -> Path | str:
+    """The library by one compiler, in the cache's folder; why there is none."""
     arm = platform.machine() in ("aarch64", "arm64")
     command = [*compiler, *FLAGS, "-mcpu=native" if arm else "-march=native"]
     command += [*(f"-D{name}={value}" for name, value in macros.items()), str(source)]
@@ -129,18 +147,18 @@ def compiled(source: Path, macros: Mapping[str, str]) -> Path | str:
     for file in [source, *sorted(source.parent.glob("*.h"))]:
         known.append(file.read_text(encoding="utf-8"))
     name = hashlib.sha256("\0".join(known).encode()).hexdigest()[:32]
-    folder = platformdirs.user_cache_path("normlab", appauthor=False) / "kernels"
     file = folder / f"{name}.so"
     if file.exists():
         return file
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # whoever can write here decides what is run
     with _held(folder / f"{name}.lock"):
         if file.exists():  # another process was first
             return file
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".so")
         os.close(handle)
         try:
-            done = subprocess.run([*command, "-o", temporary], capture_output=True, text=True, timeout=LONGEST)
+            done = subprocess.run(
+                [*command, "-o", temporary], capture_output=True, text=True, errors="replace", timeout=LONGEST
+            )
             if done.returncode:
                 return f"{compiler[0]} could not compile the kernels: {_error(done.stderr)}"
             if not os.path.getsize(temporary):
@@ -163,9 +181,9 @@ def _held(lock: Path) -> Iterator[None]:
         held.release()
 
 
-def _version(compiler: list[str]) -> str:
+def _version(compiler: Sequence[str]) -> str:
     """The first line that a compiler says of itself."""
-    said = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=LONGEST)
+    said = subprocess.run([*compiler, "--version"], capture_output=True, text=True, errors="replace", timeout=60)
     return next(iter(said.stdout.splitlines()), "")
 
 

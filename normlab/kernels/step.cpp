@@ -31,10 +31,10 @@ struct Room {
   template <class T> T* of(size_t count) {
     if (count * sizeof(T) > bytes) {
       free(start);
-      bytes = (count * sizeof(T) + 63) / 64 * 64;
-      start = nullptr;
-      if (posix_memalign(&start, 64, bytes)) throw std::bad_alloc();
-      memset(start, 0, bytes);
+      start = nullptr, bytes = 0;
+      const size_t wanted = (count * sizeof(T) + 63) / 64 * 64;
+      if (posix_memalign(&start, 64, wanted)) throw std::bad_alloc();
+      memset(start, 0, bytes = wanted);
     }
     return (T*)start;
   }
@@ -61,7 +61,8 @@ struct Step {
 
   void run(const Job& job, int from, int to) {
     const int per_unit = L / lanes_of(job), units = (job.networks + per_unit - 1) / per_unit;
-    const int blocks = (job.images + L - 1) / L, tasks = units * blocks, threads = job.threads;
+    const int blocks = (job.images + L - 1) / L, tasks = units * blocks;
+    const int threads = job.threads < tasks ? job.threads : tasks;
     const int64_t kind = job.norms[0].kind;
     const bool local = kind == NONE || kind == IMAGE || (kind == BATCH && !job.training);
     if (from == 0) {
@@ -168,7 +169,6 @@ template <int I> static void masks(uint64_t seed, uint64_t step, double rate, in
 enum What : int64_t { GET_R, SET_Y, GET_D, SET_D };
 
 extern "C" {
-int64_t step_lanes() { return L; }
 Step* step_new() { return new Step; }
 void step_free(Step* step) { delete step; }
 

@@ -13,14 +13,13 @@ from torch import nn
 
 from normlab.kernels.compile import library, vectors
 from normlab.nets.convolutions import FilterConv2d
-from normlab.nets.dropout import Dropout
 from normlab.nets.net import Net
 from normlab.nets.stack import Stack
 from normlab.norms import is_packaged
 from normlab.norms.about import STANDARDISED, About
 from normlab.norms.layer import over_processes
 from normlab.settings import Settings
-from normlab.settings.shape import small_network
+from normlab.settings.shape import Stage, small_network
 
 __all__ = ["Gathered", "Kernel", "refusal", "unsupported"]
 
@@ -117,7 +116,7 @@ def _shape(net: Net) -> tuple[int, int, tuple[int, int]]:
 
 @cache
 def _say_slower(reason: str) -> str:
-    log.warning("normlab: torch trains, at about a third of the speed: %s", reason)
+    log.warning("normlab: torch trains, slower than the kernels would: %s", reason)
     return reason
 
 
@@ -154,7 +153,8 @@ class Kernel:
         self._at = dict(zip(stack.shapes, _starts(stack), strict=True))
         self.stages = [stage for stage in small_network(*self._shape) if stage.block]
         self._norms = [self.net.get_submodule(name) for name in self.net.norms]
-        self._kind = _kind(self._norms[0])
+        kinds = {_kind(layer) for layer in self._norms}
+        self._kind = kinds.pop() if len(kinds) == 1 else OUTSIDE
         children = list(dict(self.net.get_submodule("block1").named_children()))
         self._pre = children.index("norm") < children.index("relu")
         self._filters = {
@@ -169,6 +169,8 @@ class Kernel:
         if shared not in self._steps:
             functions = library(*self._shape, self._number, shared)
             if isinstance(functions, str):
+                if shared:  # one network per block computes the same
+                    return self._step(False)
                 raise RuntimeError(functions)
             self._steps[shared] = functions, functions.step_new()
         return self._steps[shared]
@@ -209,7 +211,7 @@ class Kernel:
         functions, _ = self._step(False)
         rate, found = float(self.rates[network]), {}
         for block, stage in enumerate(self.stages):
-            if isinstance(dict(self.net.get_submodule(stage.name).named_children()).get("dropout"), Dropout):
+            if stage.dropout and rate:
                 kept = torch.empty(images, stage.outputs, *stage.size, dtype=torch.uint8)
                 functions.step_masks(block, seed, step, rate, images, kept.data_ptr())
                 found[f"{stage.name}.dropout"] = kept.to(self.stack.parameters.dtype) / (1 - rate)
@@ -237,8 +239,8 @@ class Kernel:
     def _check_batch(self, images: int) -> None:
         """Raise `ValueError` where a statistic of the batch would be of one number, as the layers do."""
         if self._kind == BATCH:
-            ghost = getattr(self._norms[0], "virtual_batch_size", images)
-            least = min(images % ghost or ghost, images)
+            ghosts = [getattr(layer, "virtual_batch_size", images) for layer in self._norms]
+            least = min(min(images % ghost or ghost, images) for ghost in ghosts)
             if least * min(math.prod(stage.size) for stage in self.stages) < 2:
                 raise ValueError("one number per channel has no variance: train with larger batches or maps")
 
@@ -256,7 +258,6 @@ class Kernel:
         found = torch.empty(networks, batch, self.net.num_classes, dtype=rows.dtype)
         if not batch:
             return found
-        kept: list[torch.Tensor] = [found, self.mean, self.std, self.rates]  # what the job points to
         job = _Job(images=batch, parameters=rows.shape[1], training=grads is not None, pre=self._pre)
         job.threads, job.step, job.share = torch.get_num_threads(), step, share / batch
         seeded = torch.tensor(seeds or [0] * networks, dtype=torch.int64)
@@ -267,12 +268,12 @@ class Kernel:
             if images.draws is not None and (images.rotation or images.shift):
                 of_each["turns"] = images.draws.float().contiguous()
             job.rotation, job.shift = math.radians(images.rotation), images.shift
-            kept.append(pool := images.pool.contiguous())
+            pool = images.pool.contiguous()  # and so held until the end, as those in `of_each`
             job.pool = pool.data_ptr()
         else:
             of_each["pixels"] = images.to(rows.dtype).contiguous()
-        for index, (name, layer) in enumerate(zip(self.net.norms, self._norms, strict=True)):
-            self._describe(job.norms[index], name, layer)
+        for index, (stage, name, layer) in enumerate(zip(self.stages, self.net.norms, self._norms, strict=True)):
+            self._describe(job.norms[index], stage, name, layer)
             job.conv[index] = self._at[f"block{index + 1}.conv.weight"]
         job.squeeze, job.head = self._at["squeeze.weight"], self._at["head.1.weight"]
         for low, high in self._parts(networks, batch, job):
@@ -286,7 +287,6 @@ class Kernel:
                     self._outside(job, low, high, rows.dtype)
             else:
                 self._phases(job, 0, LAST if job.training else HEAD)
-        del kept
         return found
 
     def _parts(self, networks: int, batch: int, job: _Job) -> Iterator[tuple[int, int]]:
@@ -305,12 +305,11 @@ class Kernel:
 
     # Norms
 
-    def _describe(self, norm: _Norm, name: str, layer: nn.Module) -> None:
+    def _describe(self, norm: _Norm, stage: Stage, name: str, layer: nn.Module) -> None:
         """Put a norm into numbers."""
         norm.kind, norm.groups, norm.ghost, norm.centred = self._kind, 1, OF_BATCH, True
         norm.weight, norm.bias = (self._at.get(f"{name}.{own}", -1) for own in ("weight", "bias"))
-        block = self.net.get_submodule(name.rpartition(".")[0])
-        norm.drops = any(isinstance(each, Dropout) for each in block.children()) and bool(self.rates.any())
+        norm.drops = stage.dropout and bool(self.rates.any())
         if self._kind in (NONE, OUTSIDE):
             norm.weight = norm.bias = -1
             return
@@ -342,6 +341,8 @@ class Kernel:
             stage = self.stages[block]
             shape = (high - low, job.images, *stage.size, stage.outputs)
             lying = torch.empty(shape, dtype=dtype) if values is None else values.permute(0, 1, 3, 4, 2).contiguous()
+            if lying.shape != shape or lying.dtype != dtype:
+                raise ValueError(f"{self.net.norms[block]} gives {lying.dtype} maps of another shape than it takes")
             functions.step_exchange(step, ctypes.byref(job), block, what, lying.data_ptr())
             return lying.permute(0, 1, 4, 2, 3)
 

@@ -6,15 +6,15 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
-// The caller never waits for a thread that has no task: a helper that gets no processor costs nothing.
+// The caller never waits for a thread that has no task.
 class Pool {
  public:
   // f(task, thread) for each of `count` tasks, on up to `threads` threads; the caller is thread 0.
   template <class F> static void run(int threads, int count, F f) {
-    static std::mutex one;  // a second caller works alone
-    std::unique_lock<std::mutex> own(one, std::defer_lock);
+    std::unique_lock<std::mutex> own(one(), std::defer_lock);  // a second caller works alone
     if (threads < 2 || count < 2 || !own.try_lock()) {
       for (int task = 0; task < count; task++) f(task, 0);
       return;
@@ -40,13 +40,21 @@ class Pool {
     (void)once;
     return pool;
   }
+  static std::mutex& one() {
+    static std::mutex mutex;
+    return mutex;
+  }
   static void pause() {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #endif
   }
   void share(int threads, int tasks, Call f, void* argument) {
-    for (; helpers < threads - 1; helpers++) std::thread([this, thread = helpers + 1] { help(thread); }).detach();
+    for (; helpers < threads - 1; helpers++) try {
+        std::thread([this, thread = helpers + 1] { help(thread); }).detach();
+      } catch (const std::system_error&) {  // there are no more to be had
+        break;
+      }
     uint64_t job = (ticket.load() >> 32) + 1;
     ticket = (job << 32) - 1;  // no task of the last job can be taken while what follows changes
     call = f, with = argument, count = tasks, done = 0, most = threads;

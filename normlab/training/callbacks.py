@@ -108,7 +108,8 @@ class RunCheckpoints(CheckpointIO):
             if files is not None and epoch in files.rows:
                 hparams = dict(self.module.models[index].hparams)  # type: ignore[arg-type]  # ModuleList hides Classifier
                 own = part(checkpoint, index, hparams, self._optimizers[index])
-                files.save(own, at_once=self.module.at_once, device=self.module.device.type)
+                at_once = 0 if self.module.kernel else self.module.at_once
+                files.save(own, at_once=at_once, device=self.module.device.type)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         states = [model.state_dict() for model in self.module.models]

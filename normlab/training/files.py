@@ -50,7 +50,7 @@ class Begun:
     Attributes:
         file: its checkpoint. epoch: how many are completed. step: how many optimizer steps that is.
         rows: of metrics.csv. fit_s: seconds of training so far. resumed: how often it was resumed before.
-        at_once: how many networks shared a pass. device: "cpu" or "cuda".
+        at_once: how many networks shared a pass of torch's; 0: the kernels trained. device: "cpu" or "cuda".
     """
 
     file: Path

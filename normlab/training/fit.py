@@ -98,6 +98,12 @@ def train(places: Sequence[Place], console: Console, memory_limit: float | None 
         net, size = places[0].model.net, common.batch_size
         at_once = max(known, default=0) or networks_at_once(net, size, networks, device, memory_limit)
         log.info("trained as an array of %d networks, %d in one forward pass", networks, min(at_once, networks))
+    for place in places:
+        if accelerator == "cpu" and place.before and (place.before.at_once == 0) != (by_torch is None):
+            one, other = ("torch", "the kernels")[:: 1 if by_torch is None else -1]
+            log.warning(
+                "%s: %s trained it before, %s from here on: last bits differ", place.settings.slug(), one, other
+            )
     label = common.slug() if networks == 1 else f"{networks} networks"
     not_replayed = (
         unfoldable(common) if accelerator == "gpu" else None
