@@ -80,7 +80,7 @@ def test_help_knows_it(house: Path) -> None:
 
 
 def test_its_options_are_checked(house: Path) -> None:
-    result = python(house, "-m", "normlab.train", "norm=wobble", "norm.delta=3")
+    result = python(house, "-m", "normlab.train", "norm=wobble", "norm.delta=3", "data=digits")
     assert result.returncode == 2
     assert result.stderr.strip() == "normlab: norm.delta=3: must be between 0.5 and 2"
 
