@@ -100,6 +100,7 @@ class Networks(LightningModule):
     def on_fit_start(self) -> None:
         for model, data in zip(self.models, self.data.runs, strict=True):
             model.set_pixels(data.mean, data.std)  # type: ignore[operator]  # ModuleList hides Classifier
+        self._take_kernels()
 
     def configure_optimizers(self) -> Rows:
         """Put the parameters of all networks in one matrix, now that they have their device and precision."""
@@ -122,15 +123,15 @@ class Networks(LightningModule):
         self.totals, self.penalty = Totals(networks, device), torch.zeros(networks, dtype=torch.float64, device=device)
         self._held_out = {part: Totals(networks, device) for part in self.data.curves}
         self._steps.clear()
-        self._take_kernels()
         return self.rows
 
     def _take_kernels(self) -> None:
         """Let the kernels compute on `stack`, where they can."""
         self.kernel = None
         if refusal(self.settings[0], self.nets[0]) is None:
+            mean, std = (torch.stack([getattr(each, of) for each in self.models]) for of in ("pixel_mean", "pixel_std"))
             rates = [settings.dropout for settings in self.settings]
-            self.kernel = Kernel(self.nets, self.stack, *self._pixels(), rates)  # type: ignore[arg-type]  # small ones
+            self.kernel = Kernel(self.nets, self.stack, mean, std, rates)  # type: ignore[arg-type]  # small ones
         self.data.gathers = self.kernel is None
 
     def hold_masks(self, net: Network, images: int) -> None:
@@ -138,13 +139,6 @@ class Networks(LightningModule):
         if self.kernel is not None and self._seeds:
             for name, mask in self.kernel.masks(0, images, seed=self._seeds[0], step=self._step_of_epoch).items():
                 net.get_submodule(name).mask = mask
-
-    def _pixels(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and deviation by which each network normalises pixels, (K,)."""
-        mean, std = (
-            torch.stack([getattr(model, name) for model in self.models]) for name in ("pixel_mean", "pixel_std")
-        )
-        return mean, std
 
     def zero_grad(self, set_to_none: bool = False) -> None:  # Lightning's signature
         """Set gradients to zero in place: the optimizer holds these tensors."""
@@ -177,7 +171,6 @@ class Networks(LightningModule):
         self.stack.grads.zero_()
         self.penalty += self.rows.penalty()
         if self.kernel is not None:
-            self.kernel.mean, self.kernel.std = self._pixels()  # known when training begins
             found = self.kernel.gradients(
                 images, labels, share=self.share, seeds=self._seeds or None, step=self._step_of_epoch
             )
@@ -281,7 +274,6 @@ class Networks(LightningModule):
     def _evaluate(self, images: torch.Tensor | Gathered) -> torch.Tensor:
         """Return log-probabilities (K, B, C) in eval mode."""
         if self.kernel is not None:
-            self.kernel.mean, self.kernel.std = self._pixels()
             return self.kernel.log_probs(images)
         assert isinstance(images, torch.Tensor)
         at_once = min(self.at_once, max(1, self.at_once * self.settings[0].batch_size // EVAL_BATCH))
