@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.study_results import ARMS, Cell, Measurement
-from normlab.training.build import IMAGES_A_PASS
 
+IMAGES_A_PASS = 64  # that networks of an array shared on CPU when docs/study.csv was measured
 FITTED = ("R1", "R2", "R4")
 NORM = "gn"
 
@@ -51,7 +51,7 @@ def points(measurements: Sequence[Measurement], arm: str) -> list[Point]:
 
 
 def passes(cell: Cell) -> int:
-    """Of an array on CPU, as many as `networks_at_once` makes of it."""
+    """Of an array on CPU."""
     at_once = max(1, min(cell.networks, -(-IMAGES_A_PASS // cell.batch)))
     return -(-cell.networks // at_once)
 

@@ -20,7 +20,6 @@ from normlab.settings import Settings, check_recorded
 
 __all__ = [
     "DONE",
-    "PLAN",
     "PROBE_COLUMNS",
     "SCHEMA",
     "STATUSES",
@@ -28,11 +27,9 @@ __all__ = [
     "ProbeRow",
     "Record",
     "RecordError",
-    "read_plan",
     "read_probes",
     "read_support",
     "write_metrics",
-    "write_plan",
     "write_predictions",
     "write_probes",
     "write_support",
@@ -43,7 +40,6 @@ STATUSES = ("completed", "diverged", "failed", "unavailable", "interrupted")
 DONE = ("completed", "diverged")  # the same question would get the same answer again: such runs are skipped
 
 
-PLAN = "array.json"  # in the folder of an array's first run, until all its runs have ended: which they are
 PROBE_COLUMNS = ("epoch", "step", "probe", "layer", "quantity", "value")
 ProbeRow = tuple[float, int, str, str, str, float]  # in these columns; layer is "" where a value is the network's
 
@@ -234,20 +230,6 @@ def read_support(folder: Path) -> npt.NDArray[np.bool_] | None:
             return np.unpackbits(found["packed"], count=int(found["size"])).astype(bool)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RecordError(f"{file} is damaged ({error}): delete it, and the report goes without it") from error
-
-
-def write_plan(folder: Path, runs: Sequence[tuple[str, str]]) -> None:
-    """array.json: folder name and configuration hash of each run that is to be trained as one array, in its order."""
-    write_atomically(folder / PLAN, json.dumps({"runs": runs}, indent=1).encode() + b"\n")
-
-
-def read_plan(folder: Path) -> list[tuple[str, str]]:
-    """The runs of an array that begins with this folder's; none where no array.json can be read there."""
-    try:
-        runs = json.loads((folder / PLAN).read_text(encoding="utf-8"))["runs"]
-        return [(str(name), str(config_hash)) for name, config_hash in runs]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
 
 
 def write_probes(folder: Path, rows: Iterable[ProbeRow]) -> None:

@@ -190,9 +190,7 @@ def test_arrays_of_every_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
 def test_a_run_of_a_stopped_array_resumes_on_its_own_and_the_others_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_array: tuple[list[Settings], list[Path]]
 ) -> None:
-    """Where torch trains, it says that it was in an array. The others get the bits that they would have had with it."""
     settings, whole = whole_array
-    kernels = settings[0].kernels
     stopped = folders(tmp_path, settings)
     with monkeypatch.context() as patch:
         stop_array(patch, Networks, "training_step", STEPS + 2)
@@ -200,25 +198,22 @@ def test_a_run_of_a_stopped_array_resumes_on_its_own_and_the_others_without_it(
             run_array(settings, stopped)
     record = run(settings[0], stopped[0])
     assert (record.status, record.time["resumed"], record.time["epochs"]) == ("completed", 1, 3)
-    log = (stopped[0] / "train.log").read_text(encoding="utf-8")
-    assert ("resumes after epoch 1 of 3 on its own; until then it was in an array" in log) == (kernels == "torch")
-    expected = Record.load(whole[0]).metrics
-    assert record.metrics["train_ce"] == pytest.approx(expected["train_ce"], rel=0.05 if kernels == "torch" else 0)
+    assert "resumes after epoch 1 of 3" in (stopped[0] / "train.log").read_text(encoding="utf-8")
     assert len(run_array(settings, stopped)) == 2
-    for a, b in zip(stopped[1:], whole[1:], strict=True):
+    for a, b in zip(stopped, whole, strict=True):
         same(a, b)
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_runs_that_were_begun_on_their_own_resume_in_an_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After one epoch and after two, with bits of their own: batches of 64 images share no pass."""
-    settings = [load(*BASE, "batch_size=64", "norm=bn", *own) for own in ARRAY]
+    """After one epoch and after two."""
+    settings = array_of("norm=bn")
     whole, stopped = folders(tmp_path / "whole", settings), folders(tmp_path / "stopped", settings)
     for each, folder in zip(settings, whole, strict=True):
         run(each, folder)
     for each, folder, epochs in zip(settings, stopped, (1, 2), strict=False):
         with monkeypatch.context() as patch:
-            Stop(patch, 2 * epochs)
+            Stop(patch, STEPS * epochs + 1)
             with pytest.raises(KeyboardInterrupt):
                 run(each, folder)
     records = run_array(settings, stopped)

@@ -369,15 +369,8 @@ def test_bytes_per_image_by_hand() -> None:
     assert bytes_per_image(initial_model(load("norm=gn")).net) > bytes_per_image(net)
 
 
-@pytest.mark.parametrize(
-    ("batch", "networks", "expected"), [(2, 100, 32), (8, 100, 8), (64, 9, 1), (500, 9, 1), (2, 5, 5)]
-)
-def test_on_cpu_a_pass_has_about_64_images(batch: int, networks: int, expected: int) -> None:
-    assert networks_at_once(initial_model(load("norm=gn")).net, batch, networks, CPU) == expected
-
-
 def test_memory_is_a_limit_but_one_network_always_goes() -> None:
     net = initial_model(load("norm=gn")).net
     one = bytes_per_image(net) * 2 / 2**30
-    assert networks_at_once(net, 2, 100, CPU, memory_limit=5.5 * one) == 5
-    assert networks_at_once(net, 2, 100, CPU, memory_limit=one / 9) == 1
+    assert networks_at_once(net, 2, 100, memory_limit=5.5 * one) == 5
+    assert networks_at_once(net, 2, 100, memory_limit=one / 9) == 1

@@ -12,7 +12,7 @@ MANY = 4
 
 # What may differ inside an array: a value a network is all that the computation needs of it.
 FREE = {
-    "seed", "l1", "penalty", "dropout", "lr", "lr_per", "schedule", "gradient_clip",
+    "seed", "l1", "penalty", "dropout", "optimizer", "lr", "lr_per", "schedule", "gradient_clip",
     "log_dir", "name", "force",
 }  # fmt: skip
 
@@ -33,7 +33,7 @@ def refusal(settings: Settings) -> str | None:
 def key(settings: Settings) -> str:
     """Equal exactly where two runs can share a computation: the same network shape, norm, batch size, epochs, data and
     device."""
-    return json.dumps(settings.model_dump(exclude=FREE) | {"optimizer": settings.optimizer.name}, sort_keys=True)
+    return json.dumps(settings.model_dump(exclude=FREE), sort_keys=True)
 
 
 def arrays(settings: Sequence[Settings], largest: int, workers: int = 1) -> tuple[list[list[int]], dict[int, str]]:

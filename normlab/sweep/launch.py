@@ -73,7 +73,7 @@ class Sweep:
         if self.options and self.options.n_per_array != 1 and not single:
             gpu = any(job.settings.accelerator == "gpu" for job in runs)
             largest = self.options.n_per_array or LARGEST["gpu" if gpu else "cpu"]
-            arrays = planned(self.jobs, runs, largest, self.workers)
+            arrays = planned(runs, largest, self.workers)
         limit = self.options.memory_limit if self.options else None
         grouped = {job.folder for array in arrays for job in array}
         return [

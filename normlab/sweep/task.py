@@ -108,7 +108,7 @@ class Task:
     Attributes:
         began: When the command began, in nanoseconds of the file system's clock.
         together: Whether the runs are an array. Those that are not finished by it are then done individually.
-        memory_limit: GiB for what a step of an array keeps.
+        memory_limit: GiB for what a step of an array keeps on a GPU.
     """
 
     jobs: Sequence[Job]

@@ -1,9 +1,8 @@
-"""From settings to the parts of a run: images and network; and which runs can share a pass."""
+"""From settings to the parts of a run: images and network; and which runs can be an array."""
 
 import copy
 import itertools
 import logging
-import math
 from collections.abc import Sequence
 from functools import cache
 
@@ -22,7 +21,6 @@ from normlab.settings.arrays import refusal
 from normlab.training.classifier import Classifier
 
 __all__ = [
-    "IMAGES_A_PASS",
     "bytes_per_image",
     "initial_model",
     "lightning_precision",
@@ -174,28 +172,18 @@ def _grads(result: torch.Tensor, inputs: Sequence[torch.Tensor], grad: torch.Ten
     return [torch.zeros_like(v) if g is None else g for v, g in zip(inputs, grads, strict=True)]
 
 
-IMAGES_A_PASS = 64  # on CPU: below it Python's share of the time shows, above it caches overflow (benchmarks/study.py)
 GIB = 2**30
 
 
-def networks_at_once(
-    net: Network, batch_size: int, networks: int, device: torch.device, memory_limit: float | None = None
-) -> int:
-    """Return how many of the networks go through one forward and backward pass together: at least 1.
+def networks_at_once(net: Network, batch_size: int, networks: int, memory_limit: float | None = None) -> int:
+    """Return how many of the networks go through one forward and backward pass of a GPU together: at least 1.
 
-    On CPU as many as make `IMAGES_A_PASS` images; on a GPU all of them, since it is never busy enough. Both within
-    `memory_limit` (GiB; None: half of a GPU's memory), by what the pass keeps for its way back. What happens to be free
-    does not count: the last bits of a result may depend on this number.
+    All of them, since a GPU is never busy enough, within `memory_limit` (GiB; None: half of its memory), by what the
+    pass keeps for its way back. What happens to be free does not count: the last bits of a result may depend on this
+    number.
     """
-    wanted = networks if device.type == "cuda" else -(-IMAGES_A_PASS // batch_size)
-    if memory_limit is not None:
-        limit = memory_limit * GIB
-    elif device.type == "cuda":
-        limit = torch.cuda.mem_get_info(device)[1] / 2
-    else:
-        limit = math.inf
-    fits = min(networks, limit / (bytes_per_image(net) * batch_size))
-    return max(1, min(wanted, int(fits)))
+    limit = torch.cuda.mem_get_info()[1] / 2 if memory_limit is None else memory_limit * GIB
+    return max(1, min(networks, int(limit / (bytes_per_image(net) * batch_size))))
 
 
 def bytes_per_image(net: Network) -> float:

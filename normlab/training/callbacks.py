@@ -82,8 +82,7 @@ class WriteFiles(Checkpoint):
                 files.fit_s += (now - self._since) / networks
                 files.end_epoch(epoch, measured | speed, net)
         self._since = now
-        own = [index for index, files in enumerate(self.files) if files is not None] or range(networks)
-        if not any(math.isfinite(every[index]["ce/train"]) for index in own):
+        if not any(math.isfinite(measured["ce/train"]) for measured in every):
             trainer.should_stop = True
         trainer.save_checkpoint(f"epoch {epoch}", weights_only=False)  # the optimizer too
 
@@ -92,7 +91,7 @@ class RunCheckpoints(CheckpointIO):
     """Lightning's checkpoint of K networks, as a checkpoint in the folder of each of their runs.
 
     Args:
-        before: where the runs resume; None for networks that have not begun.
+        before: where the runs resume, after the same epoch; None if they begin.
     """
 
     def __init__(
@@ -108,12 +107,10 @@ class RunCheckpoints(CheckpointIO):
             if files is not None and epoch in files.rows:
                 hparams = dict(self.module.models[index].hparams)  # type: ignore[arg-type]  # ModuleList hides Classifier
                 own = part(checkpoint, index, hparams, self._optimizers[index])
-                at_once = 0 if self.module.kernel else self.module.at_once
-                files.save(own, at_once=at_once, device=self.module.device.type)
+                files.save(own, kernels=self.module.kernel is not None, device=self.module.device.type)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        states = [model.state_dict() for model in self.module.models]
-        return join([None if each is None else each.content() for each in self.before], states, self._optimizers)
+        return join([each.content() for each in self.before if each is not None], self._optimizers)
 
     def remove_checkpoint(self, path: Any) -> None:
         """Nothing is removed: each epoch's checkpoint takes the place of the one before."""

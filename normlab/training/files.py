@@ -50,7 +50,7 @@ class Begun:
     Attributes:
         file: its checkpoint. epoch: how many are completed. step: how many optimizer steps that is.
         rows: of metrics.csv. fit_s: seconds of training so far. resumed: how often it was resumed before.
-        at_once: how many networks shared a pass of torch's; 0: the kernels trained. device: "cpu" or "cuda".
+        kernels: whether the kernels trained it. device: "cpu" or "cuda".
     """
 
     file: Path
@@ -59,7 +59,7 @@ class Begun:
     rows: Mapping[int, dict[str, float]]
     fit_s: float
     resumed: int
-    at_once: int
+    kernels: bool
     device: str
 
     def content(self) -> dict[str, Any]:
@@ -84,9 +84,8 @@ def begun(settings: Settings, folder: Path) -> Begun | str | None:
         rows = {int(epoch): dict(row) for epoch, row in own["rows"].items()}
         if sorted(rows) != list(range(1, max(rows) + 1)):
             return "last.ckpt lacks epochs of metrics.csv"
-        numbers = {name: int(own[name]) for name in ("resumed", "at_once")}
-        step, fit_s, device = int(content["global_step"]), float(own["fit_s"]), str(own["device"])
-        return Begun(file, max(rows), step, rows, fit_s, device=device, **numbers)
+        step, fit_s, resumed = int(content["global_step"]), float(own["fit_s"]), int(own["resumed"])
+        return Begun(file, max(rows), step, rows, fit_s, resumed, bool(own["kernels"]), str(own["device"]))
     except Exception as error:  # a damaged file may raise anything
         return f"last.ckpt cannot be read ({next(iter(str(error).splitlines()), type(error).__name__)[:80]})"
 
@@ -133,7 +132,7 @@ class RunFiles:
             if column in self.rows[epoch]:
                 self.writer.add_scalar(tag, self.rows[epoch][column], epoch)
 
-    def save(self, content: Mapping[str, Any], *, at_once: int, device: str) -> None:
+    def save(self, content: Mapping[str, Any], *, kernels: bool, device: str) -> None:
         """Write a checkpoint of the last epoch: best.ckpt if no epoch before was as good on held-out images, which the
         test set is not; then last.ckpt, from which a run resumes. What a checkpoint holds is in all other files by
         then."""
@@ -143,7 +142,7 @@ class RunFiles:
             "rows": {epoch: dict(row) for epoch, row in self.rows.items()},
             "fit_s": self.fit_s,
             "resumed": self.resumed,
-            "at_once": at_once,
+            "kernels": kernels,
             "device": device,
         }
         stream = io.BytesIO()
@@ -249,27 +248,19 @@ def part(content: Mapping[str, Any], index: int, hparams: Mapping[str, Any], opt
     }
 
 
-def join(
-    contents: Sequence[Mapping[str, Any] | None],
-    states: Sequence[Mapping[str, torch.Tensor]],
-    optimizers: Sequence[str],
-) -> dict[str, Any]:
+def join(contents: Sequence[Mapping[str, Any]], optimizers: Sequence[str]) -> dict[str, Any]:
     """Return the checkpoint of K networks from those of their runs, which stopped after the same epoch.
 
     Args:
-        contents: of each run; None for networks that have none: they have the numbers in `states`.
         optimizers: of each run, "sgd" or "adamw".
     """
-    first = next(content for content in contents if content is not None)
     state_dict: dict[str, torch.Tensor] = {}
-    rows: list[Mapping[str, torch.Tensor]] = []
-    for index, (content, other) in enumerate(zip(contents, states, strict=True)):
-        state = other if content is None else content["state_dict"]
-        state_dict |= {f"models.{index}.{name}": values for name, values in state.items()}
-        rows.append({} if content is None else content["optimizer_states"][0]["state"][0])
-    like = next(values for row in rows for name, values in row.items() if name != "step")
+    for index, content in enumerate(contents):
+        state_dict |= {f"models.{index}.{name}": values for name, values in content["state_dict"].items()}
+    rows: list[Mapping[str, torch.Tensor]] = [content["optimizer_states"][0]["state"][0] for content in contents]
+    like = next(values for name, values in rows[0].items() if name != "step")
     names = {name: None for optimizer in optimizers for name in STATE_OF[optimizer]}
     joined = {name: torch.cat([row.get(name, torch.zeros_like(like)) for row in rows]) for name in names}
-    joined["step"] = next(row["step"] for row in rows if row)
-    [optimizer] = first["optimizer_states"]
-    return {**first, "state_dict": state_dict, "optimizer_states": [{**optimizer, "state": {0: joined}}]}
+    joined["step"] = rows[0]["step"]
+    [optimizer] = contents[0]["optimizer_states"]
+    return {**contents[0], "state_dict": state_dict, "optimizer_states": [{**optimizer, "state": {0: joined}}]}

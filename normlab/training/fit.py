@@ -1,6 +1,5 @@
 """K ≥ 1 runs by Lightning's Trainer: from the beginning or from where they stopped, on one device or on several."""
 
-import copy
 import logging
 import os
 import time
@@ -47,7 +46,7 @@ class Place:
     """One run of an array.
 
     Attributes:
-        files: what it writes; None for a network that only fills a place, so that the others keep their last bits.
+        files: what it writes; None in a process beside the one that writes.
     """
 
     settings: Settings
@@ -71,11 +70,10 @@ class Place:
 
 
 def train(places: Sequence[Place], console: Console, memory_limit: float | None = None) -> Iterator[Record]:
-    """Train and measure runs that can share a computation. Yield the record of each that has `files`; the caller
-    saves it.
+    """Train and measure runs that can share a computation. Yield the record of each; the caller saves it.
 
-    Runs that stopped after different epochs are trained one group after the other; a network's last bits depend on how
-    many share its pass, so the places of the others are then filled.
+    Runs that stopped after different epochs are trained one group after the other. On a CPU no network shares anything
+    with another, and each gets the bits that it has alone; on a GPU networks share passes, which round differently.
 
     Args:
         memory_limit: GiB for what a step keeps; if that is too little for all networks, they take turns in a step.
@@ -91,15 +89,12 @@ def train(places: Sequence[Place], console: Console, memory_limit: float | None 
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
     at_once = 1
     by_torch = None if accelerator == "gpu" else refusal(common, places[0].model.net)
-    if networks > 1 and accelerator == "cpu" and by_torch is None:
-        log.info("trained as an array of %d networks", networks)
-    elif networks > 1:
-        known = [each.before.at_once for each in places if each.before and each.before.device == device.type]
-        net, size = places[0].model.net, common.batch_size
-        at_once = max(known, default=0) or networks_at_once(net, size, networks, device, memory_limit)
-        log.info("trained as an array of %d networks, %d in one forward pass", networks, min(at_once, networks))
+    if accelerator == "gpu":
+        at_once = networks_at_once(places[0].model.net, common.batch_size, networks, memory_limit)
+    if networks > 1:
+        log.info("trained as an array of %d networks, %d in one forward pass", networks, at_once)
     for place in places:
-        if accelerator == "cpu" and place.before and (place.before.at_once == 0) != (by_torch is None):
+        if accelerator == "cpu" and place.before and place.before.kernels != (by_torch is None):
             one, other = ("torch", "the kernels")[:: 1 if by_torch is None else -1]
             log.warning(
                 "%s: %s trained it before, %s from here on: last bits differ", place.settings.slug(), one, other
@@ -109,9 +104,7 @@ def train(places: Sequence[Place], console: Console, memory_limit: float | None 
         unfoldable(common) if accelerator == "gpu" else None
     )  # a custom layer may do what a graph cannot record
     for epoch in sorted({place.epoch for place in places if place.waits}):
-        group = [place if place.waits and place.epoch == epoch else _filling(place) for place in places]
-        if at_once == 1:  # none shares anything with another
-            group = [place for place in group if place.files is not None]
+        group = [place for place in places if place.waits and place.epoch == epoch]
         module = networks_of(group, at_once, not_replayed)
         _fit(module, group, label, console)
         not_replayed = module.not_replayed
@@ -129,24 +122,19 @@ def train(places: Sequence[Place], console: Console, memory_limit: float | None 
     log_prob = _predict(networks_of(places, at_once), label, console) if any(map(_finite, places)) else {}
     share = (time.perf_counter() - began) / networks
     for index, place in enumerate(places):
-        if place.files is not None:
-            own = {part: values[index] for part, values in log_prob.items()} if _finite(place) else {}
-            since = time.perf_counter() - share
-            record = conclude(place.files, place.model, place.data, own, device=where, since=since)
-            if place.settings.refit_epochs and record.status == "completed":
-                found, seconds = refit(place.settings, place.model, place.data)
-                metrics, times = {**record.metrics, **found}, {**record.time, "refit_s": seconds}
-                record = replace(record, metrics=metrics, time=times)
-            yield record
+        assert place.files is not None
+        own = {part: values[index] for part, values in log_prob.items()} if _finite(place) else {}
+        since = time.perf_counter() - share
+        record = conclude(place.files, place.model, place.data, own, device=where, since=since)
+        if place.settings.refit_epochs and record.status == "completed":
+            found, seconds = refit(place.settings, place.model, place.data)
+            metrics, times = {**record.metrics, **found}, {**record.time, "refit_s": seconds}
+            record = replace(record, metrics=metrics, time=times)
+        yield record
 
 
 def _finite(place: Place) -> bool:
     return place.files is not None and place.files.diverged is None
-
-
-def _filling(place: Place) -> Place:
-    """Return a copy that only fills the place."""
-    return Place(place.settings, place.data, copy.deepcopy(place.model), None)
 
 
 def networks_of(places: Sequence[Place], at_once: int = 1, not_replayed: str | None = None) -> Networks:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from normlab.claim import claim
 from normlab.errors import ConfigError
-from normlab.record import PLAN, Record
+from normlab.record import Record
 from normlab.settings import Settings
 
 __all__ = [
     "claimed",
     "log_to",
     "make_room",
-    "remove",
 ]
 
 # Written whole, by way of a hidden file.
@@ -24,7 +23,7 @@ RESULTS = ("result.json", "predictions.npz", "support.npz")  # of the end of a r
 GROWING = ("metrics.csv", "probes.csv", "last.ckpt", "best.ckpt")  # from its first epoch on
 SCRATCH = tuple(f".{name}.*" for name in (*RESULTS, *GROWING))
 LOGS = ("train.log", "events.out.tfevents.*")
-BEGUN = (".lock", ".hydra", "result.json", PLAN)  # every folder in which a run has begun holds one of these
+BEGUN = (".lock", ".hydra", "result.json")  # every folder in which a run has begun holds one of these
 
 
 @contextmanager
@@ -50,12 +49,7 @@ def make_room(folder: Path, *, whole: bool = True) -> None:
     Its event files above all: two attempts in one folder would be drawn as one zig-zag. `whole`: also what a run
     needs to resume.
     """
-    remove(folder, *RESULTS, *SCRATCH, *((*GROWING, *LOGS) if whole else ()))
-
-
-def remove(folder: Path, *patterns: str) -> None:
-    """Remove the files of a folder whose names match."""
-    for pattern in patterns:
+    for pattern in (*RESULTS, *SCRATCH, *((*GROWING, *LOGS) if whole else ())):
         for file in folder.glob(pattern):
             file.unlink(missing_ok=True)
 

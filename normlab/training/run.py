@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from rich.console import Console
 from normlab.data.sources import resolve
 from normlab.errors import BusyError, ConfigError, NormlabError
 from normlab.output import steady
-from normlab.record import PLAN, Record, read_probes
+from normlab.record import Record, read_probes
 from normlab.settings import Settings, needs_gpu
 from normlab.settings.custom import edited
 from normlab.training.build import load_array, unfoldable
 from normlab.training.device import choose_accelerator, missing_device, restore_process, set_threads
 from normlab.training.files import Begun, RunFiles, begun
 from normlab.training.fit import Place, train
-from normlab.training.folder import claimed, log_to, make_room, remove
+from normlab.training.folder import claimed, log_to, make_room
 from normlab.training.outcome import asked
 from normlab.training.ranks import check_shares, end_if_imported
 
@@ -61,27 +61,23 @@ def run_array(
     stops all of them, and leave no record then: each may still be trained on its own.
 
     Args:
-        memory_limit: GiB for what a step keeps; None: half of a GPU's memory.
+        memory_limit: GiB for what a step keeps on a GPU; None: half of its memory.
     """
     console = Console(quiet=True)
     runs: list[tuple[Settings, Path]] = []
-    elsewhere: set[Path] = set()
     with ExitStack() as claims:
         for each, folder in zip([with_data(each, console) for each in settings], folders, strict=True):
             if missing_device(each.accelerator, each.devices):
                 continue  # never a silent fall-back: alone it is recorded as unavailable
-            runs.append((each, folder))
-            try:
-                if claims.enter_context(claimed(each, folder)) is not None:
-                    elsewhere.add(folder)
-            except BusyError:
-                elsewhere.add(folder)  # its record belongs to the process that trains there
-        if len(elsewhere) == len(runs):
+            with suppress(BusyError):  # its record belongs to the process that trains there
+                if claims.enter_context(claimed(each, folder)) is None:
+                    runs.append((each, folder))
+        if not runs:
             return []
         if len(runs) > 1 and (reason := unfoldable(runs[0][0])):
             raise ConfigError(reason)
         try:
-            return _train(runs, console, memory_limit, elsewhere)
+            return _train(runs, console, memory_limit)
         except TrainingError as error:
             raise error.reason from None
 
@@ -119,45 +115,30 @@ class TrainingError(Exception):
         self.reason = reason
 
 
-def _train(
-    runs: Sequence[tuple[Settings, Path]],
-    console: Console,
-    memory_limit: float | None = None,
-    elsewhere: Collection[Path] = (),
-) -> list[Record]:
-    """Train runs as one array, and save each record when it is there.
-
-    Args:
-        elsewhere: folders of runs that have ended or are another process's: their files are not touched. If runs that
-            shared a pass resume, the places of the others are filled.
-    """
-    own = [(settings, folder) for settings, folder in runs if folder not in elsewhere]
-    states = {folder: _before(settings, folder) for settings, folder in own}
-    if not any(isinstance(state, Begun) and state.at_once > 1 for state in states.values()):
-        runs = own
+def _train(runs: Sequence[tuple[Settings, Path]], console: Console, memory_limit: float | None = None) -> list[Record]:
+    """Train runs as one array, and save each record when it is there."""
+    states = [_before(settings, folder) for settings, folder in runs]
     _prepare(runs[0][0])
     data, models = load_array([settings for settings, _ in runs])
     check_shares(runs[0][0], data[0])
     records: list[Record] = []
-    for _, folder in own:
-        make_room(folder, whole=not isinstance(states[folder], Begun))
-    with log_to(*[folder / "train.log" for _, folder in own]) as log:
-        for settings, folder in own:
-            _tell_of(states[folder], settings, len(runs), log, console)
+    for (_, folder), state in zip(runs, states, strict=True):
+        make_room(folder, whole=not isinstance(state, Begun))
+    with log_to(*[folder / "train.log" for _, folder in runs]) as log:
+        for (settings, _), state in zip(runs, states, strict=True):
+            _tell_of(state, settings, log, console)
         places: list[Place] = []
         try:
-            for (settings, folder), images, model in zip(runs, data, models, strict=True):
-                state = states.get(folder)
-                before = state if isinstance(state, Begun) else None
-                files = RunFiles(settings, folder, before) if folder in states else None
+            for (settings, folder), state, images, model in zip(runs, states, data, models, strict=True):
+                files = RunFiles(settings, folder, state if isinstance(state, Begun) else None)
                 places.append(Place(settings, images, model, files))
             for record in train(places, console, memory_limit):
-                record.save(own[len(records)][1])
+                record.save(runs[len(records)][1])
                 records.append(record)
             if change := edited(runs[0][0]):
                 log.warning(change)
         except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C and SIGTERM into SystemExit
-            for settings, folder in own[len(records) :]:
+            for settings, folder in runs[len(records) :]:
                 with suppress(BusyError):
                     _interrupted(settings).save(folder)
             raise KeyboardInterrupt from None
@@ -170,8 +151,6 @@ def _train(
             for place in places:
                 if place.files is not None:
                     place.files.close()
-    for _, folder in own:
-        remove(folder, PLAN)
     return records
 
 
@@ -193,9 +172,7 @@ def _prepare(settings: Settings) -> None:
     set_threads(settings)
 
 
-def _tell_of(
-    state: Begun | str | None, settings: Settings, networks: int, log: logging.Logger, console: Console
-) -> None:
+def _tell_of(state: Begun | str | None, settings: Settings, log: logging.Logger, console: Console) -> None:
     """Say how a run begins that was begun before."""
     if state is None:
         return
@@ -203,8 +180,6 @@ def _tell_of(
         message = f"{state}: training begins anew"
     else:
         message = f"resumes after epoch {state.epoch} of {settings.epochs}"
-        if state.at_once > 1 and networks == 1:
-            message += " on its own; until then it was in an array, whose last bits may differ"
     log.info("%s: %s", settings.slug(), message)
     console.print(f"{settings.slug()}  {message}", highlight=False, markup=False, soft_wrap=True)
 
