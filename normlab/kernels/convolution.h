@@ -1,25 +1,33 @@
-// 3x3 convolutions without padding and the gradients of their weights, a register tile at a time.
+// 3x3 convolutions without padding and the gradients of their weights, a few rows and a register tile at a time.
 #pragma once
 #include "shape.h"
 
 template <int N> using size = std::integral_constant<int, N>;
 template <int CO> constexpr int TILE = divisor(CO, 5);  // channels of a tile
 
-// y[CO][H-2][W-2] = x[CI][H][W] * w. Calls done(tile, c, row, column) with T neighbouring pixels of channel c.
+// f(n, column) for tiles of n = T pixels that make up a row, and of fewer at its end
+template <int WIDE, int T, class F> static inline void tiles(F f) {
+  int column = 0;
+  for (; column + T <= WIDE; column += T) f(size<T>{}, column);
+  if constexpr (WIDE % T != 0) f(size<WIDE % T>{}, column);
+}
+
+// Rows of y[CO][.][W-2] = x[CI][.][W] * w. Calls done(tile, n, c, row, column) with n neighbouring pixels of channel c.
+// x: the first row that the first of `rows` needs, in channels PLANE numbers apart; `first` is what that row is called.
 // w: [CO / TC][CI][3][3][TC], in the order in which it is read.
-template <int CI, int CO, int H, int W, class Done>
-static inline void convolve(const num* x, const Weight* w, Done done) {
-  constexpr int HO = H - 2, WO = W - 2, TC = TILE<CO>, TX = tile_pixels(TC, WO);
-  for (int c0 = 0; c0 < CO; c0 += TC, w += TC * CI * 9)
-    for (int row = 0; row < HO; row++) {
-      auto tile = [&](auto n, int column) {
-        constexpr int T = decltype(n)::value;
+template <int CI, int CO, int W, int PLANE, class Done>
+static inline void convolve(const num* x, int rows, int first, const Weight* w, Done done) {
+  constexpr int TC = TILE<CO>, TX = tile_pixels(TC, W - 2);
+  for (int row = 0; row < rows; row++)
+    tiles<W - 2, TX>([&](auto n, int column) {
+      constexpr int T = decltype(n)::value;
+      const Weight* next = w;
+      for (int c0 = 0; c0 < CO; c0 += TC) {
         v sum[TC][T];
         UNROLL for (int c = 0; c < TC; c++) UNROLL for (int t = 0; t < T; t++) sum[c][t] = v{};
-        const Weight* next = w;
         for (int ci = 0; ci < CI; ci++)
           for (int ky = 0; ky < 3; ky++, next += 3 * TC) {
-            const num* from = x + ((ci * H + row + ky) * W + column) * L;
+            const num* from = x + ci * PLANE + ((row + ky) * W + column) * L;
             v in[T + 2];
             UNROLL for (int t = 0; t < T + 2; t++) in[t] = load(from + t * L);
             UNROLL for (int kx = 0; kx < 3; kx++) UNROLL for (int c = 0; c < TC; c++) {
@@ -27,37 +35,33 @@ static inline void convolve(const num* x, const Weight* w, Done done) {
               UNROLL for (int t = 0; t < T; t++) sum[c][t] += weight * in[t + kx];
             }
           }
-        UNROLL for (int c = 0; c < TC; c++) done(sum[c], n, c0 + c, row, column);
-      };
-      int column = 0;
-      for (; column + TX <= WO; column += TX) tile(size<TX>{}, column);
-      if constexpr (WO % TX != 0) tile(size<WO % TX>{}, column);
-    }
+        v tile[TC][T];
+        UNROLL for (int c = 0; c < TC; c++) UNROLL for (int t = 0; t < T; t++) tile[c][t] = sum[c][t];
+        for (int c = 0; c < TC; c++) done(tile[c], n, c0 + c, first + row, column);
+      }
+    });
 }
 
-// dw[CO][3][3][CI] = Σ over pixels and the lanes of each group of d · x. d lies within a border of PAD pixels.
-template <int CI, int CO, int H, int W, int PAD>
-static inline void weight_gradient(const num* x, const num* d, Weight* dw, int group) {
-  constexpr int HO = H - 2, WO = W - 2, HP = HO + 2 * PAD, WP = WO + 2 * PAD, TC = divisor(CO, REGISTERS > 16 ? 5 : 4);
+// sum[CO][CI][9] += Σ d · x over the pixels of `rows` rows of d[CO][.][WD], which is W - 2 wide.
+template <int CI, int CO, int W, int PLANE, int WD, int PLANE_D>
+static inline void weight_gradient(const num* x, const num* d, int rows, v* sum) {
+  constexpr int TC = divisor(CO, REGISTERS > 16 ? 2 : 1);
   for (int c0 = 0; c0 < CO; c0 += TC)
-    for (int ci = 0; ci < CI; ci++)
-      for (int ky = 0; ky < 3; ky++) {
-        v sum[TC][3];
-        UNROLL for (int c = 0; c < TC; c++) UNROLL for (int k = 0; k < 3; k++) sum[c][k] = v{};
-        for (int row = 0; row < HO; row++) {
-          const num* xs = x + (ci * H + row + ky) * W * L;
-          const num* ds = d + ((c0 * HP + row + PAD) * WP + PAD) * L;
-          v left = load(xs), middle = load(xs + L);
-          for (int column = 0; column < WO; column++) {
-            v right = load(xs + (column + 2) * L);
-            UNROLL for (int c = 0; c < TC; c++) {
-              v grad = load(ds + (c * HP * WP + column) * L);
-              sum[c][0] += grad * left, sum[c][1] += grad * middle, sum[c][2] += grad * right;
-            }
-            left = middle, middle = right;
+    for (int ci = 0; ci < CI; ci++) {
+      v s[TC][9];
+      UNROLL for (int c = 0; c < TC; c++) UNROLL for (int k = 0; k < 9; k++) s[c][k] = sum[((c0 + c) * CI + ci) * 9 + k];
+      for (int row = 0; row < rows; row++) {
+        const num* xs = x + ci * PLANE + row * W * L;
+        const num* ds = d + c0 * PLANE_D + row * WD * L;
+        for (int column = 0; column < W - 2; column++, xs += L, ds += L) {
+          v grad[TC];
+          UNROLL for (int c = 0; c < TC; c++) grad[c] = load(ds + c * PLANE_D);
+          UNROLL for (int k = 0; k < 9; k++) {
+            v in = load(xs + (k / 3 * W + k % 3) * L);
+            UNROLL for (int c = 0; c < TC; c++) s[c][k] += grad[c] * in;
           }
         }
-        UNROLL for (int c = 0; c < TC; c++) UNROLL for (int k = 0; k < 3; k++)
-          keep(dw[(((c0 + c) * 3 + ky) * 3 + k) * CI + ci], sum_lanes(sum[c][k], group));
       }
+      UNROLL for (int c = 0; c < TC; c++) UNROLL for (int k = 0; k < 9; k++) sum[((c0 + c) * CI + ci) * 9 + k] = s[c][k];
+    }
 }

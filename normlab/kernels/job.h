@@ -49,7 +49,7 @@ struct Weights {
     constexpr int T = TILE<SQUEEZE>;
     for (int o = 0; o < SQUEEZE; o++)
       for (int c = 0; c < BLOCK2; c++)
-        squeeze[(o / T * BLOCK2 + c) * T + o % T] = squeezed[c * SQUEEZE + o] = row[job.squeeze + o * BLOCK2 + c];
+        squeeze[(o / T * BLOCK2 + c) * T + o % T] = squeezed[o * BLOCK2 + c] = row[job.squeeze + o * BLOCK2 + c];
     for (int i = 0; i < CLASSES * BLOCK5; i++) head[i] = row[job.head + i];
   }
   template <int I> void fill_block(const Job& job, const Weight* row) {
@@ -74,16 +74,19 @@ struct Weights {
 struct Memory {
   alignas(64) num x[CHANNELS * HEIGHT * WIDTH * L];
   std::tuple<Maps<0>, Maps<1>, Maps<2>, Maps<3>, Maps<4>> maps;
-  alignas(64) num pooled[SQUEEZE * PH * PW * L], winner[SQUEEZE * PH * PW * L];  // largest of four pixels, and which
-  alignas(64) num d[LARGEST_OUT * L];  // gradient of what a block gives
+  // the largest of four pixels, which of them that is, and its gradient
+  alignas(64) num pooled[SQUEEZE * PH * PW * L], winner[SQUEEZE * PH * PW * L], d_pooled[SQUEEZE * PH * PW * L];
+  alignas(64) num even[LARGEST_EVEN * L], odd[LARGEST_ODD * L];  // gradient of what block 1, 3, 5 or 2, 4 gives
 };
 
 // What is needed for a moment, for each thread.
 struct Scratch {
   template <int I> struct Padded {  // gradient of a convolution's output; the border stays 0
-    alignas(64) num d[Block<I>::out * Block<I>::hp * Block<I>::wp * L];
+    static constexpr int rows = BAND + Block<I>::pad, plane = rows * Block<I>::wp * L;
+    alignas(64) num d[Block<I>::out * plane];
   };
-  alignas(64) num maps[LARGEST_OUT * L];
-  alignas(64) num squeezed[SQUEEZE * Block<1>::pixels * L];
+  alignas(64) num input[LARGEST_BAND * L];
   std::tuple<Padded<0>, Padded<1>, Padded<2>, Padded<3>, Padded<4>> padded;
+  v sums[MOST_WEIGHTS];  // of the gradient of a convolution's weights
+  alignas(64) num squeezed[SQUEEZE * Block<1>::wo * L];
 };

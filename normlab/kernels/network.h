@@ -4,6 +4,11 @@
 #include "images.h"
 #include "job.h"
 
+// Of the gradient of what a block gives, per channel and lane; see `Maps`.
+struct Sums {
+  v s1[WIDEST], s2[WIDEST];
+};
+
 struct Task {
   const Job& job;
   const Weights& w;
@@ -31,59 +36,71 @@ struct Task {
   template <int I> Maps<I>& maps() { return std::get<I>(m.maps); }
 
   ONCE void take_images() {
-    constexpr int SIZE = CHANNELS * HEIGHT * WIDTH, PLANE = HEIGHT * WIDTH;
-    for (int l = 0; l < L; l++) {
-      if (!valid[l]) {
-        for (int i = 0; i < SIZE; i++) m.x[i * L + l] = 0;
-        continue;
+    constexpr int PLANE = HEIGHT * WIDTH, SIZE = CHANNELS * PLANE;
+    v mean{}, sd = v{} + 1;
+    Moves moves{};
+    for (int l = 0; l < L; l++)
+      if (valid[l]) {
+        mean[l] = job.mean[network(l)], sd[l] = job.sd[network(l)];
+        if (job.turns) moves.set(l, job.turns + index(l) * 3, job.rotation, job.shift);
       }
-      num mean = job.mean[network(l)], sd = job.sd[network(l)];
-      if (job.pixels) {
-        const num* from = job.pixels + index(l) * SIZE;
-        for (int i = 0; i < SIZE; i++) m.x[i * L + l] = (from[i] - mean) / sd;
-        continue;
+    for (int c = 0; c < CHANNELS; c++) {
+      num* to = m.x + c * PLANE * L;
+      if (job.pixels)
+        for (int i = 0; i < PLANE; i++) {
+          v x{};
+          for (int l = 0; l < L; l++)
+            if (valid[l]) x[l] = job.pixels[index(l) * SIZE + c * PLANE + i];
+          store(to + i * L, select(valid, (x - mean) / sd, v{}));
+        }
+      else {
+        const uint8_t* from[L];
+        for (int l = 0; l < L; l++) from[l] = valid[l] ? job.pool + job.where[index(l)] * SIZE + c * PLANE : nullptr;
+        gathered(from, job.turns ? &moves : nullptr, [&](int i, floats x) {
+          store(to + i * L, select(valid, (__builtin_convertvector(x, v) / 255 - mean) / sd, v{}));
+        });
       }
-      const uint8_t* from = job.pool + job.where[index(l)] * SIZE;
-      for (int c = 0; c < CHANNELS; c++)
-        if (job.turns) {
-          Move move(job.turns + index(l) * 3, job.rotation, job.shift);
-          moved(from + c * PLANE, move, m.x + c * PLANE * L + l);
-        } else
-          for (int i = 0; i < PLANE; i++) m.x[(c * PLANE + i) * L + l] = from[c * PLANE + i];
-      for (int i = 0; i < SIZE; i++) m.x[i * L + l] = (m.x[i * L + l] / 255 - mean) / sd;
     }
   }
 
-  // What block I gives, normalised and behind dropout.
   template <int I> bool drops() const { return job.training && job.norms[I].drops; }
-  template <int I> ONCE const num* output() {
+
+  // A row of what block I gives, normalised and behind dropout, in channels `plane` numbers apart.
+  template <int I> void give(int row, num* to, int plane) {
     using B = Block<I>;
     Maps<I>& own = maps<I>();
-    const bool outside = job.norms[I].kind == OUTSIDE, plain = !job.pre && !drops<I>();
-    const num* from = outside ? own.y : own.r;
-    if (plain && (outside || job.norms[I].kind == NONE)) return from;
-    num* to = s.maps;
-    for (int c = 0; c < B::out; c++) {
-      v a = outside ? v{} + 1 : own.a[c], h = own.h[c];
+    const num* from = (job.norms[I].kind == OUTSIDE ? own.y : own.r) + row * B::wo * L;
+    const bool plain = !job.pre && !drops<I>();
+    for (int c = 0; c < B::out; c++, from += B::pixels * L, to += plane) {
+      v a = own.a[c], h = own.h[c];
       if (plain)
-        for (int i = 0; i < B::pixels; i++, from += L, to += L) store(to, a * load(from) + h);
+        for (int i = 0; i < B::wo; i++) store(to + i * L, a * load(from + i * L) + h);
       else
-        for (int row = 0; row < B::ho; row++)
-          for (int i = 0; i < B::wo; i++, from += L, to += L) {
-            v y = a * load(from) + h;
-            if (job.pre) y = relu(y);
-            if (drops<I>()) y = select(is_kept(own.kept + (c * B::ho + row) * B::row_words, i), y * scale, v{});
-            store(to, y);
-          }
+        for (int i = 0; i < B::wo; i++) {
+          v y = a * load(from + i * L) + h;
+          if (job.pre) y = relu(y);
+          if (drops<I>()) y = select(is_kept(own.kept + (c * B::ho + row) * B::row_words, i), y * scale, v{});
+          store(to + i * L, y);
+        }
     }
-    return s.maps;
   }
 
-  // What block I reads.
-  template <int I> const num* input() {
-    if constexpr (I == 0) return m.x;
-    else if constexpr (I == POOLED) return m.pooled;
-    else return output<I - 1>();
+  // What block I reads, from row y on, for BAND rows of its output. Bands are asked for in their order.
+  template <int I> static constexpr bool read_as_it_is = I == 0 || I == POOLED;
+  template <int I> static constexpr int plane = (read_as_it_is<I> ? Block<I>::h : BAND + 2) * Block<I>::w * L;
+  template <int I> const num* rows(int y) {
+    using B = Block<I>;
+    constexpr int row = B::w * L;
+    if constexpr (I == 0) return m.x + y * row;
+    else if constexpr (I == POOLED) return m.pooled + y * row;
+    else {
+      num* band = s.input;
+      if (y)
+        for (int c = 0; c < B::in; c++)
+          memcpy(band + c * plane<I>, band + c * plane<I> + BAND * row, 2 * row * sizeof(num));
+      for (int j = y ? 2 : 0; j < BAND + 2 && y + j < B::h; j++) give<I - 1>(y + j, band + j * row, plane<I>);
+      return band;
+    }
   }
 
   template <int I> ONCE void forward() {
@@ -106,7 +123,8 @@ struct Task {
       }
       sum[c] += s, square[c] += q;
     };
-    convolve<B::in, B::out, B::h, B::w>(input<I>(), std::get<I>(w.conv), done);
+    for (int y = 0; y < B::ho; y += BAND)
+      convolve<B::in, B::out, B::w, plane<I>>(rows<I>(y), least(BAND, B::ho - y), y, std::get<I>(w.conv), done);
     for (int c = 0; c < B::out; c++) {
       v mean = sum[c] / (num)B::pixels, left = square[c] - sum[c] * mean;
       own.mean[c] = shift[c] + mean, own.square[c] = v{} > left ? v{} : left;
@@ -130,24 +148,28 @@ struct Task {
     }
   }
 
-  // Where the k-th of four pixels that become one lies in the maps of block 2.
-  static int pixel(int c, int row, int column, int k) {
-    return ((c * Block<1>::ho + 2 * row + k / 2) * Block<1>::wo + 2 * column + k % 2) * L;
+  // Two rows of what block 2 gives, (BLOCK2, 2, width).
+  static constexpr int PAIR = 2 * Block<1>::wo * L;
+  const num* pair(int row) {
+    for (int j = 0; j < 2; j++) give<1>(2 * row + j, s.input + j * PAIR / 2, PAIR);
+    return s.input;
   }
+  // Where the k-th of four pixels that become one lies in them.
+  static int pixel(int c, int column, int k) { return c * PAIR + k / 2 * PAIR / 2 + (2 * column + k % 2) * L; }
 
   // 1x1 convolution of what block 2 gives, and 2x2 max-pooling as torch's: the first of equals; nan wins
   ONCE void squeeze() {
     constexpr int T = TILE<SQUEEZE>;
-    const num* from = output<1>();
-    const Weight* next = w.squeeze;
-    for (int o = 0; o < SQUEEZE; o += T, next += T * BLOCK2)
-      for (int row = 0; row < PH; row++)
-        for (int column = 0; column < PW; column++) {
+    for (int row = PH - 1; row >= 0; row--) {  // the last rows are those that the caches still hold
+      const num* from = pair(row);
+      for (int column = 0; column < PW; column++) {
+        const Weight* next = w.squeeze;
+        for (int o = 0; o < SQUEEZE; o += T, next += T * BLOCK2) {
           v sum[T][4];
           UNROLL for (int t = 0; t < T; t++) UNROLL for (int k = 0; k < 4; k++) sum[t][k] = v{};
           for (int c = 0; c < BLOCK2; c++) {
             v x[4];
-            UNROLL for (int k = 0; k < 4; k++) x[k] = load(from + pixel(c, row, column, k));
+            UNROLL for (int k = 0; k < 4; k++) x[k] = load(from + pixel(c, column, k));
             UNROLL for (int t = 0; t < T; t++) {
               v weight = spread(next[c * T + t]);
               UNROLL for (int k = 0; k < 4; k++) sum[t][k] += weight * x[k];
@@ -163,58 +185,74 @@ struct Task {
             store(m.pooled + at, best), store(m.winner + at, winner);
           }
         }
-  }
-
-  // From the gradient of what was pooled to that of what block 2 gives, both in `d`.
-  ONCE void squeeze_back() {
-    using B = Block<1>;
-    constexpr int T = TILE<SQUEEZE>, TC = divisor(BLOCK2, 4), FULL = B::pixels;
-    if (B::ho % 2 || B::wo % 2) memset(s.squeezed, 0, sizeof s.squeezed);  // what no pixel was pooled from
-    for (int c = 0; c < SQUEEZE; c++)
-      for (int row = 0; row < PH; row++)
-        for (int column = 0; column < PW; column++) {
-          int at = ((c * PH + row) * PW + column) * L;
-          v d = load(m.d + at), winner = load(m.winner + at);
-          UNROLL for (int k = 0; k < 4; k++)
-            store(s.squeezed + pixel(c, row, column, k), select(winner == (num)k, d, v{}));
-        }
-    const num* from = output<1>();
-    for (int o = 0; o < SQUEEZE; o += T)
-      for (int c = 0; c < BLOCK2; c += TC) {
-        v sum[T][TC];
-        UNROLL for (int t = 0; t < T; t++) UNROLL for (int k = 0; k < TC; k++) sum[t][k] = v{};
-        for (int i = 0; i < FULL; i++) {
-          v x[TC];
-          UNROLL for (int k = 0; k < TC; k++) x[k] = load(from + ((c + k) * FULL + i) * L);
-          UNROLL for (int t = 0; t < T; t++) {
-            v d = load(s.squeezed + ((o + t) * FULL + i) * L);
-            UNROLL for (int k = 0; k < TC; k++) sum[t][k] += d * x[k];
-          }
-        }
-        UNROLL for (int t = 0; t < T; t++) UNROLL for (int k = 0; k < TC; k++)
-          keep(grads[job.squeeze + (o + t) * BLOCK2 + c + k], sum_lanes(sum[t][k], group));
-      }
-    for (int i = 0; i < FULL; i++) {
-      v d[SQUEEZE];
-      UNROLL for (int o = 0; o < SQUEEZE; o++) d[o] = load(s.squeezed + (o * FULL + i) * L);
-      for (int c = 0; c < BLOCK2; c++) {
-        v sum{};
-        UNROLL for (int o = 0; o < SQUEEZE; o++) sum += spread(w.squeezed[c * SQUEEZE + o]) * d[o];
-        store(m.d + (c * FULL + i) * L, sum);
       }
     }
+  }
+
+  // A row of the gradient of what block 2 gives, from that of what was pooled: calls f(tile, n, c, column). It is
+  // computed wherever it is needed, which takes less time than to fetch it from memory.
+  template <class F> void unpool(int row, F f) {
+    constexpr int W = Block<1>::wo, T = TILE<BLOCK2>;
+    for (int o = 0; o < SQUEEZE; o++)
+      for (int column = 0; column < W; column++) {
+        int at = ((o * PH + row / 2) * PW + column / 2) * L;
+        bool inside = row < 2 * PH && column < 2 * PW;  // in maps of odd size nothing was pooled from the last ones
+        num k = row % 2 * 2 + column % 2;
+        store(s.squeezed + (o * W + column) * L, inside ? select(load(m.winner + at) == k, load(m.d_pooled + at), v{}) : v{});
+      }
+    tiles<W, tile_pixels(T, W)>([&](auto n, int column) {
+      constexpr int N = decltype(n)::value;
+      for (int c = 0; c < BLOCK2; c += T) {
+        v sum[T][N];
+        UNROLL for (int t = 0; t < T; t++) UNROLL for (int i = 0; i < N; i++) sum[t][i] = v{};
+        for (int o = 0; o < SQUEEZE; o++)
+          UNROLL for (int t = 0; t < T; t++) {
+            v weight = spread(w.squeezed[o * BLOCK2 + c + t]);
+            UNROLL for (int i = 0; i < N; i++) sum[t][i] += weight * load(s.squeezed + (o * W + column + i) * L);
+          }
+        v tile[T][N];
+        UNROLL for (int t = 0; t < T; t++) UNROLL for (int i = 0; i < N; i++) tile[t][i] = sum[t][i];
+        for (int t = 0; t < T; t++) f(tile[t], n, c + t, column);
+      }
+    });
+  }
+
+  // From the gradient of what was pooled to those of the 1x1 convolution's weights and of block 2's norm.
+  ONCE void squeeze_back(Sums& sums) {
+    using B = Block<1>;
+    constexpr int T = TILE<SQUEEZE>, TC = divisor(BLOCK2, 4), W = B::wo * L;
+    v total[SQUEEZE * BLOCK2] = {};
+    for (int row = B::ho - 1; row >= 0; row--) {  // the first rows come last, as they are needed next
+      give<1>(row, s.input, W);
+      unpool(row, [&](v* tile, auto n, int c, int column) { arrive<1>(tile, n, c, row, column, sums); });
+      for (int o = 0; o < SQUEEZE; o += T)
+        for (int c = 0; c < BLOCK2; c += TC) {
+          v sum[T][TC];
+          UNROLL for (int t = 0; t < T; t++) UNROLL for (int k = 0; k < TC; k++) sum[t][k] = total[(o + t) * BLOCK2 + c + k];
+          for (int i = 0; i < W; i += L) {
+            v x[TC];
+            UNROLL for (int k = 0; k < TC; k++) x[k] = load(s.input + (c + k) * W + i);
+            UNROLL for (int t = 0; t < T; t++) {
+              v d = load(s.squeezed + (o + t) * W + i);
+              UNROLL for (int k = 0; k < TC; k++) sum[t][k] += d * x[k];
+            }
+          }
+          UNROLL for (int t = 0; t < T; t++) UNROLL for (int k = 0; k < TC; k++) total[(o + t) * BLOCK2 + c + k] = sum[t][k];
+        }
+    }
+    for (int i = 0; i < SQUEEZE * BLOCK2; i++) keep(grads[job.squeeze + i], sum_lanes(total[i], group));
   }
 
   // Average pool, 1x1 convolution, log-softmax; in training also the loss's gradient, down to what block 5 gives.
   ONCE void head() {
     using B = Block<4>;
-    v mean[BLOCK5], z[CLASSES];
-    const num* from = output<4>();
-    for (int c = 0; c < BLOCK5; c++) {
-      mean[c] = v{};
-      for (int i = 0; i < B::pixels; i++, from += L) mean[c] += load(from);
-      mean[c] /= (num)B::pixels;
+    v mean[BLOCK5] = {}, z[CLASSES];
+    for (int row = 0; row < B::ho; row++) {
+      give<4>(row, s.input, B::wo * L);
+      for (int c = 0; c < BLOCK5; c++)
+        for (int i = 0; i < B::wo; i++) mean[c] += load(s.input + (c * B::wo + i) * L);
     }
+    for (int c = 0; c < BLOCK5; c++) mean[c] /= (num)B::pixels;
     for (int o = 0; o < CLASSES; o++) {
       z[o] = v{};
       for (int c = 0; c < BLOCK5; c++) z[o] += spread(w.head[o * BLOCK5 + c]) * mean[c];
@@ -235,6 +273,7 @@ struct Task {
       }
     }
     if (!job.training) return;
+    Sums sums{};
     for (int c = 0; c < BLOCK5; c++) {
       v d{};
       for (int o = 0; o < CLASSES; o++) {
@@ -242,72 +281,112 @@ struct Task {
         keep(grads[job.head + o * BLOCK5 + c], sum_lanes(z[o] * mean[c], group));
       }
       d = select(valid, d / (num)B::pixels, v{});
-      for (int i = 0; i < B::pixels; i++) store(m.d + (c * B::pixels + i) * L, d);
+      for (int row = 0; row < B::ho; row++)
+        for (int i = 0; i < B::wo; i++) {
+          v tile[1] = {d};
+          arrive<4>(tile, size<1>{}, c, row, i, sums);
+        }
     }
-    sums<4>();
+    arrived<4>(sums);
   }
 
-  // Take the gradient in `d` through dropout (and ReLU, for placement=pre), and what the norm's gradient needs of it.
-  template <int I> ONCE void sums() {
+  // The gradient of what block I gives; of block 2 only where torch computes the norm, see `unpool`.
+  template <int I> num* gradient() { return I % 2 ? m.odd : m.even; }
+  template <int I> bool is_kept_in_memory() const { return I + 1 != POOLED || job.norms[I].kind == OUTSIDE; }
+
+  // A pixel of it, by way of dropout, and of ReLU for placement=pre. r: what the norm read.
+  template <int I> v through_dropout(v d, v r, int c, int row, int column) {
     using B = Block<I>;
     Maps<I>& own = maps<I>();
+    if (drops<I>()) d = select(is_kept(own.kept + (c * B::ho + row) * B::row_words, column), d * scale, v{});
+    if (!job.pre) return d;
+    if (job.norms[I].kind == OUTSIDE) r = load(own.y + ((c * B::ho + row) * B::wo + column) * L);
+    return select(own.a[c] * r + own.h[c] <= v{}, v{}, d);
+  }
+
+  // Take some pixels of it, and add to what the norm's gradient needs.
+  template <int I, class N> void arrive(v* tile, N, int c, int row, int column, Sums& sums) {
+    using B = Block<I>;
+    Maps<I>& own = maps<I>();
+    const int at = ((c * B::ho + row) * B::wo + column) * L;
+    v s1{}, s2{};
+    UNROLL for (int t = 0; t < N::value; t++) {
+      v r = load(own.r + at + t * L), d = through_dropout<I>(tile[t], r, c, row, column + t);
+      if (is_kept_in_memory<I>()) store(gradient<I>() + at + t * L, d);
+      s1 += d, s2 += d * (r - own.mean[c]);
+    }
+    sums.s1[c] += s1, sums.s2[c] += s2;
+  }
+  // The whole gradient has arrived.
+  template <int I> void arrived(const Sums& sums) {
+    Maps<I>& own = maps<I>();
     const Norm& norm = job.norms[I];
-    if (drops<I>() || job.pre)
-      for (int c = 0; c < B::out; c++)
-        for (int row = 0; row < B::ho; row++)
-          for (int i = 0; i < B::wo; i++) {
-            int at = (c * B::ho + row) * B::wo + i;
-            v d = load(m.d + at * L);
-            if (drops<I>()) d = select(is_kept(own.kept + (c * B::ho + row) * B::row_words, i), d * scale, v{});
-            if (job.pre) {
-              v y = norm.kind == OUTSIDE ? load(own.y + at * L) : own.a[c] * load(own.r + at * L) + own.h[c];
-              d = select(y <= v{}, v{}, d);
-            }
-            store(m.d + at * L, d);
-          }
     if (norm.kind != IMAGE && norm.kind != BATCH) return;
-    for (int c = 0; c < B::out; c++) {
-      const num *r = own.r + c * B::pixels * L, *d = m.d + c * B::pixels * L;
-      v s1[4] = {}, s2[4] = {};  // several chains of additions at once
-      auto add = [&](int k, int i) {
-        v grad = load(d + i * L);
-        s1[k] += grad, s2[k] += grad * (load(r + i * L) - own.mean[c]);
-      };
-      int i = 0;
-      for (; i + 4 <= B::pixels; i += 4) UNROLL for (int k = 0; k < 4; k++) add(k, i + k);
-      for (; i < B::pixels; i++) add(0, i);
-      own.s1[c] = select(valid, s1[0] + s1[1] + (s1[2] + s1[3]), v{});
-      own.s2[c] = select(valid, s2[0] + s2[1] + (s2[2] + s2[3]), v{});
+    for (int c = 0; c < Block<I>::out; c++) {
+      own.s1[c] = select(valid, sums.s1[c], v{}), own.s2[c] = select(valid, sums.s2[c], v{});
       if (norm.weight >= 0) keep(grads[norm.weight + c], sum_lanes(own.s2[c] * own.rstd[c], group));
       if (norm.bias >= 0) keep(grads[norm.bias + c], sum_lanes(own.s1[c], group));
     }
     if (norm.kind == IMAGE) image_backward(norm, own, w.weight[I], valid);
   }
 
-  // From the gradient of block I's output to those of its weights and of its input, by way of the norm and ReLU.
+  // A row of the gradient of block I's convolution: that of what the block gives, by way of the norm and ReLU.
+  template <int I> void behind_relu(int row, num* to) {
+    using B = Block<I>;
+    constexpr int plane = Scratch::Padded<I>::plane;
+    Maps<I>& own = maps<I>();
+    auto pixel = [&](v d, v r, int c, int i) {
+      v grad = own.a[c] * d + own.k2[c] * r + own.k3[c];
+      store(to + c * plane + i * L, job.pre ? grad : select(r <= v{}, v{}, grad));
+    };
+    if constexpr (I + 1 == POOLED)
+      if (!is_kept_in_memory<I>())
+        return unpool(row, [&](v* tile, auto n, int c, int column) {
+          UNROLL for (int t = 0; t < decltype(n)::value; t++) {
+            v r = load(own.r + ((c * B::ho + row) * B::wo + column + t) * L);
+            pixel(through_dropout<I>(tile[t], r, c, row, column + t), r, c, column + t);
+          }
+        });
+    for (int c = 0; c < B::out; c++) {
+      const int at = (c * B::ho + row) * B::wo * L;
+      for (int i = 0; i < B::wo; i++) pixel(load(gradient<I>() + at + i * L), load(own.r + at + i * L), c, i);
+    }
+  }
+
+  // From the gradient of block I's output to those of its weights and of its input.
   template <int I> ONCE void backward() {
     using B = Block<I>;
-    Maps<I>& own = maps<I>();
+    constexpr int plane_d = Scratch::Padded<I>::plane, row_d = B::wp * L, border = B::pad * (row_d + L);
     num* padded = std::get<I>(s.padded).d;
-    for (int c = 0; c < B::out; c++)
-      for (int row = 0; row < B::ho; row++) {
-        int at = (c * B::ho + row) * B::wo * L;
-        num* to = padded + ((c * B::hp + row + B::pad) * B::wp + B::pad) * L;
-        for (int i = 0; i < B::wo; i++) {
-          v r = load(own.r + at + i * L);
-          v d = own.a[c] * load(m.d + at + i * L) + own.k2[c] * r + own.k3[c];
-          store(to + i * L, job.pre ? d : select(r <= v{}, v{}, d));
-        }
-      }
-    weight_gradient<B::in, B::out, B::h, B::w, B::pad>(input<I>(), padded, grads + job.conv[I], group);
-    if constexpr (I > 0) {
-      auto done = [&](auto& tile, auto n, int c, int row, int column) {
-        num* to = m.d + ((c * B::h + row) * B::w + column) * L;
+    memset(s.sums, 0, B::out * B::in * 9 * sizeof(v));
+    Sums sums{};
+    auto done = [&](auto& tile, auto n, int c, int row, int column) {
+      if constexpr (I == POOLED) {
+        num* to = m.d_pooled + ((c * B::h + row) * B::w + column) * L;
         UNROLL for (int t = 0; t < decltype(n)::value; t++) store(to + t * L, tile[t]);
-      };
-      convolve<B::out, B::in, B::hp, B::wp>(padded, std::get<I>(w.back), done);
-      if constexpr (I == POOLED) squeeze_back();
-      sums<I - 1>();
+      } else if constexpr (I > 0) arrive<I - 1>(tile, n, c, row, column, sums);
+    };
+    constexpr int LAST_BAND = (B::ho + B::pad - 1) / BAND * BAND;
+    for (int low = 0; low <= LAST_BAND; low += BAND) {
+      const int y = I ? low : LAST_BAND - low;  // of block 1, the last rows are those that the caches still hold
+      for (int c = 0; c < B::out && B::pad; c++)  // the last two rows become the first
+        if (y) memcpy(padded + c * plane_d, padded + c * plane_d + BAND * row_d, 2 * row_d * sizeof(num));
+        else memset(padded + c * plane_d, 0, 2 * row_d * sizeof(num));
+      for (int j = 0; j < BAND; j++)
+        if (y + j < B::ho) behind_relu<I>(y + j, padded + border + j * row_d);
+        else if (B::pad)
+          for (int c = 0; c < B::out; c++) memset(padded + c * plane_d + (j + 2) * row_d, 0, row_d * sizeof(num));
+      if (y < B::ho)
+        weight_gradient<B::in, B::out, B::w, plane<I>, B::wp, plane_d>(rows<I>(y), padded + border, least(BAND, B::ho - y),
+                                                                        s.sums);
+      if constexpr (I > 0)
+        convolve<B::out, B::in, B::wp, plane_d>(padded, least(BAND, B::h - y), y, std::get<I>(w.back), done);
     }
+    for (int o = 0; o < B::out; o++)
+      for (int k = 0; k < 9; k++)
+        for (int i = 0; i < B::in; i++)
+          keep(grads[job.conv[I] + (o * 9 + k) * B::in + i], sum_lanes(s.sums[(o * B::in + i) * 9 + k], group));
+    if constexpr (I == POOLED) squeeze_back(sums);
+    if constexpr (I > 0) arrived<I - 1>(sums);
   }
 };

@@ -19,13 +19,19 @@ template <int I> struct Block {
 };
 
 constexpr int largest(int a, int b) { return a > b ? a : b; }
+constexpr int least(int a, int b) { return a < b ? a : b; }
 template <class F> constexpr int largest_of(F f) {
   int most = 0;
   for (int i = 0; i < BLOCKS; i++) most = largest(most, f(i));
   return most;
 }
 constexpr int WIDEST = largest_of([](int i) { return OUT[i]; });
-constexpr int LARGEST_OUT = largest_of([](int i) { return OUT[i] * (HEIGHTS[i] - 2) * (WIDTHS[i] - 2); });
+constexpr int given(int i) { return OUT[i] * (HEIGHTS[i] - 2) * (WIDTHS[i] - 2); }
+constexpr int LARGEST_EVEN = largest_of([](int i) { return i % 2 ? 0 : given(i); });
+constexpr int LARGEST_ODD = largest_of([](int i) { return i % 2 ? given(i) : 0; });
+constexpr int BAND = 4;  // rows of a map that are computed together, so that what they need stays in the fast caches
+constexpr int LARGEST_BAND = largest_of([](int i) { return OUT[i] * (BAND + 2) * (WIDTHS[i] - 2); });
+constexpr int MOST_WEIGHTS = largest_of([](int i) { return OUT[i] * IN[i] * 9; });
 
 // Register tiles: accumulators for TC channels of TX pixels beside TX + 2 pixels and a weight.
 constexpr int divisor(int n, int most) {

@@ -191,10 +191,11 @@ void step_exchange(Step* step, const Job* job, int64_t block, int64_t what, num*
   of_block(block, [&](auto i) {
     step->exchange<i>(*job, tensor, [&](Memory& m, int at, num* value) {
       auto& maps = std::get<i>(m.maps);
+      num* gradient = i % 2 ? m.odd : m.even;
       if (what == GET_R && value) *value = maps.r[at];
-      if (what == GET_D && value) *value = m.d[at];
+      if (what == GET_D && value) *value = gradient[at];
       if (what == SET_Y) maps.y[at] = value ? *value : 0;
-      if (what == SET_D) m.d[at] = value ? *value : 0;
+      if (what == SET_D) gradient[at] = value ? *value : 0;
     });
   });
 }
