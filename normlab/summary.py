@@ -19,14 +19,14 @@ STYLES = {"completed": "green", "diverged": "yellow", "failed": "red", "unavaila
 MEASURED = {"train %": "train_acc", "val %": "val_acc", "test %": "test_acc", "test ce": "test_ce"}
 
 
-def show(jobs: Sequence[Job], records: Sequence[Record | None], skipped: int, *, study: bool = False) -> None:
+def show(jobs: Sequence[Job], records: Sequence[Record | None], skipped: int, *, sweep: bool = False) -> None:
     """Print one row per run, or per setting where seeds repeat it, what did not complete and why, where the files are,
     and the commands that open them.
 
     Args:
         records: Of each job; None where it left none.
         skipped: How many runs were finished before.
-        study: Whether they are a study's, which is reported whole, also where one of its runs was asked for.
+        sweep: Whether they are a sweep's or a study's, which is reported whole, also where it has one run.
     """
     console = Console()
     if not console.is_terminal:
@@ -51,13 +51,12 @@ def show(jobs: Sequence[Job], records: Sequence[Record | None], skipped: int, *,
         console.print(f"{len(jobs)} runs: {', '.join(told)}{before}")
     elif skipped:
         console.print("This run was finished before: skipped. force=true does it again.")
-    several = len(jobs) > 1 or study
-    places = sorted({folder.parent for folder in folders}) if several else folders
+    places = sorted({folder.parent for folder in folders}) if sweep else folders
     log_dir = Path(jobs[0].settings.log_dir)
-    opened = places if several or not folders[0].is_relative_to(log_dir) else [log_dir]
+    opened = places if sweep or not folders[0].is_relative_to(log_dir) else [log_dir]
     lines = [("Files:", str(place)) for place in places]
     lines += [("TensorBoard:", f"tensorboard --logdir {shlex.quote(str(place))}") for place in opened]
-    lines += [("Report:", f"python -m normlab.report {shlex.quote(str(place))}") for place in places if several]
+    lines += [("Report:", f"python -m normlab.report {shlex.quote(str(place))}") for place in places if sweep]
     for what, line in lines:
         console.print(f"{what:<12} {line}", highlight=False, markup=False, soft_wrap=True)
 
@@ -67,7 +66,7 @@ def _table(title: str | None, first: Iterable[str], rest: Iterable[str]) -> Tabl
     for index, heading in enumerate(first):
         table.add_column(heading, overflow="fold" if index == 0 else "ellipsis")
     for heading in rest:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 
@@ -86,7 +85,7 @@ def _runs_table(title: str | None, names: Sequence[str], records: Sequence[Recor
 
 def _settings_table(title: str | None, settings: Mapping[str, Sequence[Record | None]]) -> Table:
     """n counts the completed runs; ± is their standard deviation."""
-    table = _table(title, ("setting",), ("n", *MEASURED, "seconds per run"))
+    table = _table(title, ("setting",), ("n", *MEASURED, "s per run"))
     for setting, records in settings.items():
         completed = [record for record in records if record is not None and record.status == "completed"]
         cells = [_spread(completed, heading, key) for heading, key in MEASURED.items()]

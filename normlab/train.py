@@ -5,13 +5,16 @@ Everything about a command line is checked before torch is imported and before a
 
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser  # private, but the only way to read Hydra's flags as Hydra does
+from omegaconf import DictConfig, OmegaConf, read_write
+from rich.console import Console
 
 from normlab import summary
 from normlab.data.sources import check_split, resolve
@@ -21,7 +24,7 @@ from normlab.record import DONE, DamagedError, Record, read_probes
 from normlab.settings import Study, conf_dir
 from normlab.settings.custom import check_custom, edited
 from normlab.settings.page import as_text
-from normlab.settings.plan import Job, launcher_of, plan, study_of, words
+from normlab.settings.plan import Job, compose_config, launcher_of, plan, study_of, words
 from normlab.sweep.launch import Sweep, run_single
 from normlab.sweep.options import Slurm, launching, options
 
@@ -58,13 +61,17 @@ def main(arguments: Sequence[str]) -> int:
         if flags.help:
             print(HELP.format(settings=as_text()))
             return 0
-        if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
+        if flags.cfg:
+            print(_shown(flags), end="")
+            return 0
+        if flags.info or flags.hydra_help or flags.shell_completion:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda _: None)()
             return 0
         for flag in ("config_name", "config_path", "config_dir"):
             if getattr(flags, flag):
                 raise ConfigError(f"--{flag.replace('_', '-')}: settings stand in conf/ and on the command line alone")
-        signal.signal(signal.SIGTERM, _stop)
+        if threading.current_thread() is threading.main_thread():  # no other thread can set a handler
+            signal.signal(signal.SIGTERM, _stop)
         return _do(flags.overrides, flags.multirun)
     except NormlabError as error:
         print(f"normlab: {error}", file=sys.stderr)
@@ -73,6 +80,23 @@ def main(arguments: Sequence[str]) -> int:
         message = "stopped; the same command resumes after the last completed epoch and skips finished runs"
         print(f"normlab: {message}", file=sys.stderr)
         return 130
+
+
+def _shown(flags: Any) -> str:
+    """Return what `--cfg` asks for, as Hydra prints it. Raise `ConfigError` where there is no one configuration."""
+    if flags.multirun:
+        raise ConfigError("--cfg shows the configuration of one run: leave -m out")
+    config = compose_config(words(flags.overrides))
+    if flags.resolve:
+        with read_write(config), read_write(config.hydra):
+            OmegaConf.resolve(config)
+    parts = {"all": list(config), "hydra": ["hydra"]}.get(flags.cfg, [key for key in config if key != "hydra"])
+    shown = OmegaConf.masked_copy(config, parts)
+    if flags.package and flags.package != "_global_":
+        shown = OmegaConf.select(shown, flags.package)
+        if not isinstance(shown, DictConfig):
+            raise ConfigError(f"--package {flags.package}: there is no such part; choose one of {', '.join(parts)}")
+    return OmegaConf.to_yaml(shown)
 
 
 def _wrong_flag(message: str) -> NoReturn:
@@ -90,11 +114,13 @@ def _do(overrides: list[str], multirun: bool) -> int:
     multirun = multirun or study is not None or "hydra.mode=MULTIRUN" in overrides
     launcher = launcher_of(overrides)
     if not multirun and launcher not in (None, "basic"):
+        compose_config(overrides)  # a misspelt one is told first
         raise ConfigError(f"hydra/launcher={launcher} is for several runs: add -m and values, as in -m seed=0,1")
     chosen = options(launcher or ("processes" if study else None), launching(overrides))
     if isinstance(chosen, Slurm) and not _names_accelerator(overrides):  # what it is there, not on the login node
         overrides = [*overrides, f"accelerator={'gpu' if chosen.gpu else 'cpu'}"]
-    jobs = plan(overrides, multirun=multirun, data=_auto)
+    with Console(stderr=True).status("reading the settings"):
+        jobs = plan(overrides, multirun=multirun, data=_auto)
     if multirun and (several := max(job.settings.devices for job in jobs)) > 1:
         raise ConfigError(
             f"devices={several}: the runs of a sweep share the machine, each on one device; leave devices out, or "
@@ -122,7 +148,7 @@ def _do(overrides: list[str], multirun: bool) -> int:
         else:
             run_single(jobs[0])
     records = [Record.readable(job.folder) for job in jobs]
-    summary.show(jobs, records, len(jobs) - len(waiting), study=study is not None)
+    summary.show(jobs, records, len(jobs) - len(waiting), sweep=multirun)
     for change in {change for job in jobs if (change := edited(job.settings))}:
         print(f"normlab: {change}", file=sys.stderr)
     well = DONE if multirun else ("completed",)  # in a comparison a divergence is a result

@@ -125,6 +125,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
                 return f"{override}: did you mean processes?"
             launchers = re.findall(r"^[ \t]+(\w+)$", str(error), re.MULTILINE)  # Hydra lists them
             return f"{override}: {instead(value, launchers)}"
+        if key == "hydra.mode":
+            return f"{override}: {instead(value, [mode.name for mode in RunMode])}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not understood; write name=value"
     if found := re.search(r"Could not override '([^']+)'", str(error)):
@@ -133,6 +135,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         return f"{found[1]} is no setting here; {near(found[1], chosen)}"
     if found := re.search(r"In '[^']*': Could not find '([^']+)'", str(error)):
         return f"{found[1]} is no setting; {near(found[1], chosen)}"
+    if own := [override for override in overrides if override.lstrip("+~").startswith("hydra")]:
+        return f"Hydra cannot do this ({_first_line(error)}): look at {' '.join(own)}"
     return _first_line(error)
 
 
@@ -231,7 +235,7 @@ _compositions: dict[tuple[str, ...], DictConfig] = {}
 def composed(own: Sequence[str]) -> DictConfig:
     """Return the configuration of a run's words, to be used before the next one is asked for. Hydra takes a tenth of a
     second, so runs that differ in plain values alone share its work: these choose no file of conf/."""
-    matches = [(word, PLAIN.fullmatch(word)) for word in own]
+    matches = [(word, None if word.startswith("hydra") else PLAIN.fullmatch(word)) for word in own]
     alike = tuple(plain[1] if plain else word for word, plain in matches)
     # a setting given twice; a folder named by what Hydra computes from the words
     if len(set(alike)) < len(own) or any("override_dirname" in word for word in own):
@@ -291,7 +295,8 @@ def words(overrides: Sequence[str]) -> list[str]:
     own = []
     for index, word in enumerate(overrides):
         around = overrides[max(0, index - 1) : index + 2]
-        if word == "=":
+        follows = overrides[index + 1 : index + 2]
+        if word == "=" or (follows and (word.endswith(",") or (word.endswith("=") and "=" not in follows[0]))):
             raise ConfigError(f"{' '.join(around)}: write {''.join(around)}, without blanks")
         if len(word.split("=")) > 1 and _open(word):
             ends = (end for end in range(index + 1, len(overrides) + 1) if not _open(" ".join(overrides[index:end])))

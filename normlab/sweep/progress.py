@@ -77,7 +77,11 @@ class SweepProgress:
 
     def __enter__(self) -> "SweepProgress":
         # A process that joins another's sweep adds lines of its own: whose they are, the number says.
-        self._tell(f"{len(self.jobs)} runs, {len(self.ended)} of them finished before; process {os.getpid()}")
+        known = f"{len(self.ended)} of them finished before"
+        waiting = [job for job in self.jobs if job.folder not in self.ended and not job.settings.force]
+        if begun := sum((job.folder / "last.ckpt").is_file() for job in waiting):
+            known += f", {begun} begun"
+        self._tell(f"{len(self.jobs)} run{'s' * (len(self.jobs) > 1)}, {known}; process {os.getpid()}")
         if self.console.is_terminal:
             self._live.start()
         self._thread.start()

@@ -99,6 +99,11 @@ def ranks(settings: Settings, train: Callable[..., None], *args: Any) -> Iterato
     Raises `RankError`, in one line, where one of them has failed; `ConfigError` where a script cannot be imported by
     them, since it trains whenever it is imported.
     """
+    script = str(getattr(sys.modules["__main__"], "__file__", None) or "")
+    if script and not os.path.exists(script):  # "<stdin>"
+        raise ConfigError(
+            f"devices={settings.devices}: every process imports {script}, which is no file: put it in one"
+        )
     spawn = multiprocessing.get_context("spawn")
     backend = "nccl" if choose_accelerator(settings.accelerator) == "gpu" else "gloo"
     with tempfile.TemporaryDirectory(prefix="normlab-") as folder:
@@ -123,7 +128,6 @@ def ranks(settings: Settings, train: Callable[..., None], *args: Any) -> Iterato
                 except EOFError:
                     processes[rank - 1].join(END)
                     if processes[rank - 1].exitcode == UNGUARDED:
-                        script = getattr(sys.modules["__main__"], "__file__", "the script")
                         raise ConfigError(
                             f"devices={settings.devices}: every process imports {script}, which must not train then: "
                             'put what it does below if __name__ == "__main__":'
