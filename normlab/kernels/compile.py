@@ -25,8 +25,10 @@ __all__ = ["Vectors", "compiled", "compilers", "library", "vectors"]
 
 HERE = Path(__file__).parent
 # IEEE arithmetic: nan and inf stay what they are. -ffp-contract: a · b + c is rounded once, as the machine does it.
+# Without exceptions, types at run time and guards, nothing of a C++ library is needed.
 FLAGS = (
     *("-std=c++17", "-O2", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    *("-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics"),
     *("-shared", "-fPIC", "-pthread", "-w"),
 )
 LONGEST = 300  # seconds that a compiler may take
@@ -69,7 +71,8 @@ def compilers() -> list[list[str]]:
     if command := shlex.split(os.environ.get("CXX", "")):
         return [command]
     found = [[path] for path in map(shutil.which, ("g++", "clang++", "c++")) if path]
-    return found + [[sys.executable, "-m", "ziglang", "c++"]] * bool(find_spec("ziglang"))
+    # as a C compiler it need not build a C++ library first, which takes minutes
+    return found + [[sys.executable, "-m", "ziglang", "cc", "-x", "c++"]] * bool(find_spec("ziglang"))
 
 
 @cache
@@ -101,7 +104,8 @@ def library(
     loaded.step_exchange.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2 + [ctypes.c_void_p]
     loaded.step_masks.argtypes = [ctypes.c_int64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_double, ctypes.c_int64]
     loaded.step_masks.argtypes += [ctypes.c_void_p]
-    loaded.step_run.restype, loaded.step_exchange.restype, loaded.step_masks.restype = ctypes.c_int64, None, None
+    loaded.step_run.restype = loaded.step_masks.restype = ctypes.c_int64
+    loaded.step_exchange.restype = None
     return loaded
 
 

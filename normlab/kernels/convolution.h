@@ -2,7 +2,6 @@
 #pragma once
 #include "shape.h"
 
-template <int N> using size = std::integral_constant<int, N>;
 template <int CO> constexpr int TILE = divisor(CO, 5);  // channels of a tile
 
 // f(n, column) for tiles of n = T pixels that make up a row, and of fewer at its end

@@ -30,7 +30,7 @@ struct Random {
 };
 
 // Of 65,536 numbers, how many are dropped on average.
-static inline uint32_t threshold(double rate) { return std::fmin(std::nearbyint(rate * 65536), 65535); }
+static inline uint32_t threshold(double rate) { return fmin(nearbyint(rate * 65536), 65535); }
 
 // A number is dropped where 16 random bits are below its lane's `dropped`. kept: [channel][row][Block<I>::row_words].
 template <int I> void draw_masks(Random& random, words dropped, words* kept) {

@@ -13,8 +13,8 @@ struct Moves {
   floats cos, sin, right, down, dx, dy;
   // turn: an image's three draws in [-1, 1], as shares of `rotation` (radians) and `shift` (pixels).
   void set(int lane, const float* turn, double rotation, double shift) {
-    float angle = turn[0] * (float)rotation, sine = std::sin(angle);
-    cos[lane] = std::cos(angle), sin[lane] = sine;
+    float angle = turn[0] * (float)rotation, sine = sinf(angle);
+    cos[lane] = cosf(angle), sin[lane] = sine;
     right[lane] = sine * ((float)WIDTH / HEIGHT), down[lane] = -sine * ((float)HEIGHT / WIDTH);  // of half a width, a height
     dx[lane] = turn[1] * (float)(2 * shift / WIDTH), dy[lane] = turn[2] * (float)(2 * shift / HEIGHT);
   }

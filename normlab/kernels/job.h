@@ -1,7 +1,5 @@
 // What a step is given, and where it keeps what it computes.
 #pragma once
-#include <tuple>
-
 #include "norms.h"
 
 // A step, or an evaluation, of K networks with B images each; normlab/kernels/step.py fills it in.
@@ -36,9 +34,10 @@ static inline int lanes_of(const Job& job) {
 
 // The parameters of the networks of a block, as convolutions read them.
 struct Weights {
-  template <int I> using Filters = Weight[Block<I>::out * Block<I>::in * 9];
-  std::tuple<Filters<0>, Filters<1>, Filters<2>, Filters<3>, Filters<4>> conv;
-  std::tuple<Filters<0>, Filters<1>, Filters<2>, Filters<3>, Filters<4>> back;  // turned, channels exchanged
+  template <int I> struct Filters {
+    Weight w[Block<I>::out * Block<I>::in * 9];
+  };
+  Each<Filters> conv, back;  // back: turned, channels exchanged
   Weight squeeze[SQUEEZE * BLOCK2], squeezed[SQUEEZE * BLOCK2], head[CLASSES * BLOCK5];
   Weight weight[BLOCKS][WIDEST], bias[BLOCKS][WIDEST];
 
@@ -59,8 +58,8 @@ struct Weights {
       for (int k = 0; k < 9; k++)
         for (int i = 0; i < B::in; i++) {
           Weight w = row[job.conv[I] + (o * 9 + k) * B::in + i];
-          std::get<I>(conv)[((o / TO * B::in + i) * 9 + k) * TO + o % TO] = w;
-          std::get<I>(back)[((i / TI * B::out + o) * 9 + 8 - k) * TI + i % TI] = w;
+          conv.of<I>().w[((o / TO * B::in + i) * 9 + k) * TO + o % TO] = w;
+          back.of<I>().w[((i / TI * B::out + o) * 9 + 8 - k) * TI + i % TI] = w;
         }
     const Norm& norm = job.norms[I];
     for (int c = 0; c < B::out; c++) {
@@ -73,7 +72,7 @@ struct Weights {
 // What a block keeps from the way forward for the way back.
 struct Memory {
   alignas(64) num x[CHANNELS * HEIGHT * WIDTH * L];
-  std::tuple<Maps<0>, Maps<1>, Maps<2>, Maps<3>, Maps<4>> maps;
+  Each<Maps> maps;
   // the largest of four pixels, which of them that is, and its gradient
   alignas(64) num pooled[SQUEEZE * PH * PW * L], winner[SQUEEZE * PH * PW * L], d_pooled[SQUEEZE * PH * PW * L];
   alignas(64) num even[LARGEST_EVEN * L], odd[LARGEST_ODD * L];  // gradient of what block 1, 3, 5 or 2, 4 gives
@@ -86,7 +85,7 @@ struct Scratch {
     alignas(64) num d[Block<I>::out * plane];
   };
   alignas(64) num input[LARGEST_BAND * L];
-  std::tuple<Padded<0>, Padded<1>, Padded<2>, Padded<3>, Padded<4>> padded;
+  Each<Padded> padded;
   v sums[MOST_WEIGHTS];  // of the gradient of a convolution's weights
   alignas(64) num squeezed[SQUEEZE * Block<1>::wo * L];
 };

@@ -33,7 +33,7 @@ struct Task {
   int network(int lane) const { return first + lane / group; }
   int image(int lane) const { return block * L + lane % group; }
   int64_t index(int lane) const { return network(lane) * job.images + image(lane); }
-  template <int I> Maps<I>& maps() { return std::get<I>(m.maps); }
+  template <int I> Maps<I>& maps() { return m.maps.of<I>(); }
 
   ONCE void take_images() {
     constexpr int PLANE = HEIGHT * WIDTH, SIZE = CHANNELS * PLANE;
@@ -124,7 +124,7 @@ struct Task {
       sum[c] += s, square[c] += q;
     };
     for (int y = 0; y < B::ho; y += BAND)
-      convolve<B::in, B::out, B::w, plane<I>>(rows<I>(y), least(BAND, B::ho - y), y, std::get<I>(w.conv), done);
+      convolve<B::in, B::out, B::w, plane<I>>(rows<I>(y), least(BAND, B::ho - y), y, w.conv.of<I>().w, done);
     for (int c = 0; c < B::out; c++) {
       v mean = sum[c] / (num)B::pixels, left = square[c] - sum[c] * mean;
       own.mean[c] = shift[c] + mean, own.square[c] = v{} > left ? v{} : left;
@@ -264,12 +264,12 @@ struct Task {
       }
       num top = z[0][l], sum = 0;
       for (int o = 1; o < CLASSES; o++) top = z[o][l] > top ? z[o][l] : top;
-      for (int o = 0; o < CLASSES; o++) sum += std::exp(z[o][l] - top);
-      num log_sum = std::log(sum);
+      for (int o = 0; o < CLASSES; o++) sum += power(z[o][l] - top);
+      num log_sum = logarithm(sum);
       for (int o = 0; o < CLASSES; o++) {
         num log_prob = z[o][l] - top - log_sum;
         job.log_probs[index(l) * CLASSES + o] = log_prob;
-        if (job.training) z[o][l] = (std::exp(log_prob) - (o == job.labels[index(l)])) * (num)job.share;
+        if (job.training) z[o][l] = (power(log_prob) - (o == job.labels[index(l)])) * (num)job.share;
       }
     }
     if (!job.training) return;
@@ -357,7 +357,7 @@ struct Task {
   template <int I> ONCE void backward() {
     using B = Block<I>;
     constexpr int plane_d = Scratch::Padded<I>::plane, row_d = B::wp * L, border = B::pad * (row_d + L);
-    num* padded = std::get<I>(s.padded).d;
+    num* padded = s.padded.of<I>().d;
     memset(s.sums, 0, B::out * B::in * 9 * sizeof(v));
     Sums sums{};
     auto done = [&](auto& tile, auto n, int c, int row, int column) {
@@ -380,7 +380,7 @@ struct Task {
         weight_gradient<B::in, B::out, B::w, plane<I>, B::wp, plane_d>(rows<I>(y), padded + border, least(BAND, B::ho - y),
                                                                         s.sums);
       if constexpr (I > 0)
-        convolve<B::out, B::in, B::wp, plane_d>(padded, least(BAND, B::h - y), y, std::get<I>(w.back), done);
+        convolve<B::out, B::in, B::wp, plane_d>(padded, least(BAND, B::h - y), y, w.back.of<I>().w, done);
     }
     for (int o = 0; o < B::out; o++)
       for (int k = 0; k < 9; k++)

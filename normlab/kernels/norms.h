@@ -1,8 +1,5 @@
 // What a norm does to a map, in numbers per channel and lane: y = a·r + h, and dr = a·dy + k2·r + k3 on the way back.
 #pragma once
-#include <type_traits>
-#include <vector>
-
 #include "dropout.h"
 
 enum Kind : int64_t { NONE, IMAGE, BATCH, OUTSIDE };  // statistics of an image, over the batch; computed by torch
@@ -74,22 +71,25 @@ template <int I> void image_backward(const Norm& norm, Maps<I>& m, const Weight*
   }
 }
 
+// What norms over the batch have to know of a block.
+struct Lanes {
+  void* maps;         // Maps<I>
+  mask valid, place;  // lanes with an image; the image's place in the batch
+};
+
 // The blocks of a batch of one network, or one block of several networks.
 template <int I> struct Batch {
   const Norm& norm;
-  struct Lanes {
-    Maps<I>* maps;
-    mask valid, place;  // lanes with an image; the image's place in the batch
-  };
-  std::vector<Lanes> blocks;
+  Lanes* blocks;
   int images, group;
+  Maps<I>& maps(int b) const { return *(Maps<I>*)blocks[b].maps; }
 
   // f(blocks from, to, images, lanes of a block that take part) for each ghost batch
   template <class F> void ghosts(F f) const {
     for (int64_t low = 0; low < images; low += norm.ghost) {
       int64_t high = low + norm.ghost < images ? low + norm.ghost : images;
       f(low / L, (high - 1) / L + 1, (int)(high - low), [&, low, high](int b) {
-        using Place = std::remove_reference_t<decltype(mask{}[0])>;
+        typedef __typeof__(mask{}[0]) Place;
         return blocks[b].valid & (blocks[b].place >= (Place)low) & (blocks[b].place < (Place)high);
       });
     }
@@ -103,15 +103,15 @@ template <int I> struct Batch {
       int ghost = 0;
       ghosts([&](int from, int to, int count, auto in) {
         v mean{}, square{};
-        for (int b = from; b < to; b++) mean += select(in(b), blocks[b].maps->mean[c], v{});
+        for (int b = from; b < to; b++) mean += select(in(b), maps(b).mean[c], v{});
         mean = sum_lanes(mean, group) / (num)count;
         for (int b = from; b < to; b++) {
-          v away = blocks[b].maps->mean[c] - mean;
-          square += select(in(b), blocks[b].maps->square[c] + away * away * (num)n, v{});
+          v away = maps(b).mean[c] - mean;
+          square += select(in(b), maps(b).square[c] + away * away * (num)n, v{});
         }
         v var = sum_lanes(square, group) / ((num)count * n);
         v rstd = reciprocal_root(var + (num)norm.eps);
-        for (int b = from; b < to; b++) set(*blocks[b].maps, c, mean, rstd, spread(weight[c]), spread(bias[c]), in(b));
+        for (int b = from; b < to; b++) set(maps(b), c, mean, rstd, spread(weight[c]), spread(bias[c]), in(b));
         v unbiased = var * ((num)count * n / ((num)count * n - 1));
         ghost++;
         for (int k = 0; k < networks; k++) {
@@ -135,12 +135,12 @@ template <int I> struct Batch {
       ghosts([&](int from, int to, int count, auto in) {
         v shift{}, scale{};
         for (int b = from; b < to; b++) {
-          shift += select(in(b), blocks[b].maps->s1[c], v{});
-          scale += select(in(b), blocks[b].maps->s2[c] * blocks[b].maps->rstd[c], v{});
+          shift += select(in(b), maps(b).s1[c], v{});
+          scale += select(in(b), maps(b).s2[c] * maps(b).rstd[c], v{});
         }
         v gamma = spread(weight[c]) / ((num)count * Block<I>::pixels);
         shift = sum_lanes(shift, group) * gamma, scale = sum_lanes(scale, group) * gamma;
-        for (int b = from; b < to; b++) back(*blocks[b].maps, c, shift, scale, in(b));
+        for (int b = from; b < to; b++) back(maps(b), c, shift, scale, in(b));
       });
   }
 };

@@ -10,6 +10,28 @@ constexpr int PH = (HEIGHT - 4) / 2, PW = (WIDTH - 4) / 2;
 constexpr int HEIGHTS[BLOCKS] = {HEIGHT, HEIGHT - 2, PH, PH - 2, PH - 4};  // of its input
 constexpr int WIDTHS[BLOCKS] = {WIDTH, WIDTH - 2, PW, PW - 2, PW - 4};
 
+// A number that is known when the code is compiled, as an argument.
+template <int N> struct size {
+  static constexpr int value = N;
+  constexpr operator int() const { return N; }
+};
+// One Of<I> for each block.
+template <template <int> class Of> struct Each {
+  Of<0> block1;
+  Of<1> block2;
+  Of<2> block3;
+  Of<3> block4;
+  Of<4> block5;
+  template <int I> Of<I>& of() {
+    if constexpr (I == 0) return block1;
+    else if constexpr (I == 1) return block2;
+    else if constexpr (I == 2) return block3;
+    else if constexpr (I == 3) return block4;
+    else return block5;
+  }
+  template <int I> const Of<I>& of() const { return const_cast<Each*>(this)->template of<I>(); }
+};
+
 template <int I> struct Block {
   static constexpr int in = IN[I], out = OUT[I], h = HEIGHTS[I], w = WIDTHS[I];
   static constexpr int ho = h - 2, wo = w - 2, pixels = ho * wo;

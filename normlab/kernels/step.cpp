@@ -5,10 +5,6 @@
 // Else every phase ends for all tasks before the next one begins.
 //
 //     phase 0 … 4: convolution of block 1 … 5      phase 5: head      phase 6 … 10: gradients of block 5 … 1
-#include <cstdlib>
-#include <new>
-#include <vector>
-
 #include "network.h"
 #include "threads.h"
 
@@ -24,52 +20,46 @@ template <class F> static void of_block(int block, F f) {
   }
 }
 
-// Room that grows and is not freed between steps. New memory is zero.
-struct Room {
-  void* start = nullptr;
-  size_t bytes = 0;
-  template <class T> T* of(size_t count) {
-    if (count * sizeof(T) > bytes) {
-      free(start);
-      start = nullptr, bytes = 0;
-      const size_t wanted = (count * sizeof(T) + 63) / 64 * 64;
-      if (posix_memalign(&start, 64, wanted)) throw std::bad_alloc();
-      memset(start, 0, bytes = wanted);
-    }
-    return (T*)start;
+// Room for `count` things that grows and is not freed between steps. New memory is zero.
+template <class T> struct Room {
+  void* got = nullptr;
+  size_t count = 0;
+  T* at(size_t i) { return (T*)(((uintptr_t)got + 63) / 64 * 64) + i; }
+  bool reserve(size_t wanted) {
+    if (wanted <= count) return true;
+    free(got);
+    got = calloc(wanted * sizeof(T) + 64, 1);
+    count = got ? wanted : 0;
+    return got;
   }
-  ~Room() { free(start); }
-};
-
-struct Rooms {
-  std::vector<Room> each;
-  template <class T> void reserve(size_t count) {
-    if (each.size() < count) each = std::vector<Room>(count);
-    for (size_t i = 0; i < count; i++) each[i].of<T>(1);
-  }
+  ~Room() { free(got); }
 };
 
 struct Step {
-  Room weights, partial;
-  Rooms memories, scratches;
+  Room<Weights> weights;
+  Room<Weight> gradients;  // of each task
+  Room<v> rows;            // parameters of networks that share lanes
+  Room<Memory> memories;
+  Room<Scratch> scratches;
+  Room<Lanes> lanes;
 
   Task task(const Job& job, int t, int blocks, int memory, int thread) {
-    return Task(job, ((Weights*)weights.start)[t / blocks], *(Memory*)memories.each[memory].start,
-                        *(Scratch*)scratches.each[thread].start, (Weight*)partial.start + (size_t)t * job.parameters,
-                        t / blocks, t % blocks);
+    return Task(job, *weights.at(t / blocks), *memories.at(memory), *scratches.at(thread),
+                gradients.at((size_t)t * job.parameters), t / blocks, t % blocks);
   }
 
-  void run(const Job& job, int from, int to) {
+  // Returns whether there was memory for it.
+  bool run(const Job& job, int from, int to) {
     const int per_unit = L / lanes_of(job), units = (job.networks + per_unit - 1) / per_unit;
     const int blocks = (job.images + L - 1) / L, tasks = units * blocks;
     const int threads = job.threads < tasks ? job.threads : tasks;
     const int64_t kind = job.norms[0].kind;
     const bool local = kind == NONE || kind == IMAGE || (kind == BATCH && !job.training);
     if (from == 0) {
-      weights.of<Weights>(units);
-      partial.of<Weight>(job.training ? (size_t)tasks * job.parameters : 0);
-      scratches.reserve<Scratch>(threads);
-      memories.reserve<Memory>(local ? threads : tasks);
+      if (!weights.reserve(units) || !gradients.reserve(job.training ? (size_t)tasks * job.parameters : 1) ||
+          !rows.reserve(SHARED ? (size_t)units * job.parameters : 0) || !scratches.reserve(threads) ||
+          !memories.reserve(local ? threads : tasks) || !lanes.reserve(tasks))
+        return false;
       Pool::run(threads, units, [&](int unit, int) { read_weights(job, unit); });
     }
     auto phase = [&](int p, Task&& task) {
@@ -93,16 +83,18 @@ struct Step {
           });
       }
     if (to == LAST) Pool::run(threads, units, [&](int unit, int) { add_gradients(job, unit, blocks); });
+    return true;
   }
 
   void read_weights(const Job& job, int unit) {
-    auto& own = ((Weights*)weights.start)[unit];
+    auto& own = *weights.at(unit);
 #if SHARED
-    std::vector<v> rows(job.parameters);
+    v* row = rows.at((size_t)unit * job.parameters);
     const int group = lanes_of(job), first = unit * (L / group);
-    for (int l = 0; l < L && first + l / group < job.networks; l++)
-      for (int64_t i = 0; i < job.parameters; i++) rows[i][l] = job.rows[(first + l / group) * job.parameters + i];
-    own.fill(job, rows.data());
+    for (int l = 0; l < L; l++)
+      for (int64_t i = 0; i < job.parameters; i++)
+        row[i][l] = first + l / group < job.networks ? job.rows[(first + l / group) * job.parameters + i] : 0;
+    own.fill(job, row);
 #else
     own.fill(job, job.rows + unit * job.parameters);
 #endif
@@ -111,12 +103,12 @@ struct Step {
   // Statistics over the blocks of a unit, in the order of the blocks.
   template <int I> void statistics(const Job& job, int unit, int blocks, bool backward) {
     const int group = lanes_of(job), first = unit * (L / group);
-    Batch<I> batch{job.norms[I], {}, (int)job.images, group};
+    Batch<I> batch{job.norms[I], lanes.at(unit * blocks), (int)job.images, group};
     for (int b = 0; b < blocks; b++) {
       auto own = task(job, unit * blocks + b, blocks, unit * blocks + b, 0);
-      batch.blocks.push_back({&own.maps<I>(), own.valid, own.place});
+      batch.blocks[b] = {&own.maps<I>(), own.valid, own.place};
     }
-    const auto& w = ((Weights*)weights.start)[unit];
+    const auto& w = *weights.at(unit);
     const int networks = first + L / group < job.networks ? L / group : job.networks - first;
     if (backward) batch.backward(w.weight[I]);
     else batch.forward(w.weight[I], w.bias[I], networks, first);
@@ -124,7 +116,7 @@ struct Step {
 
   // The gradients of all blocks of a unit, one after the other.
   void add_gradients(const Job& job, int unit, int blocks) {
-    const Weight* from = (Weight*)partial.start + (size_t)unit * blocks * job.parameters;
+    const Weight* from = gradients.at((size_t)unit * blocks * job.parameters);
     const int group = lanes_of(job), first = unit * (L / group);
     for (int64_t i = 0; i < job.parameters; i++) {
       Weight sum{};
@@ -140,7 +132,7 @@ struct Step {
     const int group = lanes_of(job), per_unit = L / group, blocks = (job.images + L - 1) / L;
     const int units = (job.networks + per_unit - 1) / per_unit;
     Pool::run(job.threads, units * blocks, [&](int t, int) {
-      Memory& m = *(Memory*)memories.each[t].start;
+      Memory& m = *memories.at(t);
       for (int l = 0; l < L; l++) {
         int64_t network = t / blocks * per_unit + l / group, image = t % blocks * L + l % group;
         bool valid = network < job.networks && image < job.images;
@@ -154,43 +146,44 @@ struct Step {
 };
 
 // Which numbers dropout keeps behind a block of one network: bytes (images, channels, rows, columns), 1 or 0.
-template <int I> static void masks(uint64_t seed, uint64_t step, double rate, int64_t images, uint8_t* kept) {
+template <int I> static bool masks(uint64_t seed, uint64_t step, double rate, int64_t images, uint8_t* kept) {
   using B = Block<I>;
-  std::vector<words> bits(B::out * B::ho * B::row_words);
+  Room<words> bits;
+  if (!bits.reserve(B::out * B::ho * B::row_words)) return false;
   for (int64_t image = 0; image < images; image++) {
     Random random{};
     random.seed(0, seed, step, I, image);
-    draw_masks<I>(random, words{} + threshold(rate), bits.data());
+    draw_masks<I>(random, words{} + threshold(rate), bits.at(0));
     for (int row = 0; row < B::out * B::ho; row++)
-      for (int i = 0; i < B::wo; i++) *kept++ = bits[row * B::row_words + i / 32][0] >> i % 32 & 1;
+      for (int i = 0; i < B::wo; i++) *kept++ = (*bits.at(row * B::row_words + i / 32))[0] >> i % 32 & 1;
   }
+  return true;
 }
 
 enum What : int64_t { GET_R, SET_Y, GET_D, SET_D };
 
 extern "C" {
-Step* step_new() { return new Step; }
-void step_free(Step* step) { delete step; }
-
-// Phases from … to of a step. Returns 0; 1 where there is no memory.
-int64_t step_run(Step* step, const Job* job, int64_t from, int64_t to) {
-  try {
-    step->run(*job, from, to);
-  } catch (const std::bad_alloc&) {
-    return 1;
-  }
-  return 0;
+// Each returns 1 where it could be done, 0 (or null) where there is no memory for it.
+Step* step_new() { return (Step*)calloc(1, sizeof(Step)); }
+void step_free(Step* step) {
+  step->~Step();
+  free(step);
 }
 
-void step_masks(int64_t block, uint64_t seed, uint64_t step, double rate, int64_t images, uint8_t* kept) {
-  of_block(block, [&](auto i) { masks<i>(seed, step, rate, images, kept); });
+// Phases from … to of a step.
+int64_t step_run(Step* step, const Job* job, int64_t from, int64_t to) { return step->run(*job, from, to); }
+
+int64_t step_masks(int64_t block, uint64_t seed, uint64_t step, double rate, int64_t images, uint8_t* kept) {
+  bool done = false;
+  of_block(block, [&](auto i) { done = masks<i>(seed, step, rate, images, kept); });
+  return done;
 }
 
 // Maps of a block for torch, and back: what the norm reads, what it gives, and their gradients.
 void step_exchange(Step* step, const Job* job, int64_t block, int64_t what, num* tensor) {
   of_block(block, [&](auto i) {
     step->exchange<i>(*job, tensor, [&](Memory& m, int at, num* value) {
-      auto& maps = std::get<i>(m.maps);
+      auto& maps = m.maps.of<i>();
       num* gradient = i % 2 ? m.odd : m.even;
       if (what == GET_R && value) *value = maps.r[at];
       if (what == GET_D && value) *value = gradient[at];

@@ -172,7 +172,10 @@ class Kernel:
                 if shared:  # one network per block computes the same
                     return self._step(False)
                 raise RuntimeError(functions)
-            self._steps[shared] = functions, functions.step_new()
+            step = functions.step_new()
+            if not step:
+                raise MemoryError("there is no memory for the kernels")
+            self._steps[shared] = functions, step
         return self._steps[shared]
 
     # What is computed
@@ -213,7 +216,8 @@ class Kernel:
         for block, stage in enumerate(self.stages):
             if stage.dropout and rate:
                 kept = torch.empty(images, stage.outputs, *stage.size, dtype=torch.uint8)
-                functions.step_masks(block, seed, step, rate, images, kept.data_ptr())
+                if not functions.step_masks(block, seed, step, rate, images, kept.data_ptr()):
+                    raise MemoryError("there is no memory for the dropout masks")
                 found[f"{stage.name}.dropout"] = kept.to(self.stack.parameters.dtype) / (1 - rate)
         return found
 
@@ -300,7 +304,7 @@ class Kernel:
 
     def _phases(self, job: _Job, first: int, last: int) -> None:
         functions, step = self._step(2 * job.images <= self.lanes)
-        if functions.step_run(step, ctypes.byref(job), first, last):
+        if not functions.step_run(step, ctypes.byref(job), first, last):
             raise MemoryError("there is no memory for the maps of the batch")
 
     # Norms

@@ -1,48 +1,49 @@
-// Threads that share tasks: whoever is free takes the next one, the caller too.
+// Threads that share tasks: whoever is free takes the next one, the caller too. By pthreads and atomics alone: a library
+// that needs no C++ runtime is compiled in seconds wherever there is a compiler.
 #pragma once
 #include <pthread.h>
-#include <unistd.h>
+#include <sched.h>
 
-#include <atomic>
-#include <condition_variable>
-#include <mutex>
-#include <system_error>
-#include <thread>
+#include "vectors.h"
+
+template <class T> struct Atomic {
+  T value;
+  operator T() const { return __atomic_load_n(&value, __ATOMIC_SEQ_CST); }
+  void operator=(T next) { __atomic_store_n(&value, next, __ATOMIC_SEQ_CST); }
+  void operator++(int) { __atomic_fetch_add(&value, 1, __ATOMIC_SEQ_CST); }
+  // Whether it was `from` and is `to` now; if not, `from` is what it is.
+  bool swap(T& from, T to) { return __atomic_compare_exchange_n(&value, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); }
+};
 
 // The caller never waits for a thread that has no task.
 class Pool {
  public:
   // f(task, thread) for each of `count` tasks, on up to `threads` threads; the caller is thread 0.
   template <class F> static void run(int threads, int count, F f) {
-    std::unique_lock<std::mutex> own(one(), std::defer_lock);  // a second caller works alone
-    if (threads < 2 || count < 2 || !own.try_lock()) {
+    if (threads < 2 || count < 2 || pthread_mutex_trylock(&one().taken)) {  // a second caller works alone
       for (int task = 0; task < count; task++) f(task, 0);
       return;
     }
-    if (!pool()) pool() = new Pool;  // never deleted: its threads sleep until the process ends
-    pool()->share(threads, count, [](void* f, int task, int thread) { (*(F*)f)(task, thread); }, &f);
+    one().share(threads, count, [](void* f, int task, int thread) { (*(F*)f)(task, thread); }, &f);
+    pthread_mutex_unlock(&one().taken);
   }
+
+  static void forget() { one() = Pool(); }
 
  private:
   typedef void (*Call)(void*, int, int);
   // The job's number and the next task: one number, so that nobody takes a task of the last job for one of this.
-  std::atomic<uint64_t> ticket{0};
-  std::atomic<Call> call{nullptr};
-  std::atomic<void*> with{nullptr};
-  std::atomic<int> count{0}, done{0}, most{0};
+  Atomic<uint64_t> ticket{0};
+  Atomic<Call> call{nullptr};
+  Atomic<void*> with{nullptr};
+  Atomic<int> count{0}, done{0}, most{0};
   int helpers = 0;
-  std::mutex sleeping;
-  std::condition_variable wake;
+  pthread_mutex_t taken = PTHREAD_MUTEX_INITIALIZER, sleeping = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 
-  static Pool*& pool() {
-    static Pool* pool = nullptr;
-    static int once = pthread_atfork(nullptr, nullptr, [] { Pool::pool() = nullptr; });  // a child has no threads yet
-    (void)once;
+  static Pool& one() {
+    static Pool pool;  // its threads sleep until the process ends
     return pool;
-  }
-  static std::mutex& one() {
-    static std::mutex mutex;
-    return mutex;
   }
   static void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -50,42 +51,43 @@ class Pool {
 #endif
   }
   void share(int threads, int tasks, Call f, void* argument) {
-    for (; helpers < threads - 1; helpers++) try {
-        std::thread([this, thread = helpers + 1] { help(thread); }).detach();
-      } catch (const std::system_error&) {  // there are no more to be had
-        break;
-      }
-    uint64_t job = (ticket.load() >> 32) + 1;
+    while (helpers < threads - 1) {
+      pthread_t thread;
+      if (pthread_create(&thread, nullptr, help, (void*)(intptr_t)(helpers + 1))) break;  // there are no more to be had
+      pthread_detach(thread);
+      helpers++;
+    }
+    uint64_t job = ((uint64_t)ticket >> 32) + 1;
     ticket = (job << 32) - 1;  // no task of the last job can be taken while what follows changes
     call = f, with = argument, count = tasks, done = 0, most = threads;
-    {
-      std::lock_guard<std::mutex> lock(sleeping);
-      ticket = job << 32;
-    }
-    wake.notify_all();
+    pthread_mutex_lock(&sleeping);
+    ticket = job << 32;
+    pthread_mutex_unlock(&sleeping);
+    pthread_cond_broadcast(&wake);
     work(0);
-    for (int spins = 0; done < tasks; spins++) spins < 1000 ? pause() : std::this_thread::yield();
+    for (int spins = 0; done < tasks; spins++) spins < 1000 ? pause() : (void)sched_yield();
   }
   void work(int thread) {
     for (uint64_t now = ticket;;) {
       Call f = call;
       void* argument = with;
       if ((now & 0xffffffff) >= (uint64_t)count || thread >= most) return;
-      if (!ticket.compare_exchange_weak(now, now + 1)) continue;  // `now` is what it is instead
+      if (!ticket.swap(now, now + 1)) continue;  // `now` is what it is instead
       f(argument, (int)(now & 0xffffffff), thread);
       done++;
       now = ticket;
     }
   }
-  void help(int thread) {
+  static void* help(void* thread) {
+    Pool& pool = one();
     for (uint64_t seen = 0;;) {
-      for (int spins = 0; spins < 2000 && (ticket >> 32) == seen; spins++) pause();
-      {
-        std::unique_lock<std::mutex> lock(sleeping);
-        wake.wait(lock, [&] { return (ticket >> 32) != seen; });
-      }
-      seen = ticket >> 32;
-      work(thread);
+      for (int spins = 0; spins < 2000 && ((uint64_t)pool.ticket >> 32) == seen; spins++) pause();
+      pthread_mutex_lock(&pool.sleeping);
+      while ((uint64_t)pool.ticket >> 32 == seen) pthread_cond_wait(&pool.wake, &pool.sleeping);
+      pthread_mutex_unlock(&pool.sleeping);
+      seen = (uint64_t)pool.ticket >> 32;
+      pool.work((int)(intptr_t)thread);
     }
   }
 };
+__attribute__((constructor)) static void in_a_child() { pthread_atfork(nullptr, nullptr, Pool::forget); }  // it has no threads yet

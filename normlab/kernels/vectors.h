@@ -8,12 +8,19 @@
 // An image stays in its lane from the first pixel to the last gradient. Lanes meet in `sum_lanes` only, whose order is
 // fixed; a lane without an image has zeros there. So neither the other images of a block nor their number changes a bit.
 #pragma once
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <utility>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 
+// The C library alone: what needs no C++ library is compiled in seconds, also by a compiler that would have to build one.
 typedef NUMBER num;  // float; double in tests
+static inline float root(float x) { return sqrtf(x); }
+static inline double root(double x) { return sqrt(x); }
+static inline float power(float x) { return expf(x); }
+static inline double power(double x) { return exp(x); }
+static inline float logarithm(float x) { return logf(x); }
+static inline double logarithm(double x) { return log(x); }
 constexpr int L = LANES;
 typedef num v __attribute__((vector_size(L * sizeof(num))));
 typedef decltype(v{} < v{}) mask;  // integers as wide as a number: all bits set where true
@@ -29,7 +36,7 @@ static inline v select(mask where, v x, v other) { return where ? x : other; }
 static inline v relu(v x) { return v{} > x ? v{} : x; }
 
 static inline v reciprocal_root(v x) {
-  for (int l = 0; l < L; l++) x[l] = 1 / std::sqrt(x[l]);
+  for (int l = 0; l < L; l++) x[l] = 1 / root(x[l]);
   return x;
 }
 
@@ -44,7 +51,10 @@ static inline v spread(Weight w) { return w - v{}; }
 static inline void keep(Weight& to, v sum) { to = sum[0]; }
 #endif
 
-template <int STEP, int... I> static inline v swapped(v x, std::integer_sequence<int, I...>) {
+template <int... I> struct Indices {};  // 0 … N - 1
+template <int N, int... I> struct IndicesTo : IndicesTo<N - 1, N - 1, I...> {};
+template <int... I> struct IndicesTo<0, I...> : Indices<I...> {};
+template <int STEP, int... I> static inline v swapped(v x, Indices<I...>) {
 #ifdef __clang__
   return __builtin_shufflevector(x, x, (I ^ STEP)...);
 #else
@@ -52,7 +62,7 @@ template <int STEP, int... I> static inline v swapped(v x, std::integer_sequence
 #endif
 }
 template <int STEP> static inline v plus_neighbour(v x) {
-  if constexpr (STEP < L) x += swapped<STEP>(x, std::make_integer_sequence<int, L>());
+  if constexpr (STEP < L) x += swapped<STEP>(x, IndicesTo<L>());
   return x;
 }
 // The sum over each `group` of neighbouring lanes, in all of them: pairs, then pairs of pairs, …

@@ -103,9 +103,8 @@ def _check_target(where: str, what: str, name: str, target: str | None) -> None:
     path, _, attribute = target.replace(":", ".").replace("/", ".").replace(".py.", ".").strip(".").rpartition(".")
     if target.startswith(("/", "~", "..")):  # a module is found from where the command runs
         folder, _, module = target.partition(".py")[0].rpartition("/")
-        raise ValueError(
-            f"{where}.target={target}: write {where}.target={module}:{attribute}, and start it in {folder}"
-        )
+        meant = f"write {where}.target={module}:{attribute}, and start the command in {folder}"
+        raise ValueError(f"{where}.target={target}: {meant}")
     meant = f"{path}:{attribute}"
     did = f"did you mean {where}.target={meant}?" if re.fullmatch(r"[\w.]+:\w+", meant) else f"write {form}"
     raise ValueError(f"{where}.target={target}: {did}")

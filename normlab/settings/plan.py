@@ -125,6 +125,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
                 return f"{override}: did you mean processes?"
             launchers = re.findall(r"^[ \t]+(\w+)$", str(error), re.MULTILINE)  # Hydra lists them
             return f"{override}: {instead(value, launchers)}"
+        if key == "hydra/sweeper":
+            return f"{override}: values are crossed as by Hydra's basic sweeper, and by no other one: leave it out"
         if key == "hydra.mode":
             return f"{override}: {instead(value, [mode.name for mode in RunMode])}"
     if isinstance(error, OverrideParseException):
@@ -294,10 +296,10 @@ def words(overrides: Sequence[str]) -> list[str]:
     `seed=0,1`. Raise `ConfigError`, in one line, where a shell has split one of them at a blank."""
     own = []
     for index, word in enumerate(overrides):
-        around = overrides[max(0, index - 1) : index + 2]
         follows = overrides[index + 1 : index + 2]
         if word == "=" or (follows and (word.endswith(",") or (word.endswith("=") and "=" not in follows[0]))):
-            raise ConfigError(f"{' '.join(around)}: write {''.join(around)}, without blanks")
+            parts = overrides[max(0, index - (word == "=")) : index + 2]
+            raise ConfigError(f"{' '.join(parts)}: write {''.join(parts)}, without blanks")
         if len(word.split("=")) > 1 and _open(word):
             ends = (end for end in range(index + 1, len(overrides) + 1) if not _open(" ".join(overrides[index:end])))
             whole = " ".join(overrides[index : next(ends, len(overrides))])
