@@ -1,5 +1,6 @@
 """K networks that train together: each as a plain loop trains it alone."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -13,6 +14,8 @@ from normlab.data.datamodule import Batch, ImageData
 from normlab.data.several import SeveralImages
 from normlab.data.sources import Images
 from normlab.data.sources import load as images
+from normlab.kernels.compile import compilers
+from normlab.nets import Network
 from normlab.norms import CATALOGUE
 from normlab.settings import Settings
 from normlab.settings.plan import load
@@ -118,6 +121,35 @@ def test_however_many_share_a_pass(at_once: int) -> None:
     own = ["norm=gn", "placement=pre", "dropout=0.2", "epochs=1"]
     settings = [load(*BASE, *own, f"seed={seed}") for seed in range(7)]
     same(trained(settings, at_once), settings)
+
+
+def digest(network: Network) -> str:
+    content = b"".join(values.numpy().tobytes() for values in network.state_dict().values())
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.skipif(not compilers(), reason="there is no C++ compiler")
+@pytest.mark.parametrize("method", ["subgradient", "proximal"])
+@pytest.mark.parametrize("norm", ["bn", "ln", "gn"])
+def test_the_bits_of_a_run_depend_on_nothing_beside_it(norm: str, method: str) -> None:
+    """By the kernels: alone, in arrays of 2 and of 24, on 1 thread and on 2."""
+    words = [f"norm={norm}", "l1=1e-3", f"penalty.method={method}", "precision=32-true", "epochs=1", "dropout=0.1"]
+    settings = [load(*BASE, *words, f"seed={seed}") for seed in range(24)]
+    found: dict[int, set[str]] = {0: set(), 1: set(), 2: set()}
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for some in ([0], [1], [2], [0, 1], [2, 1], range(24)):
+                array = trained([settings[seed] for seed in some])
+                assert array.kernel is not None
+                for seed, net in zip(some, array.nets, strict=True):
+                    if seed in found:
+                        found[seed].add(digest(net))
+    finally:
+        torch.set_num_threads(before)
+    assert {seed: len(digests) for seed, digests in found.items()} == {0: 1, 1: 1, 2: 1}
+    assert len(set.union(*found.values())) == 3
 
 
 @pytest.mark.parametrize("norm", ["bn", "gbn", "brn", "in"])
