@@ -157,34 +157,6 @@ def test_words_for_hydra_itself_are_not_set_in_a_shared_composition() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        ("-m norm=bn, ln", "norm=bn, ln: write norm=bn,ln, without blanks"),
-        ("norm= ln", "norm= ln: write norm=ln, without blanks"),
-        ("norm = ln", "norm = ln: write norm=ln, without blanks"),
-        ("-m hydra/sweeper=optuna seed=0", "hydra/sweeper=optuna: values are crossed as by Hydra's basic sweeper"),
-        ("hydra.mode=MULTIRUM", "hydra.mode=MULTIRUM: choose one of RUN, MULTIRUN"),
-        ("-m hydra.sweeper.params=3 seed=0,1", "look at hydra.sweeper.params=3"),
-        ("hydra/launcher=aray", "hydra/launcher=aray: did you mean array?"),
-        ("hydra/launcher=array", "hydra/launcher=array is for several runs: add -m"),
-        ("norm=custom norm.target=/x/mine.py:RMS", "write norm.target=mine:RMS, and start the command in /x"),
-        ("norm=lnn --cfg job", "norm=lnn: did you mean ln?"),
-        ("-m norm=bn,ln --cfg job", "--cfg shows the configuration of one run: leave -m out"),
-        ("--cfg job --package nrm", "--package nrm: there is no such part; choose one of seed, l1,"),
-    ],
-)
-def test_a_slip_is_one_line_that_says_what_was_meant(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str, told: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert train.main([*arguments.split(), "data=digits"]) == 2
-    shown = capsys.readouterr()
-    assert (shown.out, shown.err.count("\n")) == ("", 1)
-    assert told in shown.err
-    assert not any(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
     "arguments", ["--cfg job", "--cfg hydra --resolve", "--cfg all --resolve", "--cfg job -p norm"]
 )
 def test_a_configuration_is_shown_as_yaml(

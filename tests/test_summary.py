@@ -24,7 +24,7 @@ def ended(job: Job, test_acc: float) -> Record:
 
 
 def shown(jobs: list[Job], records: list[Record | None], capsys: pytest.CaptureFixture[str]) -> list[str]:
-    show(jobs, records, 0)
+    show(jobs, records, 0, sweep=len(jobs) > 1)
     return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line.strip()]
 
 

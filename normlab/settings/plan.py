@@ -297,7 +297,9 @@ def words(overrides: Sequence[str]) -> list[str]:
     own = []
     for index, word in enumerate(overrides):
         follows = overrides[index + 1 : index + 2]
-        if word == "=" or (follows and (word.endswith(",") or (word.endswith("=") and "=" not in follows[0]))):
+        if word == "=" or (
+            follows and not _open(word) and (word.endswith(",") or (word.endswith("=") and "=" not in follows[0]))
+        ):
             parts = overrides[max(0, index - (word == "=")) : index + 2]
             raise ConfigError(f"{' '.join(parts)}: write {''.join(parts)}, without blanks")
         if len(word.split("=")) > 1 and _open(word):
