@@ -1,7 +1,8 @@
-"""Where the time of a training step goes on CPU: `python -m benchmarks.step --norm gn --batch 128`.
+"""Where the time of a training step goes on a CPU: `python -m benchmarks.step --norms gn bn ln`.
 
-One network, on one thread. Shares are by torch's profiler: time inside an operation, without what
-it calls. The milliseconds are those shares of the median step without the profiler, which slows some operations down.
+One network, by the kernels. A step is taken to its first phase, to its second, …, to its last, by turns: a phase takes
+the difference of the medians of two neighbours. Its share of the peak is that of its convolutions: norm, ReLU, dropout,
+images and memory show as what is missing.
 """
 
 import argparse
@@ -13,11 +14,13 @@ from statistics import median
 from unittest.mock import patch
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.machine import peak
 from benchmarks.samples import cut
 from normlab.data import datamodule, sources
+from normlab.kernels import Kernel, refusal
 from normlab.settings.plan import load
+from normlab.settings.shape import small_network
 from normlab.training.build import load_array
 from normlab.training.device import keep_freed_memory
 from normlab.training.fit import Place, networks_of
@@ -25,68 +28,93 @@ from normlab.training.networks import Networks
 from normlab.training.optim import Rows
 
 STEPS = 30
-PARTS = {  # a part of the step -> words in the names of its operations, the first that fits
-    "convolutions, backward": ["convolution_backward"],
-    "convolutions, forward": ["convolution"],
-    "norm": ["group_norm", "batch_norm", "standardise", "Standardise", "addcmul", "sub", "mul_", "aten::sum", "rsqrt"],
-    "ReLU": ["clamp_min", "relu", "threshold_backward"],
-    "max-pool": ["max_pool"],
-    "dropout": ["random_", "ge_"],
-    "images: gather, augment, normalise": ["grid_sampler", "aten::index", "stack", "cos", "sin"],
+PHASES = {  # of normlab/kernels/step.cpp, and the stages whose convolutions they do
+    "images, block 1": ["block1"],
+    "block 2": ["block2"],
+    "1x1 convolution, pool, block 3": ["squeeze", "block3"],
+    "block 4": ["block4"],
+    "block 5": ["block5"],
+    "average, 1x1 convolution, loss": ["head", "head", "head"],
+    "block 5, backward": ["block5", "block5"],
+    "block 4, backward": ["block4", "block4"],
+    "block 3, pool, 1x1 convolution, backward": ["block3", "block3", "squeeze", "squeeze", "squeeze"],  # see `unpool`
+    "block 2, backward": ["block2", "block2", "squeeze"],
+    "block 1, backward": ["block1"],  # the gradient of the images is not needed
 }
-REST = "the rest: update, loss, copies, Python"
+REST = "update, measures, images' positions, Python"
 
 
-def ready(norm: str, batch: int, dropout: float) -> tuple[Networks, Rows]:
-    """One network and its optimizer, ready to train, on one thread."""
-    torch.set_num_threads(1)
+def ready(norm: str, batch: int, dropout: float, threads: int) -> tuple[Networks, Rows]:
+    """One network and its optimizer, ready to train."""
+    torch.set_num_threads(threads)
     keep_freed_memory()
-    words = ["data=digits", f"norm={norm}", f"batch_size={batch}", f"dropout={dropout}", "threads=1", "epochs=9"]
-    settings = load(*words, "val_size=200")
+    words = ["data=digits", f"norm={norm}", f"batch_size={batch}", f"dropout={dropout}", "epochs=9", "val_size=200"]
+    settings = load(*words)
     whole = sources.load("digits", None, download=False)
     with patch.object(datamodule, "load", lambda *_, **__: cut(replace(whole), STEPS * batch + 200, 100)):
         [data], [model] = load_array([settings])
+    if reason := refusal(settings, model.net):
+        raise SystemExit(f"benchmarks: {reason}")
     networks = networks_of([Place(settings, data, model, None)], 1)
+    rows = networks.configure_optimizers()
     networks.on_fit_start()
-    return networks.train(), networks.configure_optimizers()
+    return networks.train(), rows
 
 
-def measure(networks: Networks, rows: Rows) -> tuple[float, dict[str, float]]:
-    """Return the milliseconds of a step, and the share of each part."""
-    loader = networks.data.train_dataloader()
-
-    def epoch() -> list[float]:
-        seconds, began = [], time.perf_counter()
-        for positions in loader:
-            networks.gradients(*networks.data.on_after_batch_transfer(positions, 0))
+def measure(networks: Networks, rows: Rows) -> dict[str, float]:
+    """Return the milliseconds of each phase, and of what is around them."""
+    kernel, phases = networks.kernel, len(PHASES)
+    assert isinstance(kernel, Kernel)
+    run = kernel._phases
+    upto: list[list[float]] = [[] for _ in range(phases)]
+    whole: list[float] = []
+    for _ in range(2):  # the first pass warms up
+        began = time.perf_counter()
+        for positions in networks.data.train_dataloader():
+            batch = networks.data.on_after_batch_transfer(positions, 0)
+            networks.gradients(*batch)
             rows.step()
-            seconds.append(time.perf_counter() - began)
-            began = time.perf_counter()
-        return seconds
+            whole.append(time.perf_counter() - began)
+            for end in range(phases):
 
-    epoch()
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        epoch()
-    shares = dict.fromkeys([*PARTS, REST], 0.0)
-    for event in profiled.key_averages():
-        part = next((part for part, words in PARTS.items() if any(word in event.key for word in words)), REST)
-        shares[part] += event.self_cpu_time_total
-    whole = sum(shares.values())
-    return 1e3 * median(epoch()), {part: share / whole for part, share in shares.items()}
+                def capped(job: object, first: int, last: int, end: int = end) -> None:
+                    start = time.perf_counter()
+                    run(job, first, min(last, end))  # type: ignore[arg-type]
+                    upto[end].append(time.perf_counter() - start)
+
+                with patch.object(kernel, "_phases", capped):
+                    networks.gradients(*batch)
+            began = time.perf_counter()
+    ends = [1e3 * median(seconds[len(seconds) // 2 :]) for seconds in upto]
+    found = {name: end - before for name, end, before in zip(PHASES, ends, [0.0, *ends], strict=False)}
+    return found | {REST: 1e3 * median(whole[len(whole) // 2 :]) - ends[-1]}
 
 
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("benchmarks.step", description=__doc__)
-    parser.add_argument("--norm", default="gn")
+    parser.add_argument("--norms", nargs="+", default=["gn", "bn", "ln"])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(given)
-    took, shares = measure(*ready(args.norm, args.batch, args.dropout))
-    print(f"| {args.norm}, batch {args.batch}, dropout {args.dropout:g} | ms |\n|---|---:|")
-    for part, share in shares.items():
-        if share > 0.0005:
-            print(f"| {part} | {share * took:.1f} |")
-    print(f"| together | {took:.1f} |")
+    flops = {stage.name: 2 * stage.weights * stage.size[0] * stage.size[1] for stage in small_network()}
+    found = {norm: measure(*ready(norm, args.batch, args.dropout, args.threads)) for norm in args.norms}
+    most = peak(args.threads)
+    print(f"| batch {args.batch}, threads {args.threads}, dropout {args.dropout:g} | MFLOP an image |", end="")
+    print("".join(f" `{norm}`, ms | % of peak |" for norm in found))
+    print("|---|" + "---:|" * (1 + 2 * len(found)))
+    for part in (*PHASES, REST, "together"):
+        work = (
+            sum(flops[name] for name in PHASES.get(part, ()))
+            if part != "together"
+            else sum(flops[name] for names in PHASES.values() for name in names)
+        )
+        cells = []
+        for parts in found.values():
+            took = sum(parts.values()) if part == "together" else parts[part]
+            cells += [f"{took:.2f}", f"{100 * work * args.batch / (took / 1e3 * most):.0f}" if work else ""]
+        print(f"| {part} | {work / 1e6:.2f} | {' | '.join(cells)} |")
+    print(f"\nPeak: {most / 1e9:.0f} GFLOP/s by a loop of multiply-adds.")
     return 0
 
 

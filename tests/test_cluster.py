@@ -312,7 +312,7 @@ def test_the_login_node_needs_no_gpu(
 ) -> None:
     """What accelerator=auto is there, and with it how large an array may be, follows from what a job asks for."""
     sizes: list[int] = []
-    monkeypatch.setattr(launch, "planned", lambda jobs, runs, largest, workers: sizes.append(largest) or [])
+    monkeypatch.setattr(launch, "planned", lambda runs, largest, workers: sizes.append(largest) or [])
     monkeypatch.setattr(Cluster, "start", lambda backend, tasks: backend.ends.extend(map(Ended, tasks)))
     assert main(["-m", "data=digits", "norm=gn", "seed=0,1", "hydra/launcher=array_slurm", *words]) == 1
     assert set(sizes) == {largest}
