@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 import torch
 from lightning.pytorch import LightningModule
 from torch import nn
-from torch.nn.functional import nll_loss
 
 from normlab.data.datamodule import EVAL_BATCH, Batch
 from normlab.data.several import SeveralImages
@@ -311,7 +310,9 @@ class Networks(LightningModule):
 
 def _cross_entropy(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean over the images of each network: (k,) of (k, B, C) and (k, B)."""
-    return nll_loss(log_probs.flatten(0, 1), labels.flatten(), reduction="none").view(len(labels), -1).mean(1)
+    # nll_loss would wake threads for it, which takes longer than all the rest of a small step around the kernels
+    chosen = labels[..., None] == torch.arange(log_probs.shape[-1], device=labels.device)
+    return -torch.where(chosen, log_probs, 0.0).sum(-1).mean(1)
 
 
 def _dropouts(net: Network) -> list[Dropout]:
