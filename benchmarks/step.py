@@ -1,8 +1,8 @@
 """Where the time of a training step goes on a CPU: `python -m benchmarks.step --norms gn bn ln`.
 
 One network, by the kernels. A step is taken to its first phase, to its second, …, to its last, by turns: a phase takes
-the difference of the medians of two neighbours. Its share of the peak is that of its convolutions: norm, ReLU, dropout,
-images and memory show as what is missing.
+the difference of two neighbours, by their lower quartiles, since the peak is that of the fastest try too. Its share of
+the peak is that of its convolutions: norm, ReLU, dropout, images and memory show as what is missing.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import median
+from statistics import quantiles
 from unittest.mock import patch
 
 import torch
@@ -27,7 +27,7 @@ from normlab.training.fit import Place, networks_of
 from normlab.training.networks import Networks
 from normlab.training.optim import Rows
 
-STEPS = 30
+STEPS, PASSES = 30, 5
 PHASES = {  # of normlab/kernels/step.cpp, and the stages whose convolutions they do
     "images, block 1": ["block1"],
     "block 2": ["block2"],
@@ -68,7 +68,7 @@ def measure(networks: Networks, rows: Rows) -> dict[str, float]:
     run = kernel._phases
     upto: list[list[float]] = [[] for _ in range(phases)]
     whole: list[float] = []
-    for _ in range(2):  # the first pass warms up
+    for _ in range(PASSES):  # the first one warms up
         began = time.perf_counter()
         for positions in networks.data.train_dataloader():
             batch = networks.data.on_after_batch_transfer(positions, 0)
@@ -85,9 +85,14 @@ def measure(networks: Networks, rows: Rows) -> dict[str, float]:
                 with patch.object(kernel, "_phases", capped):
                     networks.gradients(*batch)
             began = time.perf_counter()
-    ends = [1e3 * median(seconds[len(seconds) // 2 :]) for seconds in upto]
+    ends = [1e3 * lower(seconds) for seconds in upto]
     found = {name: end - before for name, end, before in zip(PHASES, ends, [0.0, *ends], strict=False)}
-    return found | {REST: 1e3 * median(whole[len(whole) // 2 :]) - ends[-1]}
+    return found | {REST: 1e3 * lower(whole) - ends[-1]}
+
+
+def lower(seconds: Sequence[float]) -> float:
+    """The lower quartile of all but the first pass."""
+    return quantiles(seconds[STEPS:], n=4)[0]
 
 
 def main(given: Sequence[str] | None = None) -> int:
