@@ -28,7 +28,7 @@ from normlab.training.networks import Networks
 from normlab.training.optim import Rows
 
 STEPS, PASSES = 30, 5
-PHASES = {  # of normlab/kernels/step.cpp, and the stages whose convolutions they do
+PHASES = {  # of normlab/kernels/step.cpp, and the stages whose convolutions they do; what is computed twice counts once
     "images, block 1": ["block1"],
     "block 2": ["block2"],
     "1x1 convolution, pool, block 3": ["squeeze", "block3"],
@@ -37,8 +37,8 @@ PHASES = {  # of normlab/kernels/step.cpp, and the stages whose convolutions the
     "average, 1x1 convolution, loss": ["head", "head", "head"],
     "block 5, backward": ["block5", "block5"],
     "block 4, backward": ["block4", "block4"],
-    "block 3, pool, 1x1 convolution, backward": ["block3", "block3", "squeeze", "squeeze", "squeeze"],  # see `unpool`
-    "block 2, backward": ["block2", "block2", "squeeze"],
+    "block 3, pool, 1x1 convolution, backward": ["block3", "block3", "squeeze", "squeeze"],
+    "block 2, backward": ["block2", "block2"],
     "block 1, backward": ["block1"],  # the gradient of the images is not needed
 }
 REST = "update, measures, images' positions, Python"

@@ -114,7 +114,7 @@ def _do(overrides: list[str], multirun: bool) -> int:
     multirun = multirun or study is not None or "hydra.mode=MULTIRUN" in overrides
     launcher = launcher_of(overrides)
     if not multirun and launcher not in (None, "basic"):
-        compose_config(overrides)  # a misspelt one is told first
+        compose_config(overrides)  # a misspelled name is reported first
         raise ConfigError(f"hydra/launcher={launcher} is for several runs: add -m and values, as in -m seed=0,1")
     chosen = options(launcher or ("processes" if study else None), launching(overrides))
     if isinstance(chosen, Slurm) and not _names_accelerator(overrides):  # what it is there, not on the login node

@@ -92,7 +92,8 @@ def train(places: Sequence[Place], console: Console, memory_limit: float | None 
     if accelerator == "gpu":
         at_once = networks_at_once(places[0].model.net, common.batch_size, networks, memory_limit)
     if networks > 1:
-        log.info("trained as an array of %d networks, %d in one forward pass", networks, at_once)
+        passes = f", {at_once} in one forward pass" if accelerator == "gpu" else ""
+        log.info("trained as an array of %d networks%s", networks, passes)
     for place in places:
         if accelerator == "cpu" and place.before and place.before.kernels != (by_torch is None):
             one, other = ("torch", "the kernels")[:: 1 if by_torch is None else -1]
