@@ -9,6 +9,11 @@ struct Sums {
   v s1[WIDEST], s2[WIDEST];
 };
 
+// In every channel of a band, the last two rows become the first.
+static inline void move_up(num* band, int channels, int plane, int row) {
+  for (int c = 0; c < channels; c++) memcpy(band + c * plane, band + c * plane + BAND * row, 2 * row * sizeof(num));
+}
+
 struct Task {
   const Job& job;
   const Weights& w;
@@ -95,9 +100,7 @@ struct Task {
     else if constexpr (I == POOLED) return m.pooled + y * row;
     else {
       num* band = s.input;
-      if (y)
-        for (int c = 0; c < B::in; c++)
-          memcpy(band + c * plane<I>, band + c * plane<I> + BAND * row, 2 * row * sizeof(num));
+      if (y) move_up(band, B::in, plane<I>, row);
       for (int j = y ? 2 : 0; j < BAND + 2 && y + j < B::h; j++) give<I - 1>(y + j, band + j * row, plane<I>);
       return band;
     }
@@ -369,9 +372,8 @@ struct Task {
     constexpr int LAST_BAND = (B::ho + B::pad - 1) / BAND * BAND;
     for (int low = 0; low <= LAST_BAND; low += BAND) {
       const int y = I ? low : LAST_BAND - low;  // of block 1, the last rows are those that the caches still hold
-      for (int c = 0; c < B::out && B::pad; c++)  // the last two rows become the first
-        if (y) memcpy(padded + c * plane_d, padded + c * plane_d + BAND * row_d, 2 * row_d * sizeof(num));
-        else memset(padded + c * plane_d, 0, 2 * row_d * sizeof(num));
+      if (B::pad && y) move_up(padded, B::out, plane_d, row_d);
+      for (int c = 0; c < B::out && B::pad && !y; c++) memset(padded + c * plane_d, 0, 2 * row_d * sizeof(num));
       for (int j = 0; j < BAND; j++)
         if (y + j < B::ho) behind_relu<I>(y + j, padded + border + j * row_d);
         else if (B::pad)
