@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", default="null", help="CPU threads; null, the default: all cores")
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--array", type=int, default=0, help="networks trained as one array; 0: one run by itself")
-    parser.add_argument("--training-only", action="store_true", help="leave an array when its epoch is over")
+    parser.add_argument("--kernels", choices=("auto", "torch"), default="auto", help="what computes the steps on a CPU")
+    parser.add_argument("--training-only", action="store_true", help="leave when the epoch is over")
     parser.add_argument("--eager", action="store_true", help="on a GPU: without a CUDA graph")
     args = parser.parse_args(arguments)
 
@@ -40,15 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return cut(sources.load(name, root, download=download, size=size), args.images + HELD_OUT, HELD_OUT)
 
     chosen = [f"norm={args.norm}", f"data={args.data}", f"threads={args.threads}", f"accelerator={args.accelerator}"]
-    chosen += ["epochs=1", f"batch_size={args.batch}", f"val_size={HELD_OUT}"]
+    chosen += ["epochs=1", f"batch_size={args.batch}", f"val_size={HELD_OUT}", f"kernels={args.kernels}"]
     clock = Clock(args.batch * max(1, args.array))
     eager = patch.object(Networks, "replay", launched) if args.eager else nullcontext()
-    with tempfile.TemporaryDirectory() as folder, patch.object(datamodule, "load", few), eager:
+    ends = over_after_training() if args.training_only else nullcontext()
+    with tempfile.TemporaryDirectory() as folder, patch.object(datamodule, "load", few), eager, suppress(Over), ends:
         if args.array:
             settings = [load(*chosen, f"seed={seed}") for seed in range(args.array)]
             folders = [Path(folder, str(each.seed)) for each in settings]
-            with over_after_training() if args.training_only else nullcontext(), suppress(Over):
-                check(run_array(settings, folders), folders[0])
+            check(run_array(settings, folders), folders[0])
         else:
             check([run(load(*chosen), Path(folder, "0"))], Path(folder, "0"))
     clock.print()
@@ -59,15 +60,12 @@ def launched(networks: Networks, images: torch.Tensor, labels: torch.Tensor) -> 
     networks.gradients(images, labels, networks.manual_backward)
 
 
-class Over(Exception):
-    """An array has been trained."""
+class Over(BaseException):
+    """The epoch is over: not an error, which a run would record."""
 
 
 def over_after_training() -> Any:
-    """A context in which an array ends with its last epoch.
-
-    With hundreds of networks their figures take minutes, and the clock has stopped.
-    """
+    """A context in which runs end with their last epoch: figures take seconds a network, and the clock has stopped."""
 
     def over(*_: object, **__: object) -> None:
         raise Over

@@ -23,10 +23,23 @@ from torchvision.datasets import MNIST  # type: ignore[import-untyped, unused-ig
 
 from benchmarks.clock import BATCH, Clock
 
+
+class RMSNorm(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * x * torch.rsqrt(x.square().mean((1, 2, 3), keepdim=True) + 1e-5)
+
+
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "bn": nn.BatchNorm2d,
     "ln": lambda channels: nn.GroupNorm(1, channels),
     "gn": lambda channels: nn.GroupNorm(2, channels),
+    "in": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    "none": nn.Identity,
+    "rms": RMSNorm,
 }
 
 

@@ -1,9 +1,10 @@
 """How fast a study goes, by every way to train it, in one call: `python -m benchmarks.study --out FOLDER`.
 
-R0, the plain Lightning script (benchmarks/plain.py) with the best of 0, 1 and 2 workers; R1, normlab runs one after the
-other; R2, normlab runs in processes of one thread each, a process a core (CPU); R3, runs one after the other whose
-steps are replayed as a CUDA graph (GPU); H, networks fused by grouped convolutions in the usual way
-(benchmarks/hfta.py) and R4, normlab's array, both in a process a core on CPU and in one on a GPU.
+R0, the plain Lightning script (benchmarks/plain.py) with the best of 0, 1 and 2 workers; T, normlab runs one after the
+other with kernels=torch (CPU); R1, the same by the kernels; R2, normlab runs in processes of one thread each, one per
+core (CPU); R3, runs one after the other whose steps are replayed as a CUDA graph (GPU); H, networks fused by grouped
+convolutions in the usual way (benchmarks/hfta.py), with one norm, and R4, normlab's array, both in one process per core
+on CPU and in one on a GPU.
 
 Why it is fair: the same network, images, batch size and optimizer; every arm in processes of its own, one arm at a
 time; one clock, from the 10th step to the last; arms interleaved in a rotating order, so that a machine that slows down
@@ -15,7 +16,8 @@ import csv
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,18 +30,18 @@ from benchmarks.study_results import ARMS, Cell, Machine, Measurement, figures, 
 from normlab.data.sources import load
 from normlab.training.device import describe_device, versions
 
-NORMS = ("bn", "ln", "gn")
+NORMS = ("bn", "ln", "gn", "in", "none", "rms")
 BATCHES = {"cpu": (2, 8, 32, 128, 512), "gpu": (2, 8, 32, 128, 512)}
-SIZES = {"cpu": (1, 4, 16, 64, 256), "gpu": (1, 4, 16, 60, 256)}  # networks of an array
+SIZES = {"cpu": (1, 4, 16, 64), "gpu": (1, 4, 16, 60, 256)}  # networks of an array
 USUAL = {"cpu": {2: 24, 8: 24, 32: 8, 128: 4, 512: 1}, "gpu": dict.fromkeys((2, 8, 32, 128, 512), 60)}
-MOST = {"cpu": 1024, "gpu": 65_536}  # images that all networks of an array take in a step: more would take minutes
+MOST = {"cpu": 512, "gpu": 65_536}  # images that all networks of an array take in a step: more would take minutes
 WORKERS = (0, 1, 2)
 SWEPT = "gn"  # the norm of the curves over batch and array size
 
 
 def cells(device: str, norms: Sequence[str], quick: bool) -> Iterator[Cell]:
     """Everything that is measured: norms at batch 128, batch sizes, sizes of the array."""
-    arms = ["R0", "R1", "R2" if device == "cpu" else "R3", "H", "R4"]
+    arms = ["R0", *(["T", "R1", "R2"] if device == "cpu" else ["R1", "R3"]), "H", "R4"]
     usual = USUAL[device]
     if quick:
         yield from (Cell(SWEPT, 32, arm, 2 if arm in ("H", "R4") else 1) for arm in arms)
@@ -47,7 +49,8 @@ def cells(device: str, norms: Sequence[str], quick: bool) -> Iterator[Cell]:
     found: dict[Cell, None] = {}  # in order, each once
     for norm, batch in [*((norm, BATCH) for norm in norms), *((SWEPT, batch) for batch in BATCHES[device])]:
         for arm in arms:
-            found[Cell(norm, batch, arm, usual[batch] if arm in ("H", "R4") else 1)] = None
+            if arm != "H" or norm == SWEPT:
+                found[Cell(norm, batch, arm, usual[batch] if arm in ("H", "R4") else 1)] = None
     for batch in (2, BATCH):
         for size in SIZES[device]:
             if size * batch <= MOST[device]:
@@ -59,14 +62,14 @@ class Bench:
     """Measures cells one at a time, and keeps what it measured.
 
     Attributes:
-        workers: by norm and batch size, what R0 was fastest with in the trials.
+        workers: by batch size, what R0 was fastest with in the trials.
         peak, bandwidth: FLOP/s and bytes/s, the best of all repetitions.
     """
 
     def __init__(self, data: str, device: str, folder: Path, *, quick: bool) -> None:
         self.data, self.device, self.folder, self.quick = data, device, folder, quick
         self.measurements: list[Measurement] = []
-        self.workers: dict[tuple[str, int], int] = {}
+        self.workers: dict[int, int] = {}
         self.processes = torch.get_num_threads() if device == "cpu" else 1
         self.peak = self.bandwidth = 0.0
 
@@ -75,7 +78,7 @@ class Bench:
         self.peak = max(self.peak, peak(threads, device=where))
         self.bandwidth = max(self.bandwidth, bandwidth(threads, device=where))
 
-    def measure_all(self, wanted: Sequence[Cell], repetitions: int) -> None:
+    def measure_all(self, wanted: Sequence[Cell], repetitions: int, report: Callable[[], None]) -> None:
         load(self.data)  # images that are not there are told before anything is measured
         for repetition in range(1, repetitions + 1):
             self.measure_machine()
@@ -83,11 +86,12 @@ class Bench:
             order = [*ARMS][turn:] + [*ARMS][:turn]
             for cell in sorted(wanted, key=lambda c: (c.norm, c.batch, c.networks > 1, c.networks, order.index(c.arm))):
                 self.measure(repetition, cell)
+            report()  # what is measured is kept, whatever comes
 
     def measure(self, repetition: int, cell: Cell) -> None:
-        if cell.arm == "R0" and (cell.norm, cell.batch) not in self.workers:
+        if cell.arm == "R0" and cell.batch not in self.workers:
             tried = {n: 0.0 if self.quick else together([self._plain(cell, n)])[0] for n in WORKERS}
-            self.workers[cell.norm, cell.batch] = max(tried, key=lambda n: tried[n])  # quick: the first
+            self.workers[cell.batch] = max(tried, key=lambda n: tried[n])  # quick: the first
         found, startup = together(self._commands(cell))
         processes = len(self._commands(cell))
         measured = Measurement(repetition, *cell, processes, round(found, 1), round(startup, 2))
@@ -100,7 +104,9 @@ class Bench:
         alone = ["--threads", "1"]
         match cell.arm:
             case "R0":
-                return [self._plain(cell, self.workers[cell.norm, cell.batch])]
+                return [self._plain(cell, self.workers[cell.batch])]
+            case "T":
+                return [self._ours(cell, "--kernels", "torch")]
             case "R1":
                 return [self._ours(cell, *["--eager"] * (self.device == "gpu"))]
             case "R2":
@@ -108,8 +114,7 @@ class Bench:
             case "R3":
                 return [self._ours(cell)]
             case "R4":
-                array = ["--array", str(cell.networks), "--training-only"]
-                return [self._ours(cell, *array, *alone)] * self.processes
+                return [self._ours(cell, "--array", str(cell.networks), *alone)] * self.processes
         fused = ["benchmarks.hfta", *self._shared(cell), "--array", str(cell.networks), *alone]
         return [fused] * self.processes
 
@@ -121,10 +126,10 @@ class Bench:
     def _images(self, cell: Cell) -> int:
         """Training images of a network: enough for a few seconds, at least for twice the warm-up."""
         most = 0 if self.quick else 300 if self.device == "cpu" else 600
-        return cell.batch * max(2 * WARM_UP, min(most, 25_600 // (cell.batch * cell.networks)))
+        return cell.batch * max(2 * WARM_UP, min(most, 12_800 // (cell.batch * cell.networks)))
 
     def _ours(self, cell: Cell, *more: str) -> list[str]:
-        return ["benchmarks.ours", *self._shared(cell), *more]
+        return ["benchmarks.ours", *self._shared(cell), "--training-only", *more]
 
     def _plain(self, cell: Cell, workers: int) -> list[str]:
         root = self.folder / str(self._images(cell))
@@ -142,10 +147,8 @@ def main(given: Sequence[str] | None = None) -> int:
     wanted = [cell for cell in cells(args.device, args.norms, args.quick) if args.quick or cell.batch in args.batches]
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args.data, args.device, Path(folder), quick=args.quick)
-        code = code_of(lambda: bench.measure_all(wanted, 1 if args.quick else args.reps))
-    if not code:
-        report(bench, args, sorted({cell.norm for cell in wanted}), load_before)
-    return code
+        tell = partial(report, bench, args, sorted({cell.norm for cell in wanted}), load_before)
+        return code_of(lambda: bench.measure_all(wanted, 1 if args.quick else args.reps, tell))
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:

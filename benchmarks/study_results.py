@@ -14,14 +14,23 @@ from normlab.analysis.drawing import TEXT, figure, frame, png, svg
 
 ARMS = {
     "R0": "plain Lightning script",
+    "T": "normlab by torch",
     "R1": "normlab, one run",
     "R2": "normlab, a process a core",
     "R3": "normlab, CUDA graph",
     "H": "fused the usual way",
     "R4": "normlab array",
 }
-COLOURS = {"R0": "#6B6B6B", "R1": "#3E81C9", "R2": "#01468F", "R3": "#7448CA", "H": "#BC7100", "R4": "#A02700"}
-MARKERS = dict(zip(ARMS, "oshP^D", strict=True))
+COLOURS = {
+    "R0": "#6B6B6B",
+    "T": "#0F7F6F",
+    "R1": "#3E81C9",
+    "R2": "#01468F",
+    "R3": "#7448CA",
+    "H": "#BC7100",
+    "R4": "#A02700",
+}
+MARKERS = dict(zip(ARMS, "oXshP^D", strict=True))
 EPOCH = 60_000  # images: MNIST
 RUN = 12  # epochs of a run, normlab's default
 BUSY = 0.5  # load before the start from which it is said

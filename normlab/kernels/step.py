@@ -145,6 +145,7 @@ class Kernel:
         dtype = stack.parameters.dtype
         self.mean, self.std = mean.to(dtype).contiguous(), std.to(dtype).contiguous()
         self.rates = torch.tensor(rates or [0.0] * len(nets), dtype=torch.float64)
+        self._drops = bool(self.rates.any())
         self._shape = _shape(self.net)
         self._number = NUMBERS[dtype]
         self.lanes = vectors().bits // (8 * dtype.itemsize)
@@ -313,7 +314,7 @@ class Kernel:
         """Put a norm into numbers."""
         norm.kind, norm.groups, norm.ghost, norm.centred = self._kind, 1, OF_BATCH, True
         norm.weight, norm.bias = (self._at.get(f"{name}.{own}", -1) for own in ("weight", "bias"))
-        norm.drops = stage.dropout and bool(self.rates.any())
+        norm.drops = stage.dropout and self._drops
         if self._kind in (NONE, OUTSIDE):
             norm.weight = norm.bias = -1
             return

@@ -33,9 +33,8 @@ class Totals:
 
     def add(self, low: int, log_probs: torch.Tensor, labels: torch.Tensor, ce: torch.Tensor) -> None:
         """Count the images of the networks from `low` on: (k, B, C), (k, B), and their mean cross-entropies (k,)."""
-        some = slice(low, low + len(labels))
-        self.correct[some] += (log_probs.argmax(2) == labels).sum(1)
-        self.ce[some] += ce.double() * labels.shape[1]
+        self.correct.narrow(0, low, len(labels)).add_((log_probs.argmax(2) == labels).sum(1))
+        self.ce.narrow(0, low, len(labels)).add_(ce, alpha=labels.shape[1])
 
     def zero_(self) -> None:
         for total in vars(self).values():
@@ -311,8 +310,7 @@ class Networks(LightningModule):
 def _cross_entropy(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean over the images of each network: (k,) of (k, B, C) and (k, B)."""
     # nll_loss would wake threads for it, which takes longer than all the rest of a small step around the kernels
-    chosen = labels[..., None] == torch.arange(log_probs.shape[-1], device=labels.device)
-    return -torch.where(chosen, log_probs, 0.0).sum(-1).mean(1)
+    return -log_probs.gather(-1, labels[..., None]).squeeze(-1).mean(1)
 
 
 def _dropouts(net: Network) -> list[Dropout]:

@@ -51,9 +51,10 @@ def onecycle(step: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
     """Return the learning rate at a step, from 0, of "onecycle" over so many, as a share of the highest: what torch's
     `OneCycleLR` gives, for many networks at once and without a list of all steps. It is 1 where there is one step."""
     top = 0.3 * steps - 1
-    rising = 1 - (1 - 1 / 25) * (1 + torch.cos(math.pi * step / top)) / 2
-    falling = FLOOR + (1 - FLOOR) * (1 + torch.cos(math.pi * (step - top) / (steps - 1 - top))) / 2
-    return torch.where(steps == 1, 1.0, torch.where(step <= top, rising, falling))
+    rises = step <= top
+    way = torch.where(rises, 1 - step / top, (step - top) / (steps - 1 - top))  # from the highest rate: 0 to 1
+    low = torch.where(rises, torch.full_like(way, 1 / 25), FLOOR)
+    return torch.where(steps == 1, 1.0, low + (1 - low) * (1 + torch.cos(math.pi * way)) / 2)
 
 
 def proximal_step_(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], l1: float) -> None:
@@ -158,6 +159,8 @@ class Rows(Optimizer):
         self.frozen = self.rates.frozen if rates.frozen.any() else None
         moves = 1.0 if self.frozen is None else (~self.frozen).to(parameters.dtype)
         self.covered = self.rates.covered * moves
+        self.pull = self.rates.l1 * (1 - self.rates.proximal) * self.covered
+        self.none = parameters.new_zeros(())
         self.weight_decay = self.rates.weight_decay * moves
         self.rows = nn.Parameter(parameters)  # of the same memory
         self.rows.grad = grads
@@ -182,16 +185,17 @@ class Rows(Optimizer):
         if self.frozen is not None:
             grads.masked_fill_(self.frozen, 0.0)
         if self.some_l1:
-            grads.addcmul_(rates.l1 * (1 - rates.proximal) * self.covered, parameters.sign())
+            grads.addcmul_(self.pull, parameters.sign())
         length = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
         grads.mul_((rates.clip / (length + 1e-6)).clamp_(max=1))  # 1e-6: as torch.nn.utils.clip_grad_norm_
-        move = threshold = parameters.new_zeros(())
+        move = threshold = self.none
         if self.some_sgd:
             velocity = state["momentum_buffer"]
             decayed = torch.addcmul(grads, self.weight_decay, parameters)
             velocity.mul_(rates.momentum).add_(decayed)
             move = lr * torch.addcmul(decayed, rates.momentum, velocity)
-            threshold = proximal_threshold(lr, rates.l1, rates.momentum)
+            if self.some_l1:
+                threshold = proximal_threshold(lr, rates.l1, rates.momentum)
         if self.some_adamw:
             mean, square = state["exp_avg"], state["exp_avg_sq"]
             mean.lerp_(grads, 1 - rates.beta1)
@@ -201,7 +205,8 @@ class Rows(Optimizer):
             corrected = (1 - self.beta1**taken).to(lr.dtype)
             move_adamw = torch.addcmul(lr / corrected * (mean / scale), lr * self.weight_decay, parameters)
             move = torch.where(rates.adamw, move_adamw, move)
-            threshold = torch.where(rates.adamw, lr * rates.l1 / scale, threshold)
+            if self.some_l1:
+                threshold = torch.where(rates.adamw, lr * rates.l1 / scale, threshold)
         parameters.sub_(move)
         if self.some_l1:
             threshold = threshold * rates.proximal * self.covered
