@@ -16,7 +16,7 @@ ARMS = {
     "R0": "plain Lightning script",
     "T": "normlab by torch",
     "R1": "normlab, one run",
-    "R2": "normlab, a process a core",
+    "R2": "normlab, one run per core",
     "R3": "normlab, CUDA graph",
     "H": "fused the usual way",
     "R4": "normlab array",
@@ -38,6 +38,9 @@ HEADINGS = (
     "norm", "batch", "arm", "networks", "images/s", "range", "model-epochs/h", "cold", "x R0", "x R1", "% FMA",
     "% memory", "start-up s",
 )  # fmt: skip
+
+
+Point = tuple[int, float, float, float]
 
 
 class Cell(NamedTuple):
@@ -95,6 +98,12 @@ class Row(NamedTuple):
     fma: float
     memory: float
     startup_s: float
+
+    @property
+    def warm_span(self) -> tuple[float, float]:
+        """`warm` of the slowest and of the fastest repetition."""
+        low, high = (3600 * rate / EPOCH for rate in self.span)
+        return low, high
 
 
 def rows(measurements: Sequence[Measurement], machine: Machine) -> list[Row]:
@@ -171,6 +180,26 @@ def markdown(table: Sequence[Row], machine: Machine) -> str:
     return "\n".join(["# Training a study", "", *lines, "", *(f"- {note}" for note in notes(machine)), ""])
 
 
+def in_short(table: Sequence[Row]) -> list[str]:
+    """README's table: a row per norm and batch size, a column per arm, with its ratio to the plain script; of several
+    sizes of an array, the fastest."""
+    arms = [arm for arm in ARMS if any(row.cell.arm == arm for row in table)]
+    lines = [f"| norm, batch | {' | '.join(ARMS[arm] for arm in arms)} |", f"|---|{'---:|' * len(arms)}"]
+    for norm, batch in dict.fromkeys((row.cell.norm, row.cell.batch) for row in table):
+        cells = []
+        for arm in arms:
+            of = [row for row in table if row.cell[:3] == (norm, batch, arm)]
+            if not of:
+                cells.append("")
+                continue
+            row = max(of, key=lambda row: row.rate)
+            ratio = f" ({row.by[0]:.1f} x)" if row.by[0] and arm != "R0" else ""
+            networks = f", {row.cell.networks} networks" if row.cell.networks > 1 else ""
+            cells.append(f"{row.rate:,.0f}{ratio}{networks}")
+        lines.append(f"| `{norm}`, {batch} | {' | '.join(cells)} |")
+    return lines
+
+
 def show(table: Sequence[Row], machine: Machine) -> None:
     console = Console()
     if not console.is_terminal:
@@ -199,7 +228,7 @@ def by_batch(table: Sequence[Row], machine: Machine) -> Figure:
         if key not in most or row.warm > most[key].warm:
             most[key] = row
     lines = {arm: [r for (n, _, a), r in sorted(most.items()) if n == norm and a == arm] for arm in ARMS}
-    points = {arm: [(r.cell.batch, r.warm) for r in of] for arm, of in lines.items() if of}
+    points = {arm: [(r.cell.batch, r.warm, *r.warm_span) for r in of] for arm, of in lines.items() if of}
     title = f"How many epochs of MNIST an hour trains, by batch size ({norm}; {machine.name}, {machine.cores} cores)"
     return _lines(points, title, "images a step of each network")
 
@@ -209,10 +238,11 @@ def by_size(table: Sequence[Row], machine: Machine) -> Figure:
     norm = max(
         {row.cell.norm for row in table}, key=lambda n: len({r.cell.networks for r in table if r.cell.norm == n})
     )
-    points: dict[str, list[tuple[int, float]]] = {}
+    points: dict[str, list[Point]] = {}
     for row in table:
         if row.cell.norm == norm and row.cell.arm in ("H", "R4"):
-            points.setdefault(f"{row.cell.arm} {row.cell.batch}", []).append((row.cell.networks, row.warm))
+            point = (row.cell.networks, row.warm, *row.warm_span)
+            points.setdefault(f"{row.cell.arm} {row.cell.batch}", []).append(point)
     points = {key: of for key, of in points.items() if len(of) > 1} or points
     title = f"How many epochs of MNIST an hour trains, by networks in an array ({norm}; {machine.name})"
     return _lines(points, title, "networks in each array")
@@ -226,7 +256,8 @@ def _most(table: Sequence[Row], value: Callable[[Cell], int]) -> str:
     )
 
 
-def _lines(points: Mapping[str, Sequence[tuple[int, float]]], title: str, label: str) -> Figure:
+def _lines(points: Mapping[str, Sequence[Point]], title: str, label: str) -> Figure:
+    """points: (x, median, smallest, largest) by arm and batch size."""
     fig = figure(880, 460, title)
     ax = fig.subplots()
     frame(ax, "model-epochs an hour")
@@ -234,9 +265,10 @@ def _lines(points: Mapping[str, Sequence[tuple[int, float]]], title: str, label:
         arm, _, batch = key.partition(" ")
         name = f"{ARMS[arm]}{f', batch {batch}' if batch else ''}"
         style = {"": "-", "2": ":", "8": "--"}.get(batch, "-")
-        x, y = zip(*of, strict=True)
+        x, y, low, high = zip(*of, strict=True)
         ax.plot(x, y, color=COLOURS[arm], marker=MARKERS[arm], ms=6, lw=1.6, ls=style, label=name)
-    ticks = sorted({x for of in points.values() for x, _ in of})
+        ax.vlines(x, low, high, color=COLOURS[arm], lw=1.2, alpha=0.6)
+    ticks = sorted({x for of in points.values() for x, *_ in of})
     ax.set_xscale("log", base=2)
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
     ax.minorticks_off()

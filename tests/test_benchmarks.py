@@ -17,7 +17,7 @@ from benchmarks.machine import bytes_per_image, flops_per_image
 from benchmarks.plain import PlainNet
 from benchmarks.samples import cut, write_as_mnist
 from benchmarks.study import cells, main
-from benchmarks.study_results import Cell, Machine, Measurement, markdown, rows
+from benchmarks.study_results import Cell, Machine, Measurement, in_short, markdown, rows
 from normlab.data.sources import load
 from normlab.nets import Net
 
@@ -207,7 +207,7 @@ def test_figures_of_a_study_hold_its_points() -> None:
 
 
 def test_every_target_of_the_issue_is_measured_on_both_devices() -> None:
-    for device, arms in (("cpu", {"R0", "R1", "R2", "H", "R4"}), ("gpu", {"R0", "R1", "R3", "H", "R4"})):
+    for device, arms in (("cpu", {"R0", "T", "R1", "R2", "H", "R4"}), ("gpu", {"R0", "R1", "R3", "H", "R4"})):
         wanted = list(cells(device, ("bn", "ln", "gn"), quick=False))
         assert len(set(wanted)) == len(wanted)
         assert {cell.arm for cell in wanted} == arms
@@ -237,12 +237,16 @@ def test_the_document_has_the_tables_of_the_benchmark() -> None:
         assert line in text, line
     lines = (REPOSITORY / "docs" / "study.md").read_text(encoding="utf-8").splitlines()
     table = [line.split(" | ") for line in lines if line.startswith("| ")][2:]
-    any_needs = dict.fromkeys(("bn", "ln", "gn"), 1.0)
-    medians = {row.cell: f"{row.rate:,.0f}" for row in rows(found, machine(flops=any_needs, bytes=any_needs))}
+    any_needs = dict.fromkeys({m.norm for m in found}, 1.0)
+    measured_ = rows(found, machine(flops=any_needs, bytes=any_needs))
+    medians = {row.cell: f"{row.rate:,.0f}" for row in measured_}
     assert len(table) == len(medians)
     for norm, batch, arm, networks, images_per_s, *_ in table:
         cell = Cell(norm.removeprefix("| "), int(batch), arm.split()[0], int(networks or 1))
         assert medians[cell] == images_per_s, cell
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for line in in_short(measured_):
+        assert line in readme, line
 
 
 def test_a_soak_of_made_up_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,5 +276,5 @@ def test_whole_study_benchmark(tmp_path: Path) -> None:
     done = subprocess.run([*command, str(tmp_path)], cwd=REPOSITORY, env=os.environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "R4 normlab array" in done.stdout
-    assert len((tmp_path / "study.csv").read_text().splitlines()) == 1 + 5
+    assert len((tmp_path / "study.csv").read_text().splitlines()) == 1 + 6
     assert (tmp_path / "study-batch.png").stat().st_size > 5000

@@ -20,7 +20,7 @@ from torch.nn.functional import nll_loss
 from normlab.data.augment import rotate_and_shift
 from normlab.kernels import Gathered, Kernel, library, unsupported
 from normlab.kernels import compile as compilation
-from normlab.kernels.step import BATCH, IMAGE, NONE, OUTSIDE, _kind
+from normlab.kernels.job import BATCH, IMAGE, NONE, OUTSIDE, kind_of
 from normlab.nets import Net
 from normlab.nets.stack import Stack
 from normlab.norms import CATALOGUE, make_norm
@@ -149,7 +149,7 @@ def test_other_shapes(options: dict[str, Any]) -> None:
 
 
 def test_kinds_follow_from_the_catalogue() -> None:
-    kinds = {name: _kind(Net(norm=name).block1.norm) for name in CATALOGUE}  # type: ignore[union-attr, arg-type]
+    kinds = {name: kind_of(Net(norm=name).block1.norm) for name in CATALOGUE}  # type: ignore[union-attr, arg-type]
     assert {name for name, kind in kinds.items() if kind == IMAGE} == {"ln", "gn", "in", "rms"}
     assert {name for name, kind in kinds.items() if kind == BATCH} == {"bn", "gbn"}
     assert {name for name, kind in kinds.items() if kind == NONE} == {"none", "wn", "nf"}
@@ -378,7 +378,7 @@ def test_small_batches_without_a_library_of_their_own(monkeypatch: pytest.Monkey
     images, labels = batch(kernel, 2)
     kernel.gradients(images, labels)
     other = Kernel(nets, Stack(nets), kernel.mean, kernel.std)
-    monkeypatch.setattr("normlab.kernels.step.library", lambda *_: "the disk is full")
+    monkeypatch.setattr("normlab.kernels.support.library", lambda *_: "the disk is full")
     other.gradients(images, labels)
     assert torch.equal(other.stack.grads, kernel.stack.grads)
 

@@ -1,6 +1,7 @@
 """The small network's step on a CPU: C++ that is compiled when it is first used, see `vectors.h` for its layout."""
 
 from normlab.kernels.compile import library
-from normlab.kernels.step import Gathered, Kernel, refusal, unsupported
+from normlab.kernels.step import Gathered, Kernel
+from normlab.kernels.support import refusal, unsupported
 
 __all__ = ["Gathered", "Kernel", "library", "refusal", "unsupported"]

@@ -1,37 +1,40 @@
 """K small networks' training step and evaluation by the kernels, on the tensors of their `Stack`."""
 
 import ctypes
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from normlab.kernels.compile import library, vectors
+from normlab.kernels.job import (
+    BATCH,
+    BLOCKS,
+    GET_D,
+    GET_R,
+    HEAD,
+    LAST,
+    NONE,
+    NUMBERS,
+    OF_BATCH,
+    OUTSIDE,
+    SET_D,
+    SET_Y,
+    Job,
+    Norm,
+    about_of,
+    kind_of,
+)
+from normlab.kernels.support import shape_of
 from normlab.nets.convolutions import FilterConv2d
 from normlab.nets.net import Net
 from normlab.nets.stack import Stack
-from normlab.norms import is_packaged
-from normlab.norms.about import STANDARDISED, About
-from normlab.norms.layer import over_processes
-from normlab.settings import Settings
 from normlab.settings.shape import Stage, small_network
 
-__all__ = ["Gathered", "Kernel", "refusal", "unsupported"]
-
-log = logging.getLogger("normlab")
-
-BLOCKS = 5
-HEAD, LAST = BLOCKS, 2 * BLOCKS  # phases, see step.cpp
-NONE, IMAGE, BATCH, OUTSIDE = range(4)  # kinds of norms, see norms.h
-GET_R, SET_Y, GET_D, SET_D = range(4)
-ROOT_MEAN_SQUARE = "γ · x / √(mean(x²) + ε)"
-OF_BATCH = 2**62  # images of a ghost batch that is the whole batch
-NUMBERS = {torch.float32: "float", torch.float64: "double"}
+__all__ = ["Gathered", "Kernel"]
 
 
 class Gathered(NamedTuple):
@@ -48,76 +51,6 @@ class Gathered(NamedTuple):
     draws: torch.Tensor | None = None
     rotation: float = 0.0
     shift: float = 0.0
-
-
-class _Norm(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("kind", "groups", "centred", "ghost")),
-        ("eps", ctypes.c_double),
-        *((name, ctypes.c_int64) for name in ("weight", "bias")),
-        *((name, ctypes.c_void_p) for name in ("mean", "var", "tracked")),
-        ("momentum", ctypes.c_double),
-        ("drops", ctypes.c_int64),
-    )
-
-
-class _Job(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("networks", "images", "parameters", "training", "pre", "threads")),
-        ("conv", ctypes.c_int64 * BLOCKS),
-        *((name, ctypes.c_int64) for name in ("squeeze", "head")),
-        ("norms", _Norm * BLOCKS),
-        *((name, ctypes.c_void_p) for name in ("rows", "grads", "pixels", "pool", "where", "turns")),
-        *((name, ctypes.c_double) for name in ("rotation", "shift")),
-        *((name, ctypes.c_void_p) for name in ("mean", "sd", "labels", "log_probs")),
-        ("share", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("rates", "seeds")),
-        ("step", ctypes.c_uint64),
-    )
-
-
-def unsupported(net: nn.Module) -> str | None:
-    """Return why a network is not trained by the kernels, in one line; None if it can be, given a compiler."""
-    if type(net) is not Net:
-        return "the kernels know net=small only"
-    first = next(net.parameters())
-    if first.dtype not in NUMBERS or first.device.type != "cpu":
-        return f"the kernels compute in float32 on the CPU, not in {str(first.dtype)[6:]} on {first.device.type}"
-    if "fit" in dict(net.named_children()):
-        return "the kernels do not scale images to another size"
-    layers = [net.get_submodule(name) for name in net.norms]
-    if any(over_processes(getattr(layer, "running", layer)) for layer in layers):
-        return "the kernels take the statistics of one process"
-    return None
-
-
-def refusal(settings: Settings, net: nn.Module) -> str | None:
-    """Return why torch computes a run's steps on a CPU, in one line; None where the kernels do.
-
-    The library is compiled if it is not there, and a warning says so, once per process, where it cannot be.
-    """
-    if settings.kernels == "torch":
-        return "kernels=torch"
-    if settings.devices > 1:
-        return "the kernels train on one device"
-    if settings.precision not in ("32-true", "tf32"):
-        return "the kernels compute in float32"
-    if reason := unsupported(net):
-        return reason
-    assert isinstance(net, Net)
-    found = library(*_shape(net))
-    return _say_slower(found) if isinstance(found, str) else None
-
-
-def _shape(net: Net) -> tuple[int, int, tuple[int, int]]:
-    channels, height, width = net.image
-    return channels, net.num_classes, (height, width)
-
-
-@cache
-def _say_slower(reason: str) -> str:
-    log.warning("normlab: torch trains, slower than the kernels would: %s", reason)
-    return reason
 
 
 class Kernel:
@@ -146,7 +79,7 @@ class Kernel:
         self.mean, self.std = mean.to(dtype).contiguous(), std.to(dtype).contiguous()
         self.rates = torch.tensor(rates or [0.0] * len(nets), dtype=torch.float64)
         self._drops = bool(self.rates.any())
-        self._shape = _shape(self.net)
+        self._shape = shape_of(self.net)
         self._number = NUMBERS[dtype]
         self.lanes = vectors().bits // (8 * dtype.itemsize)
         self._steps: dict[bool, tuple[ctypes.CDLL, int]] = {}
@@ -154,7 +87,7 @@ class Kernel:
         self._at = dict(zip(stack.shapes, _starts(stack), strict=True))
         self.stages = [stage for stage in small_network(*self._shape) if stage.block]
         self._norms = [self.net.get_submodule(name) for name in self.net.norms]
-        kinds = {_kind(layer) for layer in self._norms}
+        kinds = {kind_of(layer) for layer in self._norms}
         self._kind = kinds.pop() if len(kinds) == 1 else OUTSIDE
         children = list(dict(self.net.get_submodule("block1").named_children()))
         self._pre = children.index("norm") < children.index("relu")
@@ -263,7 +196,7 @@ class Kernel:
         found = torch.empty(networks, batch, self.net.num_classes, dtype=rows.dtype)
         if not batch:
             return found
-        job = _Job(images=batch, parameters=rows.shape[1], training=grads is not None, pre=self._pre)
+        job = Job(images=batch, parameters=rows.shape[1], training=grads is not None, pre=self._pre)
         job.threads, job.step, job.share = torch.get_num_threads(), step, share / batch
         seeded = torch.tensor(seeds or [0] * networks, dtype=torch.int64)
         of_each = {"rows": rows, "grads": grads, "mean": self.mean, "sd": self.std, "log_probs": found, "seeds": seeded}
@@ -294,7 +227,7 @@ class Kernel:
                 self._phases(job, 0, LAST if job.training else HEAD)
         return found
 
-    def _parts(self, networks: int, batch: int, job: _Job) -> Iterator[tuple[int, int]]:
+    def _parts(self, networks: int, batch: int, job: Job) -> Iterator[tuple[int, int]]:
         """Which networks take their phases together: where they wait for one another, as few as keep threads busy."""
         some = networks
         if self._kind == OUTSIDE or (self._kind == BATCH and job.training):
@@ -303,14 +236,14 @@ class Kernel:
         for low in range(0, networks, some):
             yield low, min(low + some, networks)
 
-    def _phases(self, job: _Job, first: int, last: int) -> None:
+    def _phases(self, job: Job, first: int, last: int) -> None:
         functions, step = self._step(2 * job.images <= self.lanes)
         if not functions.step_run(step, ctypes.byref(job), first, last):
             raise MemoryError("there is no memory for the maps of the batch")
 
     # Norms
 
-    def _describe(self, norm: _Norm, stage: Stage, name: str, layer: nn.Module) -> None:
+    def _describe(self, norm: Norm, stage: Stage, name: str, layer: nn.Module) -> None:
         """Put a norm into numbers."""
         norm.kind, norm.groups, norm.ghost, norm.centred = self._kind, 1, OF_BATCH, True
         norm.weight, norm.bias = (self._at.get(f"{name}.{own}", -1) for own in ("weight", "bias"))
@@ -318,7 +251,7 @@ class Kernel:
         if self._kind in (NONE, OUTSIDE):
             norm.weight = norm.bias = -1
             return
-        about, given = _about(layer), vars(layer)
+        about, given = about_of(layer), vars(layer)
         channels = layer.num_channels if "num_channels" in given else layer.num_features
         norm.eps, norm.centred = given["eps"], about.centred
         [over] = about.axes
@@ -327,7 +260,7 @@ class Kernel:
         momentum = given.get("momentum")
         norm.momentum = -1.0 if momentum is None else momentum
 
-    def _running(self, norm: _Norm, name: str, low: int) -> None:
+    def _running(self, norm: Norm, name: str, low: int) -> None:
         """Point to the running statistics of the networks from `low` on."""
         if self._kind == BATCH:
             prefix = f"{name}.running" if f"{name}.running.running_mean" in self.stack.buffers else name
@@ -335,7 +268,7 @@ class Kernel:
             norm.var = self.stack.buffers[f"{prefix}.running_var"][low:].data_ptr()
             norm.tracked = self.stack.buffers[f"{prefix}.num_batches_tracked"][low:].data_ptr()
 
-    def _outside(self, job: _Job, low: int, high: int, dtype: torch.dtype) -> None:
+    def _outside(self, job: Job, low: int, high: int, dtype: torch.dtype) -> None:
         """All phases, with torch's norms between them. One network at a time: its bits are then those it has alone."""
         functions, step = self._step(2 * job.images <= self.lanes)
         training = bool(job.training)
@@ -395,29 +328,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _kind(layer: nn.Module) -> int:
-    """How the kernels compute a norm: by its description in the catalogue."""
-    if not is_packaged(layer):
-        return OUTSIDE
-    about = _about(layer)
-    if about.formula == "x" or about.conv:
-        return NONE
-    if about.formula not in (STANDARDISED, ROOT_MEAN_SQUARE) or any(own.shape != "C" for own in about.learned.values()):
-        return OUTSIDE
-    kinds: dict[tuple[str, ...], int] = {
-        ("HW",): IMAGE,
-        ("GHW",): IMAGE,
-        ("CHW",): IMAGE,
-        ("NHW",): BATCH,
-        ("VHW",): BATCH,
-    }
-    return kinds.get(about.axes, OUTSIDE)
-
-
-def _about(layer: Any) -> About:
-    return layer.about  # type: ignore[no-any-return]
 
 
 def _starts(stack: Stack) -> list[int]:
