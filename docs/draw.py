@@ -12,8 +12,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from normlab.analysis.drawing import plain
-from normlab.analysis.pictures import Picture, save
+from normlab.analysis.drawing import plain, save
+from normlab.analysis.part import Picture
 from normlab.errors import DataError, NormlabError
 from normlab.norms import CATALOGUE
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             figure = drawn[given.picture]()
         except NormlabError as error:
             parser.error(str(error))
-        save(Picture(given.picture, "", "", figure, given.picture), given.out)
+        save(Picture(given.picture, "", figure, given.picture), given.out)
 
 
 def axes_figure() -> Figure:
@@ -91,13 +91,13 @@ def poster_figure(folder: Path) -> Figure:
     """The overview of a study; with the images where they are on this machine ($NORMLAB_DATA)."""
     from normlab.analysis.cells import sort
     from normlab.analysis.poster import poster
+    from normlab.analysis.questions import Answers
     from normlab.analysis.table import runs
-    from normlab.analysis.tables import compared
+    from normlab.compared import MARGIN
     from normlab.data.sources import load
     from normlab.settings import Study
 
     study = Study.find(folder)
-    margin = study.margin if study else 0.05
     found = sort(runs(folder), study.factors if study else ())
     completed = [run for cell in found.cells for run in cell.completed]
     if not completed:
@@ -111,9 +111,8 @@ def poster_figure(folder: Path) -> Figure:
     title = f"{len(found.cells)} settings, {count} runs on {found.data}"
     note = f"{run.record.data['train']:,} training images, {run.config['epochs']} epochs, the last one counts."
     question = f"{study.question} " if study else ""
-    return poster(
-        found, compared(found, margin), margin, title=title, note=question + note, images=images, classes=classes
-    )
+    answers = Answers(found, study, study.margin if study else MARGIN)
+    return poster(answers, title=title, note=question + note, images=images, classes=classes)
 
 
 if __name__ == "__main__":

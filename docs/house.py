@@ -26,7 +26,7 @@ FLOORS = [
     {"kernels"},
     {"data", "byhand", "probes"},
     {"training", "lint"},
-    {"summary", "sweep"},
+    {"summary", "sweep", "compared"},
     {"train", "report", "calculate", "probe"},
 ]
 ALLOWED_LATE = {("norms", "settings")}  # inside a function: a norm's defaults stand in conf/

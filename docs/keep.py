@@ -16,7 +16,7 @@ from normlab.report import main as report
 from normlab.settings import STUDY_FILE
 
 HERE = Path(__file__).parent
-TABLES = ("summary", "comparisons", "claims", "statistics", "path", "rates", "best", "effects")
+TABLES = ("summary", "effects", "pairs", "claims", "statistics", "path", "rates", "best")
 FIGURES = ("by-*.png", "statistics*.png", "path*.png", "effects.png", "accuracy.png")
 MOST = 12  # settings of which a figure of accuracies can still be read
 COLUMNS = ("folder", "error", "device", "fit_s", "measure_s")  # of this machine: left out

@@ -5,26 +5,36 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BINS", "brier", "calibration_error", "prob_true", "scores"]
+__all__ = ["BINS", "brier", "brier_of_images", "calibration_error", "prob_true", "prob_true_of_images", "scores"]
 
 BINS = 15  # as in the source of `calibration_error`
 
 Array = npt.NDArray[Any]
 
 
+def prob_true_of_images(log_probs: Array, true: Array) -> Array:
+    """Return each image's probability of its true class, (N,): log_probs (N, C), true (N,), whole numbers below C."""
+    return np.asarray(_probabilities(log_probs)[np.arange(len(true)), true])
+
+
 def prob_true(log_probs: Array, true: Array) -> float:
-    """Return the mean probability of the true class: log_probs (N, C), true (N,), whole numbers from 0 to C - 1."""
-    return float(_probabilities(log_probs)[np.arange(len(true)), true].mean())
+    """Return the mean of `prob_true_of_images`."""
+    return float(prob_true_of_images(log_probs, true).mean())
 
 
-def brier(log_probs: Array, true: Array) -> float:
-    """Return the mean over images of Σ_k (p_k − [k = true])², from 0 (certain and right) to 2 (certain and wrong).
+def brier_of_images(log_probs: Array, true: Array) -> Array:
+    """Return Σ_k (p_k − [k = true])² of each image, (N,), from 0 (certain and right) to 2 (certain and wrong).
 
     Source: Brier 1950, "Verification of Forecasts Expressed in Terms of Probability", the sum over all classes.
     """
     probabilities = _probabilities(log_probs)
     probabilities[np.arange(len(true)), true] -= 1
-    return float(np.square(probabilities).sum(1).mean())
+    return np.asarray(np.square(probabilities).sum(1))
+
+
+def brier(log_probs: Array, true: Array) -> float:
+    """Return the mean of `brier_of_images`."""
+    return float(brier_of_images(log_probs, true).mean())
 
 
 def calibration_error(log_probs: Array, true: Array, bins: int = BINS) -> float:

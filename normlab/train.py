@@ -7,9 +7,9 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser  # private, but the only way to read Hydra's flags as Hydra does
@@ -24,9 +24,13 @@ from normlab.record import DONE, DamagedError, Record, read_probes
 from normlab.settings import Study, conf_dir
 from normlab.settings.custom import check_custom, edited
 from normlab.settings.page import as_text
-from normlab.settings.plan import Job, compose_config, launcher_of, plan, study_of, words
+from normlab.settings.plan import Job, compose_config, launcher_of, load, plan, study_of, words
 from normlab.sweep.launch import Sweep, run_single
 from normlab.sweep.options import Slurm, launching, options
+from normlab.sweep.schedule import tell
+
+if TYPE_CHECKING:
+    from normlab.sweep.decided import Decided
 
 __all__ = ["main"]
 
@@ -119,8 +123,11 @@ def _do(overrides: list[str], multirun: bool) -> int:
     chosen = options(launcher or ("processes" if study else None), launching(overrides))
     if isinstance(chosen, Slurm) and not _names_accelerator(overrides):  # what it is there, not on the login node
         overrides = [*overrides, f"accelerator={'gpu' if chosen.gpu else 'cpu'}"]
+    until = "until=decided" in overrides
+    if until and not multirun:
+        raise ConfigError("until=decided goes with a study or a sweep: it gives seeds to several settings")
     with Console(stderr=True).status("reading the settings"):
-        jobs = plan(overrides, multirun=multirun, data=_auto)
+        jobs = plan(_all_seeds(overrides) if until else overrides, multirun=multirun, data=_auto)
     if multirun and (several := max(job.settings.devices for job in jobs)) > 1:
         raise ConfigError(
             f"devices={several}: the runs of a sweep share the machine, each on one device; leave devices out, or "
@@ -136,17 +143,27 @@ def _do(overrides: list[str], multirun: bool) -> int:
     if study:
         for folder in {job.folder.parent for job in jobs}:
             _lay_beside(Study.named(study), folder)
+    decided = None
+    if until:
+        from normlab.sweep.decided import Decided  # scipy and pandas
+
+        decided = Decided(jobs, Study.named(study) if study else None)
+        jobs = decided.wanted()
     waiting = [job for job in jobs if not _stands(job)]
     _tell_of_probes([job for job in jobs if job not in waiting])
     if waiting:
         _have_data(waiting)
         began = _have_folders(waiting)
-        sweep = Sweep(jobs, waiting, overrides, began, study=study is not None) if multirun else None
-        _warn(jobs, Study.named(study) if study else None)
+        more = partial(_more, decided) if decided else None
+        sweep = Sweep(jobs, waiting, overrides, began, study=study is not None, more=more) if multirun else None
+        _warn(jobs, Study.named(study) if study else None, seeds=not until)
         if sweep:
             sweep.run()
         else:
             run_single(jobs[0])
+    if decided:
+        jobs = decided.wanted()
+        print(f"normlab: {decided.state()}", file=sys.stderr)
     records = [Record.readable(job.folder) for job in jobs]
     summary.show(jobs, records, len(jobs) - len(waiting), sweep=multirun)
     for change in {change for job in jobs if (change := edited(job.settings))}:
@@ -159,13 +176,35 @@ def _names_accelerator(overrides: Sequence[str]) -> bool:
     return any(word.startswith("accelerator=") and word != "accelerator=auto" for word in overrides)
 
 
-def _warn(jobs: Sequence[Job], study: Study | None) -> None:
-    """Tells what may mislead in these runs, before the first one starts. Nothing is stopped by it."""
+def _all_seeds(overrides: Sequence[str]) -> list[str]:
+    """The words with every seed that until=decided may come to; seeds that are named stay."""
+    if any(word.startswith("seed=") for word in overrides):
+        return [*overrides]
+    given = dict(word.partition("=")[::2] for word in overrides)
+    most = load(*[f"max_seeds={given['max_seeds']}"] * ("max_seeds" in given)).max_seeds
+    return [*overrides, f"seed=range({most})"]
+
+
+def _more(decided: "Decided") -> list[Job]:
+    """The runs that are wanted by now; says what is open."""
+    wanted = decided.wanted()
+    if state := decided.state():
+        tell(wanted[0].folder.parent / "progress.log", state)
+    for job in wanted:
+        job.folder.mkdir(parents=True, exist_ok=True)
+    return wanted
+
+
+def _warn(jobs: Sequence[Job], study: Study | None, *, seeds: bool) -> None:
+    """Tells what may mislead in these runs, before the first one starts. Nothing is stopped by it. seeds: whether their
+    number was chosen beforehand."""
     from normlab.lint import lint  # pandas: not where nothing is left to do
     from normlab.lint.seeds import spread_of
 
     standing = [record for job in jobs if (record := Record.readable(job.folder)) and record.done]
     for finding in lint([job.settings for job in jobs], study, spread_of(standing)):
+        if finding.code == "seeds" and not seeds:
+            continue
         print(f"normlab: {'note' if finding.note else 'warning'}: {finding.message}", file=sys.stderr)
 
 

@@ -6,7 +6,9 @@ import pytest
 from made_up_runs import made_up
 
 from normlab.analysis.cells import Sorted, sort
-from normlab.analysis.decomposed import decomposition_pictures, decomposition_table
+from normlab.analysis.part import ImageSet, Picture
+from normlab.analysis.parts.statistics import statistics, statistics_frame
+from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
 from normlab.record import write_probes
 from normlab.report import main as report
@@ -41,8 +43,14 @@ def found(folder: Path) -> Sorted:
     return sort(runs(folder))
 
 
+def pictures(folder: Path) -> list[Picture]:
+    part = statistics(Answers(found(folder), None, 0.5))
+    assert part is not None
+    return [*part.draw(ImageSet(None, ()))]
+
+
 def test_the_table(folder: Path) -> None:
-    table = decomposition_table(found(folder)).set_index("batch_size")
+    table = statistics_frame(found(folder)).set_index("batch_size")
     assert list(table.index) == [2, 8, 32]
     two = table.loc[2]
     assert two["n"] == 3
@@ -56,7 +64,7 @@ def test_the_table(folder: Path) -> None:
 
 
 def test_the_figures_hold_the_points(folder: Path) -> None:
-    figures = {name: figure for name, _, figure in decomposition_pictures(found(folder))}
+    figures = {picture.name: picture.figure for picture in pictures(folder)}
     assert list(figures) == ["statistics", "statistics-means", "statistics-variances"]
     lines = [line.get_xydata().tolist() for line in figures["statistics"].axes[0].lines]
     assert [[2, 90], [8, 96], [32, 98.5]] in [[[x, pytest.approx(y)] for x, y in line] for line in lines]
@@ -66,7 +74,7 @@ def test_the_figures_hold_the_points(folder: Path) -> None:
 
 
 def test_a_report_has_both(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report([str(folder)]) == 0
+    assert report([str(folder), "--all"]) == 0
     assert "Which statistics" in capsys.readouterr().out
     assert (folder / "statistics.csv").read_text().count("\n") == 4
     assert (folder / "figures" / "statistics.svg").exists()
@@ -77,8 +85,8 @@ def test_two_batch_sizes_are_no_curve(tmp_path: Path) -> None:
     run = place(tmp_path, 0, 2, 0.9)
     names = ("test_running_acc", "test_precise_acc", "test_batch_acc", "train_batch_acc")
     write_probes(run, [(2, 9, "statistics", "", name, 0.9) for name in names])
-    assert len(decomposition_table(found(tmp_path))) == 1
-    assert list(decomposition_pictures(found(tmp_path))) == []
+    assert len(statistics_frame(found(tmp_path))) == 1
+    assert pictures(tmp_path) == []
 
 
 def test_a_norm_that_averages_nothing_has_no_errors_to_draw(tmp_path: Path) -> None:
@@ -87,5 +95,5 @@ def test_a_norm_that_averages_nothing_has_no_errors_to_draw(tmp_path: Path) -> N
         names = ("test_running_acc", "test_precise_acc", "test_batch_acc", "train_batch_acc")
         rows = [(2, 9, "statistics", "", name, 0.9) for name in names]
         write_probes(tmp_path / Settings.model_validate(record.config).slug(), rows)
-    assert [name for name, *_ in decomposition_pictures(found(tmp_path))] == ["statistics"]
-    assert (decomposition_table(found(tmp_path))["recovered_pp"] == 0).all()
+    assert [picture.name for picture in pictures(tmp_path)] == ["statistics"]
+    assert (statistics_frame(found(tmp_path))["recovered_pp"] == 0).all()

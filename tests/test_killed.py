@@ -29,7 +29,7 @@ WORDS += [
 NAME = "ein Versuch, früh"
 
 
-TABLES = ("summary.csv", "comparisons.csv", "errors.csv", "overlap.csv")
+TABLES = ("summary.csv", "effects.csv", "pairs.csv", "errors.csv", "overlap.csv")
 
 
 def start(place: Path, *launcher: str) -> subprocess.Popen[bytes]:

@@ -364,12 +364,14 @@ def test_too_few_seeds_for_the_margin() -> None:
     told = said(ask.format(5), "seeds", STUDY, spread)
     needed = int(told.partition("range(")[2].partition(")")[0])
     assert "0.5 pp, the study's margin" in told
-    assert "6 pairs" in told
-    assert "0.4 pp a run (as seen)" in told
+    assert "7 questions" in told, (
+        "two effects, whether they depend on each other, and each setting against two controls"
+    )
+    assert "0.4 pp per run (as seen)" in told
     assert said(ask.format(needed), "seeds", STUDY, spread) == ""
     assert said(ask.format(needed - 1), "seeds", STUDY, spread) != ""
-    z, power = 2.64, 0.84  # normal quantiles of 1 - 0.05/6/2 and of 0.8; z²/2 more seeds for t (Guenther 1981)
-    assert needed == pytest.approx(2 * ((z + power) * 0.4 / 0.5) ** 2 + z**2 / 2, abs=1.5)
+    z, power = 2.69, 0.84  # normal quantiles of 1 - 0.05/7/2 and of 0.8; z²/2 more runs for t (Guenther 1981)
+    assert needed == pytest.approx(2 * ((z + power) * 0.4 / 0.5) ** 2 + z**2 / 2 / 4, abs=1.5)
 
 
 def test_a_large_margin_takes_few_seeds() -> None:
@@ -378,12 +380,12 @@ def test_a_large_margin_takes_few_seeds() -> None:
 
 def test_one_seed_has_no_interval() -> None:
     for study in (None, Study(question="?", margin=50.0)):
-        assert said("norm=bn,ln", "seeds", study).startswith("One seed a setting")
+        assert said("norm=bn,ln", "seeds", study).startswith("One seed per setting")
     assert said("norm=bn seed=0,1", "seeds", STUDY) == "", "nothing is compared"
 
 
 def test_seeds_without_a_study() -> None:
-    assert "4 seeds a setting are too few" in said("norm=bn,ln seed='range(4)'", "seeds")
+    assert "4 seeds per setting are too few" in said("norm=bn,ln seed='range(4)'", "seeds")
     assert said("norm=bn,ln seed='range(5)'", "seeds") == ""
 
 
@@ -430,8 +432,8 @@ def test_the_assumed_spread_is_what_the_replication_has() -> None:
 @pytest.mark.parametrize(
     ("name", "data", "seeds"),
     [
-        ("replication", "mnist", "5 seeds a setting are few"),
-        ("replication_quick", "digits", "3 seeds a setting are few"),
+        ("replication", "mnist", "5 seeds per setting are few"),
+        ("replication_quick", "digits", "3 seeds per setting are few"),
     ],
 )
 def test_the_studies_that_come_along(name: str, data: str, seeds: str) -> None:
@@ -443,7 +445,7 @@ def test_the_studies_that_come_along(name: str, data: str, seeds: str) -> None:
     assert [finding.code for finding in told] == ["learning-rate", "seeds"]
     assert "bn, ln, gn" in told[0].message
     assert seeds in told[1].message
-    assert "15 pairs" in told[1].message
+    assert "questions" in told[1].message
 
 
 def test_a_fair_sweep_has_no_finding() -> None:

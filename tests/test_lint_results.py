@@ -7,8 +7,8 @@ from conftest import REPOSITORY
 from made_up_runs import crossed, made_up
 
 from normlab.analysis.cells import sort
+from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
-from normlab.analysis.tables import compared
 from normlab.lint import Finding, lint_results
 from normlab.report import main
 from normlab.settings import Study
@@ -17,8 +17,7 @@ EVEN = {("bn", 0.0): 0.9, ("bn", 1e-3): 0.9}
 
 
 def found(folder: Path, margin: float | None = None) -> list[Finding]:
-    cells = sort(runs(folder))
-    return lint_results(cells, compared(cells, margin or 0.05), margin=margin)
+    return lint_results(Answers(sort(runs(folder)), None, margin or 0.05), margin=margin)
 
 
 def said(folder: Path, code: str, margin: float | None = None) -> str:
@@ -31,16 +30,13 @@ def test_a_clean_study_has_no_warning(tmp_path: Path) -> None:
 
 
 def test_the_replication_is_told_what_it_is_told_before() -> None:
-    """One learning rate, and intervals wider than its margin. It draws a test curve and selects nothing."""
+    """One learning rate. Its intervals are narrower than its margin; it draws a test curve and selects nothing."""
     folder = REPOSITORY / "lightning_logs" / "replication"
     study = Study.find(folder)
     assert study is not None
-    cells = sort(runs(folder), study.factors)
-    told = lint_results(cells, compared(cells, study.margin), margin=study.margin, study=study)
-    assert [finding.code for finding in told] == ["learning-rate", "seeds"]
-    assert "5 of 15 pairs are undecided" in told[1].message
-    assert "0.07 to 0.11 pp" in told[1].message
-    assert "margin of 0.05 pp" in told[1].message
+    answers = Answers(sort(runs(folder), study.factors), study, study.margin)
+    told = lint_results(answers, margin=study.margin)
+    assert [finding.code for finding in told] == ["learning-rate"]
 
 
 def test_rules_about_settings_are_those_of_before(tmp_path: Path) -> None:
@@ -116,13 +112,12 @@ def test_lost_runs_are_told(tmp_path: Path) -> None:
     assert "gn: no run completed; there" in told
     assert "rms: no run completed (1 diverged); there" in told
     assert "bn" not in told
-    assert "do not all have results for the same seeds" in said(tmp_path, "seeds")
     assert "ln: one seed, so no interval" in said(tmp_path, "seeds")
 
 
 def test_few_seeds_are_told(tmp_path: Path) -> None:
     crossed(tmp_path, EVEN, seeds=4)
-    assert said(tmp_path, "seeds").startswith("4 seeds a setting are too few")
+    assert said(tmp_path, "seeds").startswith("4 seeds per setting are too few")
     made_up(tmp_path, "bn", 4)
     made_up(tmp_path, "bn", 4, l1=1e-3)
     assert said(tmp_path, "seeds") == ""
@@ -131,20 +126,18 @@ def test_few_seeds_are_told(tmp_path: Path) -> None:
 def test_one_seed_is_told(tmp_path: Path) -> None:
     crossed(tmp_path, EVEN, seeds=1)
     for margin in (None, 0.5):
-        assert said(tmp_path, "seeds", margin).startswith("One seed a setting: no interval")
+        assert said(tmp_path, "seeds", margin).startswith("One seed per setting: no interval")
 
 
 def test_intervals_wider_than_the_margin(tmp_path: Path) -> None:
-    """Differences of 0, 1, … 4 pp and their opposites: mean 0, a half width of t₄ · sd / √5."""
+    """Means that do not differ; a run is one of 100 images right or wrong, and so are the intervals."""
     for seed, wobble in enumerate((-0.02, -0.01, 0, 0.01, 0.02)):
         made_up(tmp_path, "bn", seed, test_acc=0.9 + wobble)
         made_up(tmp_path, "bn", seed, test_acc=0.9, l1=1e-3)
-    half = 2.776445 * 1.581139 / 5**0.5
     told = said(tmp_path, "seeds", 0.5)
-    assert told.startswith("1 of 1 pairs is undecided")
-    assert f"reaches {half:.2f} pp to either side" in told
-    assert "margin of 0.5 pp" in told
-    assert said(tmp_path, "seeds", 2.5) == "", "no wider than what is asked about"
+    assert told.startswith("1 of 1 questions is undecided")
+    assert "pp to either side, more than the margin of 0.5 pp" in told
+    assert said(tmp_path, "seeds", 20) == "", "no wider than what is asked about"
     assert said(tmp_path, "seeds") == "", "nobody has asked about a difference"
 
 
@@ -199,11 +192,13 @@ def test_the_report_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main([str(tmp_path), "--no-figures"]) == 0
     told = capsys.readouterr().out
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for text in (told, page):
-        findings, _, warnings = text.rpartition("Warnings")
-        assert "lr=0.1 is the best" in findings
-        assert "smallest or largest that was run" in warnings
-        assert "lr=0.1 is the best" not in warnings
+    warnings, _, findings = told.rpartition("Warnings")[2].rpartition("\n\n")[0].partition("\n\n")
+    assert "lr=0.1 is the best" in findings, "the finding stands last in the terminal"
+    assert "smallest or largest that was run" in warnings
+    assert "lr=0.1 is the best" not in warnings
+    findings, _, warnings = page.rpartition("Warnings")
+    assert "lr=0.1 is the best" in findings
+    assert "smallest or largest that was run" in warnings
 
 
 def test_a_report_without_warnings_has_no_heading_for_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,5 +214,9 @@ def test_a_rate_at_which_a_run_diverged_is_not_the_best(tmp_path: Path) -> None:
         for lr, val in ((0.01, 0.90), (0.1, 0.95), (1.0, 0.97)):
             lost = lr == 1.0 and seed == 1
             made_up(tmp_path, "bn", seed, test_acc=0.9, val_acc=val, lr=lr, status="diverged" if lost else "completed")
-    told = [finding.message for finding in lint_results(sort(runs(tmp_path))) if finding.code == "learning-rate"]
+    told = [
+        finding.message
+        for finding in lint_results(Answers(sort(runs(tmp_path)), None, 0.5))
+        if finding.code == "learning-rate"
+    ]
     assert any("lr=0.1 is the best" in message for message in told), told

@@ -74,7 +74,7 @@ def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
     } <= names
     assert {name.partition("/")[0] for name in names} == {"normlab", "normlab-0.1.0.dist-info"}
     kinds = {Path(name).suffix for name in names if "dist-info" not in name}
-    assert kinds == {".py", ".yaml", ".j2", ".typed", ".h", ".cpp"}
+    assert kinds == {".py", ".yaml", ".j2", ".js", ".typed", ".h", ".cpp"}
 
 
 def test_the_wheel_from_the_sdist_is_the_one_from_here(wheel: Path, dist: Path) -> None:

@@ -8,7 +8,9 @@ import pytest
 from made_up_runs import made_up
 
 from normlab.analysis.cells import Sorted, sort
-from normlab.analysis.path import chance, jaccard_of_supports, path_pictures, path_table
+from normlab.analysis.part import ImageSet
+from normlab.analysis.parts.path import chance, jaccard_of_supports, path, path_frame
+from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
 from normlab.errors import NormlabError
 from normlab.record import write_support
@@ -50,7 +52,7 @@ def found(folder: Path) -> Sorted:
 
 
 def test_the_table(folder: Path) -> None:
-    table = path_table(found(folder))
+    table = path_frame(found(folder))
     assert len(table) == 5
     row = table[table["setting"].str.contains("proximal") & (table["l1"] == 1e-3)].iloc[0]
     assert row["test_acc_mean"] == pytest.approx(0.98)
@@ -77,7 +79,9 @@ def test_agreement_by_hand() -> None:
 
 
 def test_the_figure_holds_the_points(folder: Path) -> None:
-    figures = {name: figure for name, _, figure in path_pictures(found(folder))}
+    part = path(Answers(found(folder), None, 0.5))
+    assert part is not None
+    figures = {picture.name: picture.figure for picture in part.draw(ImageSet(None, ()))}
     assert list(figures) == ["path", "path-refit"]
     lines = [line.get_xydata().tolist() for line in figures["path"].axes[0].lines]
     expected = [[0, pytest.approx(99)], [25, pytest.approx(98)], [75, pytest.approx(90)]]
@@ -86,7 +90,7 @@ def test_the_figure_holds_the_points(folder: Path) -> None:
 
 
 def test_a_report_has_both(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report([str(folder)]) == 0
+    assert report([str(folder), "--all"]) == 0
     assert "What L1 removes" in capsys.readouterr().out
     assert (folder / "path.csv").read_text().count("\n") == 6
     assert (folder / "figures" / "path-refit.svg").exists()
@@ -95,12 +99,12 @@ def test_a_report_has_both(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_two_values_are_no_path(tmp_path: Path) -> None:
     for l1 in (0.0, 1e-3):
         made_up(tmp_path, "gn", 0, test_acc=0.9, l1=l1)
-    assert path_table(found(tmp_path)).empty
-    assert list(path_pictures(found(tmp_path))) == []
+    assert path_frame(found(tmp_path)).empty
+    assert path(Answers(found(tmp_path), None, 0.5)) is None
 
 
 def test_a_damaged_support_is_one_line(folder: Path) -> None:
     file = next(folder.glob("*/support.npz"))
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(NormlabError, match=r"support\.npz is damaged"):
-        path_table(found(folder))
+        path_frame(found(folder))

@@ -15,8 +15,8 @@ from test_study_figures import texts, words
 
 from normlab.analysis.cells import Sorted, sort
 from normlab.analysis.poster import poster, shared_errors, strongest
+from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
-from normlab.analysis.tables import compared
 
 SIX = {(norm, l1): 0.9 + 0.01 * i - 20 * l1 for i, norm in enumerate(("bn", "ln", "gn")) for l1 in (0.0, 1e-3)}
 IMAGES = np.random.default_rng(0).integers(0, 256, (100, 28, 28), dtype=np.uint8)
@@ -29,7 +29,7 @@ def six(folder: Path) -> Sorted:
 
 def drawn(found: Sorted, **more: object) -> Figure:
     told = {"title": "Six settings", "note": "What do they do? " * 14, "images": IMAGES} | more
-    return poster(found, compared(found, 0.05), 0.05, **told)  # type: ignore[arg-type]
+    return poster(Answers(found, None, 0.05), **told)  # type: ignore[arg-type]
 
 
 def many(folder: Path) -> Sorted:
@@ -73,16 +73,15 @@ def test_the_numbers_are_those_of_the_runs(tmp_path: Path) -> None:
         assert any(f"{values.mean():.2f}  {cell.label}" == word for word in said)
 
 
-def test_the_surest_verdicts_come_first_and_differ_in_one_factor(tmp_path: Path) -> None:
-    pairs = compared(six(tmp_path), 0.05)
-    found = strongest(pairs, 9)
+def test_the_surest_verdicts_come_first(tmp_path: Path) -> None:
+    answers = Answers(six(tmp_path), None, 0.05).answers
+    found = strongest(answers, 9)
     assert len(found) == 9
-    assert all(sum(a.levels[key] != b.levels[key] for key in a.levels) == 1 for a, b, _ in found)
-    decided = [c.verdict != "undecided" for *_, c in found]
+    decided = [answer.decision.verdict != "undecided" for answer in found]
     assert decided == sorted(decided, reverse=True)
-    sure = [c.p_holm for *_, c in found if c.verdict in ("better", "worse")]
+    sure = [min(answer.decision.adjusted) for answer in found]
     assert sure == sorted(sure)
-    assert len(strongest(pairs)) == 6
+    assert len(strongest(answers)) == 6
     assert strongest([]) == []
 
 

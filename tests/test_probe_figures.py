@@ -13,8 +13,10 @@ from test_study_figures import texts
 
 from normlab.analysis.cells import sort
 from normlab.analysis.colours import norm_colour
+from normlab.analysis.part import ImageSet
+from normlab.analysis.parts.probes import probed, probes
 from normlab.analysis.probe_figures import Panel, bands_apart, lines_together
-from normlab.analysis.probed import probe_pictures, probed
+from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
 from normlab.record import write_probes
 from normlab.report import main
@@ -182,7 +184,9 @@ def test_a_seed_that_was_measured_at_other_steps_leaves_gaps(tmp_path: Path) -> 
 
 
 def test_a_report_has_a_figure_of_each_probe_that_was_used(folder: Path) -> None:
-    pictures = {name: figure for name, _, figure in probe_pictures(sort(runs(folder)))}
+    part = probes(Answers(sort(runs(folder)), None, 0.5))
+    assert part is not None
+    pictures = {picture.name: picture.figure for picture in part.draw(ImageSet(None, ()))}
     assert list(pictures) == ["probe-relu", "probe-landscape", "probe-bands", "probe-shift"]
     for figure in pictures.values():
         for legend in figure.legends:
@@ -201,4 +205,4 @@ def test_the_page_shows_them_only_where_there_are_any(folder: Path, tmp_path: Pa
     assert (tmp_path / "with/figures/probe-bands.png").exists()
     assert main([str(folder), "norm=gn", "--out", str(tmp_path / "without"), "--no-figures"]) == 0
     assert "Inside the network" not in (tmp_path / "without/report.html").read_text(encoding="utf-8")
-    assert list(probe_pictures(sort([run for run in runs(folder) if run.config["norm"] == "gn"]))) == []
+    assert probes(Answers(sort([run for run in runs(folder) if run.config["norm"] == "gn"]), None, 0.5)) is None

@@ -6,7 +6,9 @@ import pytest
 from made_up_runs import made_up
 
 from normlab.analysis.cells import Sorted, sort
-from normlab.analysis.rates import at_own_best, rates_table
+from normlab.analysis.parts.effects import questions_frame
+from normlab.analysis.parts.rates import at_own_best, rates_frame
+from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
 from normlab.report import main as report
 
@@ -35,7 +37,7 @@ def found(folder: Path) -> Sorted:
 
 
 def test_the_table(folder: Path) -> None:
-    table = rates_table(found(folder)).set_index(["setting", "lr"])
+    table = rates_frame(found(folder)).set_index(["setting", "lr"])
     assert len(table) == 6
     assert table.loc[("bn", 1.0), "diverged"] == 1
     assert not table.loc[("bn", 1.0), "stable"]
@@ -45,14 +47,16 @@ def test_the_table(folder: Path) -> None:
 
 
 def test_each_at_its_own(folder: Path) -> None:
-    ((a, b, comparison),) = at_own_best(found(folder), 0.5)
-    assert (a.levels["lr"], b.levels["lr"]) == (0.1, 0.01)
-    assert comparison.difference.mean == pytest.approx(2)
-    assert comparison.difference.method == "paired"
+    best = at_own_best(Answers(found(folder), None, 0.5))
+    assert best is not None
+    assert [cell.ended[0].config["lr"] for cell in best.cells] == [0.1, 0.01]
+    [row] = questions_frame(best).to_dict("records")
+    assert row["question"] == "gn − bn"
+    assert row["difference_value"] == pytest.approx(-2)
 
 
 def test_a_report_has_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report([str(folder), "--no-figures"]) == 0
+    assert report([str(folder), "--no-figures", "--all"]) == 0
     shown = capsys.readouterr().out
     assert "Learning rates" in shown
     assert "3 of 9" in shown, "runs of gn that never left chance"
@@ -63,13 +67,13 @@ def test_a_report_has_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_without_held_out_images_nothing_is_best(tmp_path: Path) -> None:
     for lr in (0.01, 0.1, 1.0):
         made_up(tmp_path, "bn", 0, test_acc=0.9, images=1000, lr=lr)
-    table = rates_table(found(tmp_path))
+    table = rates_frame(found(tmp_path))
     assert not table["best"].any()
     assert table["stable"].all()
-    assert at_own_best(found(tmp_path), 0.5) == []
+    assert at_own_best(Answers(found(tmp_path), None, 0.5)) is None
 
 
 def test_two_rates_are_no_search(tmp_path: Path) -> None:
     for lr in (0.01, 0.1):
         made_up(tmp_path, "bn", 0, test_acc=0.9, val_acc=0.9, images=1000, lr=lr)
-    assert rates_table(found(tmp_path)).empty
+    assert rates_frame(found(tmp_path)).empty

@@ -1,6 +1,8 @@
 """The report: its files, its page, its table, and what it refuses."""
 
+import base64
 import csv
+import hashlib
 import os
 import re
 import shutil
@@ -47,13 +49,14 @@ def test_the_summary_is_right(made: Path) -> None:
     assert table["bn"]["parameters"] == "7614"
 
 
-def test_every_pair_has_a_verdict(made: Path) -> None:
-    table = rows(made / "comparisons.csv")
-    assert len(table) == 6
-    by_pair = {(row["a"], row["b"]): row for row in table}
-    assert by_pair["bn", "bn l1=0.001"]["verdict"] == "better"
-    assert float(by_pair["bn", "bn l1=0.001"]["difference_pp"]) == pytest.approx(5, abs=0.5)
-    assert {row["verdict"] for row in table} <= {"better", "worse", "equivalent", "undecided"}
+def test_every_pair_has_an_estimate_and_every_question_a_verdict(made: Path) -> None:
+    pairs = {(row["a"], row["b"]): row for row in rows(made / "pairs.csv")}
+    assert len(pairs) == 6
+    assert float(pairs["bn", "bn l1=0.001"]["difference_value"]) == pytest.approx(5, abs=0.5)
+    table = {row["question"]: row for row in rows(made / "effects.csv")}
+    assert table["bn l1=0.001 − bn"]["verdict"] == "worse"
+    assert table["l1=0.001 − l1=0, mean of 2 settings"]["verdict"] == "worse"
+    assert {row["verdict"] for row in table.values()} <= {"better", "worse", "equivalent", "undecided", "depends"}
 
 
 def test_claims_are_ruled_on(made: Path) -> None:
@@ -83,18 +86,28 @@ class Page(HTMLParser):
 
 def test_the_page_holds_everything_itself(made: Path) -> None:
     page = Page((made / "report.html").read_text(encoding="utf-8"))
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1
     assert "link" not in page.tags
-    assert all(place.startswith(("data:image/svg+xml;base64,", "#")) for place in page.fetched)
+    written = {f"{file.stem}.csv" for file in made.glob("*.csv")}
+    assert {place for place in page.fetched if not place.startswith(("data:image/svg+xml;base64,", "#"))} == written
     assert page.tags.count("img") == len(list((made / "figures").glob("*.svg")))
     assert "bn l1=0.001" in page.text
     assert "What do the norms and the L1 penalty do" in page.text
 
 
+def test_the_page_admits_its_own_script_alone(made: Path) -> None:
+    html = (made / "report.html").read_text(encoding="utf-8")
+    script = html.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html
+    assert "default-src 'none'" in html
+    assert len(script) < 30_000
+
+
 def test_figures_come_as_png_and_svg(made: Path) -> None:
     svg, png = ({file.stem for file in (made / "figures").glob(f"*.{form}")} for form in ("svg", "png"))
     assert svg == png
-    assert {"accuracy", "differences", "curves", "variance", "overlap", "confusion-bn", "misclassified-bn"} <= svg
+    assert {"accuracy", "effects", "curves", "variance", "overlap", "confusion-bn", "misclassified-bn"} <= svg
     for file in (made / "figures").glob("*.png"):
         assert file.read_bytes().startswith(b"\x89PNG")
 
@@ -108,9 +121,9 @@ def test_the_same_runs_give_the_same_bytes(made: Path, tmp_path: Path) -> None:
 
 def test_a_moved_folder_keeps_its_verdicts(made: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere, with spaces and ü"
-    shutil.copytree(made, moved, ignore=shutil.ignore_patterns("report.html", "figures", "[ceost]*.csv"))
+    shutil.copytree(made, moved, ignore=shutil.ignore_patterns("report.html", "figures", "[ceopst]*.csv"))
     assert main([str(moved), "--no-figures"]) == 0
-    for name in ("summary", "comparisons", "claims", "errors", "overlap"):
+    for name in ("summary", "effects", "pairs", "claims", "errors", "overlap"):
         assert (moved / f"{name}.csv").read_bytes() == (made / f"{name}.csv").read_bytes()
 
 
@@ -121,7 +134,8 @@ def test_a_name_with_markup_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     assert main([str(folder), "--no-figures"]) == 0
     html = (folder / "report.html").read_text(encoding="utf-8")
     page = Page(html)
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1, "the page's own"
+    assert "alert" not in html.partition("<script>")[2]
     assert "img" not in page.tags
     assert "<img src=x onerror=alert(1)> [bold]" in page.text
 
@@ -150,7 +164,7 @@ def test_nothing_but_failures_is_still_a_report(tmp_path: Path) -> None:
 def test_one_run_is_a_report(tmp_path: Path) -> None:
     made_up(tmp_path, "gn", 0)
     assert main([str(tmp_path)]) == 0
-    assert rows(tmp_path / "comparisons.csv") == []
+    assert not (tmp_path / "pairs.csv").exists()
 
 
 def test_the_page_names_another_network(made: Path, tmp_path: Path) -> None:
@@ -165,7 +179,7 @@ def test_runs_without_their_files_still_have_a_table(tmp_path: Path) -> None:
         made_up(tmp_path, "gn", seed, files=False)
         made_up(tmp_path, "bn", seed, files=False, test_acc=0.8)
     assert main([str(tmp_path)]) == 0
-    assert len(rows(tmp_path / "comparisons.csv")) == 1
+    assert len(rows(tmp_path / "pairs.csv")) == 1
 
 
 @pytest.mark.parametrize(
@@ -189,14 +203,12 @@ def test_the_verdicts_are_on_a_users_own_layer(tmp_path: Path, capsys: pytest.Ca
     crossed(tmp_path, {("bn", 0.0): 0.93, ("ln", 0.0): 0.90, ("gn", 0.0): 0.96}, images=500)
     crossed(tmp_path, {("custom", 0.0): 0.93}, images=500, target="mine:Scale")
     assert main([str(tmp_path), "--no-figures", "--margin", "0.5"]) == 0
-    pairs = {(row["a"], row["b"]): row["verdict"] for row in rows(tmp_path / "comparisons.csv") if "custom" in row["a"]}
-    assert set(pairs) == {("custom", "bn"), ("custom", "ln"), ("custom", "gn")}
-    assert not [row for row in rows(tmp_path / "comparisons.csv") if row["b"] == "custom"]
-    assert pairs["custom", "ln"] == "better"
-    assert pairs["custom", "gn"] == "worse"
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("custom (mine:Scale): "))
-    assert "better than ln; worse than gn" in line
-    assert re.search(r"; (equivalent to|undecided against) bn", line)
+    own = {row["question"]: row["verdict"] for row in rows(tmp_path / "effects.csv") if "custom" in row["question"]}
+    assert set(own) == {"custom − bn", "custom − ln", "custom − gn"}
+    assert not [row for row in rows(tmp_path / "pairs.csv") if row["b"] == "custom"]
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("custom: "))
+    for question, verdict in own.items():
+        assert f"{verdict} " in line or verdict == "equivalent", question
 
 
 def test_two_layers_of_a_user_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,8 +217,8 @@ def test_two_layers_of_a_user_are_told_apart(tmp_path: Path, capsys: pytest.Capt
         crossed(tmp_path, {("custom", 0.0): acc}, images=500, spread=spread, target=target)
     assert main([str(tmp_path), "--no-figures"]) == 0
     said = capsys.readouterr().out
-    assert "custom norm.target=mine:Scale: better than bn; worse than custom norm.target=mine:Other." in said
-    assert "custom norm.target=mine:Other: better than bn, custom norm.target=mine:Scale." in said
+    assert re.search(r"custom norm.target=mine:Scale: .*bn \(\+3", said)
+    assert re.search(r"custom norm.target=mine:Other: .*bn \(\+6", said)
 
 
 def test_of_many_settings_only_neighbours_are_compared(tmp_path: Path) -> None:
@@ -215,7 +227,7 @@ def test_of_many_settings_only_neighbours_are_compared(tmp_path: Path) -> None:
             for seed in range(2):
                 made_up(tmp_path, norm, seed, batch_size=size, test_acc=0.9 + seed / 100, files=False)
     assert main([str(tmp_path), "--no-figures"]) == 0
-    assert len(rows(tmp_path / "comparisons.csv")) == 2 * 21 + 7
+    assert len(rows(tmp_path / "pairs.csv")) == 2 * 21 + 7
 
 
 def wrong(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -317,10 +329,10 @@ def test_no_torch_and_a_hundred_runs(tmp_path: Path) -> None:
 
 def test_options_may_stand_before_choices(tmp_path: Path) -> None:
     crossed(tmp_path, {("bn", 0.0): 0.9, ("ln", 0.0): 0.9}, seeds=2)
-    assert main([str(tmp_path), "--margin", "0.1", "--no-figures", "norm=bn"]) == 0
+    assert main([str(tmp_path), "--margin", "0.2", "--no-figures", "norm=bn"]) == 0
     assert [row["setting"] for row in rows(tmp_path / "summary.csv")] == ["bn"]
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "norm=bn --margin 0.1" in page.text, "the command on the page makes the page"
+    assert "norm=bn --margin 0.2" in page.text, "the command on the page makes the page"
 
 
 def test_a_terminal_without_the_signs(tmp_path: Path) -> None:

@@ -4,19 +4,25 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
+from recomputed import contrast
+from recomputed import read as read_again
 
 from normlab.analysis import read
-from normlab.analysis.words import settings_words
+from normlab.analysis.cells import sort
+from normlab.analysis.parts.settings import settings
+from normlab.analysis.questions import Answers
+from normlab.analysis.table import runs
 from normlab.record import Record
 from normlab.report import main
 from normlab.settings import Study, flatten
 from normlab.settings.plan import plan
 
 RESULTS = REPOSITORY / "lightning_logs" / "replication"
-TABLES = ("summary", "comparisons", "claims", "errors", "overlap", "times")
+TABLES = ("summary", "effects", "pairs", "claims", "errors", "overlap", "times")
 
 
 def test_every_run_of_the_study_is_there_and_read() -> None:
@@ -47,6 +53,30 @@ def test_the_report_makes_the_same_tables_again(tmp_path: Path) -> None:
         assert (copy / f"{table}.csv").read_bytes() == (RESULTS / f"{table}.csv").read_bytes(), table
 
 
+def test_an_independent_script_finds_the_same() -> None:
+    names, values, right = read_again(RESULTS)
+    effects = pd.read_csv(RESULTS / "effects.csv").set_index("question")
+    rows = {f"{a} − {b}": {a: 1.0, b: -1.0} for a in names for b in names if a != b}
+    others = [name for name in names if "l1" in name]
+    rows["l1=0.001 − l1=0, mean of 3 settings"] = {name: (1 if name in others else -1) / 3 for name in names}
+    checked = 0
+    for question, row in effects[effects["kind"] != "interaction"].iterrows():
+        if question not in rows:
+            continue
+        again = contrast(np.array([rows[question].get(name, 0.0) for name in names]), values, right)
+        for column, of in (("difference_value", "value"), ("difference_low", "low"), ("difference_high", "high")):
+            assert row[column] == pytest.approx(100 * again[of], rel=1e-6), (question, column)
+        assert row["se"] == pytest.approx(100 * again["se"], rel=1e-6)
+        assert row["df"] == pytest.approx(again["df"], rel=1e-6)
+        checked += 1
+    assert checked == 8
+    p = effects[["p", "p_equivalence"]].to_numpy()
+    ours = effects[["p_adjusted", "p_equivalence_adjusted"]].to_numpy().ravel()
+    alone = [[each for each in own if np.isfinite(each)] for own in p]
+    assert np.isfinite(ours).sum() == sum(map(len, alone))
+    assert (ours[np.isfinite(ours)] >= np.array([each for own in alone for each in own]) - 1e-12).all()
+
+
 def test_every_claim_has_a_ruling() -> None:
     claims = pd.read_csv(RESULTS / "claims.csv")
     assert len(claims) == len(Study.named("replication").claims)
@@ -55,7 +85,8 @@ def test_every_claim_has_a_ruling() -> None:
 
 def test_the_readmes_table_is_the_reports() -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    words = settings_words(pd.read_csv(RESULTS / "summary.csv"), {})
+    study = Study.named("replication")
+    words, *_ = settings(Answers(sort(runs(RESULTS), study.factors), study, study.margin)).tables
     columns = [words.headings.index(name) for name in ("setting", "n", "test acc. %", "95 % interval", "train acc. %")]
     for row in words.rows:
         cells = [row[i] for i in columns]

@@ -24,7 +24,7 @@ __all__ = [
     "numeric",
     "per_cent",
     "sort",
-    "stable",
+    "trained",
     "word",
 ]
 
@@ -191,9 +191,10 @@ def at_chance(run: Run) -> bool:
     return acc is not None and acc <= chance + 3 * (chance * (1 - chance) / max(images, 1)) ** 0.5
 
 
-def stable(cell: Cell) -> bool:
-    """Whether every run of a setting trained: none was lost or stayed at chance."""
-    return len(cell.completed) == len(cell.ended) and not any(at_chance(run) for run in cell.completed)
+def trained(cell: Cell) -> bool:
+    """Whether every run of a setting that came to an end trained: none diverged or stayed at chance."""
+    diverged = any(run.record.status == "diverged" for run in cell.ended)
+    return bool(cell.completed) and not diverged and not any(at_chance(run) for run in cell.completed)
 
 
 def holds(cell: Cell, wanted: Mapping[str, Any]) -> bool:

@@ -1,76 +1,121 @@
-"""What came out of a study, in sentences."""
+"""What came out of a study, in sentences: an effect each, in points with its interval, the declared questions first."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
-import pandas as pd
-
-from normlab.analysis.cells import Cell, Sorted
-from normlab.analysis.claims import Judged
-from normlab.analysis.stats import Comparison
-from normlab.analysis.words import mean_sd
-from normlab.settings import Study
+from normlab.analysis.cells import trained
+from normlab.analysis.numbers import p_word, signed
+from normlab.analysis.questions import Answer, Answers, named
 
 __all__ = ["findings"]
 
+MANY = 4  # levels; of more, the ends are told and the rest counted
 
-def findings(
-    found: Sorted,
-    table: pd.DataFrame,
-    pairs: Sequence[tuple[Cell, Cell, Comparison]],
-    margin: float,
-    study: Study | None,
-    tested: Sequence[Judged],
-) -> list[str]:
-    """What came out, in sentences."""
+
+def findings(answers: Answers, rulings: Sequence[str] = ()) -> list[str]:
+    """Return a sentence or two per factor, then what each norm of a user's own came to, then the claims by ruling."""
     told = []
-    ranked = table[table["test_acc_mean"].notna()].sort_values("test_acc_mean", ascending=False).to_dict("records")
-    if len(ranked) > 1:
-        first, last = ranked[0], ranked[-1]
-        told.append(
-            f"Test accuracy runs from {100 * first['test_acc_mean']:.2f} % ({first['setting']}) down to "
-            f"{100 * last['test_acc_mean']:.2f} % ({last['setting']})."
-        )
-    elif ranked:
-        told.append(f"{ranked[0]['setting']}: {mean_sd(ranked[0], 'test_acc')} % test accuracy.")
-    if pairs:
-        counts = Counter(c.verdict for *_, c in pairs)
-        differ = counts["better"] + counts["worse"]
-        told.append(
-            f"Of {len(pairs)} pair{'s' * (len(pairs) > 1)}, {differ} differ{'s' * (differ == 1)}, "
-            f"{counts['equivalent']} {'is' if counts['equivalent'] == 1 else 'are'} equivalent within {margin:g} pp, "
-            f"and {counts['undecided']} {'is' if counts['undecided'] == 1 else 'are'} undecided with these seeds."
-        )
-    told += [_of_own(cell, pairs) for cell in found.cells if cell.norm == "custom" and pairs]
-    if study and tested:
-        counts_ = Counter(t.ruling for t in tested)
-        parts = [
-            f"{counts_[ruling]} {ruling}"
-            for ruling in ("supported", "refuted", "undecided", "untested")
-            if counts_[ruling]
+    for factor in answers.factors:
+        told.append(" ".join(_of_factor(answers, factor)))
+    told += [_of_own(answers, cell.label) for cell in answers.cells if cell.norm == "custom" and len(answers.cells) > 1]
+    told += _not_trained(answers)
+    if not answers.factors:
+        told += _alone(answers)
+    if rulings:
+        counts = Counter(rulings)
+        parts = [f"{counts[each]} {each}" for each in ("supported", "refuted", "undecided", "untested") if counts[each]]
+        told.append(f"Of {len(rulings)} claims about pairs, {', '.join(parts)}.")
+    return [line for line in told if line]
+
+
+def _of_factor(answers: Answers, factor: str) -> list[str]:
+    effects = [each for each in answers.answers if each.factor == factor and each.kind == "effect"]
+    if not effects:
+        return []
+    against = f"Against {named(factor, answers.control(factor))}"
+    others = [name for name in answers.factors if name != factor]
+    if max(len([c for c in each.contrast.values() if c > 0]) for each in effects) > 1:
+        against += f", averaged over {_and(others)}"
+    if len(effects) <= MANY:
+        told = [
+            f"{against}: {'; '.join(f'{named(factor, each.level)} {_does(each, answers.margin)}' for each in effects)}."
         ]
-        told.append(f"Claims: {', '.join(parts)}.")
-    if found.lost:
-        told.append(f"{len(found.lost)} run{'s' * (len(found.lost) > 1)} did not complete: see below.")
+    else:
+        ranked = sorted(effects, key=_value)
+        low, high = (f"{named(factor, each.level)} {_does(each, answers.margin)}" for each in (ranked[0], ranked[-1]))
+        counts = Counter(each.decision.verdict for each in effects)
+        each = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        told = [f"{against}: from {low} to {high}; of {len(effects)} levels {each}."]
+    for other in answers.answers:
+        if other.kind == "interaction" and other.factor.endswith(f" x {factor}"):
+            first, p = other.factor.split(" x ")[0], p_word(other.decision.p[0])
+            p = p if p.startswith("<") else f"= {p}"
+            if other.decision.verdict == "depends":
+                told.append(f"That depends on {first} (p {p}).")
+            elif math.isfinite(other.decision.p[0]):
+                told.append(f"No sign that it depends on {first} (p {p}).")
     return told
 
 
-def _of_own(cell: Cell, pairs: Sequence[tuple[Cell, Cell, Comparison]]) -> str:
-    """The verdicts on a user's own layer, against each of the others: custom (mine:RMS): worse than bn; …"""
-    other = {"better": "worse", "worse": "better"}
+def _does(each: Answer, margin: float) -> str:
+    """ "costs 0.35 points (0.28 to 0.42)"."""
+    assert each.estimate is not None
+    factor, unit = each.outcome.factor, {"pp": "points"}.get(each.outcome.unit, each.outcome.unit)
+    low, high = (factor * end for end in each.estimate.interval(0.95))
+    value, verdict = factor * each.estimate.value, each.decision.verdict
+    digits = 2 if each.outcome.unit == "pp" else 4
+    if verdict in ("better", "worse", "less than the margin"):
+        does = "adds" if value > 0 else "costs"
+        if not each.outcome.higher_is_better:
+            does = "raises it by" if value > 0 else "lowers it by"
+        ends = sorted((abs(low), abs(high)))
+        less = ", less than the margin" if verdict == "less than the margin" else ""
+        return f"{does} {abs(value):.{digits}f} {unit} ({ends[0]:.{digits}f} to {ends[1]:.{digits}f}){less}"
+    form = f".{digits}f"
+    span = f" ({signed(low, form)} to {signed(high, form)})" if math.isfinite(low) else ""
+    what = f"equivalent within ± {margin:g}" if verdict == "equivalent" else "undecided"
+    return f"{signed(value, form)} {unit}{span}, {what}"
+
+
+def _value(each: Answer) -> float:
+    assert each.estimate is not None
+    return each.estimate.value
+
+
+def _of_own(answers: Answers, label: str) -> str:
+    """The verdicts on a user's own layer, against each control: custom (mine:RMS): worse than bn; …"""
     by: dict[str, list[str]] = {}
-    for a, b, c in pairs:
-        if cell is a or cell is b:
-            verdict = c.verdict if a is cell else other.get(c.verdict, c.verdict)
-            seeds = f" (about {c.seeds_needed:,} seeds)" if c.verdict == "undecided" and c.seeds_needed else ""
-            by.setdefault(verdict, []).append((b if a is cell else a).label + seeds)
+    for each in answers.answers:
+        if each.contrast.get(label) and each.kind in ("setting", "effect") and len(each.contrast) == 2:
+            [other] = [name for name in each.contrast if name != label]
+            by.setdefault(each.decision.verdict, []).append(f"{other} ({signed(answers.about.factor * _value(each))})")
     between = {
-        "better": "better than",
-        "worse": "worse than",
-        "equivalent": "equivalent to",
-        "undecided": "undecided against",
-    }
+        "better": "better than", "worse": "worse than", "equivalent": "equivalent to",
+        "less than the margin": "different by less than the margin from", "undecided": "undecided against",
+    }  # fmt: skip
     parts = [f"{words} {', '.join(by[verdict])}" for verdict, words in between.items() if verdict in by]
-    target = cell.ended[0].config.get("norm.target")
-    who = cell.label if "norm.target" in cell.levels else f"{cell.label} ({target})"
-    return f"{who}: {'; '.join(parts) or 'compared with nothing'}."
+    return f"{label}: {'; '.join(parts)}." if parts else ""
+
+
+def _not_trained(answers: Answers) -> list[str]:
+    some = [cell.label for cell in answers.found.cells if not trained(cell)]
+    if not some:
+        return []
+    which = _and(some) if len(some) <= MANY else f"{len(some)} settings"
+    return [f"Not every run trained with {which}: no verdict is on them, see the table of settings."]
+
+
+def _alone(answers: Answers) -> list[str]:
+    told = []
+    for cell in answers.found.cells:
+        if values := cell.values(answers.primary):
+            mean = answers.about.factor * sum(values.values()) / len(values)
+            unit = "%" if answers.about.unit == "pp" else answers.about.unit
+            seeds = "one seed: no interval and no verdict" if len(values) == 1 else f"mean of {len(values)} seeds"
+            told.append(f"{cell.label}: {mean:.2f} {unit} {answers.about.words} ({seeds}).")
+    return told
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]

@@ -64,6 +64,7 @@ VERDICTS = {  # colour, marker, filled
     "better": ("#0B6E75", ">", True),
     "worse": ("#B0470A", "<", True),
     "equivalent": (INK, "s", True),
+    "less": (INK, "D", True),  # than the margin
     "undecided": (QUIET, "o", False),
 }
 SPLITS = {"test_acc": "test", "val_acc": "validation", "train_acc_running": "training"}
@@ -368,7 +369,7 @@ def difference_rows(ax: Axes, rows: Sequence[Row], margin: float, low: float, hi
     steps = (
         steps
         if bent
-        else [float(step) for step in MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(low, high) if step > 0]
+        else sorted({abs(float(step)) for step in MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(low, high) if step})
     )
     ticks = [0, *(sign * step for step in (margin, *steps) if step >= margin for sign in (1, -1))]
     room = widest([signed(tick, "g") for tick in apart(ticks, ax.xaxis)], SMALL) + 6

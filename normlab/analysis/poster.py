@@ -38,6 +38,7 @@ from normlab.analysis.panels import (
     difference_view,
     empty,
     finite,
+    first_word,
     folded,
     interval_rows,
     looks,
@@ -46,33 +47,27 @@ from normlab.analysis.panels import (
     scaled,
     view,
 )
-from normlab.analysis.stats import Comparison, summarise
-from normlab.analysis.tables import factors_apart
-from normlab.analysis.words import verdict_words
+from normlab.analysis.questions import Answer, Answers
 
 __all__ = ["poster", "shared_errors", "strongest"]
-
-Pair = tuple[Cell, Cell, Comparison]
 
 WIDTH, HALF = 1280, 596  # pixels: the whole, a column
 ROWS, ACROSS = 6, 5  # pairs that are shown; images side by side, in two rows
 LABEL = 170  # pixels that a label may be wide before it is broken
 
 
-def strongest(pairs: Sequence[Pair], count: int = ROWS) -> list[Pair]:
-    """The pairs with the surest verdicts, the surest first.
+def strongest(answers: Sequence[Answer], count: int = ROWS) -> list[Answer]:
+    """The contrasts with the surest verdicts, the surest first: a small adjusted p of the test behind the verdict, so
+    what is undecided comes last."""
 
-    Of settings that differ in one factor, where there are any such pairs: what the factor does shows in no other. Sure
-    is a small adjusted p of the test behind the verdict, so what is undecided comes last.
-    """
-    one = [pair for pair in pairs if factors_apart(pair[0], pair[1]) == 1] or list(pairs)
+    def order(answer: Answer) -> tuple[float, float]:
+        assert answer.estimate is not None
+        p = min((p for p in answer.decision.adjusted if np.isfinite(p)), default=1.0)
+        return p, -abs(answer.estimate.value)
 
-    def order(pair: Pair) -> tuple[float, float]:
-        c = pair[2]
-        p = c.p_equivalence_holm if c.verdict == "equivalent" else c.p_holm
-        return p if np.isfinite(p) else 1.0, -abs(c.difference.mean)
-
-    return sorted(one, key=order)[:count]
+    return sorted((answer for answer in answers if answer.estimate is not None and answer.kind != "claim"), key=order)[
+        :count
+    ]
 
 
 def shared_errors(cells: Sequence[Cell], count: int = 2 * ACROSS) -> tuple[Array, Array, Array, Array, int]:
@@ -96,9 +91,7 @@ def shared_errors(cells: Sequence[Cell], count: int = 2 * ACROSS) -> tuple[Array
 
 
 def poster(
-    found: Sorted,
-    pairs: Sequence[Pair],
-    margin: float,
+    answers: Answers,
     *,
     title: str,
     note: str = "",
@@ -108,16 +101,16 @@ def poster(
     """Draw one picture of a study: accuracies with their intervals, learning curves, the surest verdicts, and the test
     images that most runs get wrong.
 
-    found, pairs: as ``cells.sort`` and ``tables.compared`` give them; margin: of equivalence, percentage points.
     images: uint8 (N, H, W), the test images in file order; None, or another number of them than there are predictions,
     leaves the last panel without pictures. note: a line or two below the title. Raises ValueError if images are not
     uint8 (N, H, W), or no run was measured on test images.
     """
+    found, margin = answers.found, answers.margin
     cells = [cell for cell in found.cells if cell.values("test_acc")]
     check(bool(cells), "no run here has a test accuracy")
     fits = images is None or (images.ndim == 3 and images.dtype == np.uint8)
     check(fits, f"images must be uint8 (N, H, W), not {shape_of(np.asarray(images))}")
-    chosen = strongest(pairs)
+    chosen = strongest(answers.answers)
     errors = shared_errors(cells)
     names = {cell.label: folded(cell.label, LABEL) for cell in cells}
     lines = max(name.count("\n") + 1 for name in names.values())
@@ -135,9 +128,9 @@ def poster(
     upper = top + above
     lower = upper + 44 + first + 74
     right = WIDTH - MARGIN - HALF
-    _accuracies(page, (MARGIN, upper, first), cells, found, names)
+    _accuracies(page, (MARGIN, upper, first), cells, answers, names)
     _curves(page, (right, upper, first), cells, found, names)
-    _verdicts(page, (MARGIN, lower, second), chosen, len(pairs), margin)
+    _verdicts(page, (MARGIN, lower, second), chosen, len(answers.answers), margin)
     _errors(page, (right, lower), errors, images if _fit(images, cells) else None, classes)
     page.text(MARGIN, top + height - below, key, size=SMALL, color=QUIET, va="top")
     return fig
@@ -145,20 +138,19 @@ def poster(
 
 def _key(margin: float) -> str:
     return (
-        "Dots: one seed each. Larger marks: mean with its 95 % interval (t). Curves: mean over seeds, band ± standard "
+        "Dots: one seed each. Larger marks: mean with its 95 % interval. Curves: mean over seeds, band ± standard "
         f"deviation. Grey: within ± {margin:g} percentage points, taken as equivalent. Verdicts are on the first of "
-        "each pair: paired by seed where seeds match, p adjusted over all pairs (Holm); the intervals are not."
+        "each contrast; the chance of any false one is at most 5 %. Intervals are not adjusted for their number."
     )
 
 
 def _accuracies(
-    page: Axes, place: tuple[float, float, float], cells: Sequence[Cell], found: Sorted, names: dict[str, str]
+    page: Axes, place: tuple[float, float, float], cells: Sequence[Cell], answers: Answers, names: dict[str, str]
 ) -> None:
     x, y, high = place
-    look = looks(names, {cell.label: cell.norm for cell in found.cells})
+    look = looks(names, {cell.label: cell.norm for cell in answers.found.cells})
     seeds = {cell.label: 100 * np.array(list(cell.values("test_acc").values())) for cell in cells}
-    summaries = {label: summarise(values) for label, values in seeds.items()}
-    means = {label: (s.mean, s.low, s.high) for label, s in summaries.items()}
+    means = {label: (float(values.mean()), *_ends(answers, label)) for label, values in seeds.items()}
     points = np.concatenate(list(seeds.values()))
     low, most, kind = view(points, finite([end for _, *ends in means.values() for end in ends]), True)
     numbers = [mean_sd(values, ".2f") for values in seeds.values()]
@@ -171,6 +163,13 @@ def _accuracies(
     _labels(ax, list(names.values()))
     for row, number in enumerate(numbers):
         _beside(ax, row, 12, number, INK)
+
+
+def _ends(answers: Answers, label: str) -> tuple[float, float]:
+    """The 95 % interval of a setting's accuracy, per cent."""
+    estimate = answers.estimate({label: 1.0}, "test_acc")
+    low, high = estimate.interval(0.95) if estimate else (np.nan, np.nan)
+    return 100 * low, 100 * high
 
 
 def _curves(
@@ -197,15 +196,16 @@ def _curves(
     samples(ax, labels, look)
 
 
-def _verdicts(page: Axes, place: tuple[float, float, float], chosen: Sequence[Pair], of: int, margin: float) -> None:
+def _verdicts(page: Axes, place: tuple[float, float, float], chosen: Sequence[Answer], of: int, margin: float) -> None:
     x, y, high = place
     some = f"surest {len(chosen)} of {of} verdicts" if of > len(chosen) else f"{of} verdict{'s' * (of != 1)}"
-    rows = [
-        (f"{a.label} − {b.label}", c.difference.mean, c.difference.low, c.difference.high, c.verdict)
-        for a, b, c in chosen
-    ]
+    rows = []
+    for each in chosen:
+        assert each.estimate is not None
+        factor, (low, top) = each.outcome.factor, each.estimate.interval(0.95)
+        rows.append((each.label, factor * each.estimate.value, factor * low, factor * top, each.decision.verdict))
     names = _pair_names(chosen)
-    verdicts = [verdict_words(c).replace(" (", "\n(") for *_, c in chosen]
+    verdicts = [each.decision.verdict.replace(" the ", "\nthe ") for each in chosen]
     left = widest(names, TEXT) + 16
     beside = widest(verdicts, TEXT) + 70
     ax = _panel(page, x + left, y + 44, HALF - left - beside, high)
@@ -220,17 +220,17 @@ def _verdicts(page: Axes, place: tuple[float, float, float], chosen: Sequence[Pa
     difference_rows(ax, rows, margin, low, most, bent)
     _labels(ax, names)
     for row, ((_, mean, *_, verdict), told) in enumerate(zip(rows, verdicts, strict=True)):
-        colour = VERDICTS[verdict][0]
+        colour = VERDICTS[first_word(verdict)][0]
         _beside(ax, row, 52, signed(mean, ".2f"), colour, "right")
         _beside(ax, row, 62, told, colour)
 
 
-def _pair_names(chosen: Sequence[Pair]) -> list[str]:
+def _pair_names(chosen: Sequence[Answer]) -> list[str]:
     """ "bn − ln", in two lines or more where it is long."""
     found = []
-    for a, b, _ in chosen:
-        name = f"{a.label} − {b.label}"
-        lines = [name] if widest([name], TEXT) < LABEL else [f"{a.label} −", b.label]
+    for each in chosen:
+        name = each.label
+        lines = [name] if widest([name], TEXT) < LABEL else name.replace(" − ", " −\n").split("\n")
         found.append("\n".join(folded(line, LABEL) for line in lines))
     return found
 

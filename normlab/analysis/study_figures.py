@@ -143,10 +143,10 @@ def differences(
 ) -> Figure:
     """Draw differences in percentage points, a row each, with their 95 % intervals around a band of equivalence.
 
-    rows: (label, mean, low, high, verdict); bounds may be NaN. A verdict starts with better, worse, equivalent or
-    undecided; more words may follow. ``margin``: what lies within ± margin counts as equivalent. Where some differences
-    are far larger, the axis is linear to ± 2 margins and logarithmic beyond. Raises ValueError for another verdict or
-    a margin that is not positive.
+    rows: (label, mean, low, high, verdict); bounds may be NaN. A verdict starts with better, worse, equivalent, less
+    (than the margin) or undecided; more words may follow. ``margin``: what lies within ± margin counts as equivalent.
+    Where some differences are far larger, the axis is linear to ± 2 margins and logarithmic beyond. Raises ValueError
+    for another verdict or a margin that is not positive.
     """
     check(0 < margin < np.inf, f"margin must be positive, not {margin}")
     for label, *_, verdict in rows:

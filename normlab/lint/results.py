@@ -6,32 +6,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from normlab.analysis.cells import Cell, Sorted, at_chance, label, stable, word
+from normlab.analysis.cells import Cell, at_chance, label, trained, word
 from normlab.lint.asked import Asked, asked_of
 from normlab.lint.comparison import confounded, one_rate, selection, unequal
 from normlab.lint.finding import Finding, names
 from normlab.lint.network import PER_SETTING, cannot_learn
 from normlab.lint.seeds import reached
-from normlab.settings import Study
 
 if TYPE_CHECKING:
-    from normlab.analysis.stats import Comparison
+    from normlab.analysis.questions import Answers  # scipy
 
 __all__ = ["lint_results"]
 
 
-def lint_results(
-    found: Sorted,
-    pairs: Sequence[tuple[Cell, Cell, "Comparison"]] = (),
-    *,
-    margin: float | None = None,
-    study: Study | None = None,
-) -> list[Finding]:
+def lint_results(answers: "Answers", *, margin: float | None = None) -> list[Finding]:
     """What may mislead in the results of a report, gravest first.
 
     Args:
-        pairs: every comparison of the report. margin: the difference asked about, pp; None where nobody named one.
+        margin: the difference asked about; None where nobody named one.
     """
+    found, study = answers.found, answers.study
     cells = asked_of(found.cells)
     told = [finding for rule in PER_SETTING for finding in rule(cells)]
     told += _lost(found.cells)
@@ -40,8 +34,7 @@ def lint_results(
     told += unequal(_sizes(found.cells))
     told += selection(cells, study)
     told += _rates(found.cells, cells)
-    told += reached(found.cells, pairs, margin)
-    told += _seeds_differ(found.cells)
+    told += reached(answers, margin)
     told += _predictions(found.cells)
     told += _machines(found.cells)
     return told
@@ -90,7 +83,7 @@ def _rates(cells: Sequence[Cell], asked: Sequence[Asked]) -> Iterator[Finding]:
         return
     by_setting: dict[str, dict[float, float]] = {}
     for cell in cells:
-        if stable(cell) and (values := list(cell.values("val_acc").values())):
+        if trained(cell) and (values := list(cell.values("val_acc").values())):
             others = {key: level for key, level in cell.levels.items() if key != "lr"}
             by_setting.setdefault(json.dumps(others), {})[float(cell.levels["lr"])] = float(np.mean(values))
     best = {
@@ -120,15 +113,6 @@ def _rates(cells: Sequence[Cell], asked: Sequence[Asked]) -> Iterator[Finding]:
         yield Finding(
             "learning-rate",
             f"{names(edge)}: the best lr is the smallest or largest that was run; a better one may lie beyond.",
-        )
-
-
-def _seeds_differ(cells: Sequence[Cell]) -> Iterator[Finding]:
-    if len({tuple(sorted(cell.values("test_acc"))) for cell in cells}) > 1:
-        yield Finding(
-            "seeds",
-            "The settings do not all have results for the same seeds: pairs are compared over the seeds that they "
-            "share, or as independent samples (Welch) where these are fewer than two.",
         )
 
 

@@ -1,20 +1,19 @@
 """Are there enough seeds for the difference that is asked about?"""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from normlab.analysis.cells import Cell
 from normlab.lint.asked import IMAGES, Asked
 from normlab.lint.finding import Finding, names
 from normlab.record import Record
 from normlab.settings import Study
 
 if TYPE_CHECKING:
-    from normlab.analysis.stats import Comparison  # scipy, a second that a single run need not wait for
+    from normlab.analysis.questions import Answers  # scipy, a second that a single run need not wait for
 
 __all__ = ["Spread", "few", "planned_seeds", "reached", "spread_of"]
 
@@ -63,11 +62,10 @@ def assumed(data: str) -> Spread | None:
 
 
 def planned_seeds(cells: Sequence[Asked], study: Study | None, spread: Spread | None) -> Iterator[Finding]:
-    """Before the start. With a study, its margin is the difference asked about: warned of where a paired t test, at the
-    level that Bonferroni leaves each pair of the report, would find it with less than 80 % power. Both settings of a
-    pair have the sd of `spread`, or an assumed one, and do not correlate (in the replication they do not)."""
-    from normlab.analysis.stats import Difference, seeds_needed
-    from normlab.analysis.tables import family
+    """Before the start. With a study, its margin is the difference asked about: warned of where a t test, at the level
+    that Bonferroni leaves each declared question of the report, would find it with less than 80 % power. Runs have the
+    sd of `spread`, or an assumed one; what the test images add does not depend on seeds and is left out."""
+    from normlab.analysis.verdicts import enough_seeds
 
     if len(cells) < 2:
         return
@@ -76,50 +74,65 @@ def planned_seeds(cells: Sequence[Asked], study: Study | None, spread: Spread | 
     if seeds == 1 or study is None or spread is None:
         yield from few(seeds)
         return
-    pairs = len(family(cells))
-    sd, nan = math.sqrt(2) * spread.sd, math.nan
-    difference = Difference(study.margin, (sd,), sd / math.sqrt(seeds), seeds - 1, nan, nan, nan, "paired", seeds)
-    needed = seeds_needed(difference, study.margin, ALPHA / max(pairs, 1), POWER)
-    if needed is None or needed > seeds:
-        takes = f"about {needed:,} would" if needed else "more than 10,000 would be needed to"
+    questions = declared([cell.levels for cell in cells]) + len(study.claims)
+    needed = enough_seeds(spread.sd, study.margin, len(cells), ALPHA / max(questions, 1), POWER)
+    if needed > seeds:
         yield Finding(
             "seeds",
-            f"{seeds} seeds a setting are few for a difference of {study.margin:g} pp, the study's margin: {takes} "
-            f"find it with {100 * POWER:g} % power in each of {pairs} pairs, at an sd of {spread.sd:.2g} pp a run "
-            f"({spread.source}). Give more, as in 'seed=range({needed or 100})', or expect undecided pairs.",
+            f"{seeds} seeds per setting are few for a difference of {study.margin:g} pp, the study's margin: about "
+            f"{needed:,.0f} would find it with {100 * POWER:g} % power in each of {questions} questions, at an sd of "
+            f"{spread.sd:.2g} pp per run ({spread.source}). Give more, as in 'seed=range({needed:.0f})', or expect "
+            "undecided questions.",
         )
+
+
+def declared(levels: Sequence[Mapping[str, object]]) -> int:
+    """About how many questions a report of such settings would declare: each setting against its control in each
+    factor, each level's effect, and a pair of factors each."""
+    factors = {key: len({str(each.get(key)) for each in levels}) for each in levels for key in each}
+    factors = {key: count for key, count in factors.items() if count > 1 and not key.startswith("norm.")}
+    effects = sum(count - 1 for count in factors.values())
+    settings = sum(len(levels) - len(levels) // count for count in factors.values()) if len(factors) > 1 else 0
+    return effects + settings + len(factors) * (len(factors) - 1) // 2
 
 
 def few(seeds: int) -> Iterator[Finding]:
     """Where nobody has said what difference matters."""
     if seeds == 1:
-        yield Finding("seeds", "One seed a setting: no interval and no verdict. Give several, as in 'seed=range(5)'.")
+        yield Finding("seeds", "One seed per setting: no interval and no verdict. Give several, as in 'seed=range(5)'.")
     elif seeds < ENOUGH:
-        yield Finding("seeds", f"{seeds} seeds a setting are too few to show small differences; {ENOUGH} are a start.")
+        yield Finding(
+            "seeds", f"{seeds} seeds per setting are too few to show small differences; {ENOUGH} are a start."
+        )
 
 
-def reached(
-    cells: Sequence[Cell], pairs: Sequence[tuple[Cell, Cell, "Comparison"]], margin: float | None
-) -> Iterator[Finding]:
-    """Beside the results: the pairs that are undecided because their interval is wider than the margin asked about."""
-    counts = {cell.label: len(cell.completed) for cell in cells if cell.completed}
+def reached(answers: "Answers", margin: float | None) -> Iterator[Finding]:
+    """Beside the results: the questions that are undecided because their interval is wider than the margin asked
+    about."""
+    counts = {cell.label: len(cell.completed) for cell in answers.found.cells if cell.completed}
     if not counts:
         return
     single = [label for label, n in counts.items() if n == 1]
     if single and max(counts.values()) > 1:
         yield Finding("seeds", f"{names(single)}: one seed, so no interval and no verdict.")
         counts = {label: n for label, n in counts.items() if n > 1}
-    if min(counts.values()) == 1 or margin is None or not pairs:
+    if min(counts.values()) == 1 or margin is None or not answers.answers:
         yield from few(min(counts.values()))
         return
-    open_ = [c.difference for *_, c in pairs if c.verdict == "undecided"]
-    halves = sorted((d.high - d.low) / 2 for d in open_ if (d.high - d.low) / 2 > margin)  # NaN is not above
+    halves = []
+    for each in answers.answers:
+        if each.decision.verdict == "undecided" and each.estimate is not None and each.outcome is answers.about:
+            low, high = each.estimate.interval(0.95)
+            halves.append(answers.about.factor * (high - low) / 2)
+    halves = sorted(half for half in halves if half > margin)  # NaN is not above
     if halves:
+        needed = answers.seeds_needed
+        takes = f" {needed:,.0f} seeds per setting would do." if math.isfinite(needed) else ""
         yield Finding(
             "seeds",
-            f"{len(halves)} of {len(pairs)} pairs {'is' if len(halves) == 1 else 'are'} undecided, and the 95 % "
-            f"interval of the difference reaches {_span(halves)} pp to either side, more than the margin of "
-            f"{margin:g} pp. The table of pairs says how many seeds would decide.",
+            f"{len(halves)} of {len(answers.answers)} questions {'is' if len(halves) == 1 else 'are'} undecided, and "
+            f"the 95 % interval reaches {_span(halves)} {answers.about.unit} to either side, more than the margin of "
+            f"{margin:g} {answers.about.unit}.{takes}",
         )
 
 

@@ -40,7 +40,9 @@ __all__ = ["Probe", "Settings", "device_of", "flatten", "needs_gpu"]
 FLOAT32 = 3e38  # the largest float32
 # What changes no weight. The number of threads changes the last bits, as the machine does; it is recorded with the
 # device. Probes and the test curve only look.
-PLACES = ("log_dir", "name", "force", "threads", "probes", "test_curve", "data.root", "data.download")
+PLACES = (
+    "log_dir", "name", "force", "threads", "probes", "test_curve", "data.root", "data.download", "until", "max_seeds",
+)  # fmt: skip
 
 Scalar = bool | int | float | str | None
 Probe = Literal["layers", "landscape", "shift", "statistics"]
@@ -81,6 +83,8 @@ class Settings(Model):
     precision: Literal["32-true", "tf32", "64-true", "16-mixed", "bf16-mixed"]
     kernels: Literal["auto", "torch"]
     threads: Count | None
+    until: Literal["decided"] | None
+    max_seeds: Annotated[int, Field(ge=2, le=10_000)]
     log_dir: Annotated[str, Field(min_length=1)]
     name: Annotated[str, Field(pattern=r"^[^/\\=\x00]*[^/\\=\x00.]$")] | None  # not "." or ".."
     force: bool

@@ -20,8 +20,9 @@ __all__ = ["STUDY_FILE", "Claim", "Published", "Study", "protocol", "sweep_of"]
 
 STUDY_FILE = "study.yaml"
 MEASURES = Literal[
-    "test_acc", "train_acc", "train_acc_running", "test_ce", "train_ce", "val_acc", "val_ce", "unevenness"
-]
+    "test_acc", "train_acc", "train_acc_running", "test_ce", "train_ce", "val_acc", "val_ce", "unevenness", "prob_true",
+    "brier", "calibration_error",
+]  # fmt: skip
 
 Scalar = bool | int | float | str | None
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -77,11 +78,15 @@ class Study(Model):
     Attributes:
         margin: differences smaller than this, in percentage points of accuracy, do not matter: the margin of
             equivalence.
+        primary: the outcome that settings are compared in.
+        control: by factor, the level that the others are compared with: {norm: bn, l1: 0}.
         factors: the settings that it varies; filled in when the study is started.
     """
 
     question: str
-    margin: Positive = 0.05
+    margin: Positive = 0.1
+    primary: MEASURES = "test_acc"
+    control: dict[str, Scalar] = {}
     factors: list[str] = []
     claims: list[Claim] = []
     published: list[Published] = []

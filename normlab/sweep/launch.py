@@ -1,6 +1,6 @@
 """From planned runs to tasks, by the launcher that a command line names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -35,12 +35,20 @@ class Sweep:
         overrides: The command line.
         began: When this command began, in nanoseconds of the file system's clock.
         study: Whether it names a study, which uses the whole machine by itself.
+        more: Returns all runs that are wanted when these have ended; None where these are all.
     """
 
     def __init__(
-        self, jobs: Sequence[Job], waiting: Sequence[Job], overrides: Sequence[str], began: int, *, study: bool
+        self,
+        jobs: Sequence[Job],
+        waiting: Sequence[Job],
+        overrides: Sequence[str],
+        began: int,
+        *,
+        study: bool,
+        more: Callable[[], Sequence[Job]] | None = None,
     ) -> None:
-        self.jobs, self.began = jobs, began
+        self.jobs, self.began, self.more = jobs, began, more
         self.config = to_run(jobs[0], multirun=True)
         self.callbacks = Callbacks(self.config)
         name, words = usual(overrides, waiting) if study else launcher_of(overrides), launching(overrides)
@@ -64,7 +72,7 @@ class Sweep:
     def run(self) -> None:
         """Do the runs, until all have ended."""
         self.callbacks.call("on_multirun_start", config=self.config, config_name="config")
-        Schedule(self.jobs, self.backend, self.began, self._divide).run()
+        Schedule(self.jobs, self.backend, self.began, self._divide, self.more).run()
         self.callbacks.call("on_multirun_end", reverse=True, config=self.config, config_name="config")
 
     def _divide(self, runs: Sequence[Job], single: bool) -> list[Task]:

@@ -98,12 +98,14 @@ class Schedule:
         began: When this command began, in nanoseconds of the file system's clock: what has ended since then is not
             tried again, unless it was interrupted.
         divide: Returns the tasks that do some runs; with True, each run on its own.
+        more: When all runs have ended, returns all that are wanted by now; the sweep ends when these have ended too.
     """
 
     jobs: Sequence[Job]
     backend: Backend
     began: int
     divide: Callable[[Sequence[Job], bool], list[Task]]
+    more: Callable[[], Sequence[Job]] | None = None
 
     def __post_init__(self) -> None:
         self.log = self.jobs[0].folder.parent / "progress.log"
@@ -116,11 +118,15 @@ class Schedule:
 
     def run(self) -> None:
         """Do the runs."""
-        with SweepProgress(self.jobs, self.began, self.log):
-            try:
+        try:
+            with SweepProgress(self.jobs, self.began, self.log):
                 self._loop()
-            finally:
-                self.backend.stop()
+            while self.more is not None and len(wanted := self.more()) > len(self.jobs):
+                self.jobs = wanted
+                with SweepProgress(self.jobs, self.began, self.log):
+                    self._loop()
+        finally:
+            self.backend.stop()
 
     def _loop(self) -> None:
         idle = 0

@@ -1,25 +1,56 @@
 """A path of L1: what each λ leaves of a network, by method and scope, and how much the seeds agree on it."""
 
 import itertools
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from normlab.analysis.cells import Cell, Sorted, per_cent
-from normlab.analysis.stats import difference_of, summarise
+from normlab.analysis.cells import Cell, Sorted
+from normlab.analysis.inference import mean_interval
+from normlab.analysis.part import Column, Part, Picture, Table, interval, text, value
+from normlab.analysis.questions import Answers
 
-if TYPE_CHECKING:  # matplotlib takes half a second, which a report without figures saves
-    from matplotlib.figure import Figure
-
-__all__ = ["chance", "jaccard_of_supports", "path_pictures", "path_table"]
+__all__ = ["chance", "jaccard_of_supports", "path", "path_frame"]
 
 LEAST = 3  # λ that make a path
 SHARES = ("zeros", "small", "zero_filters", "zero_scales", "weight_norm")
 
 
-def path_table(found: Sorted) -> pd.DataFrame:
+def path(answers: Answers) -> Part | None:
+    frame = path_frame(answers.found)
+    if frame.empty:
+        return None
+    columns = [
+        text("setting"),
+        Column("n", lambda row: f"{row['n']}", "n"),
+        value("test acc. %", "test_acc_mean", 2, 100),
+        value("zero weights, %", "zeros", 1, 100),
+        value("near zero, %", "small", 1, 100),
+        value("zero filters, %", "zero_filters", 1, 100),
+        value("zero scales γ, %", "zero_scales", 1, 100),
+        value("‖w‖₂", "weight_norm", 2),
+        value("effective lr, x", "step_ratio", 2),
+        *[interval("gained by the refit, pp", "refit_gain")] * ("refit_gain_pp" in frame),
+        value("agreement", "agreement", 2),
+        value("by chance", "chance", 2),
+    ]
+    note = (
+        "Zeros are exact; near zero: at most 1 % of the largest weight of its filter. Effective lr: lr / ‖w‖², by that "
+        "of the setting without L1: a norm makes the scale of the filters before it meaningless, and L1 then changes "
+        "how far a step turns them. Agreement: Jaccard index of the weights that are left, over pairs of seeds; by "
+        "chance: of random ones of the same number."
+    )
+    return Part("path", "What L1 removes", PATH, [Table("path", frame, columns, note)], lambda _: _draw(answers.found))
+
+
+PATH = (
+    "A path of λ: exact zeros, what is left after training on without the penalty, whether seeds keep the same weights."
+)
+
+
+def path_frame(found: Sorted) -> pd.DataFrame:
     """One row per setting, where l1 has three values or more; shares and accuracies in [0, 1], differences in pp.
 
     - zeros, zero_filters, zero_scales: exact zeros among the weights of convolutions, whole filters, and scales γ.
@@ -47,9 +78,9 @@ def path_table(found: Sorted) -> pd.DataFrame:
         after = cell.values("refit_test_acc")
         if after:
             row |= _spread("refit_test_acc", after)
-            before = {seed: value for seed, value in cell.values("test_acc").items() if seed in after}
-            d = difference_of(per_cent(after), per_cent(before))
-            row |= {"refit_gain_pp": d.mean, "refit_gain_low": d.low, "refit_gain_high": d.high}
+            before = cell.values("test_acc")
+            gain, low, high = mean_interval([100 * (acc - before[seed]) for seed, acc in after.items()])
+            row |= {"refit_gain_pp": gain, "refit_gain_low": low, "refit_gain_high": high}
         row["agreement"], row["chance"] = jaccard_of_supports([run.support for run in cell.completed])
         rows.append(row)
     return pd.DataFrame(rows)
@@ -70,12 +101,11 @@ def chance(a: float, b: float) -> float:
     return float(a * b / (a + b - a * b))
 
 
-def path_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]:
-    """(file name, caption, figure): accuracy against exact zeros, before and after the refit."""
+def _draw(found: Sorted) -> list[Picture]:
+    """Accuracy against exact zeros, before and after the refit."""
     from normlab.analysis.factor_figure import factor_curve
 
-    if len({cell.levels.get("l1") for cell in found.cells}) < LEAST:
-        return
+    drawn = []
     for metric, name, words in (
         ("test_acc", "path", "test accuracy, %"),
         ("refit_test_acc", "path-refit", "test accuracy after the refit, %"),
@@ -87,8 +117,8 @@ def path_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]:
                 continue
             for cell in path:
                 if values := cell.values(metric):
-                    s = summarise([100 * value for value in values.values()])
-                    lines.setdefault(label, []).append((round(100 * cell.mean("zeros"), 1), s.mean, s.low, s.high))
+                    ends = mean_interval([100 * value for value in values.values()])
+                    lines.setdefault(label, []).append((round(100 * cell.mean("zeros"), 1), *ends))
                     norms[label] = cell.norm
         if lines:
             curves: Mapping[str, Any] = {label: tuple(np.array(points).T) for label, points in lines.items()}
@@ -105,7 +135,8 @@ def path_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]:
                 title=title,
                 log_x=False,
             )
-            yield name, caption, figure
+            drawn.append(Picture(name, caption, figure))
+    return drawn
 
 
 def _paths(found: Sorted) -> dict[str, list[Cell]]:
@@ -134,5 +165,5 @@ def _unpenalised(cell: Cell) -> str:
 def _spread(name: str, values: Mapping[int, float]) -> dict[str, float]:
     if not values:
         return {f"{name}_mean": float("nan"), f"{name}_low": float("nan"), f"{name}_high": float("nan")}
-    s = summarise([*values.values()])
-    return {f"{name}_mean": s.mean, f"{name}_low": s.low, f"{name}_high": s.high}
+    mean, low, high = mean_interval([*values.values()])
+    return {f"{name}_mean": mean, f"{name}_low": low, f"{name}_high": high}

@@ -1,15 +1,20 @@
 """What the probes of many runs measured, by setting, and the figures of it that a report has."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from normlab.analysis.cells import Cell, Sorted
-from normlab.analysis.probe_figures import Curve, Panel, bands_apart, lines_together
+from normlab.analysis.part import Part, Picture
+from normlab.analysis.questions import Answers
 
-__all__ = ["probe_pictures", "probed"]
+if TYPE_CHECKING:  # matplotlib takes half a second, which a report without figures saves
+    from normlab.analysis.probe_figures import Panel
 
+__all__ = ["probed", "probes"]
+
+Curve = tuple[Any, Any]  # epochs float (X,), values float (S, X)
 Curves = Mapping[tuple[str, str], Curve]  # (layer, quantity) -> epochs, values
 
 ACROSS = 7  # layers side by side: all convolutions of the small network
@@ -56,8 +61,19 @@ def probed(cell: Cell, probe: str) -> dict[tuple[str, str], Curve]:
     return found
 
 
-def probe_pictures(found: Sorted) -> Iterator[tuple[str, str, Figure]]:
-    """(file name, caption, figure) of every figure that the runs' probes.csv give."""
+def probes(answers: Answers) -> Part | None:
+    if not any(probed(cell, probe) for cell in answers.found.cells for probe in ("layers", "landscape", "shift")):
+        return None
+    return Part("probes", "Inside the network", PROBES, draw=lambda _: _draw(answers.found), folded=True)
+
+
+PROBES = "What the probes measured while the networks trained; docs/probes.md has the definitions."
+
+
+def _draw(found: Sorted) -> Iterator[Picture]:
+    """Every figure that the runs' probes.csv give."""
+    from normlab.analysis.probe_figures import lines_together
+
     norms = {cell.label: cell.norm for cell in found.cells}
     layers, landscape, shift = (
         {cell.label: curves for cell in found.cells if (curves := probed(cell, probe))}
@@ -66,7 +82,8 @@ def probe_pictures(found: Sorted) -> Iterator[tuple[str, str, Figure]]:
     for name, (title, quantities, caption) in LAYER_FIGURES.items():
         if some := _only(layers, quantities):
             table, shown = _table(some, quantities)
-            yield f"probe-{name}", caption + shown, lines_together(some, norms, table, title=f"{title}, {found.data}")
+            drawn = lines_together(some, norms, table, title=f"{title}, {found.data}")
+            yield Picture(f"probe-{name}", caption + shown, drawn)
     if landscape:
         yield from _landscape(landscape, norms, found.data)
     if shift:
@@ -77,11 +94,13 @@ def probe_pictures(found: Sorted) -> Iterator[tuple[str, str, Figure]]:
             "cosine of 1."
         )
         title = f"Internal covariate shift, {found.data}"
-        yield "probe-shift", caption + shown, lines_together(shift, norms, table, title=title)
+        yield Picture("probe-shift", caption + shown, lines_together(shift, norms, table, title=title))
 
 
-def _table(curves: Mapping[str, Curves], quantities: Mapping[str, str]) -> tuple[list[list[Panel]], str]:
+def _table(curves: Mapping[str, Curves], quantities: Mapping[str, str]) -> tuple[list[list["Panel"]], str]:
     """Return a row of panels per quantity with a panel per layer, and what the caption says where not all are shown."""
+    from normlab.analysis.probe_figures import Panel
+
     layers = list(dict.fromkeys(layer for of in curves.values() for layer, what in of if what in quantities))
     count = min(len(layers), ACROSS)
     chosen = [layers[round(i * (len(layers) - 1) / max(count - 1, 1))] for i in range(count)]
@@ -95,9 +114,9 @@ def _table(curves: Mapping[str, Curves], quantities: Mapping[str, str]) -> tuple
     return table, f" {count} of {len(layers)} layers are shown." if count < len(layers) else ""
 
 
-def _landscape(
-    landscape: Mapping[str, Curves], norms: Mapping[str, str], data: str
-) -> Iterator[tuple[str, str, Figure]]:
+def _landscape(landscape: Mapping[str, Curves], norms: Mapping[str, str], data: str) -> Iterator[Picture]:
+    from normlab.analysis.probe_figures import Panel, bands_apart, lines_together
+
     spread = {label: _with_spread(curves) for label, curves in landscape.items()}
     table = [
         [
@@ -111,13 +130,15 @@ def _landscape(
         "lowest loss, the largest change of the gradient, and its largest ratio to the distance (Santurkar et al. "
         "2018, figure 4). Lower is smoother."
     )
-    yield "probe-landscape", caption, lines_together(spread, norms, table, title=f"The loss along the gradient, {data}")
+    drawn = lines_together(spread, norms, table, title=f"The loss along the gradient, {data}")
+    yield Picture("probe-landscape", caption, drawn)
     quantities = [("loss", "loss_min", "loss_max", "loss"), ("change of gradient", "change_min", "change_max", "")]
     caption = (
         "The same, setting by setting: the band of losses met along the gradient, with the loss of the step as a line, "
         "and the band of changes of the gradient; means over seeds, of the logarithms where an axis is logarithmic."
     )
-    yield "probe-bands", caption, bands_apart(landscape, norms, quantities, title=f"Bands along the gradient, {data}")
+    drawn = bands_apart(landscape, norms, quantities, title=f"Bands along the gradient, {data}")
+    yield Picture("probe-bands", caption, drawn)
 
 
 def _with_spread(curves: Curves) -> dict[tuple[str, str], Curve]:

@@ -1,18 +1,16 @@
 """Where batch norm's loss at small batches comes from: the rows of the probe `statistics`, by batch size."""
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from normlab.analysis.cells import Cell, Sorted, per_cent
-from normlab.analysis.stats import Summary, difference_of, summarise
+from normlab.analysis.inference import Group, Model, mean_interval
+from normlab.analysis.part import Column, Part, Picture, Table, interval, text, value
+from normlab.analysis.questions import Answers
 
-if TYPE_CHECKING:  # matplotlib takes half a second, which a report without figures saves
-    from matplotlib.figure import Figure
-
-__all__ = ["decomposition_pictures", "decomposition_table", "statistics_of"]
+__all__ = ["statistics", "statistics_frame", "statistics_of"]
 
 SCORES = {
     "test_running_acc": "test images, running averages",
@@ -27,14 +25,39 @@ def statistics_of(cell: Cell) -> dict[tuple[str, str], dict[int, float]]:
     """(layer, quantity) → seed → value, of the completed runs that have the probe."""
     found: dict[tuple[str, str], dict[int, float]] = {}
     for run in cell.completed:
-        for _, _, probe, layer, quantity, value in run.probes:
+        for _, _, probe, layer, quantity, number in run.probes:
             if probe == "statistics":
-                found.setdefault((layer, quantity), {})[run.record.seed] = value
+                found.setdefault((layer, quantity), {})[run.record.seed] = number
     return found
 
 
-def decomposition_table(found: Sorted) -> pd.DataFrame:
-    """One row per setting that has the probe: accuracies in [0, 1]; differences in pp, paired by seed (95 % intervals).
+def statistics(answers: Answers) -> Part | None:
+    frame = statistics_frame(answers.found)
+    if frame.empty:
+        return None
+    columns = [
+        text("setting"),
+        Column("n", lambda row: f"{row['n']}", "n"),
+        value("running averages, test acc. %", "test_running_acc_mean", 2, 100),
+        value("precise statistics", "test_precise_acc_mean", 2, 100),
+        value("each batch's own", "test_batch_acc_mean", 2, 100),
+        value("the same, training images", "train_batch_acc_mean", 2, 100),
+        interval("lost in all, pp", "lost"),
+        interval("by the running averages, pp", "recovered"),
+        interval("in training, pp", "trained"),
+    ]
+    note = (
+        "Of trained networks. Lost in all: against the batch size that is best with precise statistics; by the running "
+        "averages: what precise statistics, recomputed over training images, bring back; in training: what is lost "
+        "with precise statistics too. Mean differences and 95 % t intervals; what is of one network is paired."
+    )
+    intro = "Batch norm's accuracy, taken apart: docs/probes.md has the definitions."
+    tables = [Table("statistics", frame, columns, note)]
+    return Part("statistics", "Which statistics", intro, tables, lambda _: _draw(answers.found))
+
+
+def statistics_frame(found: Sorted) -> pd.DataFrame:
+    """One row per setting that has the probe: accuracies in [0, 1]; differences in pp with 95 % intervals.
 
     - `recovered_pp`: test accuracy with precise statistics minus that with running averages: what their error costs.
     - `lost_pp`: test accuracy with running averages of the setting of the same kind that is best with precise
@@ -59,8 +82,7 @@ def decomposition_table(found: Sorted) -> pd.DataFrame:
                 "trained": (at_best["precise"], precise),
             }
             for name, (a, b) in differences.items():
-                d = difference_of(a, b)
-                row |= {f"{name}_pp": d.mean, f"{name}_low": d.low, f"{name}_high": d.high}
+                row |= dict(zip((f"{name}_pp", f"{name}_low", f"{name}_high"), _difference(a, b), strict=True))
             for (layer, quantity), of in values.items():
                 if quantity.startswith("error_"):
                     row[f"{layer.removesuffix('.norm')}_{quantity}"] = float(np.mean([*of.values()]))
@@ -68,10 +90,20 @@ def decomposition_table(found: Sorted) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def decomposition_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]:
-    """(file name, caption, figure): accuracies and errors against the batch size, three figures a kind of setting."""
+def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, float, float]:
+    """a - b with its 95 % interval: by seed where both have the same, as of one network."""
+    if a.keys() == b.keys():
+        return mean_interval([a[seed] - b[seed] for seed in a])
+    model = Model({name: Group(np.array([*side.values()]), tuple(side)) for name, side in (("a", a), ("b", b))})
+    estimate = model.estimate({"a": 1.0, "b": -1.0})
+    return estimate.value, *estimate.interval(0.95)
+
+
+def _draw(found: Sorted) -> list[Picture]:
+    """Accuracies and errors against the batch size, three figures per kind of setting."""
     from normlab.analysis.factor_figure import factor_curve
 
+    drawn = []
     for kind, group in _groups(found).items():
         if len({_batch_size(cell) for cell in group}) < LEAST:
             continue
@@ -90,7 +122,7 @@ def decomposition_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]
         title = f"What normalizes a trained network, {told}{found.data}"
         labels = dict.fromkeys(scores, norm)
         figure = factor_curve(scores, labels, factor="batch_size", y_label="accuracy, %", title=title)
-        yield f"statistics{name}", caption, figure
+        drawn.append(Picture(f"statistics{name}", caption, figure))
         for quantity, words, y_label in (
             ("error_mean", "means", "rms error of the running means, standard deviations"),
             ("error_log_var", "variances", "rms error of the running variances, of their logarithm"),
@@ -109,7 +141,8 @@ def decomposition_pictures(found: Sorted) -> Iterator[tuple[str, str, "Figure"]]
             title = f"Error of the running {words}, {told}{found.data}"
             labels = dict.fromkeys(errors, norm)
             figure = factor_curve(errors, labels, factor="batch_size", y_label=y_label, title=title, accuracy=False)
-            yield f"statistics-{words}{name}", caption, figure
+            drawn.append(Picture(f"statistics-{words}{name}", caption, figure))
+    return drawn
 
 
 def _groups(found: Sorted) -> dict[str, list[Cell]]:
@@ -127,11 +160,9 @@ def _batch_size(cell: Cell) -> int:
 
 
 def _curve(points: list[tuple[float, Mapping[int, float]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    found: list[Summary] = [summarise(list(values.values())) for _, values in points]
     xs = np.array([x for x, _ in points])
-    return xs, *(np.array([getattr(s, key) for s in found]) for key in ("mean", "low", "high"))  # type: ignore[return-value]
+    return xs, *np.array([mean_interval([*values.values()]) for _, values in points]).T
 
 
 def _spread(values: Mapping[int, float]) -> dict[str, float]:
-    s = summarise(list(values.values()))
-    return {"mean": s.mean, "low": s.low, "high": s.high}
+    return dict(zip(("mean", "low", "high"), mean_interval([*values.values()]), strict=True))

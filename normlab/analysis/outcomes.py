@@ -1,0 +1,94 @@
+"""What runs are compared in: each outcome with its words, unit, link and, where there is one, its score per image."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from normlab.analysis.cells import Cell, value
+from normlab.analysis.inference import Group, Link, Model
+from normlab.analysis.table import Run
+from normlab.scores import brier_of_images, prob_true_of_images
+
+__all__ = ["OUTCOMES", "Outcome", "model_of"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A number of a run.
+
+    Attributes:
+        words: what it is called in a table. unit: of differences; factor: from a run's number to that unit.
+        of_images: the scores of a run's test images, float (N,), whose mean it is; None where no such scores are kept.
+    """
+
+    words: str
+    unit: str
+    link: Link
+    higher_is_better: bool = True
+    of_images: Callable[[Run], Floats] | None = None
+
+    @property
+    def factor(self) -> float:
+        return 100.0 if self.unit == "pp" else 1.0
+
+
+def _right(run: Run) -> Floats:
+    arrays = run.predictions or {}
+    return (arrays["pred"] == arrays["true"]).astype(float)
+
+
+def _scored(score: Callable[..., Floats]) -> Callable[[Run], Floats]:
+    def of_run(run: Run) -> Floats:
+        arrays = run.predictions or {}
+        return np.asarray(score(arrays["log_probs"], arrays["true"]))
+
+    return of_run
+
+
+OUTCOMES: Mapping[str, Outcome] = {
+    "test_acc": Outcome("test accuracy", "pp", "logit", of_images=_right),
+    "train_acc": Outcome("training accuracy", "pp", "logit"),
+    "train_acc_running": Outcome("running training accuracy", "pp", "logit"),
+    "val_acc": Outcome("validation accuracy", "pp", "logit"),
+    "test_ce": Outcome("test cross-entropy", "nats", "log", higher_is_better=False),
+    "train_ce": Outcome("training cross-entropy", "nats", "log", higher_is_better=False),
+    "val_ce": Outcome("validation cross-entropy", "nats", "log", higher_is_better=False),
+    "prob_true": Outcome("mean probability of the true class", "pp", "logit", of_images=_scored(prob_true_of_images)),
+    "brier": Outcome("Brier score", "", "log", higher_is_better=False, of_images=_scored(brier_of_images)),
+    "calibration_error": Outcome("calibration error", "pp", "logit", higher_is_better=False),
+    "unevenness": Outcome("unevenness", "pp", "identity", higher_is_better=False),
+}
+
+
+def model_of(cells: Sequence[Cell], name: str) -> Model:
+    """The model of the settings whose runs have an outcome, in its own unit.
+
+    Images are random too where every run kept predictions of the same images.
+    """
+    outcome = OUTCOMES[name]
+    runs = {cell.label: [run for run in cell.completed if value(run, name) is not None] for cell in cells}
+    runs = {label: some for label, some in runs.items() if some}
+    every = [run for some in runs.values() for run in some]
+    scores = _scores(every, outcome)
+    groups = {}
+    for label, some in runs.items():
+        values = np.array([value(run, name) for run in some], dtype=float)
+        own = None if scores is None else np.stack([scores[id(run)] for run in some])
+        groups[label] = Group(values, tuple(run.record.seed for run in some), own)
+    images = max((run.record.data.get("test") or 0 for run in every), default=0)
+    return Model(groups, outcome.link, resolution=1 / images if images else 1e-9)
+
+
+def _scores(runs: Sequence[Run], outcome: Outcome) -> dict[int, Floats] | None:
+    """The scores of each run's images by its identity; None unless all runs kept them, of the same images."""
+    if outcome.of_images is None or not runs:
+        return None
+    kept = [run.predictions or {} for run in runs]
+    needed = {"pred", "true"} if outcome.of_images is _right else {"log_probs", "true"}
+    if any(not needed <= arrays.keys() or not np.array_equal(arrays["true"], kept[0]["true"]) for arrays in kept):
+        return None
+    return {id(run): outcome.of_images(run) for run in runs}

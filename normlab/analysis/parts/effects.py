@@ -1,0 +1,180 @@
+"""What does each factor do, and which settings differ? The declared questions, and an estimate of every other pair."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from normlab.analysis.cells import Cell
+from normlab.analysis.inference import Estimate
+from normlab.analysis.numbers import NONE, number, signed
+from normlab.analysis.part import Column, Part, Picture, Row, Table, interval, p, text
+from normlab.analysis.questions import Answer, Answers, factors_apart
+from normlab.analysis.verdicts import Joint
+
+__all__ = ["effects", "family_words", "numbers_of", "pairs_frame", "questions_frame"]
+
+KINDS = {"effect": "effect", "interaction": "interaction", "setting": "against its control", "claim": "claim"}
+MOST = 66  # rows that a figure can hold and still be read
+ALL_PAIRS = 12  # settings; with more, only pairs that differ in one factor are listed: the rest would drown them
+
+
+def effects(answers: Answers) -> Part | None:
+    frame, pairs = questions_frame(answers), pairs_frame(answers)
+    if frame.empty and pairs.empty:
+        return None
+    unit = answers.about.unit
+    columns = [
+        text("what", "question"),
+        text("kind"),
+        text("verdict"),
+        interval(f"difference, {unit} (95 % interval)", "difference", unit="value"),
+        Column("ratio of errors", _ratio, "ratio"),
+        p("p", "p_adjusted"),
+        p("p of equivalence", "p_equivalence_adjusted"),
+    ]
+    other = [
+        text("pair"),
+        interval(f"difference, {unit} (95 % interval)", "difference", unit="value"),
+        Column("for these test images", _narrow, "narrow_low"),
+        Column("ratio of errors", _ratio, "ratio"),
+    ]
+    some = f" Of more than {ALL_PAIRS} settings, those that differ in one factor." if _many(answers) else ""
+    note = "First minus second, not adjusted for their number: estimates, not verdicts." + some
+    tables = [Table("effects", frame, columns, family_words(answers), "verdict"), Table("pairs", pairs, other, note)]
+    return Part(
+        "effects", "Effects", EFFECTS, [table for table in tables if len(table.frame)], lambda _: _draw(answers)
+    )
+
+
+EFFECTS = (
+    "What each factor does, averaged over all others, whether that depends on another, and settings against controls."
+)
+
+
+def family_words(answers: Answers) -> str:
+    """What the verdicts rest on."""
+    model, size = answers.model(answers.primary), len(answers.answers)
+    random = "seeds and test images" if model.images is not None else "seeds (on these test images)"
+    pairing = model.pairing
+    if pairing is None:
+        paired = "Seeds are not the same in all settings, so they are not paired."
+    else:
+        gain = f"r = {number(pairing.r, 2)} ({number(pairing.low, 2)} to {number(pairing.high, 2)})"
+        paired = (
+            f"Runs with one seed are alike in all settings ({gain}): they are paired."
+            if pairing.used
+            else f"Pairing by seed would gain nothing ({gain}), and is not used."
+        )
+    needed = answers.seeds_needed
+    if math.isnan(needed):
+        seeds = ""
+    elif math.isinf(needed):
+        seeds = " No number of seeds would do for the margin: the test images are too few to resolve it."
+    else:
+        seeds = f" {needed:,.0f} seeds per setting would tell settings apart that differ by the margin (80 % power)."
+    return (
+        f"{answers.about.words.capitalize()}; random are {random}. The {size} questions are one family; p is adjusted "
+        f"for all of them (Holm, Shaffer): the chance of any false verdict is at most {100 * answers.alpha:g} %. "
+        f"Equivalent: within ± {answers.margin:g} {answers.about.unit} (two one-sided tests). {paired}{seeds}"
+    )
+
+
+def numbers_of(estimate: Estimate, factor: float) -> dict[str, Any]:
+    """An estimate as columns: difference_value, _low, _high for new seeds and new images, narrow_… for these images."""
+    wide, narrow = estimate.interval(0.95), estimate.interval(0.95, of_these_images=True)
+    return {
+        "difference_value": factor * estimate.value,
+        "difference_low": factor * wide.low,
+        "difference_high": factor * wide.high,
+        "narrow_low": factor * narrow.low,
+        "narrow_high": factor * narrow.high,
+        "se": factor * estimate.se,
+        "df": estimate.df,
+    }
+
+
+def questions_frame(answers: Answers) -> pd.DataFrame:
+    """One row per declared question, in the outcome's unit (pp, nats); claims have a part of their own."""
+    rows = []
+    for each in answers.answers:
+        if each.kind == "claim":
+            continue
+        row: dict[str, Any] = {
+            "question": each.label,
+            "kind": KINDS[each.kind],
+            "factor": each.factor,
+            "level": each.level,
+        }
+        row |= {"verdict": each.decision.verdict, "ratio": _ratio_of(each)}
+        nothing = dict.fromkeys(
+            ("difference_value", "difference_low", "difference_high", "narrow_low", "narrow_high", "se", "df"), math.nan
+        )
+        row |= numbers_of(each.estimate, each.outcome.factor) if each.estimate else nothing
+        own, adjusted = (*each.decision.p, math.nan)[:2], (*each.decision.adjusted, math.nan)[:2]
+        row |= {"p": own[0], "p_adjusted": adjusted[0], "p_equivalence": own[1], "p_equivalence_adjusted": adjusted[1]}
+        if isinstance(each.question, Joint):
+            row |= {"f": each.question.f, "df": each.question.df[1]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def pairs_frame(answers: Answers) -> pd.DataFrame:
+    """One row per pair of settings, first minus second; of many settings only those that differ in one factor."""
+    rows = []
+    for a, b in _pairs(answers):
+        estimate = answers.estimate({a.label: 1.0, b.label: -1.0})
+        if estimate is not None:
+            row: dict[str, Any] = {"pair": f"{a.label} − {b.label}", "a": a.label, "b": b.label}
+            rows.append(row | numbers_of(estimate, answers.about.factor) | {"ratio": _errors(answers, estimate)})
+    return pd.DataFrame(rows)
+
+
+def _pairs(answers: Answers) -> list[tuple[Cell, Cell]]:
+    cells = answers.cells
+    pairs = [(a, b) for a, b in itertools.combinations(cells, 2) if not _many(answers) or factors_apart(a, b) == 1]
+    return [(b, a) if b.norm == "custom" != a.norm else (a, b) for a, b in pairs]  # a user's own layer stands first
+
+
+def _many(answers: Answers) -> bool:
+    return len(answers.cells) > ALL_PAIRS
+
+
+def _errors(answers: Answers, estimate: Estimate) -> float:
+    """The ratio of the two settings' errors: of 1 - accuracy, or of what is an error itself."""
+    return estimate.ratio(of_errors=answers.about.higher_is_better and answers.about.link == "logit")
+
+
+def _ratio_of(each: Answer) -> float:
+    if each.estimate is None:
+        return math.nan
+    return each.estimate.ratio(of_errors=each.outcome.higher_is_better and each.outcome.link == "logit")
+
+
+def _ratio(row: Row) -> str:
+    return number(row["ratio"], 2)
+
+
+def _draw(answers: Answers) -> Iterator[Picture]:
+    from normlab.analysis.study_figures import differences
+
+    factor, rows = answers.about.factor, []
+    for each in answers.answers:
+        if each.estimate is not None and each.kind != "claim":
+            low, high = each.estimate.interval(0.95)
+            rows.append((each.label, factor * each.estimate.value, factor * low, factor * high, each.decision.verdict))
+    if rows:
+        rows = sorted(rows, key=lambda row: -abs(row[1]))[:MOST]
+        caption = (
+            "What each declared contrast adds to the test accuracy, in percentage points, the largest first: estimates "
+            "and 95 % intervals for new seeds and new test images, around the band that counts as equivalent."
+        )
+        title = f"Effects on {answers.about.words}, {answers.found.data}"
+        yield Picture("effects", caption, differences(rows, answers.margin, title=title))
+
+
+def _narrow(row: Row) -> str:
+    low, high = row["narrow_low"], row["narrow_high"]
+    return f"{signed(low)} to {signed(high)}" if math.isfinite(low) else NONE

@@ -1,0 +1,104 @@
+"""A study that ends by itself: `until=decided` gives seeds to the settings whose questions are open, round by round.
+
+What is decided depends on the runs alone, not on when or by how many processes they were made: every look is computed
+from the seeds that belonged to it. So a study that is killed and started again decides the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from normlab.analysis.cells import Cell, Sorted
+from normlab.analysis.questions import Answer, Answers, identity
+from normlab.analysis.sequential import looks, sequential_p
+from normlab.analysis.verdicts import Decision, Joint, Question, holm
+from normlab.settings import Study
+
+__all__ = ["Progress", "Rounds"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a study is.
+
+    Attributes:
+        seeds: by setting, how many of its seeds are wanted by now. look: seeds per setting at the last whole look, 0
+            before it. open: the questions that it left open. finished: whether no more seeds are wanted.
+        answers: at the last look, decided by all looks so far.
+    """
+
+    seeds: dict[str, int]
+    look: int
+    open: tuple[str, ...]
+    finished: bool
+    answers: tuple[Answer, ...] = ()
+
+
+class Rounds:
+    """The looks at a study of at most so many seeds per setting.
+
+    Args:
+        study, margin: as of a report. seeds: all that a setting may get, in their order.
+    """
+
+    def __init__(self, study: Study | None, margin: float, seeds: Sequence[int], alpha: float = 0.05) -> None:
+        self.study, self.margin, self.seeds, self.alpha = study, margin, list(seeds), alpha
+        self._answers: dict[tuple[tuple[str, int], ...], list[Answer]] = {}  # a look that was computed stays as it is
+
+    def progress(self, found: Sorted) -> Progress:
+        """Follow the looks as far as the runs go. A run counts once it has ended, however."""
+        ended = {cell.label: {run.record.seed for run in cell.ended} for cell in found.cells}
+        taken = dict.fromkeys(ended, 0)
+        wanted, open_ = set(ended), tuple[str, ...]()
+        history: dict[object, list[tuple[int, Question | Joint]]] = {}
+        last, answers = 0, list[Answer]()
+        for look in looks(len(self.seeds)):
+            taken |= dict.fromkeys(wanted, look)
+            if any(seed not in ended[label] for label in wanted for seed in self.seeds[:look]):
+                return Progress(taken, last, open_, False, tuple(answers))
+            answers = self._at(found, taken)
+            for each in answers:
+                history.setdefault(identity(each), []).append((look, each.question))
+            answers = self._decided(answers, history)
+            left = [each for each in answers if each.decision.verdict == "undecided"]
+            last, open_ = look, tuple(each.label for each in left)
+            known = {cell.label for cell in found.cells}
+            wanted = set().union(*(set(each.contrast) or known for each in left)) & wanted if left else set()
+            if not wanted:
+                break
+        return Progress(taken, last, open_, True, tuple(answers))
+
+    def _at(self, found: Sorted, taken: dict[str, int]) -> list[Answer]:
+        key = tuple(sorted(taken.items()))
+        if key not in self._answers:
+            cells = [_first(cell, set(self.seeds[: taken[cell.label]])) for cell in found.cells]
+            answers = Answers(replace(found, cells=tuple(cells)), self.study, self.margin, self.alpha)
+            self._answers[key] = answers.answers
+        return self._answers[key]
+
+    def _decided(
+        self, answers: Sequence[Answer], history: dict[object, list[tuple[int, Question | Joint]]]
+    ) -> list[Answer]:
+        most = len(self.seeds)
+        p = [_sequential(history[identity(each)], most) for each in answers]
+        return [
+            replace(
+                each, decision=Decision(own, adjusted, each.question.verdict([one <= self.alpha for one in adjusted]))
+            )
+            for each, own, adjusted in zip(answers, p, holm(p), strict=True)
+        ]
+
+
+def _sequential(looks_: Sequence[tuple[int, Question | Joint]], most: int) -> tuple[float, ...]:
+    """p of a question's hypotheses that hold although it was asked at every look."""
+    seeds = [look for look, _ in looks_]
+    if isinstance(looks_[0][1], Joint):
+        return (sequential_p([question.p[0] for _, question in looks_], seeds, most),)
+    sides = [question.sides for _, question in looks_ if isinstance(question, Question)]
+    below, above, low, high = (
+        sequential_p([*each], seeds, most) for each in zip(*(a + b for a, b in sides), strict=True)
+    )
+    return min(1.0, 2 * min(below, above)), max(low, high)
+
+
+def _first(cell: Cell, seeds: set[int]) -> Cell:
+    return replace(cell, ended=tuple(run for run in cell.ended if run.record.seed in seeds))

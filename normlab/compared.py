@@ -1,0 +1,151 @@
+"""A folder of runs, compared: the finding, and every part of a report as tables and figures. Nothing is written."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from normlab.analysis.cells import chosen, sort
+from normlab.analysis.findings import findings
+from normlab.analysis.part import ImageSet, Part, Picture, Table, text
+from normlab.analysis.parts.claims import claims, published
+from normlab.analysis.parts.curves import curves, factors
+from normlab.analysis.parts.effects import effects
+from normlab.analysis.parts.errors import errors, galleries
+from normlab.analysis.parts.path import path
+from normlab.analysis.parts.probes import probes
+from normlab.analysis.parts.rates import rates
+from normlab.analysis.parts.settings import settings
+from normlab.analysis.parts.statistics import statistics
+from normlab.analysis.questions import Answers
+from normlab.analysis.table import runs
+from normlab.errors import DataError, NormlabError
+from normlab.lint import lint_results
+from normlab.settings import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["MARGIN", "Compared", "compare"]
+
+MARGIN = 0.1  # of equivalence, percentage points, where no study says another: what 10,000 test images can resolve
+
+
+def compare(folder: str | Path, choose: Sequence[str] = (), *, margin: float | None = None) -> "Compared":
+    """Compare the runs in a folder.
+
+    Args:
+        choose: "setting=value" or "setting=a,b": only runs that have one of these values.
+        margin: of equivalence, in the unit of the primary outcome (percentage points); that of the study unless given,
+            else 0.1.
+
+    Raise `NormlabError`, in one line, where there is nothing to report or runs cannot be compared.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise NormlabError(f"{folder} is no folder: name one with runs in it, such as lightning_logs/replication_quick")
+    study = Study.find(folder)
+    asked = margin if margin is not None else study.margin if study else None
+    if asked is not None and not (math.isfinite(asked) and asked > 0):
+        raise NormlabError(f"--margin {asked:g}: must be above 0 percentage points")
+    found = sort(chosen(runs(folder), _wanted(choose)), study.factors if study else ())
+    return Compared(Answers(found, study, MARGIN if asked is None else asked), asked)
+
+
+class Compared:
+    """What runs say.
+
+    Attributes:
+        answers: the declared questions and the models behind them. parts: of the report, in its order.
+        findings: sentences. warnings: what may mislead in them.
+    """
+
+    def __init__(self, answers: Answers, asked: float | None = None) -> None:
+        self.answers = answers
+        self.parts = [part for make in PARTS if (part := make(answers)) is not None]
+        lint = lint_results(answers, margin=asked)
+        rulings = [*self.frame("claims")["ruling"]] if any(part.id == "claims" for part in self.parts) else []
+        self.findings = [*findings(answers, rulings), *(each.message for each in lint if each.note)]
+        self.warnings = [*answers.found.notes, *(each.message for each in lint if not each.note)]
+
+    def _table(self, name: str) -> Table:
+        tables = {table.name: table for part in self.parts for table in part.tables if table.name}
+        if name not in tables:
+            raise KeyError(f"{name} is no table of this report; there are {', '.join(tables)}")
+        return tables[name]
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """Return a table as numbers, as in the CSV file of that name: "summary", "effects", "pairs", "claims", …"""
+        return self._table(name).frame
+
+    def shown(self, name: str) -> pd.DataFrame:
+        """Return the same as people read it."""
+        table = self._table(name)
+        return pd.DataFrame(table.rows, columns=table.headings)
+
+    def figure(self, name: str) -> "Figure":
+        """Draw the figure of that name: "accuracy", "effects", "curves", …"""
+        names = []
+        for _, picture in self.pictures():
+            names.append(picture.name)
+            if picture.name == name and picture.figure is not None:
+                return picture.figure
+        raise KeyError(f"{name} is no figure of this report; there are {', '.join(names)}")
+
+    def pictures(self, telling: Callable[[str], None] = lambda _: None) -> Iterator[tuple[Part, Picture]]:
+        """Draw the figures, each with its part. telling: is told why galleries cannot be drawn on this machine."""
+        from normlab.analysis.drawing import plain  # matplotlib: half a second that a report without figures saves
+
+        images = self._images(telling)
+        with plain():
+            for part in self.parts:
+                for picture in part.draw(images):
+                    yield part, picture
+
+    def _images(self, telling: Callable[[str], None]) -> ImageSet:
+        from normlab.data.sources import load
+
+        found = self.answers.found
+        completed = [run for cell in found.cells for run in cell.completed]
+        classes = tuple(map(str, range(max((run.classes for run in completed), default=0))))  # until names are known
+        configs: Iterator[Mapping[str, object]] = (run.record.config.get("data", {}) for run in completed)
+        places = [(config.get("root"), config.get("size")) for config in configs]
+        root, size = next((place for place in places if isinstance(place[0], str)), (None, None))
+        if found.data != "folder" and root and not Path(str(root)).expanduser().is_dir():  # trained elsewhere
+            root = None
+        try:
+            if found.data == "folder" and len({each for each, _ in places}) > 1:
+                raise DataError("the runs are of several folders (data.root)")
+            loaded = load(found.data, root, download=False, size=size)  # type: ignore[arg-type]  # as it was recorded
+            return ImageSet(loaded.test_images, loaded.classes)
+        except DataError as error:
+            telling(str(error).splitlines()[0])
+            return ImageSet(None, classes)
+
+
+def _lost(answers: Answers) -> Part | None:
+    lost = answers.found.lost
+    if not lost:
+        return None
+    frame = pd.DataFrame(
+        [{"run": run.folder.name, "status": run.record.status, "why": run.record.error or ""} for run in lost]
+    )
+    table = Table("", frame, [text("run"), text("status"), text("why")])
+    return Part("lost", "Runs that did not complete", tables=[table])
+
+
+PARTS: Sequence[Callable[[Answers], Part | None]] = (  # in the order of the page
+    effects, claims, settings, published, curves, factors, rates, path, statistics, probes, errors, galleries, _lost,
+)  # fmt: skip
+
+
+def _wanted(choose: Sequence[str]) -> dict[str, list[str]]:
+    wanted = {}
+    for given in choose:
+        key, equals, values = given.partition("=")
+        if not (key and equals and values):
+            raise NormlabError(f"{given}: write setting=value, as in norm=bn,ln")
+        wanted[key] = values.split(",")
+    return wanted

@@ -1,0 +1,76 @@
+"""`until=decided`: which runs a study asks for next, from those that have ended."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from normlab.analysis.cells import Cell, sort
+from normlab.analysis.rounds import Progress, Rounds
+from normlab.analysis.sequential import looks
+from normlab.analysis.table import Run
+from normlab.compared import MARGIN
+from normlab.record import Record
+from normlab.settings import Study, flatten
+from normlab.settings.plan import Job
+
+__all__ = ["Decided"]
+
+
+class Decided:
+    """The runs of a study that ends by itself.
+
+    Args:
+        jobs: every run that it may come to: all settings with all seeds.
+        study: None where the settings themselves say what is asked.
+    """
+
+    def __init__(self, jobs: Sequence[Job], study: Study | None) -> None:
+        self.jobs, self.study = list(jobs), study
+        self.seeds = list(dict.fromkeys(job.settings.seed for job in jobs))
+        self.rounds = Rounds(study, study.margin if study else MARGIN, self.seeds)
+
+    def wanted(self) -> list[Job]:
+        """Return the runs that are asked for by now, those that have ended included: of all settings alike at first,
+        then of those whose questions are open."""
+        progress, by_setting = self._progress()
+        first = looks(len(self.seeds))[0]
+        found = []
+        for job in self.jobs:
+            seeds = progress.seeds[by_setting[_key(job)]] if progress and _key(job) in by_setting else first
+            if self.seeds.index(job.settings.seed) < seeds:
+                found.append(job)
+        return found
+
+    def state(self) -> str:
+        """Return what is open, in a line; "" before the first look."""
+        progress, _ = self._progress()
+        if progress is None or not progress.look:
+            return ""
+        count, open_ = len(progress.answers), progress.open
+        after = f"after {progress.look} seeds per setting"
+        if not open_:
+            return f"{after} all {count} questions are decided"
+        some = ", ".join(open_[:3]) + (f" and {len(open_) - 3} more" if len(open_) > 3 else "")
+        end = "; no seeds are left" if progress.finished else ""
+        return f"{after} {len(open_)} of {count} questions are open ({some}){end}"
+
+    def _progress(self) -> tuple[Progress | None, dict[str, str]]:
+        """Where the study is, and the label of each setting; None while a setting has no run that has ended."""
+        runs = []
+        for job in self.jobs:
+            record = Record.readable(job.folder)
+            if (
+                record is not None
+                and record.config_hash == job.settings.config_hash()
+                and record.status != "interrupted"
+            ):
+                runs.append((job, Run(job.folder, record, flatten(record.config))))
+        if {_key(job) for job, _ in runs} < {_key(job) for job in self.jobs}:
+            return None, {}
+        found = sort([run for _, run in runs], self.study.factors if self.study else ())
+        of_folder: dict[Path, Cell] = {run.folder: cell for cell in found.cells for run in cell.ended}
+        return self.rounds.progress(found), {_key(job): of_folder[run.folder].label for job, run in runs}
+
+
+def _key(job: Job) -> str:
+    """A job's setting."""
+    return repr(sorted(job.settings.setting().items(), key=str))

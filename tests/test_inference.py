@@ -1,0 +1,320 @@
+"""The model of a study's runs and its family of verdicts: against scipy and statsmodels, and by simulation."""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from normlab.analysis.inference import Group, Model, moderated
+from normlab.analysis.sequential import looks, sequential_p
+from normlab.analysis.verdicts import Joint, Question, decide, holm, seeds_needed, tiers
+
+RNG = np.random.default_rng(20261129)
+
+
+def groups(*values: object, scores: list[np.ndarray] | None = None) -> dict[str, Group]:
+    return {
+        chr(ord("a") + i): Group(np.asarray(x, float), tuple(range(len(x))), None if scores is None else scores[i])  # type: ignore[arg-type]
+        for i, x in enumerate(values)
+    }
+
+
+# One model
+
+
+def test_equal_variances_are_pooled_as_by_students_t() -> None:
+    a, b = [1.0, 2.0, 3.5, 2.2], [2.1, 3.0, 4.4, 3.3]  # variances about alike
+    two = {"a": Group(np.array(a), (0, 1, 2, 3)), "b": Group(np.array(b), (4, 5, 6, 7))}
+    estimate = Model(two).estimate({"a": 1, "b": -1})
+    same = stats.ttest_ind(a, b)
+    assert estimate.value == pytest.approx(np.mean(a) - np.mean(b))
+    assert estimate.p() == pytest.approx(same.pvalue)
+    assert estimate.interval(0.95) == pytest.approx(same.confidence_interval(0.95))
+
+
+def test_the_mean_of_one_setting_has_its_t_interval() -> None:
+    a = [1.0, 2.0, 4.0]
+    found = Model(groups(a)).estimate({"a": 1}).interval(0.9)
+    assert found == pytest.approx(stats.ttest_1samp(a, 0).confidence_interval(0.9))
+
+
+def test_main_effects_are_those_of_least_squares() -> None:
+    """A balanced design with variances that are alike: as an analysis of variance has them."""
+    import pandas as pd
+    import statsmodels.formula.api as smf
+
+    table = pd.DataFrame(
+        [
+            {"norm": norm, "l1": l1, "y": RNG.normal(i + 2 * j, 1.0)}
+            for (i, norm), (j, l1) in itertools.product(enumerate("xyz"), enumerate("no"))
+            for _ in range(6)
+        ]
+    )
+    by = {f"{norm}{l1}": of["y"].to_numpy() for (norm, l1), of in table.groupby(["norm", "l1"])}
+    model = Model({name: Group(y, tuple(range(6))) for name, y in by.items()})
+    ols = smf.ols("y ~ C(norm, Sum) * C(l1, Sum)", table).fit()
+    effect = model.estimate({name: (1 if name[1] == "o" else -1) / 3 for name in by})
+    assert effect.value == pytest.approx(-2 * ols.params["C(l1, Sum)[S.n]"])
+    assert effect.se == pytest.approx(2 * ols.bse["C(l1, Sum)[S.n]"], rel=0.15), "shrunk, where not pooled"
+    contrasts = [{"yo": 1, "yn": -1, "xo": -1, "xn": 1}, {"zo": 1, "zn": -1, "xo": -1, "xn": 1}]
+    f, (q, _), _ = model.joint(contrasts)
+    import statsmodels.api as sm
+
+    assert q == 2
+    assert f == pytest.approx(sm.stats.anova_lm(ols, typ=2).loc["C(norm, Sum):C(l1, Sum)", "F"], rel=0.3)
+
+
+def test_variances_are_shrunk_by_as_much_as_they_are_alike() -> None:
+    df = np.full(400, 4.0)
+    alike = 2.0 * RNG.chisquare(4, 400) / 4
+    shrunk, degrees = moderated(alike, df)
+    assert np.ptp(shrunk) < 0.2 * np.ptp(alike)
+    true = 8 * 2.0 / RNG.chisquare(8, 4000)  # scaled inverse χ² of 8 degrees: s₀² = 2
+    found, degrees = moderated(true * RNG.chisquare(4, 4000) / 4, np.full(4000, 4.0))
+    assert degrees[0] == pytest.approx(4 + 8, rel=0.15)
+    assert np.mean((np.log(found) - np.log(true)) ** 2) < 0.8 * np.mean(
+        (np.log(true * RNG.chisquare(4, 4000) / 4) - np.log(true)) ** 2
+    )
+
+
+def test_a_setting_with_one_seed_takes_the_common_variance() -> None:
+    model = Model(groups([1.0, 2.0, 3.0], [4.0, 5.5, 6.0], [9.0]))
+    estimate = model.estimate({"c": 1, "a": -1})
+    assert math.isfinite(estimate.se)
+    assert estimate.df <= 4
+    alone = Model(groups([9.0], [4.0])).estimate({"a": 1, "b": -1})
+    assert math.isnan(alone.p())
+    assert math.isnan(alone.interval(0.95).low)
+
+
+def crossed(seeds: int, images: int, settings: int, rng: np.random.Generator, shift: float = 0.0) -> dict[str, Group]:
+    """Settings whose scores have effects of seed, image (shared in part) and both."""
+    common = rng.normal(0, 1, images)
+    found = {}
+    for at in range(settings):
+        own = common + rng.normal(0, 0.5, images)
+        scores = rng.normal(0, 0.1, (seeds, 1)) + own + rng.normal(0, 1.0, (seeds, images)) + shift * at
+        found[chr(ord("a") + at)] = Group(scores.mean(1), tuple(range(seeds)), scores)
+    return found
+
+
+def test_the_variance_of_a_difference_is_right_for_new_seeds_and_new_images() -> None:
+    rng = np.random.default_rng(0)
+    differences, variances, inside = [], [], 0
+    for _ in range(1500):
+        model = Model(crossed(5, 60, 3, rng))
+        estimate = model.estimate({"a": 1, "b": -1})
+        differences.append(estimate.value)
+        variances.append(estimate.se**2)
+        low, high = estimate.interval(0.95)
+        inside += low <= 0 <= high
+    assert np.mean(variances) == pytest.approx(np.var(differences), rel=0.1)
+    assert inside / 1500 == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_narrower_interval_is_for_these_images() -> None:
+    estimate = Model(crossed(5, 200, 2, RNG)).estimate({"a": 1, "b": -1})
+    wide, narrow = estimate.interval(0.95), estimate.interval(0.95, of_these_images=True)
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_pairing_is_used_where_seeds_matter_and_not_elsewhere() -> None:
+    rng = np.random.default_rng(1)
+    by_seed = rng.normal(0, 1, 6)
+    rows = [by_seed + rng.normal(i, 0.2, 6) for i in range(3)]
+    model = Model(groups(*rows))
+    assert model.pairing is not None
+    assert model.pairing.used
+    assert 0.8 < model.pairing.low < model.pairing.r < model.pairing.high
+    d = model.estimate({"a": 1, "b": -1})
+    assert d.se == pytest.approx(stats.sem(rows[0] - rows[1]), rel=0.5)
+    assert d.se < 0.5 * Model(groups(*(rng.permutation(row) for row in rows))).estimate({"a": 1, "b": -1}).se
+    independent = [Model(groups(*rng.normal(0, 1, (3, 6)))).pairing for _ in range(400)]
+    assert np.mean([pairing.used for pairing in independent if pairing]) == pytest.approx(0.05, abs=0.03)
+    other = Model({"a": Group(rows[0], (0, 1, 2, 3, 4, 5)), "b": Group(rows[1], (1, 2, 3, 4, 5, 6))})
+    assert other.pairing is None, "partly matching seeds: all runs count, as independent"
+    assert other.estimate({"a": 1, "b": -1}).value == pytest.approx(rows[0].mean() - rows[1].mean())
+
+
+# Links
+
+
+@pytest.mark.parametrize("values", [([0.99, 0.7], [0.98, 0.96]), ([0.999, 0.9985, 1.0], [0.5, 0.1, 0.9])])
+def test_intervals_of_accuracies_stay_within_their_range(values: tuple[list[float], list[float]]) -> None:
+    model = Model(groups(*values), "logit", 1e-4)
+    for name in "ab":
+        low, high = model.estimate({name: 1}).interval(0.95)
+        assert 0 <= low < model.means["ab".index(name)] < high <= 1
+    low, high = model.estimate({"a": 1, "b": -1}).interval(0.95)
+    assert -1 <= low < high <= 1
+
+
+@pytest.mark.parametrize("link", ["identity", "log", "logit"])
+def test_an_interval_holds_the_values_that_its_test_does_not_reject(link: str) -> None:
+    values = 1 / (1 + np.exp(-RNG.normal(2, 0.3, (3, 5))))
+    model = Model(groups(*values), link)  # type: ignore[arg-type]
+    for contrast in ({"a": 1.0, "b": -1.0}, {"a": 1.0}, {"a": 0.5, "b": 0.5, "c": -1.0}):
+        estimate = model.estimate(contrast)
+        low, high = estimate.interval(0.95)
+        assert low < estimate.value < high
+        assert [estimate.p(end) for end in (low, high)] == pytest.approx([0.05, 0.05])
+        assert estimate.p(estimate.value) == pytest.approx(1)
+        assert estimate.moved(0.0) == pytest.approx(estimate.value)
+        step = 1e-6
+        assert (estimate.moved(step) - estimate.moved(-step)) / (2 * step) == pytest.approx(1, rel=1e-4)
+        assert estimate.p_within(low, high) == pytest.approx(0.025)
+        assert estimate.p_outside(high, high) == pytest.approx(0.05)
+        assert 0.025 < estimate.p_outside(high, high + estimate.se) < 0.05
+        assert estimate.p_outside(low, high) > 0.5
+
+
+def test_a_ratio_of_errors() -> None:
+    model = Model(groups([0.02, 0.022, 0.018], [0.01, 0.011, 0.009]), "logit", 1e-4)
+    estimate = model.estimate({"a": 1, "b": -1})
+    assert estimate.ratio() == pytest.approx(2)
+    assert estimate.ratio(estimate.se) > 2 > estimate.ratio(-estimate.se) > 1
+
+
+# Families
+
+
+def test_one_hypothesis_per_group_is_holms_method() -> None:
+    for _ in range(50):
+        p = RNG.uniform(size=RNG.integers(1, 9)) ** 3
+        expected = multipletests(p, method="holm")[1]
+        assert [each for (each,) in holm([(float(x),) for x in p])] == pytest.approx(expected.tolist())
+    assert holm([]) == []
+    [(nan, one)] = holm([(math.nan, 0.02)])
+    assert math.isnan(nan)
+    assert one == 0.02
+
+
+def test_groups_of_which_one_can_be_true_cost_one_place_each() -> None:
+    adjusted = holm([(0.001, 0.004), (0.02, 0.9)])
+    assert adjusted == [(0.002, 0.008), (0.02, 0.9)]
+
+
+def test_every_rejection_is_one_of_closed_testing() -> None:
+    """Whatever intersection a rejected hypothesis is part of, Bonferroni's test rejects it too."""
+    for _ in range(300):
+        p = [tuple(RNG.uniform(size=2) ** 4) for _ in range(RNG.integers(1, 5))]
+        adjusted = holm(p)
+        for true in itertools.product((None, 0, 1), repeat=len(p)):  # at most one of each group is true
+            some = [(group, at) for group, at in enumerate(true) if at is not None]
+            if any(adjusted[group][at] <= 0.05 for group, at in some):
+                assert min(p[group][at] for group, at in some) <= 0.05 / len(some) + 1e-12
+
+
+def test_verdicts() -> None:
+    near, far = [0.991, 0.992, 0.993, 0.992, 0.992], [0.972, 0.973, 0.974, 0.973, 0.973]
+    model = Model(groups(near, near[::-1], far), "logit", 1e-4)
+
+    def verdict(of: str, against: str, low: float, high: float, **more: bool) -> str:
+        question = Question(model.estimate({of: 1, against: -1}), low, high, **more)
+        [decision] = decide([question])
+        return decision.verdict
+
+    assert verdict("a", "c", -0.005, 0.005) == "better"
+    assert verdict("c", "a", -0.005, 0.005) == "worse"
+    assert verdict("c", "a", -0.005, 0.005, higher_is_better=False) == "better"
+    assert verdict("a", "b", -0.005, 0.005) == "equivalent"
+    assert verdict("a", "b", -1e-5, 1e-5) == "undecided"
+    assert verdict("a", "c", -0.05, 0.05) == "less than the margin"
+    assert verdict("a", "c", 0.01, 0.03, of_range=True) == "holds"
+    assert verdict("a", "c", 0.03, 0.05, of_range=True) == "fails"
+    assert verdict("a", "b", math.nan, math.nan) == "undecided"
+    assert decide([Joint(9.0, (2, 20), 0.001)])[0].verdict == "depends"
+
+
+KINDS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
+    "normal": lambda rng, size: rng.normal(size=size),
+    "t3": lambda rng, size: rng.standard_t(3, size=size) / math.sqrt(3),
+    "skewed": lambda rng, size: 1 - rng.exponential(size=size),
+    "rounded": lambda rng, size: np.round(rng.normal(size=size) * 5) / 5,
+    "unequal": lambda rng, size: rng.normal(size=size) * np.geomspace(0.5, 2, size[0])[:, None],
+}
+MARGIN, SD = 0.001, 0.0005  # accuracies of MNIST
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_any_false_verdict_of_a_study_is_rare(kind: str, seeds: int) -> None:
+    """Six settings, some equal, some exactly a margin apart, one far off: as many errors as can be made."""
+    rng = np.random.default_rng([seeds, *kind.encode()])
+    means = 0.994 - MARGIN * np.array([0, 0, 1, 1, 2, 8])
+    names = "abcdef"
+    pairs = [*itertools.combinations(range(6), 2)]
+    studies, errors = 250, 0
+    for _ in range(studies):
+        rows = np.clip(means[:, None] + SD * KINDS[kind](rng, (6, seeds)), 0, 1)
+        model = Model(groups(*rows), "logit", 1e-4)
+        questions = [Question(model.estimate({names[i]: 1, names[j]: -1}), -MARGIN, MARGIN) for i, j in pairs]
+        for (i, j), decision in zip(pairs, decide(questions), strict=True):
+            true = round((means[i] - means[j]) / MARGIN, 6)
+            wrong = {
+                "better": true <= 0,
+                "worse": true >= 0,
+                "equivalent": abs(true) >= 1,
+                "less than the margin": abs(true) >= 1 or true == 0,
+                "undecided": False,
+            }
+            if wrong[decision.verdict]:
+                errors += 1
+                break
+    allowed = stats.binom.ppf(0.999, studies, 0.05)
+    assert errors <= allowed, f"{errors} of {studies} studies have a false verdict"
+
+
+def test_seeds_needed_give_the_power_that_they_promise() -> None:
+    rng = np.random.default_rng(3)
+    model = Model(groups(*(0.99 + SD * rng.normal(size=(4, 40)))), "identity", 1e-4)
+    n = int(seeds_needed(model, MARGIN, 6))
+    found = 0
+    for _ in range(400):
+        rows = 0.99 + SD * rng.normal(size=(4, n))
+        rows[0] += MARGIN
+        estimate = Model(groups(*rows), "identity", 1e-4).estimate({"a": 1, "b": -1})
+        found += estimate.p() < 0.05 / 6
+    assert found / 400 == pytest.approx(0.82, abs=0.08)
+    assert seeds_needed(Model(groups([1.0], [2.0])), 0.1, 1) != seeds_needed(model, MARGIN, 1)
+
+
+def test_letters_of_tiers() -> None:
+    rows = [10 + RNG.normal(0, 0.1, 8), 10.02 + RNG.normal(0, 0.1, 8), 5 + RNG.normal(0, 0.1, 8)]
+    assert tiers(Model(groups(*rows)), ["a", "b", "c"]) == ["a", "a", "b"]
+    rows = [np.array([0.0, 1, 2, 3]) + 2.2 * i for i in range(3)]
+    assert tiers(Model(groups(*rows)), ["c", "b", "a"]) == ["a", "ab", "b"]
+
+
+# Looking again and again
+
+
+def test_looks_begin_with_three_seeds_and_end_with_the_most() -> None:
+    assert looks(10) == [3, 4, 5, 6, 7, 8, 9, 10]
+    assert looks(60)[-1] == 60
+    assert len(looks(60)) < 25
+    assert looks(2) == [2]
+
+
+def test_one_look_is_the_ordinary_test() -> None:
+    assert sequential_p([0.013], [3], 3) == pytest.approx(0.013, rel=1e-3)
+
+
+def test_repeated_looks_reject_no_more_often_than_one() -> None:
+    """Brownian motion at the looks of a study of 40 seeds; and most of the level is used."""
+    rng = np.random.default_rng(5)
+    every = looks(40)
+    steps = np.sqrt(np.diff(every, prepend=0)) * rng.normal(size=(40_000, len(every)))
+    p = stats.norm.sf(np.cumsum(steps, axis=1) / np.sqrt(every))
+    least = [sequential_p(row, every, 40) for row in p[:1500]]
+    assert np.mean(np.array(least) <= 0.05) == pytest.approx(0.05, abs=0.02)
+    from normlab.analysis.sequential import LEVELS, _boundaries
+
+    table = _boundaries(tuple(n / 40 for n in every))
+    for level in (0.001, 0.01, 0.05):
+        nominal = [np.exp(np.interp(np.log(level), np.log(LEVELS), np.log(of))) for of in table]
+        assert np.mean((p <= nominal).any(axis=1)) == pytest.approx(level, rel=0.15, abs=2e-4)

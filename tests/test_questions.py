@@ -1,0 +1,191 @@
+"""What a study declares, and what the runs say to it."""
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from made_up_runs import crossed, made_up
+
+from normlab.analysis.cells import sort
+from normlab.analysis.findings import findings
+from normlab.analysis.parts.claims import claims_frame
+from normlab.analysis.parts.effects import pairs_frame, questions_frame
+from normlab.analysis.questions import Answers
+from normlab.analysis.table import runs
+from normlab.settings import Claim, Study
+
+
+def asked(folder: Path, *claims: dict[str, Any], margin: float = 0.05, **study: Any) -> Answers:
+    usual = {"claim": "c", "source": "s", "of": {"norm": "bn", "l1": 0.001}, "against": {"norm": "bn", "l1": 0.0}}
+    several = [Claim.model_validate(usual | claim) for claim in claims]
+    return Answers(sort(runs(folder)), Study(question="?", margin=margin, claims=several, **study), margin)
+
+
+def ruled(folder: Path, *claims: dict[str, Any], margin: float = 0.05) -> pd.DataFrame:
+    return claims_frame(asked(folder, *claims, margin=margin))
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Path:
+    """bn with L1 is 1.5 points below bn, with a spread of a tenth of a point; ln is 0.02 points above bn, always."""
+    for seed, wobble in enumerate([0.1, -0.1, 0.05, -0.05, 0.0]):
+        made_up(tmp_path, "bn", seed, test_acc=0.99 + wobble / 10_000, images=10_000, files=False)
+        made_up(tmp_path, "bn", seed, l1=1e-3, test_acc=0.975 + wobble / 100, images=10_000, files=False)
+        made_up(tmp_path, "ln", seed, test_acc=0.9902 + wobble / 10_000, images=10_000, files=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("claim", "ruling"),
+    [
+        ({"expect": "lower"}, "supported"),
+        ({"expect": "higher"}, "refuted"),
+        ({"expect": "lower", "by": 1.5, "give": 0.5}, "supported"),
+        ({"expect": "lower", "by": 0.5, "give": 0.3}, "refuted"),
+        ({"expect": "higher", "by": 1.5, "give": 0.5}, "refuted"),
+        ({"expect": "lower", "by": 1.45, "give": 0.06}, "undecided"),
+        ({"expect": "similar"}, "refuted"),
+        ({"expect": "similar", "margin": 2.0}, "supported"),
+        ({"expect": "similar", "margin": 1.55}, "undecided"),
+        ({"expect": "lower", "measure": "test_ce"}, "refuted"),
+        ({"expect": "higher", "measure": "test_ce"}, "supported"),
+        ({"expect": "lower", "measure": "train_acc_running"}, "supported"),
+    ],
+)
+def test_rulings(apart: Path, claim: dict[str, Any], ruling: str) -> None:
+    [row] = ruled(apart, claim).to_dict("records")
+    assert (row["of"], row["against"]) == ("bn l1=0.001", "bn")
+    assert row["ruling"] == ruling, row["because"]
+
+
+def test_a_difference_that_does_not_matter_refutes_a_direction(apart: Path) -> None:
+    pair = {"of": {"norm": "ln"}, "against": {"norm": "bn", "l1": 0.0}}
+    [row] = ruled(apart, pair | {"expect": "lower"}, margin=0.5).to_dict("records")
+    assert row["ruling"] == "refuted"
+    [row] = ruled(apart, pair | {"expect": "similar"}, margin=0.5).to_dict("records")
+    assert row["ruling"] == "supported"
+    assert "two one-sided tests" in row["because"]
+
+
+def test_differences_are_in_points_and_of_minus_against(apart: Path) -> None:
+    points, nats = ruled(apart, {"expect": "lower"}, {"expect": "higher", "measure": "test_ce"}).to_dict("records")
+    assert points["difference_value"] == pytest.approx(-1.5)
+    assert nats["difference_value"] == pytest.approx(0.015)
+    assert points["difference_low"] < -1.5 < points["difference_high"] < 0
+
+
+def test_a_mirrored_claim_is_one_question(apart: Path) -> None:
+    there, back = {"norm": "ln"}, {"norm": "bn", "l1": 0.0}
+    one = asked(apart, {"of": there, "against": back, "expect": "higher"})
+    two = asked(
+        apart, {"of": there, "against": back, "expect": "higher"}, {"of": back, "against": there, "expect": "higher"}
+    )
+    assert len(one.answers) == len(two.answers)
+    first, second = claims_frame(two).to_dict("records")
+    assert first["p"] == second["p"]
+    assert first["difference_value"] == pytest.approx(-second["difference_value"])
+    assert first["difference_low"] == pytest.approx(-second["difference_high"])
+    assert (first["of"], first["against"]) == (second["against"], second["of"]) == ("ln", "bn")
+
+
+def test_claims_and_effects_are_one_family(apart: Path) -> None:
+    few = asked(apart, {"expect": "lower"})
+    more = asked(apart, {"expect": "lower"}, {"expect": "lower", "measure": "test_ce"}, {"expect": "similar"})
+    assert len(more.answers) == len(few.answers) + 2
+    assert claims_frame(more)["p"].iloc[0] > claims_frame(few)["p"].iloc[0]
+
+
+def test_what_has_no_runs_is_untested(apart: Path) -> None:
+    [row] = ruled(apart, {"of": {"norm": "gn"}, "expect": "lower"}).to_dict("records")
+    assert row["ruling"] == "untested"
+    assert math.isnan(row["difference_value"])
+    [row] = ruled(apart, {"measure": "val_acc", "expect": "lower"}).to_dict("records")
+    assert row["ruling"] == "untested"
+    assert "not measured" in row["because"]
+
+
+def test_one_seed_decides_nothing(tmp_path: Path) -> None:
+    crossed(tmp_path, {("bn", 0.0): 0.99, ("bn", 1e-3): 0.5}, seeds=1)
+    [row] = ruled(tmp_path, {"expect": "lower"}).to_dict("records")
+    assert row["ruling"] == "undecided"
+    assert row["because"] == "one seed has no interval"
+
+
+def test_every_pair_that_agrees_in_the_other_factors_is_tested(tmp_path: Path) -> None:
+    for lr in (0.05, 0.2):
+        crossed(tmp_path, {("bn", 0.0): 0.9, ("bn", 1e-3): 0.8}, lr=lr)
+    found = ruled(tmp_path, {"expect": "lower"})
+    assert list(zip(found["of"], found["against"], strict=True)) == [
+        ("bn l1=0.001 lr=0.05", "bn lr=0.05"),
+        ("bn l1=0.001 lr=0.2", "bn lr=0.2"),
+    ]
+
+
+# Effects
+
+DROPOUT = {"bn": -0.01, "gn": 0.03}  # what dropout=0.1 adds to the accuracy of each
+SEEDS = {0: 0.001, 1: -0.001, 2: 0.0}
+L1 = 0.02
+
+
+@pytest.fixture
+def factorial(tmp_path: Path) -> Path:
+    for norm, l1, dropout, seed in itertools.product(DROPOUT, (0, 1e-4), (0.0, 0.1), SEEDS):
+        acc = 0.9 + (0.02 if norm == "gn" else 0) + bool(dropout) * DROPOUT[norm] + bool(l1) * L1 + SEEDS[seed]
+        made_up(tmp_path, norm, seed, test_acc=acc, images=1000, l1=l1, dropout=dropout, files=False)
+    return tmp_path
+
+
+def test_effects_are_those_that_were_put_in(factorial: Path) -> None:
+    answers = asked(factorial, margin=0.5)
+    table = questions_frame(answers).set_index("question")
+    effects = {row["factor"]: row for row in table[table["kind"] == "effect"].to_dict("records")}
+    assert effects["l1"]["difference_value"] == pytest.approx(100 * L1)
+    assert effects["dropout"]["difference_value"] == pytest.approx(1)
+    assert effects["norm"]["difference_value"] == pytest.approx(2 + 2)
+    assert table.loc["gn dropout=0.1 − gn dropout=0", "difference_value"] == pytest.approx(3)
+    assert table.loc["does the effect of norm depend on dropout?", "verdict"] == "depends"
+    assert table.loc["does the effect of norm depend on l1?", "verdict"] == "undecided"
+    assert table.loc["bn dropout=0.1 − bn dropout=0", "verdict"] == "worse"
+    assert (table["p_adjusted"] >= table["p"]).all()
+
+
+def test_the_control_is_the_studys(factorial: Path) -> None:
+    table = questions_frame(asked(factorial, margin=0.5, control={"norm": "gn", "l1": 1e-4}))
+    assert "bn − gn, mean of 4 settings" in set(table["question"])
+    assert "l1=0 − l1=0.0001, mean of 4 settings" in set(table["question"])
+
+
+def test_another_primary_outcome(factorial: Path) -> None:
+    answers = asked(factorial, margin=0.005, primary="test_ce")
+    table = questions_frame(answers).set_index("question")
+    assert table.loc["l1=0.0001 − l1=0, mean of 4 settings", "difference_value"] == pytest.approx(-L1)
+    assert table.loc["l1=0.0001 − l1=0, mean of 4 settings", "verdict"] == "better", "a lower cross-entropy is"
+    assert "nats" in findings(answers)[0]
+
+
+def test_pairs_have_estimates_and_no_verdict(factorial: Path) -> None:
+    pairs = pairs_frame(asked(factorial))
+    assert len(pairs) == 8 * 7 // 2
+    assert "verdict" not in pairs
+    assert (pairs["difference_low"] < pairs["difference_value"]).all()
+
+
+def test_settings_that_did_not_train_have_no_verdict(factorial: Path) -> None:
+    made_up(factorial, "rms", 0, test_acc=0.92, images=1000, files=False)
+    made_up(factorial, "rms", 1, test_acc=0.1, images=1000, files=False)
+    answers = asked(factorial)
+    assert not any("rms" in row for row in questions_frame(answers)["question"])
+    assert any("Not every run trained with rms" in line for line in findings(answers))
+
+
+def test_the_finding_is_a_sentence_per_factor(factorial: Path) -> None:
+    told = findings(asked(factorial, margin=0.5))
+    [l1] = [line for line in told if line.startswith("Against l1=0, averaged over norm and dropout: ")]
+    assert "l1=0.0001 adds 2.00 points (" in l1
+    assert "No sign that it depends on norm (p = " in l1
+    [dropout] = [line for line in told if line.startswith("Against dropout=0")]
+    assert "That depends on norm (p < 0.001)." in dropout
