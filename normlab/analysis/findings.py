@@ -30,10 +30,13 @@ def findings(answers: Answers, rulings: Sequence[str] = ()) -> list[str]:
 
 
 def _of_factor(answers: Answers, factor: str) -> list[str]:
-    effects = [each for each in answers.answers if each.factor == factor and each.kind == "effect"]
+    control = answers.control(factor)
+    effects = [
+        each for each in answers.answers if (each.kind, each.factor, each.control) == ("effect", factor, control)
+    ]
     if not effects:
         return []
-    against = f"Against {named(factor, answers.control(factor))}"
+    against = f"Against {named(factor, control)}"
     others = [name for name in answers.factors if name != factor]
     if max(len([c for c in each.contrast.values() if c > 0]) for each in effects) > 1:
         against += f", averaged over {_and(others)}"

@@ -38,7 +38,7 @@ class Outcome:
 
 def _right(run: Run) -> Floats:
     arrays = run.predictions or {}
-    return (arrays["pred"] == arrays["true"]).astype(float)
+    return np.asarray(arrays["pred"] == arrays["true"], dtype=np.float64)
 
 
 def _scored(score: Callable[..., Floats]) -> Callable[[Run], Floats]:

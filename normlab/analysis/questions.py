@@ -32,7 +32,7 @@ class Answer:
     Attributes:
         label: what is compared, such as "ln − bn" or "l1=0.001 − l1=0, mean of 3 settings".
         contrast: c by the label of a setting; of an interaction, empty.
-        factor, level: of an effect or a setting, what differs, and the level that is compared with the control's.
+        factor, level, control: of an effect or a setting, what differs, the level, and the one it is compared with.
         claims: the claims that ask this, each with whether it speaks of the contrast's negative.
         estimate: in the outcome's own unit; None for an interaction.
     """
@@ -45,6 +45,7 @@ class Answer:
     decision: Decision
     factor: str = ""
     level: str = ""
+    control: str = ""
     claims: tuple[tuple[Claim, bool], ...] = ()
     alpha: float = ALPHA
 
@@ -64,6 +65,7 @@ class _Open:
     question: Question | Joint
     factor: str = ""
     level: str = ""
+    control: str = ""
     claims: list[tuple[Claim, bool]] = field(default_factory=list)
 
 
@@ -115,7 +117,7 @@ class Answers:
         return [
             Answer(
                 each.kind, each.label, OUTCOMES[each.outcome], each.contrast, each.question, decision, each.factor,
-                each.level, tuple(each.claims), self.alpha,
+                each.level, each.control, tuple(each.claims), self.alpha,
             )
             for each, decision in zip(open_.values(), decisions, strict=True)
         ]  # fmt: skip
@@ -159,16 +161,14 @@ class Answers:
             if question := self._ask(contrast, self.primary, *self._range(self.primary), False):
                 mean = f", mean of {len(pairs)} settings" if len(pairs) > 1 else ""
                 label = f"{named(factor, level)} − {named(factor, control)}{mean}"
-                yield _Open("effect", label, self.primary, contrast, question, factor, level)
+                yield _Open("effect", label, self.primary, contrast, question, factor, level, control)
 
     def _settings(self) -> Iterator[_Open]:
-        for factor, level, _, pairs in self._by_control():
+        for factor, level, control, pairs in self._by_control():
             for of, against in pairs:
-                contrast = {of.label: 1.0, against.label: -1.0}
+                contrast, label = {of.label: 1.0, against.label: -1.0}, f"{of.label} − {against.label}"
                 if question := self._ask(contrast, self.primary, *self._range(self.primary), False):
-                    yield _Open(
-                        "setting", f"{of.label} − {against.label}", self.primary, contrast, question, factor, level
-                    )
+                    yield _Open("setting", label, self.primary, contrast, question, factor, level, control)
 
     def _interactions(self) -> Iterator[_Open]:
         model = self.model(self.primary)
