@@ -19,7 +19,7 @@ from normlab.analysis.parts.probes import probes
 from normlab.analysis.parts.rates import rates
 from normlab.analysis.parts.settings import settings
 from normlab.analysis.parts.statistics import statistics
-from normlab.analysis.questions import Answers
+from normlab.analysis.questions import MARGIN, Answers
 from normlab.analysis.table import runs
 from normlab.errors import DataError, NormlabError
 from normlab.lint import lint_results
@@ -28,9 +28,12 @@ from normlab.settings import Study
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["MARGIN", "Compared", "compare"]
+__all__ = ["Compared", "compare"]
 
-MARGIN = 0.1  # of equivalence, percentage points, where no study says another: what 10,000 test images can resolve
+TABLES = (  # that a folder of runs may have
+    "effects", "pairs", "claims", "summary", "times", "published", "rates", "best", "path", "statistics", "errors",
+    "overlap",
+)  # fmt: skip
 
 
 def compare(folder: str | Path, choose: Sequence[str] = (), *, margin: float | None = None) -> "Compared":
@@ -72,12 +75,15 @@ class Compared:
 
     def _table(self, name: str) -> Table:
         tables = {table.name: table for part in self.parts for table in part.tables if table.name}
+        if name in TABLES and name not in tables:
+            return Table(name, pd.DataFrame())
         if name not in tables:
             raise KeyError(f"{name} is no table of this report; there are {', '.join(tables)}")
         return tables[name]
 
     def frame(self, name: str) -> pd.DataFrame:
-        """Return a table as numbers, as in the CSV file of that name: "summary", "effects", "pairs", "claims", …"""
+        """Return a table as numbers, as in the CSV file of that name: "summary", "effects", "pairs", "claims", …; empty
+        where these runs have none."""
         return self._table(name).frame
 
     def shown(self, name: str) -> pd.DataFrame:

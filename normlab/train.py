@@ -195,7 +195,7 @@ def _more(decided: "Decided") -> list[Job]:
     return wanted
 
 
-def _warn(jobs: Sequence[Job], study: Study | None, *, seeds: bool) -> None:
+def _warn(jobs: Sequence[Job], study: Study | None, *, seeds: bool = True) -> None:
     """Tells what may mislead in these runs, before the first one starts. Nothing is stopped by it. seeds: whether their
     number was chosen beforehand."""
     from normlab.lint import lint  # pandas: not where nothing is left to do

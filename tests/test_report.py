@@ -206,7 +206,7 @@ def test_the_verdicts_are_on_a_users_own_layer(tmp_path: Path, capsys: pytest.Ca
     own = {row["question"]: row["verdict"] for row in rows(tmp_path / "effects.csv") if "custom" in row["question"]}
     assert set(own) == {"custom − bn", "custom − ln", "custom − gn"}
     assert not [row for row in rows(tmp_path / "pairs.csv") if row["b"] == "custom"]
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("custom: "))
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("custom (mine:Scale): "))
     for question, verdict in own.items():
         assert f"{verdict} " in line or verdict == "equivalent", question
 

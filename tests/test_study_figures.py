@@ -403,7 +403,7 @@ class TestDifferences:
         assert columns["worse"] == columns["−1.50"] == VERDICTS["worse"][0]
 
     def test_the_verdicts_are_told_apart_in_grey(self) -> None:
-        assert len({marker for _, marker, _ in VERDICTS.values()}) == 4
+        assert len({marker for _, marker, _ in VERDICTS.values()}) == 5
         assert min(contrast(colour, "white") for colour, _, _ in VERDICTS.values()) > 4.5
 
     def test_the_margin_is_shaded(self) -> None:

@@ -98,7 +98,9 @@ def _of_own(answers: Answers, label: str) -> str:
         "less than the margin": "different by less than the margin from", "undecided": "undecided against",
     }  # fmt: skip
     parts = [f"{words} {', '.join(by[verdict])}" for verdict, words in between.items() if verdict in by]
-    return f"{label}: {'; '.join(parts)}." if parts else ""
+    [cell] = [cell for cell in answers.cells if cell.label == label]
+    who = label if "norm.target" in cell.levels else f"{label} ({cell.ended[0].config.get('norm.target')})"
+    return f"{who}: {'; '.join(parts)}." if parts else ""
 
 
 def _not_trained(answers: Answers) -> list[str]:

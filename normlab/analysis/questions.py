@@ -19,8 +19,9 @@ from normlab.analysis.outcomes import OUTCOMES, Outcome, model_of
 from normlab.analysis.verdicts import Decision, Joint, Question, decide, seeds_needed
 from normlab.settings import Claim, Study
 
-__all__ = ["ALPHA", "Answer", "Answers", "Kind", "factors_apart", "identity", "named", "pairs_of"]
+__all__ = ["ALPHA", "MARGIN", "Answer", "Answers", "Kind", "factors_apart", "identity", "named", "pairs_of"]
 
+MARGIN = 0.1  # of equivalence, percentage points, where no study says another: what 10,000 test images can resolve
 ALPHA = 0.05  # the chance of any false verdict in a report
 Kind = Literal["claim", "setting", "effect", "interaction"]
 

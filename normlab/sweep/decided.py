@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from normlab.analysis.cells import Cell, sort
+from normlab.analysis.questions import MARGIN
 from normlab.analysis.rounds import Progress, Rounds
 from normlab.analysis.sequential import looks
 from normlab.analysis.table import Run
-from normlab.compared import MARGIN
 from normlab.record import Record
 from normlab.settings import Study, flatten
 from normlab.settings.plan import Job
