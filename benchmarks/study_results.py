@@ -84,7 +84,7 @@ class Machine:
 class Row(NamedTuple):
     """A cell with its medians.
 
-    `warm` and `cold` are model-epochs an hour (60,000 images of one network each): while it trains, and for runs of 12
+    `warm` and `cold` are model-epochs per hour (60,000 images of one network each): while it trains, and for runs of 12
     epochs with the start of their processes, where every process trains one run or one array. `by` are the ratios to R0
     and R1 of the same norm and batch; None where that was not measured.
     """
@@ -220,7 +220,7 @@ def figures(table: Sequence[Row], machine: Machine) -> Iterator[tuple[str, bytes
 
 
 def by_batch(table: Sequence[Row], machine: Machine) -> Figure:
-    """Model-epochs an hour against the batch size, a line an arm; of several sizes of an array, the fastest."""
+    """Model-epochs per hour against the batch size, one line per arm; of several sizes of an array, the fastest."""
     norm = _most(table, lambda cell: cell.batch)
     most: dict[tuple[str, int, str], Row] = {}
     for row in table:
@@ -229,12 +229,12 @@ def by_batch(table: Sequence[Row], machine: Machine) -> Figure:
             most[key] = row
     lines = {arm: [r for (n, _, a), r in sorted(most.items()) if n == norm and a == arm] for arm in ARMS}
     points = {arm: [(r.cell.batch, r.warm, *r.warm_span) for r in of] for arm, of in lines.items() if of}
-    title = f"How many epochs of MNIST an hour trains, by batch size ({norm}; {machine.name}, {machine.cores} cores)"
-    return _lines(points, title, "images a step of each network")
+    title = f"Epochs of MNIST trained per hour, by batch size ({norm}; {machine.name}, {machine.cores} cores)"
+    return _lines(points, title, "images per step of each network")
 
 
 def by_size(table: Sequence[Row], machine: Machine) -> Figure:
-    """Model-epochs an hour of the array against the number of its networks, a line a batch size and arm."""
+    """Model-epochs per hour of the array against the number of its networks, one line per batch size and arm."""
     norm = max(
         {row.cell.norm for row in table}, key=lambda n: len({r.cell.networks for r in table if r.cell.norm == n})
     )
@@ -244,7 +244,7 @@ def by_size(table: Sequence[Row], machine: Machine) -> Figure:
             point = (row.cell.networks, row.warm, *row.warm_span)
             points.setdefault(f"{row.cell.arm} {row.cell.batch}", []).append(point)
     points = {key: of for key, of in points.items() if len(of) > 1} or points
-    title = f"How many epochs of MNIST an hour trains, by networks in an array ({norm}; {machine.name})"
+    title = f"Epochs of MNIST trained per hour, by networks in an array ({norm}; {machine.name})"
     return _lines(points, title, "networks in each array")
 
 
@@ -260,7 +260,7 @@ def _lines(points: Mapping[str, Sequence[Point]], title: str, label: str) -> Fig
     """points: (x, median, smallest, largest) by arm and batch size."""
     fig = figure(880, 460, title)
     ax = fig.subplots()
-    frame(ax, "model-epochs an hour")
+    frame(ax, "model-epochs per hour")
     for key, of in points.items():
         arm, _, batch = key.partition(" ")
         name = f"{ARMS[arm]}{f', batch {batch}' if batch else ''}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from normlab.analysis.cells import Cell, Sorted
-from normlab.analysis.questions import Answer, Answers, identity
+from normlab.analysis.questions import ALPHA, Answer, Answers, identity
 from normlab.analysis.sequential import looks, sequential_p
 from normlab.analysis.verdicts import Decision, Joint, Question, holm
 from normlab.settings import Study
@@ -40,7 +40,7 @@ class Rounds:
         study, margin: as of a report. seeds: all that a setting may get, in their order.
     """
 
-    def __init__(self, study: Study | None, margin: float, seeds: Sequence[int], alpha: float = 0.05) -> None:
+    def __init__(self, study: Study | None, margin: float, seeds: Sequence[int], alpha: float = ALPHA) -> None:
         self.study, self.margin, self.seeds, self.alpha = study, margin, list(seeds), alpha
         self._answers: dict[tuple[tuple[str, int], ...], list[Answer]] = {}  # a look that was computed stays as it is
 
