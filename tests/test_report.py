@@ -207,8 +207,11 @@ def test_the_verdicts_are_on_a_users_own_layer(tmp_path: Path, capsys: pytest.Ca
     assert set(own) == {"custom − bn", "custom − ln", "custom − gn"}
     assert not [row for row in rows(tmp_path / "pairs.csv") if row["b"] == "custom"]
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("custom (mine:Scale): "))
+    words = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}
+    words |= {"undecided": "undecided against", "less than the margin": "different by less than the margin from"}
     for question, verdict in own.items():
-        assert f"{verdict} " in line or verdict == "equivalent", question
+        other = question.removeprefix("custom − ")
+        assert re.search(rf"{words[verdict]} [^;]*\b{other} \(", line), question
 
 
 def test_two_layers_of_a_user_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
