@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,20 @@ class Record:
             setting=settings.setting(),
             seed=settings.seed,
         )
+
+    def _repr_html_(self) -> str:
+        """A notebook's view: what was asked, what came out."""
+        settings = " ".join(f"{key}={value}" for key, value in self.setting.items())
+        rows = {
+            "run": f"{settings} seed={self.seed}",
+            "data": str(self.data.get("name", "")),
+            "status": self.status + (f": {self.error}" if self.error else ""),
+            **{key: f"{value:.4f}" for key, value in self.metrics.items() if value is not None},
+            **{key: f"{self.time[key]:.4g}" for key in ("fit_s", "images_per_s") if key in self.time},
+            "config_hash": self.config_hash,
+        }
+        cells = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in rows.items())
+        return f"<table>{cells}</table>"
 
     @property
     def done(self) -> bool:

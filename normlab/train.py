@@ -30,28 +30,29 @@ from normlab.sweep.options import Slurm, launching, options
 from normlab.sweep.schedule import tell
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from normlab.sweep.decided import Decided
 
-__all__ = ["main"]
+__all__ = ["main", "study", "sweep"]
 
-HELP = """usage: python -m normlab.train [name=value ...]       one run
-       python -m normlab.train -m [name=a,b ...]      a sweep: every combination of the values
-       python -m normlab.train study=NAME [name=...]  a named study: its own sweep, narrowed or extended by values given
+USUAL = ("norm", "data", "study", "seed", "l1", "epochs", "batch_size", "lr", "accelerator")  # on the first screen
+HELP = """usage: normlab train [name=value ...]       one run
+       normlab train -m [name=a,b ...]      a sweep: every combination of the values
+       normlab train study=NAME [name=...]  a named study: its own sweep, narrowed or extended by values given
 
-Every setting with its default:
-
+Settings that most people change, with their defaults:
 {settings}
-Examples:
-  python -m normlab.train norm=ln l1=1e-3 seed=3 epochs=20 accelerator=gpu
-  python -m normlab.train -m norm=bn,ln,gn l1=0,1e-3 seed=0,1,2
-  python -m normlab.train -m norm=bn,ln,gn 'seed=range(8)' batch_size=8 hydra/launcher=array
-  python -m normlab.train study=replication_quick
-  python -m normlab.train study=replication hydra/launcher=array_slurm hydra.launcher.gpus_per_node=1
-  python -m normlab.train norm=custom norm.target=package.module:Class norm.options='{{eps: 1e-3}}'
-  python -m normlab.train -m norm=bn,ln,gn,custom norm.target=package.module:Class 'seed=range(5)'
-  tensorboard --logdir lightning_logs
+  normlab train --help all     every setting
+  normlab train --help norm    those with "norm" in their name; so for every other word
 
-Hydra's own flags: python -m normlab.train --hydra-help
+Examples:
+  normlab train norm=ln l1=1e-3 seed=3 epochs=20
+  normlab train -m norm=bn,ln,gn l1=0,1e-3 seed=0,1,2 hydra/launcher=array
+  normlab train study=replication_quick
+  normlab train -m norm=bn,custom norm.target=package.module:Class 'seed=range(5)'
+
+Hydra's own flags: normlab train --hydra-help. The same as a module: python -m normlab.train
 """
 
 
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         flags = parser.parse_intermixed_args(arguments)  # -m may stand anywhere
         if flags.help:
-            print(HELP.format(settings=as_text()))
+            print(_help(flags.overrides))
             return 0
         if flags.cfg:
             print(_shown(flags), end="")
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
                 raise ConfigError(f"--{flag.replace('_', '-')}: settings stand in conf/ and on the command line alone")
         if threading.current_thread() is threading.main_thread():  # no other thread can set a handler
             signal.signal(signal.SIGTERM, _stop)
-        return _do(flags.overrides, flags.multirun)
+        return 0 if do(flags.overrides, flags.multirun)[1] else 1
     except NormlabError as error:
         print(f"normlab: {error}", file=sys.stderr)
         return 2
@@ -84,6 +85,19 @@ def main(arguments: Sequence[str]) -> int:
         message = "stopped; the same command resumes after the last completed epoch and skips finished runs"
         print(f"normlab: {message}", file=sys.stderr)
         return 130
+
+
+def _help(about: Sequence[str]) -> str:
+    """Return one screen; with "all", every setting; with other words, the settings that have one of them in their name.
+    Raise `ConfigError` where none has."""
+    if not about:
+        return HELP.format(settings=as_text(lambda name: name in USUAL))
+    if about == ["all"]:
+        return as_text()
+    found = as_text(lambda name: any(word.partition("=")[0] in name for word in about))
+    if not found.strip():
+        raise ConfigError(f"no setting has {' or '.join(about)} in its name: normlab train --help all shows every one")
+    return found
 
 
 def _shown(flags: Any) -> str:
@@ -112,7 +126,30 @@ def _stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _do(overrides: list[str], multirun: bool) -> int:
+def sweep(*overrides: str) -> "pd.DataFrame":
+    """Train every combination of values, as `normlab train -m` does, and return one row per run: see `normlab.read`.
+
+    `sweep("norm=bn,ln,gn", "seed=0,1,2", "epochs=2")`. Finished runs are not trained again; the same call resumes a
+    sweep that was stopped. Raise `NormlabError`, in one line, for what the user can fix.
+    """
+    jobs, _ = do(overrides, multirun=True)
+    import pandas as pd  # half a second
+
+    from normlab.analysis.table import read
+
+    folders = {str(job.folder) for job in jobs}
+    table = pd.concat([read(place) for place in {job.folder.parent: None for job in jobs}])
+    return table[table["folder"].isin(folders)].reset_index(drop=True)
+
+
+def study(name: str, *overrides: str) -> "pd.DataFrame":
+    """Train a named study, as `normlab train study=NAME` does; see `sweep`. `normlab.compare` says what came out."""
+    return sweep(f"study={name}", *overrides)
+
+
+def do(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
+    """Do the runs that a command line asks for and print what came of them. Return all of them, also those that were
+    finished before, and whether all ended well (in a sweep, a run that diverged did)."""
     overrides = words(overrides)
     study = study_of(overrides)
     multirun = multirun or study is not None or "hydra.mode=MULTIRUN" in overrides
@@ -169,7 +206,7 @@ def _do(overrides: list[str], multirun: bool) -> int:
     for change in {change for job in jobs if (change := edited(job.settings))}:
         print(f"normlab: {change}", file=sys.stderr)
     well = DONE if multirun else ("completed",)  # in a comparison a divergence is a result
-    return 0 if all(record is not None and record.status in well for record in records) else 1
+    return jobs, all(record is not None and record.status in well for record in records)
 
 
 def _names_accelerator(overrides: Sequence[str]) -> bool:

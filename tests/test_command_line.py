@@ -295,7 +295,7 @@ def test_workers_side_by_side_compute_the_same_bits(train: Command, tmp_path: Pa
 def test_help_shows_every_setting_with_its_meaning(train: Command) -> None:
     from normlab.settings import Settings
 
-    result = train("--help")
+    result = train("--help", "all")
     assert result.returncode == 0
     for name in Settings.model_fields:
         assert re.search(rf"^  {name}[.:]", result.stdout, re.MULTILINE), name

@@ -231,6 +231,10 @@ class Settings(Model):
         own = {"norm.target": departs.pop("norm.target")} if "norm.target" in departs else {}
         return {"norm": self.norm.name, "l1": departs.pop("l1", 0.0)} | own | departs
 
+    def folder(self) -> Path:
+        """Return where the command line puts a run of its own: `lightning_logs/runs/ln-seed_3`."""
+        return Path(self.log_dir, self.name or "runs", self.slug())
+
     def slug(self, fixed: Mapping[str, Any] = MappingProxyType({})) -> str:
         """Return the name of the run's folder: `ln-l1_0.001-seed_3`, with what departs from the defaults and no "=".
 

@@ -3,7 +3,8 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from normlab.norms import CATALOGUE
@@ -101,14 +102,20 @@ def _yaml(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def as_text() -> str:
-    """Return the page for a terminal: a line per setting, `name: default # values; meaning`."""
-    lines = []
+def as_text(shown: Callable[[str], bool] | None = None) -> str:
+    """Return the page for a terminal: a line per setting, `name: default # values; meaning`, under headings; of the
+    names that are `shown` alone, without headings, and each once."""
+    lines: list[str] = []
     for each in entries():
         about = "; ".join(filter(None, [each.values, each.meaning]))
         setting = f"{each.name}: {each.default}" + (f" # {about}" if about else "")
-        lines += [setting] if each.default else ["", f"# {each.name}"]
-    return "\n".join(f"  {line}".rstrip() for line in lines) + "\n"
+        if shown is None:
+            lines += [setting] if each.default else ["", f"# {each.name}"]
+        elif each.default and shown(each.name) and not any(line.startswith(f"{each.name}: ") for line in lines):
+            lines.append(setting)
+    if shown is not None:
+        lines = [part for line in lines for part in textwrap.wrap(line, 96, subsequent_indent="      ")]
+    return "\n".join(f"  {line}".rstrip() for line in lines) + "\n" * bool(lines)
 
 
 def as_markdown() -> str:

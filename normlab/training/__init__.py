@@ -2,5 +2,6 @@
 
 from normlab.training.classifier import Classifier
 from normlab.training.run import run, run_array
+from normlab.training.trained import predict
 
-__all__ = ["Classifier", "run", "run_array"]
+__all__ = ["Classifier", "predict", "run", "run_array"]

@@ -5,10 +5,12 @@ import os
 import platform
 import random
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -67,15 +69,29 @@ def _cpu_name() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
+@cache
 def versions() -> dict[str, str]:
-    """Return the versions that the numbers were made with, for result.json."""
-    found = {"python": platform.python_version()}
+    """Return the versions that the numbers were made with, for result.json; in a clone, its commit, with "+" if files
+    were changed since."""
+    found = {"python": platform.python_version()} | _commit(Path(__file__).parents[2])
     for package in ("normlab", "torch", "lightning", "torchmetrics", "numpy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "unknown"
     return found
+
+
+def _commit(clone: Path) -> dict[str, str]:
+    if not (clone / ".git").exists():
+        return {}
+    ask = partial(subprocess.run, cwd=clone, capture_output=True, text=True, check=True, timeout=10)
+    try:
+        commit = ask(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        changed = ask(["git", "status", "--porcelain", "--untracked-files=no", "--", "normlab", "conf"]).stdout
+    except (OSError, subprocess.SubprocessError):  # no git, or a clone that it will not read
+        return {}
+    return {"commit": commit + "+" * bool(changed)}
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)

@@ -1,6 +1,7 @@
 """One run, or an array of runs: settings and folders in, files and records out. Knows Lightning, but no Hydra."""
 
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -26,14 +27,20 @@ __all__ = ["run", "run_array"]
 
 
 @restore_process()
-def run(settings: Settings, folder: str | Path, *, console: Console | None = None) -> Record:
+def run(
+    settings: Settings | str | Sequence[str], folder: str | Path | None = None, *, console: Console | None = None
+) -> Record:
     """Train one network, measure it and leave the whole run in `folder`; return what result.json holds.
+
+    Args:
+        settings: from `load`, or as the command line has them: "norm=ln epochs=2" or ["norm=ln", "epochs=2"].
+        folder: of the run; None: where the command line puts it, `lightning_logs/runs/ln-epochs_2-seed_0`.
+        console: where progress is shown; stderr by default.
 
     A finished run of the same configuration is returned as it is, unless `settings.force`; one that was stopped resumes
     after its last completed epoch, and ends with the bits of one that was not. A run that fails while it trains is
     recorded as `failed`, with the traceback in train.log; a loss that is not finite ends it as `diverged`; a GPU that
     is not there makes it `unavailable`; Ctrl-C and SIGTERM leave it `interrupted` and raise `KeyboardInterrupt`.
-    `console` is where progress is shown: stderr by default.
 
     Raise, before a file in the folder is touched: `ConfigError` and `DataError` for what the user can fix, `BusyError`
     if another process trains in the folder. That is also raised if this process was held up so long that another one
@@ -42,8 +49,13 @@ def run(settings: Settings, folder: str | Path, *, console: Console | None = Non
     May be called from any thread. The process is left as it was: see `restore_process`.
     """
     end_if_imported()
-    folder, console = Path(folder), console or Console(stderr=True, file=steady(sys.stderr))
+    if not isinstance(settings, Settings):
+        from normlab.settings.plan import load  # Hydra
+
+        settings = load(*(shlex.split(settings) if isinstance(settings, str) else settings))
+    console = console or Console(stderr=True, file=steady(sys.stderr))
     settings = with_data(settings, console)
+    folder = settings.folder() if folder is None else Path(folder)
     with claimed(settings, folder) as standing:
         return standing or _recorded(settings, folder, console)
 

@@ -1,0 +1,152 @@
+"""`import normlab`, and the command `normlab`: what they offer, and what that does."""
+
+import inspect
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import normlab
+from normlab.__main__ import DOORS, _do
+from normlab.data.sources import load as load_data
+from normlab.errors import ConfigError, NormlabError
+from normlab.record import Record
+from normlab.settings.plan import plan
+from normlab.training.trained import export
+
+PUBLIC = {
+    "Net", "make_norm", "Classifier", "ImageData", "load", "run", "sweep", "study", "read", "compare", "report",
+    "predict",
+}  # fmt: skip
+
+
+def test_importing_is_light() -> None:
+    """What is not Python's own takes long."""
+    code = "import sys, normlab; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {name for name in loaded if name not in sys.stdlib_module_names and "editable" not in name} <= {
+        "normlab", "__main__", "_virtualenv", "_distutils_hack", "sitecustomize",
+    }  # fmt: skip
+    assert "email" not in loaded, "a tenth of a second, for a version that nobody asks for"
+
+
+def test_every_public_name_is_there_and_explains_itself() -> None:
+    assert set(normlab.__all__) == PUBLIC
+    assert {*dir(normlab)} == {*PUBLIC, "__version__"}
+    for name in PUBLIC:
+        value = getattr(normlab, name)
+        assert callable(value), name
+        assert len((inspect.getdoc(value) or "").split()) > 8, name
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = normlab.nothing
+
+
+def test_run_takes_words_as_the_command_line_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["norm=ln", "data=digits", "epochs=1", "train_size=100", "batch_size=50"]
+    record = normlab.run(" ".join(words))
+    [job] = plan(words, multirun=False)
+    assert Record.load(job.folder) == record, "where the command line puts it"
+    assert normlab.run(words, str(job.folder)) == record, "finished: not trained again"
+    with pytest.raises(ConfigError, match="nrom"):
+        normlab.run("nrom=ln")
+
+
+def test_a_record_is_a_table_in_a_notebook(finished: tuple[Path, Record]) -> None:
+    _, record = finished
+    html = record._repr_html_()
+    assert f"{record.metrics['test_acc']:.4f}" in html
+    assert "digits" in html
+    assert "<script" not in Record.failed(normlab.load("norm=bn"), "<script>")._repr_html_()
+
+
+def test_predict_is_what_the_run_predicted(finished: tuple[Path, Record]) -> None:
+    folder, _ = finished
+    images = load_data("digits", None, download=False).test_images
+    probabilities = normlab.predict(folder, images)
+    with np.load(folder / "predictions.npz") as kept:
+        assert (probabilities.argmax(1).numpy() == kept["pred"]).all()
+        assert np.abs(probabilities.log().numpy() - kept["log_probs"]).max() < 0.02, "float16 was kept"
+    assert torch.equal(normlab.predict(str(folder / "last.ckpt"), images[:3]), normlab.predict(folder, images[:3]))
+
+
+@pytest.mark.parametrize("use", [lambda place: normlab.predict(place, np.zeros((1, 28, 28), np.uint8)), export])
+def test_no_network_is_one_line(use: object, tmp_path: Path) -> None:
+    with pytest.raises(NormlabError, match="is not there"):
+        use(tmp_path)  # type: ignore[operator]
+    (tmp_path / "last.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(NormlabError, match=r"cannot be loaded .*force=true"):
+        use(tmp_path)  # type: ignore[operator]
+
+
+def test_an_exported_network_computes_the_same(finished: tuple[Path, Record], tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    folder, _ = finished
+    images = load_data("digits", None, download=False).test_images[:7]
+    file = export(folder, str(tmp_path / "network.onnx"))
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    [found] = session.run(None, {"images": (images[:, None] / 255).astype(np.float32)})
+    assert np.abs(np.exp(found) - normlab.predict(folder, images).numpy()).max() < 1e-5
+
+
+def test_sweep_returns_a_row_per_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["data=digits", "epochs=1", "train_size=60", "batch_size=30", "name=mine", "hydra/launcher=basic"]
+    normlab.sweep("norm=bn", "seed=0", *words)
+    table = normlab.sweep("norm=bn,ln", "seed=0,1", *words)
+    assert sorted(zip(table["norm"], table["seed"], strict=True)) == [("bn", 0), ("bn", 1), ("ln", 0), ("ln", 1)]
+    assert len(normlab.sweep("norm=ln", "seed=0,1", *words)) == 2, "those that were asked for"
+    with pytest.raises(ConfigError, match="nothing"):
+        normlab.study("nothing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "usage: normlab COMMAND"),
+        (["--help"], 0, "usage: normlab COMMAND"),
+        (["--version"], 0, f"normlab {normlab.__version__}"),
+        (["norm=ln"], 2, "write normlab train norm=ln"),
+        (["tarin"], 2, "tarin is no command; choose one of train"),
+        (["train", "nrom=ln"], 2, "nrom is no setting"),
+        (["train", "--help", "l1"], 0, "  l1: 0.0 #"),
+        (["train", "--help", "xyzzy"], 2, "no setting has xyzzy"),
+    ],
+)
+def test_the_command(arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _do(arguments) == code
+    out, err = capsys.readouterr()
+    assert words in out + err
+    assert (len(err.splitlines()) == 1) == (code == 2 and bool(arguments))
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_help_is_one_screen(door: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with suppress(SystemExit):  # argparse's
+        _do([door, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert 5 < len(lines) <= 45
+    assert max(map(len, lines)) <= 125
+
+
+def test_settings_are_completed() -> None:
+    line = {"COMP_LINE": "normlab train norm=l", "COMP_POINT": "20"}
+    command = [sys.executable, "-m", "normlab", "-sc", "query=bash"]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | line, check=True)
+    assert "norm=ln" in result.stdout.split()
+
+
+def test_a_record_names_the_commit(finished: tuple[Path, Record]) -> None:
+    place = Path(normlab.__file__).parents[1]
+    if not (place / ".git").exists():
+        pytest.skip("no clone")
+    ask = ["git", "-C", str(place), "rev-parse", "--short=12", "HEAD"]
+    commit = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+    assert finished[1].versions["commit"].removesuffix("+") == commit
