@@ -26,8 +26,9 @@ FLOORS = [
     {"kernels"},
     {"data", "byhand", "probes"},
     {"training", "lint"},
-    {"summary", "sweep", "compared"},
-    {"train", "report", "calculate", "probe"},
+    {"summary", "scheduler", "compared"},
+    {"train", "report", "calculate", "probe", "export"},
+    {"__main__"},
 ]
 ALLOWED_LATE = {("norms", "settings")}  # inside a function: a norm's defaults stand in conf/
 

@@ -21,18 +21,18 @@ from normlab.data.sources import check_split, resolve
 from normlab.errors import ConfigError, DataError, NormlabError
 from normlab.output import command
 from normlab.record import DONE, DamagedError, Record, read_probes
+from normlab.scheduler.launch import Sweep, run_single
+from normlab.scheduler.options import Slurm, launching, options
+from normlab.scheduler.schedule import tell
 from normlab.settings import Study, conf_dir
 from normlab.settings.custom import check_custom, edited
 from normlab.settings.page import as_text
 from normlab.settings.plan import Job, compose_config, launcher_of, load, plan, study_of, words
-from normlab.sweep.launch import Sweep, run_single
-from normlab.sweep.options import Slurm, launching, options
-from normlab.sweep.schedule import tell
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from normlab.sweep.decided import Decided
+    from normlab.scheduler.decided import Decided
 
 __all__ = ["main", "study", "sweep"]
 
@@ -182,7 +182,7 @@ def do(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
             _lay_beside(Study.named(study), folder)
     decided = None
     if until:
-        from normlab.sweep.decided import Decided  # scipy and pandas
+        from normlab.scheduler.decided import Decided  # scipy and pandas
 
         decided = Decided(jobs, Study.named(study) if study else None)
         jobs = decided.wanted()

@@ -19,12 +19,12 @@ from submitit.core.utils import UncompletedJobError  # noqa: E402
 
 from normlab.claim import claim  # noqa: E402
 from normlab.record import Record  # noqa: E402
+from normlab.scheduler import cluster, launch  # noqa: E402
+from normlab.scheduler.cluster import SENT_AWAY, TIME_OVER, Cluster, Submitted  # noqa: E402
+from normlab.scheduler.options import options  # noqa: E402
+from normlab.scheduler.schedule import Ended  # noqa: E402
+from normlab.scheduler.task import Callbacks, Task  # noqa: E402
 from normlab.settings.plan import Job, load, plan, to_run  # noqa: E402
-from normlab.sweep import cluster, launch  # noqa: E402
-from normlab.sweep.cluster import SENT_AWAY, TIME_OVER, Cluster, Submitted  # noqa: E402
-from normlab.sweep.options import options  # noqa: E402
-from normlab.sweep.schedule import Ended  # noqa: E402
-from normlab.sweep.task import Callbacks, Task  # noqa: E402
 from normlab.train import main  # noqa: E402
 from normlab.training import run, run_array  # noqa: E402
 from normlab.training.networks import Networks  # noqa: E402

@@ -23,9 +23,9 @@ import torch
 from conftest import REPOSITORY, draw_nothing
 
 from normlab import report
+from normlab.scheduler.options import options
+from normlab.scheduler.schedule import InProcess
 from normlab.settings import plan as planning
-from normlab.sweep.options import options
-from normlab.sweep.schedule import InProcess
 
 FILES = [*REPOSITORY.glob("[RC]*.md"), *REPOSITORY.glob("[dnl]*/*.md")]
 SHORT = ["data=digits", "epochs=1", "train_size=64", "val_size=32", "threads=1", "seed=0", "accelerator=cpu"]
@@ -145,7 +145,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("NORMLAB_DATA", raising=False)
     monkeypatch.setattr(planning, "_crossed", covering)
-    monkeypatch.setattr("normlab.sweep.workers.Workers", lambda *_: InProcess())
+    monkeypatch.setattr("normlab.scheduler.workers.Workers", lambda *_: InProcess())
     draw_nothing(monkeypatch)
     root, on_term = logging.getLogger(), signal.getsignal(signal.SIGTERM)
     handlers, level = root.handlers[:], root.level

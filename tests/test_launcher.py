@@ -10,8 +10,8 @@ from warm import python_m
 
 from normlab.errors import ConfigError
 from normlab.record import Record
+from normlab.scheduler.options import options
 from normlab.settings.plan import load
-from normlab.sweep.options import options
 from normlab.train import main
 from normlab.training.build import unfoldable
 

@@ -33,12 +33,12 @@ def test_imports_are_found_in_every_form(tmp_path: Path) -> None:
     """`from . import` is not used here."""
     file = tmp_path / "a.py"
     lines = [
-        "from normlab import sweep, record as do",
+        "from normlab import scheduler, record as do",
         "from normlab.nets.net import Net",
         "import normlab.data.idx, os",
     ]
     file.write_text("\n".join([*lines, "def f():", "    import normlab.lint", "    from normlab.nets import Net"]))
-    assert imports(file) == {"sweep": False, "record": False, "nets": False, "data": False, "lint": True}
+    assert imports(file) == {"scheduler": False, "record": False, "nets": False, "data": False, "lint": True}
     assert not [
         path for path in PACKAGE.rglob("*.py") if re.search(r"(?m)^\s*from \.", path.read_text(encoding="utf-8"))
     ]

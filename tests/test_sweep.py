@@ -17,12 +17,12 @@ from same_bits import same
 from warm import python_m
 
 from normlab.record import Record
+from normlab.scheduler import options
+from normlab.scheduler.options import usual
+from normlab.scheduler.progress import SweepProgress, duration, settled
+from normlab.scheduler.schedule import Backend, Ended, Schedule
+from normlab.scheduler.task import Callbacks, Task, to_run
 from normlab.settings.plan import Job, plan
-from normlab.sweep import options
-from normlab.sweep.options import usual
-from normlab.sweep.progress import SweepProgress, duration, settled
-from normlab.sweep.schedule import Backend, Ended, Schedule
-from normlab.sweep.task import Callbacks, Task, to_run
 
 
 def jobs_in(folder: Path, *overrides: str) -> list[Job]:

@@ -14,13 +14,13 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
-from normlab.sweep.schedule import Backend, Ended
-from normlab.sweep.task import Task, one_line
+from normlab.scheduler.schedule import Backend, Ended
+from normlab.scheduler.task import Task, one_line
 
 __all__ = ["Workers"]
 
 # Imported once, by the process that workers are forked from: what a run imports.
-PRELOADED = ["normlab.training", "normlab.sweep.workers", "torch.utils.tensorboard", "sklearn.datasets"]
+PRELOADED = ["normlab.training", "normlab.scheduler.workers", "torch.utils.tensorboard", "sklearn.datasets"]
 GRACE = 20.0  # seconds in which a worker that is stopped can record its runs as interrupted
 
 

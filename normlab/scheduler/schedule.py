@@ -10,9 +10,9 @@ from pathlib import Path
 from normlab.claim import busy
 from normlab.errors import NormlabError
 from normlab.record import Record
+from normlab.scheduler.progress import SweepProgress, epochs_done, modified, note, settled
+from normlab.scheduler.task import Task
 from normlab.settings.plan import Job
-from normlab.sweep.progress import SweepProgress, epochs_done, modified, note, settled
-from normlab.sweep.task import Task
 
 __all__ = ["Backend", "Ended", "InProcess", "Schedule", "tell"]
 

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from normlab.errors import BusyError, NormlabError
 from normlab.record import Record
+from normlab.scheduler.progress import note, settled
 from normlab.settings.plan import Job, parse, to_run
-from normlab.sweep.progress import note, settled
 
 __all__ = ["Callbacks", "Task", "do", "hydra_task"]
 

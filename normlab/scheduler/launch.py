@@ -8,11 +8,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 
+from normlab.scheduler.arrays import LARGEST, planned
+from normlab.scheduler.options import Processes, Queue, cores, launching, options, usual
+from normlab.scheduler.schedule import Backend, Ended, InProcess, Schedule, tell
+from normlab.scheduler.task import Callbacks, Task, do, hydra_task, one_line
 from normlab.settings.plan import Job, launcher_of, own_hydra, to_run
-from normlab.sweep.arrays import LARGEST, planned
-from normlab.sweep.options import Processes, Queue, cores, launching, options, usual
-from normlab.sweep.schedule import Backend, Ended, InProcess, Schedule, tell
-from normlab.sweep.task import Callbacks, Task, do, hydra_task, one_line
 
 __all__ = ["Sweep", "run_single"]
 
@@ -56,12 +56,12 @@ class Sweep:
         self.workers = 1  # that share the arrays: on a cluster, as few as possible
         self.backend: Backend
         if isinstance(self.options, Processes):
-            from normlab.sweep.workers import Workers
+            from normlab.scheduler.workers import Workers
 
             self.workers = self.options.workers(waiting)
             self.backend = Workers(self.workers, max(1, cores() // self.workers))
         elif isinstance(self.options, Queue):
-            from normlab.sweep.cluster import Cluster  # submitit
+            from normlab.scheduler.cluster import Cluster  # submitit
 
             self.backend = Cluster(self.options, waiting[0].folder.parent / "progress.log")
         elif name in (None, "basic"):

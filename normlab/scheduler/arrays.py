@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from normlab.scheduler.progress import note
 from normlab.settings.arrays import arrays
 from normlab.settings.plan import Job
-from normlab.sweep.progress import note
 
 __all__ = ["LARGEST", "planned"]
 

@@ -15,11 +15,11 @@ from submitit.core.utils import UncompletedJobError, pickle_load
 from submitit.helpers import DelayedSubmission
 
 from normlab.claim import STALE, busy
+from normlab.scheduler.options import Arrays, Queue, Slurm
+from normlab.scheduler.progress import note
+from normlab.scheduler.schedule import Backend, Ended, tell
+from normlab.scheduler.task import Task
 from normlab.settings.conf import group_values
-from normlab.sweep.options import Arrays, Queue, Slurm
-from normlab.sweep.progress import note
-from normlab.sweep.schedule import Backend, Ended, tell
-from normlab.sweep.task import Task
 
 __all__ = ["Cluster", "Submitted"]
 
