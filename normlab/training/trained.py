@@ -69,7 +69,7 @@ def export(place: str | PathLike[str], out: str | PathLike[str] | None = None, *
     else.
     """
     try:
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped]  # it has no types
         import onnxscript  # noqa: F401  # torch.onnx.export writes by it
     except ImportError as error:
         raise NormlabError(f"{error.name} is missing: pip install 'normlab[export]'") from None
