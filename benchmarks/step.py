@@ -10,9 +10,12 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import quantiles
+from typing import NamedTuple
 from unittest.mock import patch
 
+import pandas as pd
 import torch
 
 from benchmarks.machine import peak
@@ -41,6 +44,7 @@ PHASES = {  # of normlab/kernels/step.cpp, and the stages whose convolutions the
     "block 2, backward": ["block2", "block2"],
     "block 1, backward": ["block1"],  # the gradient of the images is not needed
 }
+NOISE = 0.2  # milliseconds: shorter differences are not told apart
 REST = "update, measures, images' positions, Python"
 
 
@@ -95,32 +99,71 @@ def lower(seconds: Sequence[float]) -> float:
     return quantiles(seconds[STEPS:], n=4)[0]
 
 
+class Phase(NamedTuple):
+    """What a part of a step took: a row of docs/step.csv.
+
+    Attributes:
+        mflop: of its convolutions per image. ms: per step. gflops: what so many threads of the machine reach in a
+            loop of multiply-adds.
+    """
+
+    norm: str
+    batch: int
+    threads: int
+    part: str
+    mflop: float
+    ms: float
+    gflops: float
+
+    @property
+    def share(self) -> float:
+        """Of the peak, that the part's convolutions reach."""
+        return self.mflop * 1e6 * self.batch / (self.ms / 1e3 * self.gflops * 1e9)
+
+
+def table(found: Sequence[Phase]) -> list[str]:
+    """Return the lines of a Markdown table: one row per part, two columns per norm."""
+    norms, parts = dict.fromkeys(each.norm for each in found), dict.fromkeys(each.part for each in found)
+    lines = ["| | MFLOP per image |" + "".join(f" `{norm}`, ms | % of peak |" for norm in norms)]
+    lines.append("|---|" + "---:|" * (1 + 2 * len(norms)))
+    for part in [*parts, "together"]:
+        cells = []
+        for norm in norms:
+            own = [each for each in found if each.norm == norm and part in (each.part, "together")]
+            of = own[0]._replace(mflop=sum(each.mflop for each in own), ms=sum(each.ms for each in own))
+            clear = of.ms >= NOISE
+            share = f"{100 * of.share:.0f}" if clear and of.share > 0.005 else ""
+            cells += [f"{of.ms:.1f}" if clear else f"< {NOISE}", share]
+        lines.append(f"| {part} | {of.mflop:.2f} | {' | '.join(cells)} |")
+    return lines
+
+
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("benchmarks.step", description=__doc__)
     parser.add_argument("--norms", nargs="+", default=["gn", "bn", "ln"])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--csv", type=Path, help="write what was measured to this file too")
     args = parser.parse_args(given)
-    flops = {stage.name: 2 * stage.weights * stage.size[0] * stage.size[1] for stage in small_network()}
-    found = {norm: measure(*ready(norm, args.batch, args.dropout, args.threads)) for norm in args.norms}
-    most = peak(args.threads)
-    print(f"| batch {args.batch}, threads {args.threads}, dropout {args.dropout:g} | MFLOP an image |", end="")
-    print("".join(f" `{norm}`, ms | % of peak |" for norm in found))
-    print("|---|" + "---:|" * (1 + 2 * len(found)))
-    for part in (*PHASES, REST, "together"):
-        work = (
-            sum(flops[name] for name in PHASES.get(part, ()))
-            if part != "together"
-            else sum(flops[name] for names in PHASES.values() for name in names)
-        )
-        cells = []
-        for parts in found.values():
-            took = sum(parts.values()) if part == "together" else parts[part]
-            cells += [f"{took:.2f}", f"{100 * work * args.batch / (took / 1e3 * most):.0f}" if work else ""]
-        print(f"| {part} | {work / 1e6:.2f} | {' | '.join(cells)} |")
-    print(f"\nPeak: {most / 1e9:.0f} GFLOP/s by a loop of multiply-adds.")
+    flops = {stage.name: 2e-6 * stage.weights * stage.size[0] * stage.size[1] for stage in small_network()}
+    took = {norm: measure(*ready(norm, args.batch, args.dropout, args.threads)) for norm in args.norms}
+    most = peak(args.threads) / 1e9
+    found = [
+        Phase(norm, args.batch, args.threads, part, sum(flops[name] for name in PHASES.get(part, ())), ms, most)
+        for norm, parts in took.items()
+        for part, ms in parts.items()
+    ]
+    print("\n".join(table(found)))
+    print(f"\nPeak: {most:.0f} GFLOP/s by a loop of multiply-adds.")
+    if args.csv:
+        pd.DataFrame(found).to_csv(args.csv, index=False, float_format="%.5g")
     return 0
+
+
+def read(path: Path) -> list[Phase]:
+    """Return what `--csv` wrote."""
+    return [Phase(*row) for row in pd.read_csv(path).itertuples(index=False)]
 
 
 if __name__ == "__main__":
