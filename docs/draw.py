@@ -90,8 +90,9 @@ def lanes_figure() -> Figure:
 def poster_figure(folder: Path) -> Figure:
     """The overview of a study; with the images where they are on this machine ($NORMLAB_DATA)."""
     from normlab.analysis.cells import sort
+    from normlab.analysis.declared import MARGIN
     from normlab.analysis.poster import poster
-    from normlab.analysis.questions import MARGIN, Answers
+    from normlab.analysis.questions import Answers
     from normlab.analysis.table import runs
     from normlab.data.sources import load
     from normlab.settings import Study

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from normlab.analysis.cells import chosen, sort
+from normlab.analysis.declared import MARGIN
 from normlab.analysis.findings import findings
 from normlab.analysis.part import ImageSet, Part, Picture, Table, text
 from normlab.analysis.parts.claims import claims, published
@@ -19,7 +20,7 @@ from normlab.analysis.parts.probes import probes
 from normlab.analysis.parts.rates import rates
 from normlab.analysis.parts.settings import settings
 from normlab.analysis.parts.statistics import statistics
-from normlab.analysis.questions import MARGIN, Answers
+from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
 from normlab.errors import DataError, NormlabError
 from normlab.lint import lint_results

@@ -16,9 +16,10 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from normlab.analysis.cells import Sorted
+from normlab.analysis.declared import MARGIN
 from normlab.analysis.page import Section, Shown, render
 from normlab.analysis.part import Part
-from normlab.analysis.questions import MARGIN, Answers
+from normlab.analysis.questions import Answers
 from normlab.compared import Compared, compare
 from normlab.errors import NormlabError
 from normlab.files import write_atomically

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from normlab.analysis.cells import trained
+from normlab.analysis.declared import named
 from normlab.analysis.numbers import p_word, signed
-from normlab.analysis.questions import Answer, Answers, named
+from normlab.analysis.questions import Answer, Answers
 
 __all__ = ["findings"]
 

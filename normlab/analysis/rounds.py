@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from normlab.analysis.cells import Cell, Sorted
-from normlab.analysis.questions import ALPHA, Answer, Answers, identity
+from normlab.analysis.declared import ALPHA
+from normlab.analysis.questions import Answer, Answers, identity
 from normlab.analysis.sequential import looks, sequential_p
 from normlab.analysis.verdicts import Decision, Joint, Question, holm
 from normlab.settings import Study

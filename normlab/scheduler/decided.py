@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from normlab.analysis.cells import Cell, sort
-from normlab.analysis.questions import MARGIN
+from normlab.analysis.declared import MARGIN
 from normlab.analysis.rounds import Progress, Rounds
 from normlab.analysis.sequential import looks
 from normlab.analysis.table import Run

@@ -6,10 +6,11 @@ from typing import Any, Literal
 import pandas as pd
 
 from normlab.analysis.cells import holds
+from normlab.analysis.declared import pairs_of
 from normlab.analysis.numbers import NONE, number, p_word, signed
 from normlab.analysis.outcomes import OUTCOMES
 from normlab.analysis.part import Column, Part, Row, Table, mean_sd, p, text, value
-from normlab.analysis.questions import Answer, Answers, pairs_of
+from normlab.analysis.questions import Answer, Answers
 from normlab.settings import Claim
 
 __all__ = ["claims", "claims_frame", "published", "published_frame"]

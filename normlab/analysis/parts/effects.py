@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 
 from normlab.analysis.cells import Cell
+from normlab.analysis.declared import factors_apart
 from normlab.analysis.inference import Estimate
 from normlab.analysis.numbers import NONE, number, signed
 from normlab.analysis.part import Column, Part, Picture, Row, Table, interval, p, text
-from normlab.analysis.questions import Answer, Answers, factors_apart
+from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.verdicts import Joint
 
 __all__ = ["effects", "family_words", "numbers_of", "pairs_frame", "questions_frame"]
