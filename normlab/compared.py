@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,9 @@ from normlab.analysis.parts.rates import rates
 from normlab.analysis.parts.settings import settings
 from normlab.analysis.parts.statistics import statistics
 from normlab.analysis.questions import Answers
-from normlab.analysis.table import runs
+from normlab.analysis.table import find
 from normlab.errors import DataError, NormlabError
-from normlab.lint import lint_results
+from normlab.lint import check_codes, lint_results
 from normlab.settings import Study
 
 if TYPE_CHECKING:
@@ -37,25 +38,29 @@ TABLES = (  # that a folder of runs may have
 )  # fmt: skip
 
 
-def compare(folder: str | Path, choose: Sequence[str] = (), *, margin: float | None = None) -> "Compared":
+def compare(
+    folder: str | Path, choose: Sequence[str] = (), *, margin: float | None = None, ignore: Sequence[str] = ()
+) -> "Compared":
     """Compare the runs in a folder.
 
     Args:
         choose: "setting=value" or "setting=a,b": only runs that have one of these values.
         margin: of equivalence, in the unit of the primary outcome (percentage points); that of the study unless given,
             else 0.1.
+        ignore: codes of docs/lint.md whose warnings are left out.
 
     Raise `NormlabError`, in one line, where there is nothing to report or runs cannot be compared.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise NormlabError(f"{folder} is no folder: name one with runs in it, such as lightning_logs/replication_quick")
     study = Study.find(folder)
     asked = margin if margin is not None else study.margin if study else None
     if asked is not None and not (math.isfinite(asked) and asked > 0):
         raise NormlabError(f"--margin {asked:g}: must be above 0 percentage points")
-    found = sort(chosen(runs(folder), _wanted(choose)), study.factors if study else ())
-    return Compared(Answers(found, study, MARGIN if asked is None else asked), asked)
+    every, left_out = find(folder)
+    found = sort(chosen(every, _wanted(choose)), study.factors if study else ())
+    found = replace(found, notes=(*left_out, *found.notes))
+    check_codes(ignore)
+    return Compared(Answers(found, study, MARGIN if asked is None else asked), asked, ignore)
 
 
 class Compared:
@@ -66,13 +71,12 @@ class Compared:
         findings: sentences. warnings: what may mislead in them.
     """
 
-    def __init__(self, answers: Answers, asked: float | None = None) -> None:
+    def __init__(self, answers: Answers, asked: float | None = None, ignore: Sequence[str] = ()) -> None:
         self.answers = answers
         self.parts = [part for make in PARTS if (part := make(answers)) is not None]
-        lint = lint_results(answers, margin=asked)
         rulings = [*self.frame("claims")["ruling"]] if any(part.id == "claims" for part in self.parts) else []
-        self.findings = [*findings(answers, rulings), *(each.message for each in lint if each.note)]
-        self.warnings = [*answers.found.notes, *(each.message for each in lint if not each.note)]
+        self.findings = findings(answers, rulings)
+        self.warnings = [str(each) for each in lint_results(answers, margin=asked, ignore=ignore)]
 
     def _table(self, name: str) -> Table:
         tables = {table.name: table for part in self.parts for table in part.tables if table.name}

@@ -130,18 +130,25 @@ class Record:
         try:
             stamp = file.stat()
         except OSError as error:
-            raise DamagedError(f"{file} is damaged ({error}): the run has to be done again") from error
+            raise DamagedError(f"{file} cannot be read ({error.strerror})") from error
         return cls._load(file.absolute(), (stamp.st_mtime_ns, stamp.st_size, stamp.st_ino))
 
     @classmethod
     @lru_cache(maxsize=4096)  # a sweep, its display and its summary look at the same files
     def _load(cls, file: Path, _: tuple[int, int, int]) -> "Record":
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            text = file.read_text(encoding="utf-8")
+            if not text.strip():
+                raise ValueError("it is empty")
+            values = json.loads(text)
+            if not isinstance(values, dict) or "schema" not in values:
+                raise DamagedError(f"{file} is no result of a run here: it seems to be another program's")
             if values["schema"] != SCHEMA:
                 raise RecordError(f"{file}: schema {values['schema']}, but this version reads schema {SCHEMA}")
             return _checked(cls(**values))
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except OSError as error:
+            raise DamagedError(f"{file} cannot be read ({error.strerror})") from error
+        except (ValueError, KeyError, TypeError) as error:
             raise DamagedError(f"{file} is damaged ({error}): the run has to be done again") from error
 
     @classmethod

@@ -43,12 +43,25 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--out", type=Path, help="where the report goes; the folder itself unless given")
     parser.add_argument("--margin", type=float, help="margin of equivalence, percentage points; the study's or 0.1")
+    parser.add_argument(
+        "--ignore",
+        type=_words,
+        default=[],
+        metavar="CODE",
+        help="leave these warnings out, as in NL009,NL019 (docs/lint.md)",
+    )
     parser.add_argument("--all", action="store_true", help="print every table, not only those of the finding")
     parser.add_argument("--no-figures", action="store_true", help="tables and page only: a matter of a second or two")
     given = parser.parse_intermixed_args(arguments)
     try:
         report(
-            given.folder, given.choose, given.out, margin=given.margin, figures=not given.no_figures, every=given.all
+            given.folder,
+            given.choose,
+            given.out,
+            margin=given.margin,
+            figures=not given.no_figures,
+            every=given.all,
+            ignore=given.ignore,
         )
     except NormlabError as error:
         print(f"normlab: {error}", file=sys.stderr)
@@ -67,6 +80,7 @@ def report(
     margin: float | None = None,
     figures: bool = True,
     every: bool = False,
+    ignore: Sequence[str] = (),
 ) -> None:
     """Write the tables of all parts as CSV files, figures/ and report.html, and print the finding.
 
@@ -76,10 +90,11 @@ def report(
         margin: of equivalence, in the unit of the study's primary outcome (percentage points); that of the study by
             default, else 0.1.
         every: print every table, not the finding alone.
+        ignore: codes of docs/lint.md whose warnings are left out.
 
     Raises `NormlabError`, in one line, where there is nothing to report or runs cannot be compared.
     """
-    compared = compare(folder, choose, margin=margin)
+    compared = compare(folder, choose, margin=margin, ignore=ignore)
     answers, parts = compared.answers, compared.parts
     out = out or folder
     try:
@@ -102,7 +117,7 @@ def report(
             "made": _made(found),
             "files": [table.name for part in parts for table in part.tables if table.name],
             "tensorboard": f"tensorboard --logdir {folder.name if folder.is_absolute() else folder}",
-            "command": shlex.join(_command(folder, choose, answers)),
+            "command": shlex.join(_command(folder, choose, answers, ignore)),
         }
         write_atomically(out / "report.html", render(values).encode())
     except OSError as error:
@@ -118,11 +133,16 @@ def report(
     console.print(f"Written: {places}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _command(folder: Path, choose: Sequence[str], answers: Answers) -> list[str]:
+def _words(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _command(folder: Path, choose: Sequence[str], answers: Answers, ignore: Sequence[str]) -> list[str]:
     """The command that makes this report, without the folders of this machine."""
     place = folder.name if folder.is_absolute() else str(folder)
     usual = answers.study.margin if answers.study else MARGIN
     given = ["--margin", f"{answers.margin:g}"] if answers.margin != usual else []
+    given += ["--ignore", ",".join(ignore)] if ignore else []
     return ["python", "-m", "normlab.report", place, *choose, *given]
 
 

@@ -170,6 +170,10 @@ def do(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
             f"devices={several}: the runs of a sweep share the machine, each on one device; leave devices out, or "
             "train this run by itself, without -m"
         )
+    if ignored := jobs[0].settings.ignore:
+        from normlab.lint import check_codes
+
+        check_codes(ignored)
     for each in {job.settings.model_dump_json(include={"norm", "net", "data"}): job.settings for job in jobs}.values():
         if each.net.name != "small":
             from normlab.nets.other import check_net  # torch: only for a network that takes its time anyway
@@ -193,7 +197,7 @@ def do(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
         began = _have_folders(waiting)
         more = partial(_more, decided) if decided else None
         sweep = Sweep(jobs, waiting, overrides, began, study=study is not None, more=more) if multirun else None
-        _warn(jobs, Study.named(study) if study else None, seeds=not until)
+        _warn(jobs, Study.named(study) if study else None)
         if sweep:
             sweep.run()
         else:
@@ -232,17 +236,13 @@ def _more(decided: "Decided") -> list[Job]:
     return wanted
 
 
-def _warn(jobs: Sequence[Job], study: Study | None, *, seeds: bool = True) -> None:
-    """Tells what may mislead in these runs, before the first one starts. Nothing is stopped by it. seeds: whether their
-    number was chosen beforehand."""
-    from normlab.lint import lint  # pandas: not where nothing is left to do
-    from normlab.lint.seeds import spread_of
+def _warn(jobs: Sequence[Job], study: Study | None) -> None:
+    """Print what may mislead in these runs, before the first one starts. Nothing is stopped by it."""
+    from normlab.lint import lint, spread_of  # pandas: not where nothing is left to do
 
-    standing = [record for job in jobs if (record := Record.readable(job.folder)) and record.done]
-    for finding in lint([job.settings for job in jobs], study, spread_of(standing)):
-        if finding.code == "seeds" and not seeds:
-            continue
-        print(f"normlab: {'note' if finding.note else 'warning'}: {finding.message}", file=sys.stderr)
+    done = [record for job in jobs if (record := Record.readable(job.folder)) and record.done]
+    for finding in lint([job.settings for job in jobs], study, spread_of(done), jobs[0].settings.ignore):
+        print(f"normlab: warning {finding}", file=sys.stderr)
 
 
 def _lay_beside(study: Study, folder: Path) -> None:

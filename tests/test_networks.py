@@ -13,7 +13,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from normlab.errors import ConfigError
 from normlab.lint import lint
-from normlab.lint.network import parameters
+from normlab.lint.design import parameters
 from normlab.nets import Net, in_order, make_net, norm_layers, penalised, sparsity, uncovered
 from normlab.nets.convolutions import FilterConv2d
 from normlab.nets.fit import FitImages
@@ -319,7 +319,7 @@ def test_memory_is_measured_on_its_own_images() -> None:
 def test_rules_about_the_small_network_leave_others_alone() -> None:
     words = ["net.size=64", "norm=in"]
     assert [finding.code for finding in lint([asked_for(*words)])] == []
-    assert [finding.code for finding in lint([load("norm=in", "data=digits")])] == ["constant"]
+    assert [finding.code for finding in lint([load("norm=in", "data=digits")])] == ["NL001"]
     assert parameters(asked_for("norm=gn")) is None
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FORKS = sys.platform == "linux"  # elsewhere there are no forks, or system libraries that do not bear them
-IMPORTED = ("normlab.training", "normlab.lint.seeds", "normlab.lint", "normlab.summary", "normlab.scheduler.workers")
+IMPORTED = ("normlab.training", "normlab.lint", "normlab.summary", "normlab.scheduler.workers")
 COMMANDS = ("normlab.train", "normlab.report", "normlab.probe")
 
 

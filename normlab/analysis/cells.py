@@ -12,8 +12,10 @@ import numpy.typing as npt
 from normlab.analysis.table import Run, varying
 from normlab.errors import NormlabError
 from normlab.norms import CATALOGUE
+from normlab.settings.conf import instead
 
 __all__ = [
+    "PROTOCOL",
     "Cell",
     "Sorted",
     "at_chance",
@@ -109,8 +111,9 @@ def chosen(found: Sequence[Run], wanted: Mapping[str, Sequence[str]]) -> list[Ru
         if not have:
             differ = varying([run.config for run in found])
             raise NormlabError(f"{key} is no setting of these runs; they differ in {', '.join(differ) or 'nothing'}")
-        if not any(_same(text, other) for text in words for other in have):
-            raise NormlabError(f"{key}={','.join(words)}: no such run here; there are {', '.join(sorted(have))}")
+        for text in words:
+            if not any(_same(text, other) for other in have):
+                raise NormlabError(f"{key}={text}: no such run here; {instead(text, sorted(have))}")
     left = [
         run
         for run in found
@@ -146,9 +149,7 @@ def sort(found: Sequence[Run], factors: Sequence[str] = ()) -> Sorted:
         kept: dict[int, Run] = {}
         for run in sorted(group, key=lambda run: (not run.record.done, str(run.folder))):
             if run.record.seed in kept:
-                notes.append(
-                    f"{run.folder.name} stands in two folders: the one in {kept[run.record.seed].folder.parent} counts"
-                )
+                notes.append(_twice(kept[run.record.seed], run))
             else:
                 kept[run.record.seed] = run
         first = group[0].config
@@ -157,6 +158,15 @@ def sort(found: Sequence[Run], factors: Sequence[str] = ()) -> Sorted:
     order = {key: _levels(key, cells) for key in keys}
     cells.sort(key=lambda cell: [order[key].index(cell.levels[key]) for key in keys])
     return Sorted(tuple(cells), keys, str(found[0].config["data"]), tuple(notes))
+
+
+def _twice(kept: Run, other: Run) -> str:
+    """What to say of a second folder with a setting's seed."""
+    accs = [run.record.metrics.get("test_acc") for run in (kept, other)]
+    differ = "the same result" if kept.record.metrics == other.record.metrics else "two different results"
+    if differ != "the same result" and None not in accs:
+        differ += f" (test accuracy {100 * (accs[0] or 0):.2f} and {100 * (accs[1] or 0):.2f} %)"
+    return f"{kept.folder} and {other.folder} hold {differ} of one run: the first counts. Move one of them away."
 
 
 def factors_of(configs: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> tuple[str, ...]:

@@ -1,11 +1,13 @@
 """A folder of runs, as records and as a table."""
 
 import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -13,63 +15,44 @@ import numpy.typing as npt
 import pandas as pd
 
 from normlab.errors import NormlabError
-from normlab.record import ProbeRow, Record, read_probes, read_support
+from normlab.record import ProbeRow, Record, RecordError, read_probes, read_support
 from normlab.settings import flatten
 
-__all__ = ["Run", "read", "runs", "varying"]
+__all__ = ["Run", "find", "read", "runs", "varying"]
 
+T = TypeVar("T")
 CLASSES = 10  # of predictions that do not say it
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that left a record: its folder, result.json, the settings by dotted name, and its files when asked for."""
+    """A run that left a record: its folder, result.json, the settings by dotted name, and its files when asked for.
+
+    A damaged file counts as missing; `damage` then says which and why, a line each.
+    """
 
     folder: Path
     record: Record
     config: dict[str, Any]
+    damage: list[str] = field(default_factory=list, compare=False)
+
+    def _read(self, reader: Callable[[Path], T], missing: T) -> T:
+        try:
+            return reader(self.folder)
+        except RecordError as error:
+            self.damage.append(f"Left out: {error}")
+            return missing
 
     @cached_property
     def curves(self) -> dict[str, npt.NDArray[np.float64]]:
-        """metrics.csv: float (E,) a column, NaN where nothing was measured. Empty where the file is missing.
-
-        Raises `NormlabError` where the file holds something else.
-        """
-        file = self.folder / "metrics.csv"
-        try:
-            with file.open(encoding="utf-8", newline="") as stream:
-                rows = list(csv.DictReader(stream))
-            return {key: np.array([float(row[key] or "nan") for row in rows]) for key in (rows[0] if rows else [])}
-        except FileNotFoundError:
-            return {}
-        except (ValueError, TypeError, KeyError, csv.Error) as error:
-            raise NormlabError(f"{file} is damaged ({error}): train its run again with force=true") from None
+        """metrics.csv: float (E,) a column, NaN where nothing was measured; empty without the file."""
+        return self._read(_curves, {})
 
     @cached_property
     def predictions(self) -> dict[str, npt.NDArray[Any]] | None:
         """predictions.npz: `pred` and `true` (N,), `log_probs` float16 (N, C), if they are there: version 0.1 kept no
-        `log_probs`. None where the file is missing.
-
-        Raises `NormlabError` where the file holds something else; nothing in it is ever executed.
-        """
-        file = self.folder / "predictions.npz"
-        try:
-            with np.load(file, allow_pickle=False) as found:
-                arrays = {key: found[key] for key in ("pred", "true", "log_probs") if key in found}
-            log_probs = arrays.get("log_probs", np.zeros((len(arrays["pred"]), CLASSES), np.float16))
-            if {len(array) for array in arrays.values()} != {len(log_probs)} or log_probs.ndim != 2:
-                raise ValueError("its arrays do not fit together")
-            if log_probs.dtype != np.float16 or not (log_probs <= 0).all():  # nor is a nan
-                raise ValueError("log_probs holds something other than logarithms of probabilities")
-            for key in {"pred", "true"} & arrays.keys():
-                known, last = arrays[key], log_probs.shape[1] - 1
-                if known.dtype.kind != "u" or known.ndim != 1 or known.max(initial=0) > last:
-                    raise ValueError(f"{key} holds something other than the classes 0 to {last}")
-            return arrays
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, OSError, EOFError, KeyError, BadZipFile) as error:
-            raise NormlabError(f"{file} is damaged ({error}): train its run again with force=true") from None
+        `log_probs`. None without the file."""
+        return self._read(_predictions, None)
 
     @property
     def classes(self) -> int:
@@ -79,28 +62,98 @@ class Run:
 
     @cached_property
     def probes(self) -> list[ProbeRow]:
-        """The rows of probes.csv; none where the file is missing. Raises `NormlabError` where it is damaged."""
-        return read_probes(self.folder)
+        """The rows of probes.csv; none without the file."""
+        return self._read(read_probes, [])
 
     @cached_property
     def support(self) -> npt.NDArray[np.bool_] | None:
-        """support.npz: which penalised weights are not exactly 0, bool (P,); None where the file is missing."""
-        return read_support(self.folder)
+        """support.npz: which penalised weights are not exactly 0, bool (P,); None without the file."""
+        return self._read(read_support, None)
+
+
+def _curves(folder: Path) -> dict[str, npt.NDArray[np.float64]]:
+    file = folder / "metrics.csv"
+    try:
+        text = file.read_text(encoding="utf-8")
+        if text and not text.endswith("\n"):
+            raise ValueError("its last line is cut")
+        rows = list(csv.DictReader(text.splitlines()))
+        return {key: np.array([float(row[key] or "nan") for row in rows]) for key in (rows[0] if rows else [])}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, KeyError, OSError, csv.Error) as error:
+        raise RecordError(f"{file} is damaged ({error}): train its run again with force=true") from None
+
+
+def _predictions(folder: Path) -> dict[str, npt.NDArray[Any]] | None:
+    """Nothing in the file is ever executed."""
+    file = folder / "predictions.npz"
+    try:
+        with np.load(file, allow_pickle=False) as found:
+            arrays = {key: found[key] for key in ("pred", "true", "log_probs") if key in found}
+        log_probs = arrays.get("log_probs", np.zeros((len(arrays["pred"]), CLASSES), np.float16))
+        if {len(array) for array in arrays.values()} != {len(log_probs)} or log_probs.ndim != 2:
+            raise ValueError("its arrays do not fit together")
+        if log_probs.dtype != np.float16 or not (log_probs <= 0).all():  # nor is a nan
+            raise ValueError("log_probs holds something other than logarithms of probabilities")
+        for key in {"pred", "true"} & arrays.keys():
+            known, last = arrays[key], log_probs.shape[1] - 1
+            if known.dtype.kind != "u" or known.ndim != 1 or known.max(initial=0) > last:
+                raise ValueError(f"{key} holds something other than the classes 0 to {last}")
+        return arrays
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, OSError, EOFError, KeyError, BadZipFile) as error:
+        raise RecordError(f"{file} is damaged ({error}): train its run again with force=true") from None
+
+
+def find(folder: str | Path) -> tuple[list[Run], list[str]]:
+    """Return every run below a folder that left a result.json, sorted by folder, failed runs included, and what was
+    left out: folders and result.json that cannot be read or are no run's, a line each.
+
+    Links to folders are followed; a folder that is reached in several ways counts once. Raise `NormlabError`, in one
+    line, where the folder holds no run.
+    """
+    if not Path(folder).is_dir():
+        raise NormlabError(f"{folder} is no folder: name one with runs in it, such as lightning_logs/replication_quick")
+    places, notes = _places(Path(folder))
+    found = []
+    for place in places:
+        try:
+            record = Record.load(place)
+        except RecordError as error:
+            notes.append(f"Left out: {error}")
+        else:
+            found.append(Run(place, record, flatten(record.config)))
+    if not found and notes:
+        raise NormlabError(f"{folder} holds no run that can be read: {notes[0].removeprefix('Left out: ')}")
+    if not found:
+        raise NormlabError(f"{folder} holds no run (no result.json in it): python -m normlab.train makes one")
+    return found, notes
+
+
+def _places(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the folders with a result.json, and why others cannot be looked into."""
+    errors: list[OSError] = []
+    links, seen, found = [folder], set[str](), []
+    for top in links:  # grows: a folder itself comes before the links to it
+        for place, folders, files in os.walk(top, onerror=errors.append):
+            real = os.path.realpath(place)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            links += [Path(place, name) for name in sorted(folders) if os.path.islink(os.path.join(place, name))]
+            if "result.json" in files:
+                found.append(Path(place))
+    return sorted(found), [f"Left out: {error.filename} cannot be read ({error.strerror})" for error in errors]
 
 
 def runs(folder: str | Path) -> list[Run]:
-    """Every run below a folder that left a result.json, sorted by folder, failed runs included.
-
-    Raises `NormlabError`, in one line, where the folder holds no run or a result.json cannot be read.
-    """
-    folder = Path(folder)
-    files = sorted(folder.rglob("result.json"))
-    if not files:
-        raise NormlabError(f"{folder} holds no run (no result.json in it): python -m normlab.train makes one")
-    found = []
-    for file in files:
-        record = Record.load(file.parent)
-        found.append(Run(file.parent, record, flatten(record.config)))
+    """Return the runs of `find`; what was left out is a Python warning."""
+    found, notes = find(folder)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
     return found
 
 
@@ -111,9 +164,12 @@ def read(folder: str | Path) -> pd.DataFrame:
     else departs from the defaults or varies anywhere in the table), the metrics (accuracies in [0, 1]; NaN where not
     measured), `device`, and the times in seconds (`fit_s`, …) with `images_per_s`.
 
-    Raises `NormlabError`, in one line, where the folder holds no run or a result.json cannot be read.
+    What cannot be read is left out. That, and runs of several data sets, which cannot be compared, are Python warnings.
+    Raise `NormlabError`, in one line, where the folder holds no run.
     """
     found = runs(folder)
+    if len(sets := sorted({str(run.config["data"]) for run in found})) > 1:
+        warnings.warn(f"{folder} holds runs of several data sets ({', '.join(sets)}): compare within one", stacklevel=2)
     # A setting is a column where any run departs from the default in it: every run then says what it had.
     shown = dict.fromkeys([key for run in found for key in run.record.setting] + varying([run.config for run in found]))
     rows = []

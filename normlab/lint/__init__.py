@@ -1,7 +1,10 @@
-"""What may mislead in a study, told before its first run and beside its results. No torch: it is told at once."""
+"""What may mislead in a study: rules about its settings, before its first run, and about its results.
 
-from normlab.lint.finding import Finding
-from normlab.lint.planned import lint
-from normlab.lint.results import lint_results
+A rule is a function with `@rule`; its docstring is its section in docs/lint.md. No torch here.
+"""
 
-__all__ = ["Finding", "lint", "lint_results"]
+from normlab.lint import comparison, network, results, seeds  # noqa: F401  (each registers its rules)
+from normlab.lint.design import Spread, spread_of
+from normlab.lint.rules import RULES, Finding, Rule, check_codes, lint, lint_results
+
+__all__ = ["RULES", "Finding", "Rule", "Spread", "check_codes", "lint", "lint_results", "spread_of"]

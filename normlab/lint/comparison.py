@@ -4,52 +4,54 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from normlab.analysis.cells import word
-from normlab.lint.asked import Asked
-from normlab.lint.finding import Finding, names
-from normlab.settings import Settings, Study, choices, defaults
+from normlab.lint.design import Design
+from normlab.lint.rules import names, rule
+from normlab.settings import choices, defaults
 
-__all__ = ["confounded", "one_rate", "selection", "unequal"]
+__all__ = ["BEST"]
 
 LARGER = 0.05  # a share more parameters: the control lacks 2 % of bn's, frn has 1 % more, ln_elem six times as many
 
 TUNED = ("lr", "lr_per", "schedule", "batch_size", "epochs", "optimizer.momentum", "gradient_clip")
 STRENGTHS = ("l1", "optimizer.weight_decay", "dropout", "augment.rotation", "augment.shift")  # 0: without
 
+BEST = {"bn": 0.1, "ln": 0.1, "gn": 0.1, "rms": 0.1, "in": 0.3, "none": 0.03}  # lr by val_acc in study=learning_rate
+FAR = 2.5  # times the best lr, or a part of it
 
-def unequal(counted: Sequence[tuple[str, str, int | None]]) -> Iterator[Finding]:
-    """Settings of unequal size: the norm, the label and the number of parameters of each, None where it is not known.
 
-    Told where the largest has over 5 % more than the smallest. A control without a norm lacks 2 % of the parameters,
-    and none of the norms with a number a channel differs by more than 3 %: that is part of what a norm is.
+@rule("NL006", "unequal-parameters", "plan", "report")
+def unequal(design: Design) -> Iterator[str]:
+    """The largest network has over 5 % more parameters than the smallest: as computed for the small network before the
+    first run, as counted in a report. A control without a norm lacks 2 %, and norms with a number per channel differ by
+    less than 3 %: that is part of what a norm is.
+
+    A difference between them may be one of size.
+
+    Switch learned numbers off (`norm.affine=false` for `ln_elem`), or say so beside the results.
     """
-    by_norm: dict[str, set[int | None]] = {}
-    for norm, _, count in counted:
-        by_norm.setdefault(norm, set()).add(count)
+    by_norm: dict[str, set[int]] = {}
+    for cell, count in design.counts:
+        by_norm.setdefault(cell.norm, set()).add(count)
     sizes: dict[int, list[str]] = {}
-    unknown = []
-    for norm, label, count in counted:
-        name = norm if len(by_norm[norm]) == 1 else label  # as a rule the norm alone makes the difference
-        if count is None:
-            unknown.append(name)
-        else:
-            sizes.setdefault(count, []).append(name)
+    for cell, count in design.counts:  # as a rule the norm alone makes the difference
+        sizes.setdefault(count, []).append(cell.norm if len(by_norm[cell.norm]) == 1 else cell.label)
     if sizes and max(sizes) > (1 + LARGER) * min(sizes):
-        told = "; ".join(f"{size:,}: {names(labels)}" for size, labels in sorted(sizes.items()))
-        yield Finding(
-            "parameters",
-            f"The settings differ in the number of parameters ({told}): a difference between them may be one of size.",
-        )
-    if unknown and len(counted) > 1:
-        others = f" The others have {' or '.join(f'{size:,}' for size in sorted(sizes))}." if sizes else ""
-        yield Finding(
-            "parameters",
-            f"{names(unknown)}: how many parameters a layer of one's own has is not known before it is trained; the "
-            f"report compares the numbers.{others}",
-        )
+        each = "; ".join(f"{size:,}: {names(labels)}" for size, labels in sorted(sizes.items()))
+        yield f"The settings differ in the number of parameters ({each}): a difference between them may be one of size."
 
 
-def confounded(levels: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Two factors that change together: then nothing here tells what each of them does. levels: each setting's."""
+@rule("NL007", "confounded-factors", "plan", "report")
+def confounded(design: Design) -> Iterator[str]:
+    """Two factors of which one changes only together with the other. An option of a norm or of an optimizer goes with
+    its owner and does not count, nor does the lr that an optimizer brings.
+
+    Nothing in such a study can tell what each of the two does. The study that this package began with gave L1 to batch
+    norm alone.
+
+    Cross them: each value of the one with each of the other. An lr of each norm's own is fair if all were chosen by
+    `val_acc` from the same values.
+    """
+    levels = design.levels
     keys = [key for key in levels[0] if not _of_the_optimizer(key, levels)]
     for i, one in enumerate(keys):
         for other in keys[i + 1 :]:
@@ -60,16 +62,16 @@ def confounded(levels: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
             if min(len(ones), len(others)) < 2 or len(pairs) not in (len(ones), len(others)):
                 continue
             follows, leads = (other, one) if len(pairs) == len(ones) else (one, other)
-            message = (
-                f"{follows} changes only together with {leads}: their effects cannot be told apart. Cross them, each "
-                "value of the one with each of the other."
-            )
             if follows in ("lr", "lr_per") and leads == "norm":
-                message = (
+                yield (
                     f"{follows} changes only together with norm: that is fair if each norm's was chosen by val_acc "
                     "from the same values. Otherwise cross them."
                 )
-            yield Finding("confounded", message)
+            else:
+                yield (
+                    f"{follows} changes only together with {leads}: their effects cannot be told apart. Cross them, "
+                    "each value of the one with each of the other."
+                )
 
 
 def _of_the_optimizer(key: str, levels: Sequence[Mapping[str, Any]]) -> bool:
@@ -83,54 +85,81 @@ def _of_the_optimizer(key: str, levels: Sequence[Mapping[str, Any]]) -> bool:
     return key.startswith("optimizer.") and len(pairs) == len({name for name, _ in pairs})
 
 
-def selection(cells: Sequence[Asked], study: Study | None) -> Iterator[Finding]:
-    """Nothing held out, and something to choose: several values of a nuisance factor, or several strengths of a penalty
-    (with and without is a comparison). What a study's claims name is compared, not chosen."""
-    without = [cell.settings for cell in cells if cell.settings.val_size == 0]
-    claimed = {key for claim in (study.claims if study else []) for key in (*claim.of, *claim.against)}
+@rule("NL008", "chosen-by-the-test-set", "plan", "report")
+def selection(design: Design) -> Iterator[str]:
+    """`val_size=0` and several values of something that is tuned as a rule (lr, schedule, batch size, epochs, momentum,
+    clipping) or several strengths of a penalty; with and without is a comparison, and so is what the study's claims or
+    control name. Also `test_curve=true` with `val_size=0` outside a named study.
+
+    With no images held out, only the test set can tell which value is best, and the best of several scores on the test
+    set is too high.
+
+    Choose by `val_acc` (`val_size=null` holds images out), or report every value.
+    """
+    study = design.study
+    claims = [key for claim in (study.claims if study else []) for key in (*claim.of, *claim.against)]
+    compared = {*claims, *(study.control if study else ())}
+    without = [each.settings for each in design.settings if each.settings.val_size == 0]
     flat = [settings.flat() for settings in without]
     several = []
     for key in (*TUNED, *STRENGTHS):
         values = {word(each[key]) for each in flat if key in each and (each[key] or key in TUNED)}
-        several += [key] if len(values) > 1 and key not in claimed else []
+        several += [key] if len(values) > 1 and key not in compared else []
     if several:
-        yield Finding(
-            "selection",
+        yield (
             f"{names(several)} {'has' if len(several) == 1 else 'have'} several values, and val_size=0 holds no images "
             "out: to choose one by these results is to choose by the test set. Choose by val_acc (val_size=null holds "
-            "images out), or report every value.",
+            "images out), or report every value."
         )
     if study is None and any(settings.test_curve for settings in without):
-        yield Finding(
-            "selection",
+        yield (
             "test_curve=true with val_size=0: the best epoch of a test curve is chosen by the test set. Report the "
-            "last epoch, as the tables here do, or hold images out and choose by val_acc.",
+            "last epoch, as the tables here do, or hold images out and choose by val_acc."
         )
 
 
-def one_rate(cells: Sequence[Asked]) -> Iterator[Finding]:
-    """Norms, or batch sizes without lr_per, that are compared at one learning rate."""
-    rates = {cell.settings.lr for cell in cells}
-    if len(rates) > 1 or not cells:
+@rule("NL009", "one-learning-rate", "plan", "report")
+def one_rate(design: Design) -> Iterator[str]:
+    """Several norms at one `lr` with SGD, which is 2.5 times the best known one of one of them or more, or that little.
+    What is known comes from `study=learning_rate`: 0.1 for `bn`, `ln`, `gn` and `rms`, 0.3 for `in`, 0.03 for `none`.
+    Nothing is known of other norms, and nothing is reported.
+
+    A norm that a learning rate does not suit looks worse than it is.
+
+    Run several values of `lr` with images held out, and compare each norm at the one that `val_acc` chooses, as
+    `study=learning_rate` does.
+    """
+    if not (lr := _only_rate(design)) or any(each.settings.optimizer.name != "sgd" for each in design.settings):
         return
-    (lr,) = rates
-    norms = list(dict.fromkeys(_norm(cell.settings) for cell in cells))
-    if len(norms) > 1:
-        study = ", or with study=learning_rate" if "learning_rate" in choices("study") else ""
-        yield Finding(
-            "learning-rate",
-            f"{names(norms)} are compared at one lr ({word(lr)}), and the best lr may differ between them. Run several "
-            f"values, as in lr={word(lr / 2)},{word(lr)},{word(lr * 2)}{study}, and compare each norm at the one that "
-            "val_acc chooses.",
+    norms = list(dict.fromkeys(each.settings.norm.name for each in design.settings))
+    far = [norm for norm in norms if norm in BEST and max(lr / BEST[norm], BEST[norm] / lr) >= FAR]
+    if far and len(norms) > 1:
+        best = ", ".join(f"{word(BEST[norm])} for {norm}" for norm in far)
+        values = ",".join(word(each) for each in sorted({lr, *(BEST[norm] for norm in far)}))
+        held = "" if all(each.settings.val_size != 0 for each in design.settings) else " with val_size=null"
+        yield (
+            f"{names(norms)} are compared at one lr ({word(lr)}); the best in study=learning_rate was {best}. Run "
+            f"several, as in lr={values}{held}, and compare each norm at the one that val_acc chooses."
         )
-    sizes = {cell.settings.batch_size for cell in cells if cell.settings.lr_per is None}
-    if len(sizes) > 1:
-        yield Finding(
-            "learning-rate",
+
+
+@rule("NL010", "one-learning-rate-for-all-batches", "plan", "report")
+def one_rate_of_batches(design: Design) -> Iterator[str]:
+    """Several batch sizes without `lr_per`, at one `lr`.
+
+    The best learning rate grows with the batch as a rule (linearly in Goyal et al. 2017): what looks like an effect of
+    the batch is one of the learning rate.
+
+    Set `lr_per=128`, which scales `lr` with `batch_size`, or run several values of `lr`.
+    """
+    sizes = {each.settings.batch_size for each in design.settings if each.settings.lr_per is None}
+    if (lr := _only_rate(design)) and len(sizes) > 1:
+        yield (
             f"Batches of {', '.join(map(str, sorted(sizes)))} are compared at one lr ({word(lr)}), and the best lr "
-            "grows with the batch as a rule. lr_per=128 scales it with batch_size; or run several values of lr.",
+            "grows with the batch as a rule. lr_per=128 scales it with batch_size; or run several values of lr."
         )
 
 
-def _norm(settings: Settings) -> str:
-    return settings.norm.target or settings.norm.name
+def _only_rate(design: Design) -> float | None:
+    rates = {each.settings.lr for each in design.settings}
+    return rates.pop() if len(rates) == 1 else None

@@ -1,137 +1,168 @@
-"""Beside a study's results: what its settings tell, and what came out."""
+"""Rules that need results: what came out, and what is missing."""
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 
-from normlab.analysis.cells import Cell, at_chance, label, trained, word
-from normlab.lint.asked import Asked, asked_of
-from normlab.lint.comparison import confounded, one_rate, selection, unequal
-from normlab.lint.finding import Finding, names
-from normlab.lint.network import PER_SETTING, cannot_learn
-from normlab.lint.seeds import reached
+from normlab.analysis.cells import at_chance, label, trained, word
+from normlab.lint.design import Design
+from normlab.lint.network import cannot_learn
+from normlab.lint.rules import names, rule
 
-if TYPE_CHECKING:
-    from normlab.analysis.questions import Answers  # scipy
-
-__all__ = ["lint_results"]
+__all__: list[str] = []
 
 
-def lint_results(answers: "Answers", *, margin: float | None = None) -> list[Finding]:
-    """What may mislead in the results of a report, gravest first.
+@rule("NL014", "runs-lost", "report")
+def lost(design: Design) -> Iterator[str]:
+    """Runs of a setting diverged, failed, were interrupted or had no device.
 
-    Args:
-        margin: the difference asked about; None where nobody named one.
+    The mean of a setting in which some runs diverged is over those that did not, and flatters it. A setting without
+    completed runs is compared with nothing.
+
+    Look at the table of lost runs for the reason; the study's command does again what failed or was interrupted.
     """
-    found, study = answers.found, answers.study
-    cells = asked_of(found.cells)
-    told = [finding for rule in PER_SETTING for finding in rule(cells)]
-    told += _lost(found.cells)
-    told += _chance(found.cells, [cell.label for cell in cells if cannot_learn(cell)])
-    told += confounded([cell.levels for cell in found.cells])
-    told += unequal(_sizes(found.cells))
-    told += selection(cells, study)
-    told += _rates(found.cells, cells)
-    told += reached(answers, margin)
-    told += _predictions(found.cells)
-    told += _machines(found.cells)
-    return told
-
-
-def _lost(cells: Sequence[Cell]) -> Iterator[Finding]:
-    for cell in cells:
-        lost, diverged = len(cell.ended) - len(cell.completed), _diverged(cell)
+    for cell in design.found.cells:
+        missing = len(cell.ended) - len(cell.completed)
+        diverged = sum(run.record.status == "diverged" for run in cell.ended)
         if not cell.completed:
             how = f" ({diverged} diverged)" if diverged else ""
-            yield Finding("lost", f"{cell.label}: no run completed{how}; there is nothing to compare.")
+            yield f"{cell.label}: no run completed{how}; there is nothing to compare."
         elif diverged:
-            yield Finding(
-                "lost",
+            yield (
                 f"{cell.label}: {diverged} of {len(cell.ended)} runs diverged. Its mean is over those that did not, "
-                "and flatters it.",
+                "and flatters it."
             )
-        elif lost:
-            yield Finding("lost", f"{cell.label}: {lost} of {len(cell.ended)} runs did not complete.")
+        elif missing:
+            yield f"{cell.label}: {missing} of {len(cell.ended)} runs did not complete."
 
 
-def _diverged(cell: Cell) -> int:
-    return sum(run.record.status == "diverged" for run in cell.ended)
+@rule("NL015", "never-left-chance", "report")
+def chance(design: Design) -> Iterator[str]:
+    """A completed run's test accuracy is no better than always naming the commonest class, within three standard
+    errors, although its network can learn (see NL001).
+
+    The network did not train. Its setting has no verdicts: its mean and its spread are those of two kinds of runs.
+
+    Look at the run's curves; a lower `lr`, a longer warm-up or `gradient_clip` may let it train.
+    """
+    stuck = {each.label for each in design.settings if cannot_learn(each)}
+    for cell in design.found.cells:
+        seeds = [run.record.seed for run in cell.completed if at_chance(run)]
+        if seeds and cell.label not in stuck:
+            yield (
+                f"{cell.label}: the network never left chance with seed{'s' * (len(seeds) > 1)} "
+                f"{', '.join(map(str, seeds))}."
+            )
 
 
-def _chance(cells: Sequence[Cell], constant: Sequence[str]) -> Iterator[Finding]:
-    """Networks that learned nothing; those that could not are told of already."""
-    for cell in cells:
-        stuck = [run.record.seed for run in cell.completed if at_chance(run)]
-        if stuck and cell.label not in constant:
-            seeds = f"seed{'s' * (len(stuck) > 1)} {', '.join(map(str, stuck))}"
-            yield Finding("chance", f"{cell.label}: the network never left chance with {seeds}.")
-
-
-def _sizes(cells: Sequence[Cell]) -> list[tuple[str, str, int | None]]:
-    """The number of parameters as it was counted; settings that say none are left out."""
-    counted = {cell.label: [run.record.parameters for run in cell.completed] for cell in cells}
-    return [(cell.norm, cell.label, n) for cell in cells for n in {*counted[cell.label]} if n is not None]
-
-
-def _rates(cells: Sequence[Cell], asked: Sequence[Asked]) -> Iterator[Finding]:
-    """Where several lr were run: the best of each norm (of each setting without its lr) by validation accuracy, the
-    mean over seeds, where every run trained. Of equal ones all count as best."""
-    if "lr" not in cells[0].levels:
-        yield from one_rate(asked)
-        return
-    by_setting: dict[str, dict[float, float]] = {}
-    for cell in cells:
-        if trained(cell) and (values := list(cell.values("val_acc").values())):
+def _by_rate(design: Design) -> dict[str, dict[float, float]]:
+    """Mean validation accuracy over seeds by setting and lr, where several lr were run and every run trained."""
+    found: dict[str, dict[float, float]] = {}
+    for cell in design.found.cells:
+        if "lr" in cell.levels and trained(cell) and (values := list(cell.values("val_acc").values())):
             others = {key: level for key, level in cell.levels.items() if key != "lr"}
-            by_setting.setdefault(json.dumps(others), {})[float(cell.levels["lr"])] = float(np.mean(values))
-    best = {
-        label(json.loads(setting)): [lr for lr, acc in sorted(accs.items()) if acc == max(accs.values())]
-        for setting, accs in by_setting.items()
-        if len(accs) > 1
-    }
-    if not best:
-        return
-    shared = set.intersection(*({*rates} for rates in best.values()))
-    if shared:
-        alike = f"{names(best)}: lr={word(min(shared))} is the best"
-        yield Finding("learning-rate", f"{alike} by validation accuracy, of those that were run.", note=True)
-    else:
+            found.setdefault(json.dumps(others), {})[float(cell.levels["lr"])] = float(np.mean(values))
+    return {label(json.loads(others)): rates for others, rates in found.items() if len(rates) > 1}
+
+
+def _best(rates: dict[float, float]) -> list[float]:
+    return [lr for lr, acc in sorted(rates.items()) if acc == max(rates.values())]
+
+
+@rule("NL016", "best-learning-rates-differ", "report")
+def best_rates(design: Design) -> Iterator[str]:
+    """Several `lr` were run, and no single one has the best mean validation accuracy for every setting. Rates at which
+    a run diverged or stayed at chance do not count; of equal ones, all are best.
+
+    At one `lr` for all, settings that it does not suit look worse than they are.
+
+    Compare each setting at its own best: the report has that table where three rates or more were run.
+    """
+    best = {setting: _best(rates) for setting, rates in _by_rate(design).items()}
+    if best and not set.intersection(*({*rates} for rates in best.values())):
         groups: dict[float, list[str]] = {}
         for setting, rates in best.items():
             groups.setdefault(rates[0], []).append(setting)
         each = "; ".join(f"{word(lr)}: {names(settings)}" for lr, settings in sorted(groups.items()))
-        yield Finding(
-            "learning-rate",
+        yield (
             f"The best lr by validation accuracy differs ({each}). At one lr for all, settings that it does not suit "
-            "look worse than they are: compare each at its own.",
-        )
-    tried = {label(json.loads(setting)): accs for setting, accs in by_setting.items()}
-    edge = [setting for setting, rates in best.items() if {*rates} <= {min(tried[setting]), max(tried[setting])}]
-    if edge:
-        yield Finding(
-            "learning-rate",
-            f"{names(edge)}: the best lr is the smallest or largest that was run; a better one may lie beyond.",
+            "look worse than they are: compare each at its own."
         )
 
 
-def _predictions(cells: Sequence[Cell]) -> Iterator[Finding]:
-    for cell in cells:
-        if lacking := len(cell.completed) - (len(cell.predicted[0]) if cell.predicted else 0):
-            yield Finding(
-                "predictions",
-                f"{cell.label}: {lacking} of {len(cell.completed)} runs left no predictions that fit; its errors are "
-                "those of the others.",
-            )
+@rule("NL017", "best-learning-rate-at-the-edge", "report")
+def edge(design: Design) -> Iterator[str]:
+    """A setting's best `lr` by validation accuracy is the smallest or the largest that was run.
+
+    A better one may lie beyond, so the setting may look worse than it is.
+
+    Run more values on that side.
+    """
+    tried = _by_rate(design)
+    at = [setting for setting, rates in tried.items() if {*_best(rates)} <= {min(rates), max(rates)}]
+    if at:
+        yield f"{names(at)}: the best lr is the smallest or largest that was run; a better one may lie beyond."
 
 
-def _machines(cells: Sequence[Cell]) -> Iterator[Finding]:
-    records = [run.record for cell in cells for run in cell.completed]
+@rule("NL018", "predictions-missing", "report")
+def predictions(design: Design) -> Iterator[str]:
+    """Completed runs have no `predictions.npz`, or one of other test images than the runs beside them.
+
+    Without every run's answers to the same images, intervals and verdicts hold for these very images only, and the
+    table of errors is that of the other runs.
+
+    Copy the file from where the run was made, or train the run again with `force=true`.
+    """
+    images = {
+        run.folder: None if (true := (run.predictions or {}).get("true")) is None else true.tobytes()
+        for cell in design.found.cells
+        for run in cell.completed
+    }
+    known = Counter(each for each in images.values() if each is not None).most_common(1)
+    lacking = {
+        cell.label: sum(not known or images[run.folder] != known[0][0] for run in cell.completed)
+        for cell in design.found.cells
+    }
+    if count := sum(lacking.values()):
+        yield (
+            f"{count} of {len(images)} runs ({names(label for label, n in lacking.items() if n)}) left no predictions "
+            "of the same test images as the others: intervals and verdicts hold for these very images only."
+        )
+
+
+@rule("NL019", "several-machines", "report")
+def machines(design: Design) -> Iterator[str]:
+    """The runs were made on devices of several names, with several numbers of threads, or several versions of torch.
+
+    The same seed then gives other last bits, and times are not comparable; accuracies are as comparable as those of
+    other seeds, unless a setting was always on one machine.
+
+    Nothing, if every setting was run on each machine; else make the runs of one machine again.
+    """
+    records = [run.record for cell in design.found.cells for run in cell.completed]
     for what, have in {
         "device": {str(record.device.get("name")) for record in records},
         "number of threads": {str(record.device.get("threads")) for record in records},
         "version of torch": {str(record.versions.get("torch")) for record in records},
     }.items():
         if len(have) > 1:
-            yield Finding("machine", f"The runs were made with more than one {what} ({', '.join(sorted(have))}).")
+            yield f"The runs were made with more than one {what} ({', '.join(sorted(have))})."
+
+
+@rule("NL020", "left-out", "report")
+def left_out(design: Design) -> Iterator[str]:
+    """Something below the folder was not used: the second of two folders of one setting and seed (a finished run comes
+    before an unfinished one, then the order of the names counts), a `result.json` or another file of a run that is
+    damaged or another program's, a folder that cannot be read.
+
+    The report may be about other runs than one thinks. Of two different results of one run, either may be the wrong
+    one.
+
+    Move what does not belong there, or train a run with damaged files again (`force=true`).
+    """
+    yield from design.found.notes
+    for run in (run for cell in design.found.cells for run in cell.ended):
+        _ = run.curves, run.predictions  # read by now, as a rule
+        yield from run.damage

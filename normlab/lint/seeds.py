@@ -1,138 +1,169 @@
-"""Are there enough seeds for the difference that is asked about?"""
+"""Rules about seeds: are there enough for the difference that is asked about?"""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-import numpy as np
-
-from normlab.lint.asked import IMAGES, Asked
-from normlab.lint.finding import Finding, names
-from normlab.record import Record
+from normlab.lint.design import Design, Spread, assumed
+from normlab.lint.network import at_chance_always
+from normlab.lint.rules import names, rule
 from normlab.settings import Study
 
-if TYPE_CHECKING:
-    from normlab.analysis.questions import Answers  # scipy, a second that a single run need not wait for
+__all__ = ["questions"]
 
-__all__ = ["Spread", "few", "planned_seeds", "reached", "spread_of"]
-
-ALPHA, POWER = 0.05, 0.8  # as in the verdicts of a report
-ENOUGH = 5  # seeds, where no study says what difference matters
-LEAST = 4  # degrees of freedom, for an sd of these runs to count before an assumed one
-
-SEEN = 0.05  # sd of a run's test accuracy over seeds, pp: MNIST, 20 epochs, lightning_logs/replication
-ACCURACY = {"digits": 0.993, "fashion_mnist": 0.9, "kmnist": 0.95}  # of study=replication_quick; the others are guesses
+POWER = 0.8
+NEVER = 0.5  # of the sd that is expected: less is not plausible
+TWICE = 2.0  # a critical t so many times that of many seeds leaves little to find
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Standard deviation, in pp, of the test accuracy of runs that differ in the seed alone; where it is from."""
+def questions(design: Design) -> int:
+    """Return how many questions a report of these settings will declare, if all of them train that can."""
+    from normlab.analysis.declared import MARGIN, Family  # scipy, a second that a single run need not wait for
 
-    sd: float
-    source: str
-
-
-def spread_of(records: Iterable[Record]) -> Spread | None:
-    """Pooled over the settings of finished runs: sqrt(Σ(x - mean of its setting)² / Σ(n - 1)); None below 4 degrees of
-    freedom, where it says little, where all are equal, and for runs of several data sets."""
-    accuracies: dict[str, list[float]] = {}
-    sets = set()
-    for record in records:
-        sets.add(record.config["data"]["name"])
-        if (acc := record.metrics.get("test_acc")) is not None:
-            accuracies.setdefault(repr(sorted(record.setting.items())), []).append(100 * acc)
-    df = sum(len(values) - 1 for values in accuracies.values())
-    squares = sum(len(values) * float(np.var(values)) for values in accuracies.values())
-    if df < LEAST or not squares or len(sets) > 1:
-        return None
-    return Spread(math.sqrt(squares / df), f"as in the {df + len(accuracies)} runs that stand finished")
+    stuck = {each.label for each in design.settings if at_chance_always(each)}
+    cells = tuple(cell for cell in design.found.cells if cell.label not in stuck)
+    study = design.study
+    return len(Family(replace(design.found, cells=cells), study, study.margin if study else MARGIN).declared)
 
 
-def assumed(data: str) -> Spread | None:
-    """Where nothing has run yet: what MNIST was seen to have, else the binomial sd sqrt(p·(1 - p) / n) of n test images
-    at an accuracy p, which is of that size: 0.07 pp on MNIST, and 0.37 pp on digits where 18 runs of
-    study=replication_quick had 0.35 pp."""
-    if data == "mnist":
-        return Spread(SEEN, "as in the replication study")
-    if data not in ACCURACY:
-        return None
-    p, images = ACCURACY[data], IMAGES[data][1]
-    return Spread(100 * math.sqrt(p * (1 - p) / images), f"binomial, {images:,} test images at {100 * p:g} %")
+@rule("NL011", "one-seed", "plan", "report")
+def one_seed(design: Design) -> Iterator[str]:
+    """Settings with a single seed: all of them or, in a report, some.
 
+    How much runs vary is then unknown, and a difference between two runs cannot be told from luck: no interval, no
+    verdict.
 
-def planned_seeds(cells: Sequence[Asked], study: Study | None, spread: Spread | None) -> Iterator[Finding]:
-    """Before the start. With a study, its margin is the difference asked about: warned of where a t test, at the level
-    that Bonferroni leaves each declared question of the report, would find it with less than 80 % power. Runs have the
-    sd of `spread`, or an assumed one; what the test images add does not depend on seeds and is left out."""
-    from normlab.analysis.verdicts import enough_seeds
-
-    if len(cells) < 2:
+    Give several seeds, as in `'seed=range(5)'`, or `until=decided`.
+    """
+    if design.answers is None:
+        single = [each.label for each in design.found.cells if len(each.ended) == 1]
+        several = len(design.found.cells) > 1 and not _until(design)
+        if len(single) == len(design.found.cells) and several:
+            yield "One seed per setting: no interval and no verdict. Give several, as in 'seed=range(5)'."
+        elif single and several:
+            yield f"{names(single)}: one seed, so no interval and no verdict. Give several, as in 'seed=range(5)'."
         return
-    seeds = min(len(cell.seeds) for cell in cells)
-    spread = spread or assumed(cells[0].settings.data.name)
-    if seeds == 1 or study is None or spread is None:
-        yield from few(seeds)
-        return
-    questions = declared([cell.levels for cell in cells]) + len(study.claims)
-    needed = enough_seeds(spread.sd, study.margin, len(cells), ALPHA / max(questions, 1), POWER)
-    if needed > seeds:
-        yield Finding(
-            "seeds",
-            f"{seeds} seeds per setting are few for a difference of {study.margin:g} pp, the study's margin: about "
-            f"{needed:,.0f} would find it with {100 * POWER:g} % power in each of {questions} questions, at an sd of "
-            f"{spread.sd:.2g} pp per run ({spread.source}). Give more, as in 'seed=range({needed:.0f})', or expect "
-            "undecided questions.",
-        )
-
-
-def declared(levels: Sequence[Mapping[str, object]]) -> int:
-    """About how many questions a report of such settings would declare: each setting against its control in each
-    factor, each level's effect, and a pair of factors each."""
-    factors = {key: len({str(each.get(key)) for each in levels}) for each in levels for key in each}
-    factors = {key: count for key, count in factors.items() if count > 1 and not key.startswith("norm.")}
-    effects = sum(count - 1 for count in factors.values())
-    settings = sum(len(levels) - len(levels) // count for count in factors.values()) if len(factors) > 1 else 0
-    return effects + settings + len(factors) * (len(factors) - 1) // 2
-
-
-def few(seeds: int) -> Iterator[Finding]:
-    """Where nobody has said what difference matters."""
-    if seeds == 1:
-        yield Finding("seeds", "One seed per setting: no interval and no verdict. Give several, as in 'seed=range(5)'.")
-    elif seeds < ENOUGH:
-        yield Finding(
-            "seeds", f"{seeds} seeds per setting are too few to show small differences; {ENOUGH} are a start."
-        )
-
-
-def reached(answers: "Answers", margin: float | None) -> Iterator[Finding]:
-    """Beside the results: the questions that are undecided because their interval is wider than the margin asked
-    about."""
-    counts = {cell.label: len(cell.completed) for cell in answers.found.cells if cell.completed}
-    if not counts:
-        return
+    counts = {cell.label: len(cell.completed) for cell in design.found.cells if cell.completed}
     single = [label for label, n in counts.items() if n == 1]
     if single and max(counts.values()) > 1:
-        yield Finding("seeds", f"{names(single)}: one seed, so no interval and no verdict.")
-        counts = {label: n for label, n in counts.items() if n > 1}
-    if min(counts.values()) == 1 or margin is None or not answers.answers:
-        yield from few(min(counts.values()))
+        yield f"{names(single)}: one seed, so no interval and no verdict."
+    elif single:
+        yield "One seed per setting: no interval and no verdict. Give several, as in 'seed=range(5)'."
+
+
+@rule("NL012", "seeds-that-decide-nothing", "plan")
+def undecidable(design: Design) -> Iterator[str]:
+    """S settings with n seeds leave at most S·(n - 1) degrees of freedom, and each of the G questions that the report
+    will declare is tested at the level 0.05/G: |t| has to exceed t(1 - 0.05/2G). In a study with a margin the case is
+    that this t, with half the standard deviation per run that is expected, puts the smallest difference that can be
+    found above the margin; without one, that it is over twice the t of many seeds.
+
+    Whatever comes out, a difference of the margin would be missed more often than found, and no two settings could be
+    shown to be equivalent: the study is undecided before it starts.
+
+    Give more seeds or `until=decided`, compare fewer settings, or choose a margin that such a study can resolve.
+    """
+    from scipy import special  # type: ignore[import-untyped, unused-ignore]
+
+    from normlab.analysis.declared import ALPHA
+
+    if (family := _family(design)) is None:
         return
+    seeds, count = family
+    settings = len(design.found.cells)
+    df, level = settings * (seeds - 1), 1 - ALPHA / 2 / count
+    critical, least = float(special.stdtrit(df, level)), float(special.ndtri(level))
+    spread, margin = _spread(design), design.study.margin if design.study else None
+    of = f"{seeds} seeds for each of {settings} settings leave {df} degrees of freedom, and"
+    questions_ = f"each of {count} questions" if count > 1 else "the one question"
+    if margin is not None and spread is not None:
+        if (half := NEVER * spread.sd) * critical * math.sqrt(2 / seeds) > margin:
+            yield (
+                f"{of} |t| has to exceed {critical:.1f} in {questions_}: even if runs varied half as much as expected "
+                f"({half:.2g} pp, {spread.source}), a difference of {margin:g} pp, the study's margin, would be missed "
+                f"more often than found. {_more(spread, design.study, settings, count)}"  # type: ignore[arg-type]  # with a margin
+            )
+    elif critical > TWICE * least:
+        yield (
+            f"{of} |t| has to exceed {critical:.1f} in {questions_}, where many seeds need {least:.1f}: large "
+            "differences only will be found. Give more seeds, as in 'seed=range(5)', or until=decided."
+        )
+
+
+@rule("NL013", "few-seeds-for-the-margin", "plan", "report")
+def few(design: Design) -> Iterator[str]:
+    """Before a named study starts: a t test at the level 0.05/G, for each of the G questions of the report, would find
+    a difference of the study's margin with less than 80 % power, at the standard deviation of its finished runs, else
+    of committed ones (0.05 points on MNIST), else the binomial one of the test images. In a report: questions are
+    undecided and their 95 % intervals wider than the margin.
+
+    "Undecided" then says nothing about the settings; it says that there were too few runs.
+
+    Give as many seeds as the message names, or `until=decided`, which gives them to the open questions only.
+    """
+    if design.answers is not None:
+        yield from _reached(design)
+        return
+    study, spread, family = design.study, _spread(design), _family(design)
+    if study is None or spread is None or family is None or next(undecidable(design), None):
+        return
+    (seeds, count), settings = family, len(design.found.cells)
+    if _needed(spread, study, settings, count) > seeds:
+        yield (
+            f"{seeds} seeds per setting are few for a difference of {study.margin:g} pp, the study's margin, at an sd "
+            f"of {spread.sd:.2g} pp per run ({spread.source}) and {count} questions. "
+            f"{_more(spread, study, settings, count)}"
+        )
+
+
+def _needed(spread: Spread, study: Study, settings: int, count: int) -> float:
+    """Seeds per setting. What the test images add does not depend on seeds and is left out."""
+    from normlab.analysis.declared import ALPHA
+    from normlab.analysis.verdicts import enough_seeds
+
+    return enough_seeds(spread.sd, study.margin, settings, ALPHA / count, POWER)
+
+
+def _more(spread: Spread, study: Study, settings: int, count: int) -> str:
+    needed = _needed(spread, study, settings, count)
+    return (
+        f"About {needed:,.0f} would find it with {100 * POWER:g} % power in each. Give more, as in "
+        f"'seed=range({needed:.0f})', or until=decided."
+    )
+
+
+def _family(design: Design) -> tuple[int, int] | None:
+    """Seeds per setting and the number of questions; None where there are none, or seeds are not chosen beforehand."""
+    seeds = min(len(cell.ended) for cell in design.found.cells)
+    if len(design.found.cells) < 2 or seeds < 2 or _until(design) or not (count := questions(design)):
+        return None
+    return seeds, count
+
+
+def _spread(design: Design) -> Spread | None:
+    return design.spread or (assumed(design.settings[0]) if design.settings else None)
+
+
+def _until(design: Design) -> bool:
+    return any(each.settings.until for each in design.settings)
+
+
+def _reached(design: Design) -> Iterator[str]:
+    answers, margin = design.answers, design.margin
+    assert answers is not None
     halves = []
-    for each in answers.answers:
+    for each in answers.answers if margin is not None else ():
         if each.decision.verdict == "undecided" and each.estimate is not None and each.outcome is answers.about:
             low, high = each.estimate.interval(0.95)
             halves.append(answers.about.factor * (high - low) / 2)
-    halves = sorted(half for half in halves if half > margin)  # NaN is not above
+    halves = sorted(half for half in halves if half > (margin or 0))  # NaN is not above
     if halves:
-        needed = answers.seeds_needed
-        takes = f" {needed:,.0f} seeds per setting would do." if math.isfinite(needed) else ""
-        yield Finding(
-            "seeds",
+        needed, unit = answers.seeds_needed, answers.about.unit
+        enough = f" {needed:,.0f} seeds per setting would do." if math.isfinite(needed) else ""
+        yield (
             f"{len(halves)} of {len(answers.answers)} questions {'is' if len(halves) == 1 else 'are'} undecided, and "
-            f"the 95 % interval reaches {_span(halves)} {answers.about.unit} to either side, more than the margin of "
-            f"{margin:g} {answers.about.unit}.{takes}",
+            f"the 95 % interval reaches {_span(halves)} {unit} to either side, more than the margin of {margin:g} "
+            f"{unit}.{enough}"
         )
 
 

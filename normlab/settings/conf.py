@@ -43,8 +43,9 @@ def instead(name: str, names: Iterable[str], prefix: str = "") -> str:
     >>> instead("LN", ["bn", "ln"]), instead("batch", ["bn", "ln"])
     ('did you mean ln?', 'choose one of bn, ln')
     """
-    close = difflib.get_close_matches(name.lower(), names := list(names), n=1)
-    return f"did you mean {prefix}{close[0]}?" if close else f"choose one of {', '.join(names)}"
+    known = {each.lower(): each for each in names}
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    return f"did you mean {prefix}{known[close[0]]}?" if close else f"choose one of {', '.join(known.values())}"
 
 
 @cache

@@ -42,6 +42,7 @@ FLOAT32 = 3e38  # the largest float32
 # device. Probes and the test curve only look.
 PLACES = (
     "log_dir", "name", "force", "threads", "probes", "test_curve", "data.root", "data.download", "until", "max_seeds",
+    "ignore",
 )  # fmt: skip
 
 Scalar = bool | int | float | str | None
@@ -85,6 +86,7 @@ class Settings(Model):
     threads: Count | None
     until: Literal["decided"] | None
     max_seeds: Annotated[int, Field(ge=2, le=10_000)]
+    ignore: list[str]
     log_dir: Annotated[str, Field(min_length=1)]
     name: Annotated[str, Field(pattern=r"^[^/\\=\x00]*[^/\\=\x00.]$")] | None  # not "." or ".."
     force: bool
@@ -132,12 +134,12 @@ class Settings(Model):
     def _resolved(cls, value: str) -> str:
         return device_of(value)  # auto and what it comes to are one setting
 
-    @field_validator("probes", mode="before")
+    @field_validator("probes", "ignore", mode="before")
     @classmethod
-    def _a_list(cls, value: Any) -> Any:
+    def _a_list(cls, value: Any, info: ValidationInfo) -> Any:
         """`probes=layers` is what one types first."""
         if not isinstance(value, list):
-            raise ValueError("write a list, as in probes=[layers,landscape]")
+            raise ValueError(f"write a list, as in {info.field_name}=[{value}]")
         return value
 
     @model_validator(mode="after")
