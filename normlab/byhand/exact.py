@@ -1,26 +1,21 @@
-"""Normalization in exact arithmetic: y = γ · (x - μ) / sqrt(σ² + ε) + β over a batch of shape (N, C, H, W).
+"""Normalization in exact arithmetic: y of a batch of shape (N, C, H, W), by the formula and the axes of a norm's file.
 
 Every number is a `fractions.Fraction`. Sums, means, variances and running averages are exact. A square root is exact
-where it is rational, as sqrt(25/4) = 5/2; any other one is cut off after 50 significant digits, and so is all that is
-computed from it: far beyond what is ever printed, or what a float64 holds.
-
-| name | statistics over            | how many | in eval mode     |
-|------|----------------------------|----------|------------------|
-| `bn` | N, H, W, per channel       | C        | running averages |
-| `ln` | C, H, W, per image         | N        | the same         |
-| `gn` | C / G, H, W, per image, G  | N · G    | the same         |
-| `in` | H, W, per image, channel   | N · C    | the same         |
-
-As torch computes them: `BatchNorm2d`, `GroupNorm(1, C)`, `GroupNorm(G, C)` and `InstanceNorm2d`. The last one's
-`track_running_stats` is off by default, so it too computes the same in training and in use.
+where it is rational, as sqrt(25/4) = 5/2; any other one, like π, sigmoid and tanh, is cut off after 50 significant
+digits, and so is what is computed from it where it grows beyond all reading: far more than a float64 holds.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, localcontext
 from fractions import Fraction
-from math import isqrt
+from functools import cache, cached_property
+from math import isqrt, prod
 
+from normlab.byhand.formula import Node, axes_of, formula, greek, is_known, symbols, text, unscaled, walk
 from normlab.errors import ConfigError
+from normlab.norms import CATALOGUE, About
+from normlab.settings.conf import group_values
 
 __all__ = [
     "NORMS",
@@ -35,11 +30,20 @@ __all__ = [
     "square_root",
 ]
 
-NORMS = {"bn": "Batch norm", "ln": "Layer norm", "gn": "Group norm", "in": "Instance norm"}
 DIGITS = 50  # of a root that is not rational
+LONG = 800  # bits of a denominator beyond which nobody means the fraction
+PI = Fraction("3.1415926535897932384626433832795028841971693993751058209749445923")
 
 Shape = tuple[int, int, int, int]
 Values = tuple[Fraction | None, ...]  # None: undefined, 0 divided by 0
+
+
+def _title(about: About) -> str:
+    title = about.title.replace("normalization", "norm")
+    return title[0].upper() + title[1:]
+
+
+NORMS = {name: _title(about) for name, about in CATALOGUE.items() if is_known(about)}
 
 
 @dataclass(frozen=True)
@@ -69,16 +73,21 @@ class Rules:
     """What a calculation takes beside its batch.
 
     Attributes:
-        groups: of group norm; None: 2 where that divides the channels, else their smallest divisor above 1.
-        gamma, beta: scale γ and shift β, one a channel; None: 1 and 0.
+        groups: of channels; None: 2 where that divides the channels, else their smallest divisor above 1.
+        images: of a ghost batch.
+        eps: None: the norm's own, from conf/norm.
+        gamma, beta: scale γ and shift β, one per channel; None: those that the norm starts from, as a rule 1 and 0.
         momentum: torch's sense: running = (1 - momentum) · running + momentum · batch.
+        learned: any other number of a formula by its sign, such as {"τ": …}; else what the norm starts from.
     """
 
     groups: int | None = None
-    eps: Fraction = Fraction(1, 100_000)
+    eps: Fraction | None = None
     gamma: tuple[Fraction, ...] | None = None
     beta: tuple[Fraction, ...] | None = None
     momentum: Fraction = Fraction(1, 10)
+    images: int = 2
+    learned: dict[str, Fraction] = field(default_factory=dict)
 
     def check(self, channels: int) -> None:
         """Raises `ConfigError`, in one line, where something is out of range or does not fit so many channels."""
@@ -86,7 +95,9 @@ class Rules:
         if groups is not None and (groups < 1 or channels % groups):
             divisors = ", ".join(str(g) for g in range(1, channels + 1) if channels % g == 0)
             raise ConfigError(f"--groups {groups} does not divide {channels} channels: choose one of {divisors}")
-        if self.eps < 0:
+        if self.images < 1:
+            raise ConfigError(f"--images {self.images}: a ghost batch has at least 1 image")
+        if self.eps is not None and self.eps < 0:
             raise ConfigError(f"--eps {float(self.eps):g} is negative: it is added to a variance, so give 0 or more")
         if not 0 <= self.momentum <= 1:
             raise ConfigError(
@@ -94,135 +105,245 @@ class Rules:
             )
         for name, values in {"gamma": self.gamma, "beta": self.beta}.items():
             if values is not None and len(values) != channels:
-                raise ConfigError(f"--{name} has {len(values)} numbers for {channels} channels: give one a channel")
+                raise ConfigError(f"--{name} has {len(values)} numbers for {channels} channels: give one per channel")
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """One mean and one variance, and the numbers that share them.
+    """One set of numbers that share a mean, a variance, or what else the norm has.
 
     Attributes:
         letter: A, B, …, Z, AA, …: its name in pictures and tables. where: "channel 2", "image 1, group 2".
-        maps: the numbers m = i · C + j of the maps that take part, ascending.
-        count, total, mean: m, Σx, μ = Σx / m.
-        squares: Σ(x - μ)². variance: σ² = squares / m, the biased one, which normalises.
-        unbiased: squares / (m - 1), which the running average takes; None where m = 1.
-        root: sqrt(σ² + ε); 0 where all numbers are equal and ε = 0, and the quotient is undefined.
+        axes: which of the norm's axes it is over. members: the places of its numbers in the batch, ascending.
+        total: Σx. values: by name in the formula, such as μ, σ², √(σ² + ε) and, where a running average takes it,
+        "unbiased σ²": σ² · m / (m - 1), with m numbers of a channel. None: undefined.
     """
 
     letter: str
     where: str
-    maps: tuple[int, ...]
-    count: int
+    axes: int
+    members: tuple[int, ...]
     total: Fraction
-    mean: Fraction
-    squares: Fraction
-    variance: Fraction
-    unbiased: Fraction | None
-    root: Fraction
+    values: dict[str, Fraction | None]
+
+    @property
+    def count(self) -> int:
+        """How many numbers share it."""
+        return len(self.members)
 
 
 @dataclass(frozen=True)
 class Running:
-    """Running averages of a channel after one step, from mean 0 and variance 1, and sqrt(variance + ε).
+    """Running averages of a channel after one step, from mean 0 and variance 1, and the roots of eval mode by name.
 
-    variance and root are None where the batch has one number a channel: its unbiased variance is 0 / 0.
+    What follows from an unbiased variance of 0 / 0 is None: the batch has one number per channel.
     """
 
-    mean: Fraction
-    variance: Fraction | None
-    root: Fraction | None
+    where: str
+    values: dict[str, Fraction | None]
 
 
 @dataclass(frozen=True)
+class Grid:
+    """Values, and which of them is that of each number of the batch."""
+
+    owner: Sequence[int]
+    values: Sequence[Fraction | None]
+
+    def all(self) -> Values:
+        return tuple(self.values[k] for k in self.owner)
+
+
 class Result:
     """One norm of one batch. Values are flat, in the batch's order; None where undefined.
 
     Attributes:
-        owner: for each map, the index of its statistic.
-        normalised: (x - μ) / sqrt(σ² + ε). output: γ · normalised + β.
-        running: of batch norm, one a channel; of the others empty.
-        evaluated: the output in eval mode: from the running averages for batch norm, for the others the same as
-        `output`.
+        about: what the norm's file says. groups: of channels; 1 where the norm has none.
+        tree, inner: the formula of y, and with γ = 1 and β = 0.
+        statistics: one per set, those over the first axes first. owner: for each number, the set of the first axes.
+        normalised: y with γ = 1 and β = 0. output: y. evaluated: y in eval mode.
+        running: of a norm with running averages, one per channel; of the others empty.
     """
 
-    norm: str
-    groups: int
-    batch: Batch
-    rules: Rules
-    statistics: tuple[Statistic, ...]
-    owner: tuple[int, ...]
-    normalised: Values
-    output: Values
-    running: tuple[Running, ...]
-    evaluated: Values
+    def __init__(self, norm: str, batch: Batch, rules: Rules) -> None:
+        if norm not in NORMS:
+            raise ConfigError(f"norm {norm!r} is unknown: choose one of {', '.join(NORMS)}, all")
+        self.norm, self.batch, self.rules, self.about = norm, batch, rules, CATALOGUE[norm]
+        n, c = batch.shape[:2]
+        rules.check(c)
+        grouped = any("G" in over for over in self.about.axes)
+        self.groups = (rules.groups or default_groups(c)) if grouped else 1
+        self.tree = formula(norm)
+        signs = {name: learned.sign for name, learned in self.about.learned.items()}
+        self.inner = unscaled(self.tree, signs.get("weight", ""), signs.get("bias", ""))
+        size = len(batch.values)
+        self._one, self._each = [0] * size, range(size)
+        self._channel = [k // batch.area % c for k in self._each]
+        self._map = [k // batch.area for k in self._each]
+        self._sets = [_owner(self.about, batch.shape, self.groups, rules.images, i) for i in range(len(self.about.axes))]
+        self._known: dict[tuple[Node, bool], Grid] = {}
+        self.owner = self._sets[0]
+        self.statistics = self._statistics()
+        self.normalised = self.grid(self.inner).all()
+        self.output = self.normalised if self.inner == self.tree else self.grid(self.tree).all()
+        self.evaluated = self.grid(self.tree, True).all() if self.kept else self.output
+        self.running = self._running() if self.kept else ()
 
-    @property
+    @cached_property
+    def given(self) -> dict[str, tuple[Fraction, ...]]:
+        """The numbers that a formula takes beside x, by sign: one, or one per channel."""
+        return starts(self.norm, self.batch.shape[1], self.rules)
+
+    @cached_property
+    def kept(self) -> tuple[Node, ...]:
+        """The statistics that have a running average."""
+        return tuple(dict.fromkeys(node for node in walk(self.tree) if node[0] == "kept"))
+
+    @cached_property
     def plain(self) -> bool:
         """Whether γ = 1 and β = 0 everywhere, so that output and normalised are the same."""
-        gamma, beta = self.rules.gamma or (), self.rules.beta or ()
-        return all(g == 1 for g in gamma) and not any(beta)
+        return self.output == self.normalised
+
+    def steps(self, axes: int) -> list[Node]:
+        """What is computed once per set of these axes, in order."""
+        nodes = (node for node in walk(self.tree) if node[0] in ("called", "√") and axes_of(node) == {axes})
+        return list(dict.fromkeys(nodes))
+
+    def roots(self) -> list[Node]:
+        """The roots that eval mode takes of running averages."""
+        nodes = dict.fromkeys(node for node in walk(self.tree) if node[0] == "√")
+        return [node for node in nodes if {n[0] for n in walk(node)} >= {"kept"} and _of_kept(node)]
+
+    def at(self, node: Node, place: int, evaluating: bool = False) -> Fraction | None:
+        """The value of a part of the formula at a number of the batch."""
+        grid = self.grid(node, evaluating)
+        return grid.values[grid.owner[place]]
+
+    def grid(self, node: Node, evaluating: bool = False) -> Grid:
+        """The values of a part of the formula, in train mode or in eval mode."""
+        key = node, evaluating
+        if key not in self._known:
+            self._known[key] = self._computed(node, evaluating)
+        return self._known[key]
+
+    def _computed(self, node: Node, evaluating: bool) -> Grid:
+        match node:
+            case ("x",):
+                return Grid(self._each, self.batch.values)
+            case ("number", word):
+                return Grid(self._one, (PI if word == "π" else Fraction(word),))
+            case ("given", sign):
+                values = self.given[sign]
+                return Grid(self._channel if len(values) > 1 else self._one, values)
+            case ("kept", start, inner):
+                return self._average(start, inner) if evaluating else self.grid(inner)
+            case ("called", _, inner):
+                return self.grid(inner, evaluating)
+            case ("mean" | "sum" as what, i, inner):
+                return _gathered(self.grid(inner, evaluating), self._sets[i], what == "mean")
+            case ("map", inner):
+                return _gathered(self.grid(inner, evaluating), self._map, False)
+        sign, *parts = node
+        grids = [self.grid(part, evaluating) for part in parts]
+        owners = {id(grid.owner): grid.owner for grid in grids if grid.owner is not self._one}
+        if len(owners) > 1:
+            grids = [Grid(self._each, grid.all()) if grid.owner is not self._one else grid for grid in grids]
+        owner = self._each if len(owners) > 1 else next(iter(owners.values()), self._one)
+        many = max(len(grid.values) for grid in grids)
+        columns = [list(grid.values) * (many if len(grid.values) == 1 else 1) for grid in grids]
+        compute = OPERATIONS[sign]
+        values = [None if None in row else compute(*row) for row in zip(*columns, strict=True)]
+        return Grid(owner, values)
+
+    def _average(self, start: int, inner: Node) -> Grid:
+        """The running average of a statistic after one step: per channel, set by set in their order."""
+        grid, m = self.grid(inner), self.rules.momentum
+        seen: list[dict[int, int]] = [{} for _ in range(self.batch.shape[1])]  # numbers of a channel by set
+        for channel, k in zip(self._channel, grid.owner, strict=True):
+            seen[channel][k] = seen[channel].get(k, 0) + 1
+        averages: list[Fraction | None] = []
+        for counts in seen:
+            average: Fraction | None = Fraction(start)
+            for k, count in counts.items():
+                value = _unbiased(grid.values[k], count) if start else grid.values[k]
+                average = None if value is None or average is None else (1 - m) * average + m * value
+            averages.append(average)
+        return Grid(self._channel, averages)
+
+    def _statistics(self) -> tuple[Statistic, ...]:
+        found: list[Statistic] = []
+        for i, owner in enumerate(self._sets):
+            members: list[list[int]] = [[] for _ in range(max(owner) + 1)]
+            for place, k in enumerate(owner):
+                members[k].append(place)
+            steps = [(label(node), node) for node in self.steps(i)]
+            variances = [(node[2], label(node)) for node in self.kept if node[1] and axes_of(node) == {i}]
+            for k, places in enumerate(members):
+                first = places[0]
+                values = {name: self.at(node, first) for name, node in steps if name != ""}
+                count = sum(self._channel[place] == self._channel[first] for place in places)
+                for node, name in variances:
+                    values[f"unbiased {name}"] = _unbiased(self.at(node, first), count)
+                where = _where(self.about.axes[i], self.batch.shape, self.groups, self.rules.images, first)
+                total = sum((self.batch.values[place] for place in places), Fraction(0))
+                found.append(Statistic(_letter(len(found)), where, i, tuple(places), total, values))
+        return tuple(found)
+
+    def _running(self) -> tuple[Running, ...]:
+        nodes = {f"running {label(node)}": node for node in self.kept}
+        nodes |= {text(node, symbols_in_eval): node for node in self.roots()}
+        area = self.batch.area
+        return tuple(
+            Running(f"channel {j + 1}", {name: self.at(node, j * area, True) for name, node in nodes.items()})
+            for j in range(self.batch.shape[1])
+        )
 
 
 def calculate(norm: str, batch: Batch, rules: Rules | None = None) -> Result:
-    """The statistics of `norm` ("bn", "ln", "gn" or "in") over a batch, and every value that follows from them.
+    """Every number of a norm of the catalogue over a batch: statistics, normalised values, output, running averages.
 
-    y = γ · (x - μ) / sqrt(σ² + ε) + β, with μ = Σx / m and the biased σ² = Σ(x - μ)² / m over the m numbers of a set.
-    One γ and one β a channel. Batch norm's running averages make one step from 0 and 1, with the unbiased Σ(x - μ)² /
-    (m - 1), and take the place of μ and σ² in eval mode.
+    Batch norm, for one: y = γ · (x - μ) / sqrt(σ² + ε) + β, with μ = Σx / m and the biased σ² = Σ(x - μ)² / m over the
+    m numbers of a set. Running averages make one step from mean 0 and variance 1, with the unbiased
+    Σ(x - μ)² / (m - 1), and take the place of μ and σ² in eval mode. Formula, axes and source of each norm are in its
+    file, normlab/norms/<name>.py.
 
-    Raises `ConfigError` where the norm is unknown or the rules do not fit. Sources: Ioffe & Szegedy 2015, "Batch
-    Normalization", algorithms 1 and 2; Ba, Kiros & Hinton 2016, "Layer Normalization", equation 3, for an image's
-    (C, H, W); Wu & He 2018, "Group Normalization", equations 1 to 7; Ulyanov, Vedaldi & Lempitsky 2016, "Instance
-    Normalization", equation 2.
+    Raises `ConfigError` where the norm is unknown or the rules do not fit.
     """
-    rules = rules or Rules()
-    n, c = batch.shape[:2]
-    rules.check(c)
-    groups = _groups(norm, rules, c)
-    statistics = []
-    owner = [0] * (n * c)
-    for k, (where, maps) in enumerate(sets(norm, batch.shape, groups)):
-        numbers = [x for m in maps for x in batch.values[m * batch.area : (m + 1) * batch.area]]
-        statistics.append(_statistic(_letter(k), where, maps, numbers, rules.eps))
-        for m in maps:
-            owner[m] = k
-
-    gamma, beta = rules.gamma or (Fraction(1),) * c, rules.beta or (Fraction(0),) * c
-    means = [statistics[k].mean for k in owner]
-    normalised = _normalised(batch, means, [statistics[k].root for k in owner])
-    output = _scaled(normalised, batch, gamma, beta)
-    if norm != "bn":
-        return Result(norm, groups, batch, rules, tuple(statistics), tuple(owner), normalised, output, (), output)
-    running = [_running(statistic, rules) for statistic in statistics]
-    plain = _normalised(batch, [running[k].mean for k in owner], [running[k].root for k in owner])
-    evaluated = _scaled(plain, batch, gamma, beta)
-    return Result(
-        norm, groups, batch, rules, tuple(statistics), tuple(owner), normalised, output, tuple(running), evaluated
-    )
+    return Result(norm, batch, rules or Rules())
 
 
-def sets(norm: str, shape: Sequence[int], groups: int = 2) -> list[tuple[str, tuple[int, ...]]]:
-    """Which maps share a statistic: for each, where it is ("channel 2") and its maps m = i · C + j, image i, channel j.
+def starts(norm: str, channels: int, rules: Rules) -> dict[str, tuple[Fraction, ...]]:
+    """The numbers that a norm's formula takes beside x, by sign: those given, else those that the norm starts from."""
+    about, options = CATALOGUE[norm], group_values("norm", norm)
+    found = {greek(key): (_exact(value),) for key, value in options.items() if _is_number(value)}
+    found["ε"] = (_exact(options.get("eps", 0)) if rules.eps is None else rules.eps,)
+    for learned in about.learned.values():
+        start = options[learned.start] if isinstance(learned.start, str) else learned.start
+        # Several that are no channel's are shares of as many statistics, alike at the start.
+        share = int(learned.shape) if learned.shape.isdecimal() else 1
+        found[learned.sign] = (_exact(start) / share,)
+    found |= {"γ": rules.gamma} if rules.gamma and "γ" in found else {}
+    found |= {"β": rules.beta} if rules.beta and "β" in found else {}
+    return found | {sign: (value,) for sign, value in rules.learned.items() if sign in found}
+
+
+def label(node: Node) -> str:
+    """The name of a part of a formula: "μ", "√(σ² + ε)"."""
+    return label(node[2]) if node[0] == "kept" else symbols(node) or text(node, symbols)
+
+
+def symbols_in_eval(node: Node) -> str:
+    """How the formula of eval mode names a node."""
+    return f"running {label(node)}" if node[0] == "kept" else symbols(node)
+
+
+def sets(norm: str, shape: Shape, groups: int = 2, images: int = 2, axes: int = 0) -> list[tuple[str, tuple[int, ...]]]:
+    """Which numbers share a statistic: for each set, where it is ("channel 2") and the places of its numbers.
 
     Raises `ConfigError` where the norm is unknown or `groups` does not divide the channels.
     """
-    n, c = shape[:2]
-    if norm == "bn":
-        return [(f"channel {j + 1}", tuple(range(j, n * c, c))) for j in range(c)]
-    if norm == "ln":
-        return [(f"image {i + 1}", tuple(range(i * c, (i + 1) * c))) for i in range(n)]
-    if norm == "gn":
-        Rules(groups=groups).check(c)
-        width = c // groups
-        return [
-            (f"image {i + 1}, group {g + 1}", tuple(range(i * c + g * width, i * c + (g + 1) * width)))
-            for i in range(n)
-            for g in range(groups)
-        ]
-    if norm == "in":
-        return [(f"image {i + 1}, channel {j + 1}", (i * c + j,)) for i in range(n) for j in range(c)]
-    raise ConfigError(f"norm {norm!r} is unknown: choose one of {', '.join(NORMS)}, all")
+    result = Result(norm, Batch(shape, (Fraction(0),) * prod(shape)), Rules(groups=groups, images=images))
+    return [(s.where, s.members) for s in result.statistics if s.axes == axes]
 
 
 def square_root(value: Fraction) -> Fraction:
@@ -240,44 +361,108 @@ def default_groups(channels: int) -> int:
     return next((g for g in range(2, channels + 1) if channels % g == 0), 1)
 
 
-def _groups(norm: str, rules: Rules, channels: int) -> int:
-    own = {"bn": 1, "ln": 1, "in": channels}
-    return own.get(norm) or rules.groups or default_groups(channels)
+def _owner(about: About, shape: Shape, groups: int, images: int, axes: int) -> list[int]:
+    """The set of each number, counted in the order in which they begin."""
+    n, c, h, w = shape
+    numbers: dict[int, int] = {}
+    found = about.sets(n, c, h * w, groups, images, axes).ravel().tolist()
+    return [numbers.setdefault(k, len(numbers)) for k in found]
 
 
-def _statistic(letter: str, where: str, maps: tuple[int, ...], numbers: list[Fraction], eps: Fraction) -> Statistic:
-    m = len(numbers)
-    total = sum(numbers, Fraction(0))
-    mean = total / m
-    squares = sum(((x - mean) ** 2 for x in numbers), Fraction(0))
-    unbiased = squares / (m - 1) if m > 1 else None
-    variance = squares / m
-    return Statistic(letter, where, maps, m, total, mean, squares, variance, unbiased, square_root(variance + eps))
+def _gathered(grid: Grid, owner: Sequence[int], mean: bool) -> Grid:
+    """The sum or the mean of the values of each set."""
+    many = max(owner) + 1
+    totals, counts, undefined = [Fraction(0)] * many, [0] * many, set()
+    for k, at in zip(owner, grid.owner, strict=True):
+        value = grid.values[at]
+        counts[k] += 1
+        if value is None:
+            undefined.add(k)
+        else:
+            totals[k] += value
+    values = [total / count if mean else total for total, count in zip(totals, counts, strict=True)]
+    return Grid(owner, [None if k in undefined else value for k, value in enumerate(values)])
 
 
-def _running(statistic: Statistic, rules: Rules) -> Running:
-    mean = rules.momentum * statistic.mean  # from 0
-    if statistic.unbiased is None:
-        return Running(mean, None, None)
-    variance = 1 - rules.momentum + rules.momentum * statistic.unbiased  # from 1
-    return Running(mean, variance, square_root(variance + rules.eps))
+def _unbiased(value: Fraction | None, count: int) -> Fraction | None:
+    return None if value is None or count == 1 else value * count / (count - 1)
 
 
-def _normalised(batch: Batch, means: Sequence[Fraction], roots: Sequence[Fraction | None]) -> Values:
-    """(x - mean) / root, with a mean and a root for each map; None where the root is 0 or not there."""
-    return tuple(
-        (x - mean) / root if root else None
-        for m, (mean, root) in enumerate(zip(means, roots, strict=True))
-        for x in batch.values[m * batch.area : (m + 1) * batch.area]
-    )
+def _short(value: Fraction) -> Fraction:
+    """A fraction that has grown beyond all reading, to 50 significant digits."""
+    if value.denominator.bit_length() < LONG:
+        return value
+    k = DIGITS + max(value.denominator.bit_length() - abs(value.numerator).bit_length(), 0) * 301 // 1000
+    return Fraction(round(value * 10**k), 10**k)
 
 
-def _scaled(values: Values, batch: Batch, gamma: Sequence[Fraction], beta: Sequence[Fraction]) -> Values:
-    """γ · value + β, with a γ and a β for each channel."""
-    c, area = batch.shape[1], batch.area
-    return tuple(
-        None if value is None else gamma[k // area % c] * value + beta[k // area % c] for k, value in enumerate(values)
-    )
+def _divided(a: Fraction, b: Fraction) -> Fraction | None:
+    return _short(a / b) if b else None
+
+
+def _sigmoid(value: Fraction) -> Fraction:
+    """1 / (1 + exp(-value))"""
+    with localcontext() as context:
+        context.prec = DIGITS + 10
+        context.Emin, context.Emax = -999_999, 999_999
+        size = -abs(Decimal(value.numerator) / value.denominator)
+        small = Fraction((size if size > -200_000 else Decimal(-200_000)).exp())  # no more than 1
+    return (Fraction(1) if value >= 0 else small) / (1 + small)
+
+
+OPERATIONS: dict[str, Callable[..., Fraction | None]] = {
+    "+": lambda a, b: _short(a + b),
+    "-": lambda a, b: _short(a - b),
+    "·": lambda a, b: _short(a * b),
+    "/": _divided,
+    "max": max,
+    "√": cache(square_root),
+    "²": lambda a: _short(a * a),
+    "|": abs,
+    "sigmoid": lambda a: _short_digits(_sigmoid(a)),
+    "tanh": lambda a: _short_digits(2 * _sigmoid(2 * a) - 1),
+}
+
+
+def _short_digits(value: Fraction) -> Fraction:
+    return Fraction(round(value * 10**DIGITS), 10**DIGITS)
+
+
+def _of_kept(node: Node) -> bool:
+    """Whether every statistic in a root is a running average in eval mode."""
+    if node[0] == "kept":
+        return True
+    if node[0] in ("mean", "sum", "map", "x"):
+        return False
+    return all(_of_kept(part) for part in node[1:] if isinstance(part, tuple))
+
+
+def _where(over: str, shape: Shape, groups: int, images: int, place: int) -> str:
+    """Where the set is that a number belongs to: "image 1, group 2"."""
+    n, c, h, w = shape
+    i, j, row, column = place // (c * h * w), place // (h * w) % c, place // w % h, place % w
+    words = []
+    if "V" in over:
+        start = i // images * images
+        last = min(start + images, n)
+        words.append(f"image {last}" if last == start + 1 else f"images {start + 1} to {last}")
+    elif "N" not in over:
+        words.append(f"image {i + 1}")
+    if "G" in over:
+        words.append(f"group {j // (c // groups) + 1}")
+    elif "C" not in over:
+        words.append(f"channel {j + 1}")
+    if "H" not in over:
+        words.append(f"row {row + 1}, column {column + 1}")
+    return ", ".join(words) or "all numbers"
+
+
+def _exact(value: float) -> Fraction:
+    return Fraction(str(value))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _letter(k: int) -> str:

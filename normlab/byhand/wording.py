@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from normlab.byhand.exact import NORMS, Batch, Result, Statistic, Values
+from normlab.byhand.exact import NORMS, Batch, Result, Values, label, symbols_in_eval
+from normlab.byhand.formula import Node, axes_of, symbols, text
+from normlab.norms.about import AXES, About
 
 __all__ = [
     "PLACES",
     "ROUNDED",
     "Table",
     "Window",
-    "affine",
     "amount",
     "blocks",
     "equals",
@@ -19,15 +20,15 @@ __all__ = [
     "facts",
     "fixed",
     "fraction",
+    "given",
     "heading",
     "more_rows",
     "notes",
     "number_text",
     "running_rule",
-    "running_table",
     "statistic_title",
-    "statistics_table",
     "steps",
+    "tables",
     "values_of",
     "window",
 ]
@@ -36,22 +37,17 @@ ROUNDED = "Sums, means and variances are exact; where it says ≈, and after a r
 PLACES = 4  # of a normalised value
 UNDEFINED = "undefined"
 LONGEST = 13  # signs of a fraction that is still read
-
-OVER = {
-    "bn": "one for each channel, over N, H, W",
-    "ln": "one for each image, over C, H, W",
-    "gn": "one for each image and group of channels, over C/G, H, W",
-    "in": "one for each image and channel, over H, W",
-}
+WORDS = {"μ": "mean ", "σ": "variance "}  # before what a formula names so
 NUMBERS, IMAGES, CHANNELS, SIDE, ROWS = 1024, 8, 8, 8, 64  # that are drawn or listed; a workbook holds everything
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text below headings; the first `text` columns are words, the others numbers."""
+    """Rows of text below headings; the first two columns are words, the others numbers. sets: the set of each row."""
 
     headings: list[str]
     rows: list[list[str]]
+    sets: list[int]
     text: int = 2
 
 
@@ -89,8 +85,8 @@ def window(batch: Batch) -> Window:
 
 def fraction(value: Fraction) -> str:
     """The exact value, "25/4" or "4"; nothing where it would be too long to read."""
-    text = str(value)
-    return text if len(text) <= LONGEST else ""
+    exact = str(value)
+    return exact if len(exact) <= LONGEST else ""
 
 
 def number_text(value: Fraction | None) -> str:
@@ -99,10 +95,10 @@ def number_text(value: Fraction | None) -> str:
         return UNDEFINED
     if value.denominator == 1 and abs(value) < 10**15:
         return str(value)
-    text = f"{float(value):.7g}"
-    if "e-" in text and abs(value) >= Fraction(1, 10**8):
+    rounded = f"{float(value):.7g}"
+    if "e-" in rounded and abs(value) >= Fraction(1, 10**8):
         return f"{float(value):.14f}".rstrip("0")  # 0.00001 rather than 1e-05
-    return text
+    return rounded
 
 
 def amount(value: Fraction | None) -> str:
@@ -118,8 +114,8 @@ def amount(value: Fraction | None) -> str:
 
 def equals(value: Fraction | None) -> str:
     """The same as the end of an equation: "= 25/4 = 6.25", "≈ 187810.5"."""
-    text = amount(value)
-    return text if text.startswith("≈") else f"= {text}"
+    end = amount(value)
+    return end if end.startswith("≈") else f"= {end}"
 
 
 def fixed(value: Fraction | None, places: int = PLACES) -> str:
@@ -150,110 +146,132 @@ def blocks(values: Values, batch: Batch, part: Window, *, places: int | None = P
 
 def heading(result: Result) -> str:
     """ "Group norm, 2 groups: 8 statistics"."""
-    groups = f", {_count(result.groups, 'group')}" if result.norm == "gn" else ""
+    grouped = any("G" in over for over in result.about.axes)
+    groups = f", {_count(result.groups, 'group')}" if grouped else ""
     return f"{NORMS[result.norm]}{groups}: {_count(len(result.statistics), 'statistic')}"
 
 
 def facts(result: Result) -> str:
-    """What shares a statistic, in a sentence."""
-    many = result.statistics[0].count
-    return f"{OVER[result.norm][0].upper()}{OVER[result.norm][1:]}: {_count(many, 'number')} each."
+    """What shares a statistic: a sentence for each of the norm's axes."""
+    found = []
+    for i, over in enumerate(result.about.axes):
+        counts = {s.count for s in result.statistics if s.axes == i}
+        many = f"{_count(max(counts), 'number')} {'each' if len(counts) == 1 else 'or fewer'}"
+        found.append(f"{sharing(result.about, i)}, over {', '.join(AXES[axis] for axis in over)}: {many}.")
+    return " ".join(found)
 
 
-def affine(result: Result) -> str:
-    """γ and β, in a line."""
-    rules = result.rules
-    parts = []
-    for sign, values, usual in (("γ", rules.gamma, 1), ("β", rules.beta, 0)):
-        if values is None or set(values) == {Fraction(usual)}:
-            parts.append(f"{sign} = {usual}")
+def sharing(about: About, axes: int) -> str:
+    """ "One for each image and group of channels"."""
+    over = set(about.axes[axes])
+    each = ["ghost batch"] if "V" in over else [] if "N" in over else ["image"]
+    each += ["group of channels"] if "G" in over else [] if "C" in over else ["channel"]
+    each += [] if "H" in over else ["pixel"]
+    if not each:
+        return "One for all"
+    return "One for each " + (", ".join(each[:-1]) + " and " if len(each) > 1 else "") + each[-1]
+
+
+def given(result: Result) -> str:
+    """The formula and the numbers that it takes, in a line: "y = …; γ = 1; β = 0; ε = 0.00001"."""
+    named = {node[1] for node in _nodes(result.tree) if node[0] == "given"}
+    lines = [f"y = {text(result.tree, symbols)}"]
+    for sign, values in sorted(result.given.items(), key=lambda item: item[0] == "ε"):
+        if sign not in named:
+            continue
+        if len(set(values)) == 1:
+            lines.append(f"{sign} = {fraction(values[0]) if sign != 'ε' else ''}" or number_text(values[0]))
+            if lines[-1].endswith("= "):
+                lines[-1] += number_text(values[0])
         elif len(values) > 16:
-            parts.append(f"{sign} as given")
+            lines.append(f"{sign} as given")
         else:
-            parts.append(f"{sign} = {', '.join(fraction(v) or number_text(v) for v in values)}")
-    each = "" if rules.gamma is None and rules.beta is None else " (a number a channel)"
-    return "; ".join(parts) + each
+            lines.append(f"{sign} = {', '.join(fraction(v) or number_text(v) for v in values)}")
+    return "; ".join(lines)
 
 
-def statistics_table(result: Result, most: int = ROWS) -> Table:
-    """A row a statistic, the first `most`: set, where, numbers, Σx, μ, σ², unbiased variance, root and its inverse."""
-    rows = []
-    for s in result.statistics[:most]:
-        inverse = 1 / s.root if s.root else None
-        rows.append(
-            [s.letter, s.where, str(s.count), number_text(s.total)]
-            + [amount(value) for value in (s.mean, s.variance, s.unbiased)]
-            + [number_text(s.root), number_text(inverse)]
-        )
-    headings = ["set", "where", "numbers", "sum", "mean μ", "variance σ²", "unbiased σ²", "√(σ²+ε)", "1/√(σ²+ε)"]
-    return Table(headings, rows)
+def tables(result: Result, most: int = ROWS) -> list[tuple[str, Table]]:
+    """For each of the norm's axes: what they are over, and a row per statistic, the first `most` of them."""
+    found = []
+    for i in range(len(result.about.axes)):
+        of = [(k, s) for k, s in enumerate(result.statistics) if s.axes == i]
+        names = list(of[0][1].values)
+        rows = [[s.letter, s.where, str(s.count), number_text(s.total)] + [_cell(*item) for item in s.values.items()] for _, s in of[:most]]
+        headings = ["set", "where", "numbers", "sum", *map(worded, names)]
+        found.append((sharing(result.about, i), Table(headings, rows, [k for k, _ in of[:most]])))
+    return found
 
 
 def running_table(result: Result, most: int = ROWS) -> Table:
-    """Batch norm's running averages after one step: one row per channel."""
+    """The running averages after one step: one row per channel."""
+    owners = [result.owner[j * result.batch.area] for j in range(len(result.running))][:most]
     rows = [
-        [s.letter, s.where, amount(r.mean), amount(r.variance), number_text(r.root)]
-        for s, r in list(zip(result.statistics, result.running, strict=True))[:most]
+        [result.statistics[k].letter, r.where, *(_cell(*item) for item in r.values.items())]
+        for k, r in zip(owners, result.running, strict=False)
     ]
-    return Table(["set", "where", "running mean", "running variance", "√(variance+ε)"], rows)
+    return Table(["set", "where", *result.running[0].values], rows, owners)
 
 
 def running_rule(result: Result) -> str:
     """How a running average moves."""
     m = result.rules.momentum
     keep, take = number_text(1 - m), number_text(m)
-    return (
-        f"Running averages after one step with momentum {take}: mean = {keep} · 0 + {take} · μ, "
-        f"variance = {keep} · 1 + {take} · unbiased σ²."
-    )
+    lines = [
+        f"running {label(node)} = {keep} · {node[1]} + {take} · {'unbiased ' * node[1]}{label(node)}" for node in result.kept
+    ]
+    return f"Running averages after one step with momentum {take}: {', '.join(lines)}."
 
 
 def eval_rule(result: Result) -> str:
     """What the norm does in eval mode, in a sentence."""
-    if result.norm == "bn":
-        return "In eval mode: y = γ · (x - running mean) / √(running variance + ε) + β."
+    if result.kept:
+        return f"In eval mode: y = {text(result.tree, symbols_in_eval)}."
     return "In eval mode: the same, from the same statistics; nothing is remembered."
 
 
 def notes(result: Result) -> list[str]:
     """What is unusual about a calculation."""
     found = []
-    flat = [s for s in result.statistics if not s.root]
-    single = result.statistics[0].count == 1
+    flat = [s for s in result.statistics if 0 in [v for name, v in s.values.items() if name[0] == "√"]]
+    single = all(s.count == 1 for s in result.statistics)
     if flat:
         where = ", ".join(s.letter for s in flat[:8]) + (", …" if len(flat) > 8 else "")
         found.append(
             f"All numbers of {where} are equal and ε = 0: 0 / 0 is undefined (–). With --eps 1e-5 it would be 0."
         )
-    elif single:
+    elif single and result.about.centred:
         found.append("A set of one number has variance 0 and is normalised to 0: y = β whatever x is.")
-    if single and result.norm == "bn":
+    if any(None in r.values.values() for r in result.running):
         found.append(
-            "One number a channel: the unbiased variance is 0 / 0, so there is no running variance and no eval mode. "
+            "One number per channel: the unbiased variance is 0 / 0, so there is no running variance and no eval mode. "
             "torch refuses to train on such a batch: give more images or larger maps."
         )
-    elif any(r.root == 0 for r in result.running):
+    elif any(0 in [v for name, v in r.values.items() if name[0] == "√"] for r in result.running):
         found.append("A running variance is 0 and ε = 0: eval mode is undefined there (–).")
     return found
 
 
 def more_rows(result: Result, most: int = ROWS) -> str:
     """The line for what a table leaves out."""
-    left = len(result.statistics) - most
+    left = max(sum(s.axes == i for s in result.statistics) for i in range(len(result.about.axes))) - most
     return f"… and {_count(left, 'more statistic')}." if left > 0 else ""
 
 
 def values_of(result: Result) -> list[tuple[str, Values]]:
     """The blocks of values worth showing, each with its heading: x̂, y where γ and β change it, y in eval mode."""
     plain = result.plain
-    shown = [
-        (f"Normalised{' and output' if plain else ''}, {'y = ' if plain else ''}(x - μ) / √(σ² + ε)", result.normalised)
-    ]
+    inner = text(result.inner, symbols)
+    shown = [(f"Normalised{' and output, y = ' if plain else ', '}{inner}", result.normalised)]
     if not plain:
-        shown.append(("Output, y = γ · (x - μ) / √(σ² + ε) + β", result.output))
-    if result.norm == "bn":
+        shown.append((f"Output, y = {text(result.tree, symbols)}", result.output))
+    if result.running:
         shown.append(("Output in eval mode", result.evaluated))
     return shown
+
+
+def worded(name: str) -> str:
+    """ "mean μ" for "μ"."""
+    return WORDS.get(name[0], "") + name
 
 
 # One statistic, step by step
@@ -261,75 +279,93 @@ def values_of(result: Result) -> list[tuple[str, Values]]:
 
 def steps(result: Result, k: int) -> Iterator[tuple[str, str]]:
     """What is done for statistic k, in order, as (name of the step, line)."""
-    s, rules, batch = result.statistics[k], result.rules, result.batch
+    s, batch = result.statistics[k], result.batch
     c, area = batch.shape[1], batch.area
-    numbers = [(m, batch.values[m * area : (m + 1) * area]) for m in s.maps]
-    flat = [x for _, values in numbers for x in values]
+    maps: dict[int, list[int]] = {}
+    for place in s.members:
+        maps.setdefault(place // area, []).append(place)
 
     def listed(parts: list[str], sign: str = " + ", most: int = 48) -> str:
         return sign.join(parts[:most]) + (f"{sign}…" if len(parts) > most else "")
 
-    for m, values in numbers[:8]:
-        yield f"image {m // c + 1}, channel {m % c + 1}", listed([number_text(x) for x in values], "  ", 25)
-    if len(numbers) > 8:
-        yield "", f"… and {_count(len(numbers) - 8, 'more map')}"
-    yield "sum", f"{listed([_signed(x) for x in flat])} {equals(s.total)}"
-    yield "mean μ", f"{number_text(s.total)} / {s.count} {equals(s.mean)}"
-    squared = [f"({number_text(x)} - {_signed(s.mean)})²" for x in flat]
-    yield "squared deviations", f"{listed(squared, most=6)}"
-    yield "", f"= {listed([number_text((x - s.mean) ** 2) for x in flat])} {equals(s.squares)}"
-    yield "variance σ²", f"{number_text(s.squares)} / {s.count} {equals(s.variance)}"
-    unbiased = f"{number_text(s.squares)} / {s.count - 1} {equals(s.unbiased)}"
-    yield "unbiased", unbiased + ("" if result.norm == "bn" else " (not used here)")
-    yield "root", f"√(σ² + ε) = √({number_text(s.variance)} + {number_text(rules.eps)}) = {number_text(s.root)}"
-    if not s.root:
-        yield "normalised", "undefined: 0 / 0"
-    else:
-        yield from _worked(result, k)
-        for m, values in numbers[:8]:
-            shown = result.output[m * area : m * area + len(values)]
-            yield f"y, image {m // c + 1}, channel {m % c + 1}", listed([fixed(y) for y in shown], "  ", 25)
-    if result.norm == "bn":
-        yield from _running_steps(result, k, flat[0])
-
-
-def _worked(result: Result, k: int) -> Iterator[tuple[str, str]]:
-    """The first two values of a set, with the numbers put into the formula."""
-    s, rules, batch = result.statistics[k], result.rules, result.batch
-    places = [m * batch.area + i for m in s.maps[:2] for i in range(batch.area)][:2]
-    for place in places:
-        j = place // batch.area % batch.shape[1]
-        gamma = rules.gamma[j] if rules.gamma else Fraction(1)
-        beta = rules.beta[j] if rules.beta else Fraction(0)
-        plain, y = fixed(result.normalised[place]), fixed(result.output[place])
-        line = f"({number_text(batch.values[place])} - {_signed(s.mean)}) / {number_text(s.root)} = {plain}"
+    for m, places in list(maps.items())[:8]:
+        yield f"image {m // c + 1}, channel {m % c + 1}", listed([number_text(batch.values[p]) for p in places], "  ", 25)
+    if len(maps) > 8:
+        yield "", f"… and {_count(len(maps) - 8, 'more map')}"
+    for node in result.steps(s.axes):
+        name, inner, value = worded(label(node)), node[-1], s.values[label(node)]
+        if inner[0] not in ("mean", "sum"):
+            written = numbers(result, node if node[0] == "√" else inner, s.members[0], root=False)
+            yield name, f"{label(node)} = {written} {equals(value) if node[0] != '√' else f'= {number_text(value)}'}"
+            continue
+        terms = [result.at(inner[2], place) for place in s.members]
+        total = None if None in terms else sum((term for term in terms if term is not None), Fraction(0))
+        if inner[2] != ("x",):
+            yield name, listed([numbers(result, inner[2], place, 2) for place in s.members], most=6)
+        each = listed([f"({number_text(term)})" if term and term < 0 else number_text(term) for term in terms])
+        yield ("sum" if inner[2] == ("x",) else ""), f"{'' if inner[2] == ('x',) else '= '}{each} {equals(total)}"
+        if inner[0] == "mean":
+            yield name if inner[2] == ("x",) else "", f"{number_text(total)} / {s.count} {equals(value)}"
+    shown = [(f"y, image {m // c + 1}, channel {m % c + 1}", places) for m, places in list(maps.items())[:8]]
+    for i, place in enumerate(s.members[:2]):
+        yield "" if i else "normalised", f"{numbers(result, result.inner, place)} = {fixed(result.normalised[place])}"
         if not result.plain:
-            factor = f"({plain})" if plain.startswith("-") else plain
-            line += f"; y = {number_text(gamma)} · {factor} + {_signed(beta)} = {y}"
-        yield "normalised" if place == places[0] else "", line
+            yield "", f"y = {numbers(result, result.tree, place)} = {fixed(result.output[place])}"
+    for name, places in shown:
+        yield name, listed([fixed(result.output[p]) for p in places], "  ", 25)
+    yield from _running_steps(result, s.axes, s.members[0])
 
 
-def _running_steps(result: Result, k: int, first: Fraction) -> Iterator[tuple[str, str]]:
-    s, r, rules = result.statistics[k], result.running[k], result.rules
-    keep, take = number_text(1 - rules.momentum), number_text(rules.momentum)
-    yield "running mean", f"{keep} · 0 + {take} · {_signed(s.mean)} {equals(r.mean)}"
-    if r.variance is None or r.root is None or s.unbiased is None:
-        yield "running variance", UNDEFINED
-        return
-    yield "running variance", f"{keep} · 1 + {take} · {number_text(s.unbiased)} {equals(r.variance)}"
-    y = result.evaluated[s.maps[0] * result.batch.area]
-    c = result.batch.shape[1]
-    gamma = rules.gamma[s.maps[0] % c] if rules.gamma else Fraction(1)
-    beta = rules.beta[s.maps[0] % c] if rules.beta else Fraction(0)
-    quotient = f"({number_text(first)} - {_signed(r.mean)}) / √({number_text(r.variance)} + {number_text(rules.eps)})"
-    scaled = "" if result.plain else f"{number_text(gamma)} · "
-    shifted = "" if result.plain else f" + {_signed(beta)}"
-    yield "eval mode", f"{scaled}{quotient}{shifted} = {'undefined' if y is None else fixed(y)}"
+def numbers(result: Result, node: Node, place: int, strength: int = 0, *, root: bool = True, eval_mode: bool = False) -> str:
+    """A part of the formula with the numbers put in that it has at a place. root: roots as numbers, too."""
+
+    def shown(part: Node) -> str:
+        known = part[0] in ("x", "given", "kept", "called", "map") or (part[0] == "√" and root)
+        return number_text(result.at(part, place, eval_mode)) if known and part != node else symbols(part) * (part[0] == "number")
+
+    return text(node, shown, strength)
 
 
-def _signed(value: Fraction) -> str:
+def _running_steps(result: Result, axes: int, place: int) -> Iterator[tuple[str, str]]:
+    """The running averages of the channel of a number, and its output in eval mode."""
+    kept = [node for node in result.kept if axes_of(node) == {axes}]
+    m, batch = result.rules.momentum, result.batch
+    keep, take = number_text(1 - m), number_text(m)
+    channel = place // batch.area % batch.shape[1]
+    for node in kept:
+        name, line, value = label(node), str(node[1]), None
+        places = [i for i in range(len(batch.values)) if i // batch.area % batch.shape[1] == channel]
+        sets = dict.fromkeys(result.grid(node).owner[i] for i in places)
+        for i, k in enumerate(sets):
+            of = [p for p in places if result.grid(node).owner[p] == k]
+            value = result.at(node, of[0])
+            if node[1]:
+                count = len(of)
+                unbiased = None if count == 1 or value is None else value * count / (count - 1)
+                if of[0] <= place <= of[-1] or place in of:
+                    yield f"unbiased {name}", f"{number_text(value)} · {count} / {count - 1} {equals(unbiased)}"
+                value = unbiased
+            line = f"{keep} · {f'({line})' if i else line} + {take} · {_signed(value)}"
+        yield f"running {name}", f"{line} {equals(result.at(node, place, True))}"
+    if kept:
+        y = result.evaluated[place]
+        written = numbers(result, result.inner if result.plain else result.tree, place, root=False, eval_mode=True)
+        yield "eval mode", f"{written} = {UNDEFINED if y is None else fixed(y)}"
+
+
+def _nodes(node: Node) -> Iterator[Node]:
+    from normlab.byhand.formula import walk
+
+    return walk(node)
+
+
+def _cell(name: str, value: Fraction | None) -> str:
+    return number_text(value) if name[0] == "√" else amount(value)
+
+
+def _signed(value: Fraction | None) -> str:
     """A number as a term of a sum: a negative one in brackets."""
-    return f"({number_text(value)})" if value < 0 else number_text(value)
+    return f"({number_text(value)})" if value is not None and value < 0 else number_text(value)
 
 
 def _count(n: int, what: str) -> str:
@@ -338,7 +374,7 @@ def _count(n: int, what: str) -> str:
 
 def statistic_title(result: Result, k: int) -> str:
     """ "Batch norm, statistic 2 of 4: B, channel 2 (36 numbers)"."""
-    s: Statistic = result.statistics[k]
+    s = result.statistics[k]
     return (
         f"{NORMS[result.norm]}, statistic {k + 1} of {len(result.statistics)}: {s.letter}, {s.where} "
         f"({_count(s.count, 'number')})"

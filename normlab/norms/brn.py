@@ -11,7 +11,7 @@ ABOUT = About(
     title="batch renormalization",
     layer="BatchRenorm2d",
     family="batch",
-    formula="γ · ((x − μ) / √(σ² + ε) · r + d) + β",
+    formula="γ · ((x − μ) / √(σ² + ε) · r + d) + β, at first r = 1, d = 0",
     axes=("NHW",),
     options={
         "r_max": Number(1, LARGEST, "1 or more"),
