@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import cache, cached_property
 from math import isqrt, prod
 
-from normlab.byhand.formula import Node, axes_of, formula, greek, is_known, symbols, text, unscaled, walk
+from normlab.byhand.formula import Node, axes_of, formula, greek, inner, is_known, kept, kept_roots, label, steps, symbols_in_eval, text
 from normlab.errors import ConfigError
 from normlab.norms import CATALOGUE, About
 from normlab.settings.conf import group_values
@@ -174,8 +174,7 @@ class Result:
         grouped = any("G" in over for over in self.about.axes)
         self.groups = (rules.groups or default_groups(c)) if grouped else 1
         self.tree = formula(norm)
-        signs = {name: learned.sign for name, learned in self.about.learned.items()}
-        self.inner = unscaled(self.tree, signs.get("weight", ""), signs.get("bias", ""))
+        self.inner = inner(norm)
         size = len(batch.values)
         self._one, self._each = [0] * size, range(size)
         self._channel = [k // batch.area % c for k in self._each]
@@ -186,8 +185,8 @@ class Result:
         self.statistics = self._statistics()
         self.normalised = self.grid(self.inner).all()
         self.output = self.normalised if self.inner == self.tree else self.grid(self.tree).all()
-        self.evaluated = self.grid(self.tree, True).all() if self.kept else self.output
-        self.running = self._running() if self.kept else ()
+        self.evaluated = self.grid(self.tree, True).all() if kept(self.tree) else self.output
+        self.running = self._running() if kept(self.tree) else ()
 
     @cached_property
     def given(self) -> dict[str, tuple[Fraction, ...]]:
@@ -195,24 +194,9 @@ class Result:
         return starts(self.norm, self.batch.shape[1], self.rules)
 
     @cached_property
-    def kept(self) -> tuple[Node, ...]:
-        """The statistics that have a running average."""
-        return tuple(dict.fromkeys(node for node in walk(self.tree) if node[0] == "kept"))
-
-    @cached_property
     def plain(self) -> bool:
         """Whether γ = 1 and β = 0 everywhere, so that output and normalised are the same."""
         return self.output == self.normalised
-
-    def steps(self, axes: int) -> list[Node]:
-        """What is computed once per set of these axes, in order."""
-        nodes = (node for node in walk(self.tree) if node[0] in ("called", "√") and axes_of(node) == {axes})
-        return list(dict.fromkeys(nodes))
-
-    def roots(self) -> list[Node]:
-        """The roots that eval mode takes of running averages."""
-        nodes = dict.fromkeys(node for node in walk(self.tree) if node[0] == "√")
-        return [node for node in nodes if {n[0] for n in walk(node)} >= {"kept"} and _of_kept(node)]
 
     def at(self, node: Node, place: int, evaluating: bool = False) -> Fraction | None:
         """The value of a part of the formula at a number of the batch."""
@@ -276,11 +260,11 @@ class Result:
             members: list[list[int]] = [[] for _ in range(max(owner) + 1)]
             for place, k in enumerate(owner):
                 members[k].append(place)
-            steps = [(label(node), node) for node in self.steps(i)]
-            variances = [(node[2], label(node)) for node in self.kept if node[1] and axes_of(node) == {i}]
+            named = [(label(node), node) for node in steps(self.tree, i)]
+            variances = [(node[2], label(node)) for node in kept(self.tree) if node[1] and axes_of(node) == {i}]
             for k, places in enumerate(members):
                 first = places[0]
-                values = {name: self.at(node, first) for name, node in steps if name != ""}
+                values = {name: self.at(node, first) for name, node in named}
                 count = sum(self._channel[place] == self._channel[first] for place in places)
                 for node, name in variances:
                     values[f"unbiased {name}"] = _unbiased(self.at(node, first), count)
@@ -290,8 +274,8 @@ class Result:
         return tuple(found)
 
     def _running(self) -> tuple[Running, ...]:
-        nodes = {f"running {label(node)}": node for node in self.kept}
-        nodes |= {text(node, symbols_in_eval): node for node in self.roots()}
+        nodes = {f"running {label(node)}": node for node in kept(self.tree)}
+        nodes |= {text(node, symbols_in_eval): node for node in kept_roots(self.tree)}
         area = self.batch.area
         return tuple(
             Running(f"channel {j + 1}", {name: self.at(node, j * area, True) for name, node in nodes.items()})
@@ -325,16 +309,6 @@ def starts(norm: str, channels: int, rules: Rules) -> dict[str, tuple[Fraction, 
     found |= {"γ": rules.gamma} if rules.gamma and "γ" in found else {}
     found |= {"β": rules.beta} if rules.beta and "β" in found else {}
     return found | {sign: (value,) for sign, value in rules.learned.items() if sign in found}
-
-
-def label(node: Node) -> str:
-    """The name of a part of a formula: "μ", "√(σ² + ε)"."""
-    return label(node[2]) if node[0] == "kept" else symbols(node) or text(node, symbols)
-
-
-def symbols_in_eval(node: Node) -> str:
-    """How the formula of eval mode names a node."""
-    return f"running {label(node)}" if node[0] == "kept" else symbols(node)
 
 
 def sets(norm: str, shape: Shape, groups: int = 2, images: int = 2, axes: int = 0) -> list[tuple[str, tuple[int, ...]]]:
@@ -426,15 +400,6 @@ OPERATIONS: dict[str, Callable[..., Fraction | None]] = {
 
 def _short_digits(value: Fraction) -> Fraction:
     return Fraction(round(value * 10**DIGITS), 10**DIGITS)
-
-
-def _of_kept(node: Node) -> bool:
-    """Whether every statistic in a root is a running average in eval mode."""
-    if node[0] == "kept":
-        return True
-    if node[0] in ("mean", "sum", "map", "x"):
-        return False
-    return all(_of_kept(part) for part in node[1:] if isinstance(part, tuple))
 
 
 def _where(over: str, shape: Shape, groups: int, images: int, place: int) -> str:

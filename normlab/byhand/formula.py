@@ -17,7 +17,7 @@ from typing import Any
 
 from normlab.norms import CATALOGUE, About
 
-__all__ = ["Node", "axes_of", "formula", "is_known", "symbols", "text", "unscaled", "walk"]
+__all__ = ["Node", "axes_of", "formula", "greek", "inner", "is_known", "kept", "kept_roots", "label", "steps", "symbols", "symbols_in_eval", "text", "walk"]
 
 Node = tuple[Any, ...]
 
@@ -177,6 +177,12 @@ def formula(name: str) -> Node:
     return Reader(CATALOGUE[name]).tree
 
 
+def inner(name: str) -> Node:
+    """The tree of a norm's y with γ = 1 and β = 0: what is normalised."""
+    signs = {of: learned.sign for of, learned in CATALOGUE[name].learned.items()}
+    return unscaled(formula(name), signs.get("weight", ""), signs.get("bias", ""))
+
+
 def is_known(about: About) -> bool:
     """Whether a norm has a statistic and a formula that can be computed here."""
     try:
@@ -226,6 +232,41 @@ def symbols(node: Node) -> str:
         case ("number" | "given" | "called", name, *_):
             return str(name)
     return ""
+
+
+def label(node: Node) -> str:
+    """The name of a part of a formula: "μ", "√(σ² + ε)"."""
+    return label(node[2]) if node[0] == "kept" else symbols(node) or text(node, symbols)
+
+
+def symbols_in_eval(node: Node) -> str:
+    """How the formula of eval mode names a node."""
+    return f"running {label(node)}" if node[0] == "kept" else symbols(node)
+
+
+def steps(tree: Node, axes: int) -> list[Node]:
+    """What is computed once per set of these axes, in order."""
+    return _of(tree, lambda node: node[0] in ("called", "√") and axes_of(node) == {axes})
+
+
+def kept(tree: Node) -> list[Node]:
+    """The statistics that have a running average."""
+    return _of(tree, lambda node: node[0] == "kept")
+
+
+def kept_roots(tree: Node) -> list[Node]:
+    """The roots that eval mode takes of running averages and of nothing else that depends on x."""
+
+    def of_kept(node: Node) -> bool:
+        if node[0] in ("kept", "mean", "sum", "map", "x"):
+            return node[0] == "kept"
+        return all(of_kept(part) for part in node[1:] if isinstance(part, tuple))
+
+    return _of(tree, lambda node: node[0] == "√" and bool(kept(node)) and of_kept(node))
+
+
+def _of(tree: Node, fits: Callable[[Node], bool]) -> list[Node]:
+    return list(dict.fromkeys(node for node in walk(tree) if fits(node)))
 
 
 def text(node: Node, shown: Callable[[Node], str], strength: int = 0) -> str:

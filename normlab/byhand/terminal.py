@@ -19,27 +19,28 @@ INK = "#222222"
 
 def show(console: Console, results: Sequence[Result]) -> None:
     """Prints everything: the batch, then each norm with its statistics and values."""
-    batch, rules = results[0].batch, results[0].rules
+    batch = results[0].batch
     part = window(batch)
     shape = " x ".join(map(str, batch.shape))
     _line(console, f"Normalization by hand: {batch.source}, {shape} (N x C x H x W)", "bold")
-    _line(
-        console, f"y = γ · (x - μ) / √(σ² + ε) + β, ε = {wording.number_text(rules.eps)}; {wording.affine(results[0])}"
-    )
     _line(console, wording.ROUNDED)
     if part.line:
         _line(console, f"Mind: {part.line}", "yellow")
     for result in results:
         console.print()
         console.rule(Text(wording.heading(result), "bold"), align="left", characters="─", style="dim")
+        _line(console, wording.given(result))
         _line(console, wording.facts(result))
         console.print()
         grid(console, result, blocks(batch.values, batch, part, places=None), part)
-        console.print()
-        _table(console, wording.statistics_table(result))
+        for name, table in wording.tables(result):
+            console.print()
+            if len(result.about.axes) > 1:
+                _line(console, name, "bold")
+            _table(console, table)
         _more(console, wording.more_rows(result))
         for heading, values in wording.values_of(result):
-            if result.norm == "bn" and values is result.evaluated:
+            if result.running and values is result.evaluated:
                 console.print()
                 _line(console, wording.running_rule(result), "bold")
                 _table(console, wording.running_table(result))
@@ -79,7 +80,7 @@ def grid(console: Console, result: Result, texts: list[list[list[list[str]]]], p
     block = max(part.columns * wide + 1, 6)
     beside = 9
     across = max((console.width - beside) // (block + 1), 1)
-    channels = result.batch.shape[1]
+    _, channels, h, w = result.batch.shape
     for start in range(0, part.channels, across):
         some = range(start, min(start + across, part.channels))
         word = "channel" if len(f"channel {part.channels}") <= block else "ch"
@@ -90,12 +91,16 @@ def grid(console: Console, result: Result, texts: list[list[list[list[str]]]], p
                 line = Text()  # without a style of its own, which the numbers would take
                 line.append((f"image {i + 1}" if r == 0 else "").ljust(beside), "dim")
                 for j in some:
-                    k = result.owner[i * channels + j]
+                    m = i * channels + j
+                    owners = result.owner[m * h * w + max(r, 0) * w :][: part.columns]
                     if r < 0:
-                        text = f" {result.statistics[k].letter}".ljust(block)
+                        line.append(f" {wording.letters(result, m)}".ljust(block), f"bold {INK} on {set_colour(owners[0])}")
                     else:
-                        text = ("".join(number.rjust(wide) for number in image[j][r]) + " ").rjust(block)
-                    line.append(text, f"{'bold ' if r < 0 else ''}{INK} on {set_colour(k)}")
+                        cells = [number.rjust(wide) for number in image[j][r]]
+                        line.append(" " * (block - 1 - wide * len(cells)), f"on {set_colour(owners[0])}")
+                        for k, cell in zip(owners, cells, strict=True):
+                            line.append(cell, f"{INK} on {set_colour(k)}")
+                        line.append(" ", f"on {set_colour(owners[-1])}")
                     line.append(" " if j < some[-1] else "")
                 if console.color_system is None:
                     line.rstrip()
@@ -107,7 +112,7 @@ def _table(console: Console, table: wording.Table) -> None:
         made = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for i, heading in enumerate(table.headings):
             made.add_column(heading, justify="left" if i < table.text else "right", overflow="fold")
-        for k, row in enumerate(table.rows):
+        for k, row in zip(table.sets, table.rows, strict=True):
             cells = [Text(re.sub(r" (?=[=≈])", "\n", cell) if narrow else cell) for cell in row]
             cells[0] = Text(f" {row[0]} ", f"{INK} on {set_colour(k)}")
             made.add_row(*cells)

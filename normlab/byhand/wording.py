@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from normlab.byhand.exact import NORMS, Batch, Result, Values, label, symbols_in_eval
-from normlab.byhand.formula import Node, axes_of, symbols, text
+from normlab.byhand.exact import NORMS, Batch, Result, Values
+from normlab.byhand.formula import Node, axes_of, kept, label, steps as of_axes, symbols, symbols_in_eval, text, walk
 from normlab.norms.about import AXES, About
 
 __all__ = [
@@ -22,15 +22,19 @@ __all__ = [
     "fraction",
     "given",
     "heading",
+    "letters",
     "more_rows",
     "notes",
     "number_text",
+    "numbers",
     "running_rule",
+    "running_table",
     "statistic_title",
     "steps",
     "tables",
     "values_of",
     "window",
+    "worded",
 ]
 
 ROUNDED = "Sums, means and variances are exact; where it says ≈, and after a root, decimals are rounded."
@@ -154,10 +158,10 @@ def heading(result: Result) -> str:
 def facts(result: Result) -> str:
     """What shares a statistic: a sentence for each of the norm's axes."""
     found = []
-    for i, over in enumerate(result.about.axes):
+    for i in range(len(result.about.axes)):
         counts = {s.count for s in result.statistics if s.axes == i}
         many = f"{_count(max(counts), 'number')} {'each' if len(counts) == 1 else 'or fewer'}"
-        found.append(f"{sharing(result.about, i)}, over {', '.join(AXES[axis] for axis in over)}: {many}.")
+        found.append(f"{over(result.about, i)}: {many}.")
     return " ".join(found)
 
 
@@ -172,21 +176,23 @@ def sharing(about: About, axes: int) -> str:
     return "One for each " + (", ".join(each[:-1]) + " and " if len(each) > 1 else "") + each[-1]
 
 
+def over(about: About, axes: int) -> str:
+    """ "One for each channel, over N, H, W"."""
+    return f"{sharing(about, axes)}, over {', '.join(AXES[axis] for axis in about.axes[axes])}"
+
+
 def given(result: Result) -> str:
     """The formula and the numbers that it takes, in a line: "y = …; γ = 1; β = 0; ε = 0.00001"."""
-    named = {node[1] for node in _nodes(result.tree) if node[0] == "given"}
+    named = {node[1] for node in walk(result.tree) if node[0] == "given"}
     lines = [f"y = {text(result.tree, symbols)}"]
     for sign, values in sorted(result.given.items(), key=lambda item: item[0] == "ε"):
         if sign not in named:
             continue
+        written = [number_text(v) if sign == "ε" else fraction(v) or number_text(v) for v in values]
         if len(set(values)) == 1:
-            lines.append(f"{sign} = {fraction(values[0]) if sign != 'ε' else ''}" or number_text(values[0]))
-            if lines[-1].endswith("= "):
-                lines[-1] += number_text(values[0])
-        elif len(values) > 16:
-            lines.append(f"{sign} as given")
+            lines.append(f"{sign} = {written[0]}")
         else:
-            lines.append(f"{sign} = {', '.join(fraction(v) or number_text(v) for v in values)}")
+            lines.append(f"{sign} = {', '.join(written)}" if len(values) <= 16 else f"{sign} as given")
     return "; ".join(lines)
 
 
@@ -217,14 +223,14 @@ def running_rule(result: Result) -> str:
     m = result.rules.momentum
     keep, take = number_text(1 - m), number_text(m)
     lines = [
-        f"running {label(node)} = {keep} · {node[1]} + {take} · {'unbiased ' * node[1]}{label(node)}" for node in result.kept
+        f"running {label(node)} = {keep} · {node[1]} + {take} · {'unbiased ' * node[1]}{label(node)}" for node in kept(result.tree)
     ]
     return f"Running averages after one step with momentum {take}: {', '.join(lines)}."
 
 
 def eval_rule(result: Result) -> str:
     """What the norm does in eval mode, in a sentence."""
-    if result.kept:
+    if result.running:
         return f"In eval mode: y = {text(result.tree, symbols_in_eval)}."
     return "In eval mode: the same, from the same statistics; nothing is remembered."
 
@@ -269,6 +275,13 @@ def values_of(result: Result) -> list[tuple[str, Values]]:
     return shown
 
 
+def letters(result: Result, m: int) -> str:
+    """The letter of the set of map m, or the first and the last of its sets: "A", "A–I"."""
+    area = result.batch.area
+    found = dict.fromkeys(result.statistics[k].letter for k in result.owner[m * area : (m + 1) * area])
+    return "–".join(dict.fromkeys((next(iter(found)), next(reversed(found)))))
+
+
 def worded(name: str) -> str:
     """ "mean μ" for "μ"."""
     return WORDS.get(name[0], "") + name
@@ -292,7 +305,7 @@ def steps(result: Result, k: int) -> Iterator[tuple[str, str]]:
         yield f"image {m // c + 1}, channel {m % c + 1}", listed([number_text(batch.values[p]) for p in places], "  ", 25)
     if len(maps) > 8:
         yield "", f"… and {_count(len(maps) - 8, 'more map')}"
-    for node in result.steps(s.axes):
+    for node in of_axes(result.tree, s.axes):
         name, inner, value = worded(label(node)), node[-1], s.values[label(node)]
         if inner[0] not in ("mean", "sum"):
             written = numbers(result, node if node[0] == "√" else inner, s.members[0], root=False)
@@ -328,11 +341,11 @@ def numbers(result: Result, node: Node, place: int, strength: int = 0, *, root: 
 
 def _running_steps(result: Result, axes: int, place: int) -> Iterator[tuple[str, str]]:
     """The running averages of the channel of a number, and its output in eval mode."""
-    kept = [node for node in result.kept if axes_of(node) == {axes}]
+    own = [node for node in kept(result.tree) if axes_of(node) == {axes}]
     m, batch = result.rules.momentum, result.batch
     keep, take = number_text(1 - m), number_text(m)
     channel = place // batch.area % batch.shape[1]
-    for node in kept:
+    for node in own:
         name, line, value = label(node), str(node[1]), None
         places = [i for i in range(len(batch.values)) if i // batch.area % batch.shape[1] == channel]
         sets = dict.fromkeys(result.grid(node).owner[i] for i in places)
@@ -347,16 +360,10 @@ def _running_steps(result: Result, axes: int, place: int) -> Iterator[tuple[str,
                 value = unbiased
             line = f"{keep} · {f'({line})' if i else line} + {take} · {_signed(value)}"
         yield f"running {name}", f"{line} {equals(result.at(node, place, True))}"
-    if kept:
+    if own:
         y = result.evaluated[place]
         written = numbers(result, result.inner if result.plain else result.tree, place, root=False, eval_mode=True)
         yield "eval mode", f"{written} = {UNDEFINED if y is None else fixed(y)}"
-
-
-def _nodes(node: Node) -> Iterator[Node]:
-    from normlab.byhand.formula import walk
-
-    return walk(node)
 
 
 def _cell(name: str, value: Fraction | None) -> str:

@@ -1,0 +1,360 @@
+"use strict";
+// The calculation of exact.py and the wording of wording.py, in fractions of BigInts: what is typed recomputes all.
+// Norms, their axes and their formulas as trees, come from Python in the page's JSON.
+(() => {
+const data = JSON.parse(document.getElementById("data").textContent);
+const [N, C, H, W] = data.shape, SIZE = N * C * H * W, AREA = H * W;
+const repeat = (count, of) => Array.from({ length: count }, (_, k) => of(k));
+const $ = id => document.getElementById(id);
+
+// Fractions: [numerator, denominator > 0] in lowest terms; null: undefined
+const LIMIT = 1n << 800n, TEN = k => 10n ** BigInt(k);
+const abs = n => n < 0n ? -n : n;
+const gcd = (a, b) => { a = abs(a); while (b) [a, b] = [b, a % b]; return a; };
+const ratio = (n, d) => { if (d < 0n) { n = -n; d = -d; } const g = gcd(n, d); return short([n / g, d / g]); };
+const nearest = (n, d) => {  // half to even
+  let q = n / d, r = n % d;
+  if (r < 0n) { q -= 1n; r += d; }
+  return 2n * r > d || (2n * r === d && q % 2n) ? q + 1n : q;
+};
+const digits = n => abs(n).toString().length;
+const short = ([n, d]) => {  // beyond all reading: 50 significant digits
+  if (d < LIMIT) return [n, d];
+  const p = TEN(50 + Math.max(digits(d) - digits(n), 0)), q = nearest(n * p, d), g = gcd(q, p);
+  return [q / g, p / g];
+};
+const whole = n => [BigInt(n), 1n];
+const add = (a, b) => ratio(a[0] * b[1] + b[0] * a[1], a[1] * b[1]);
+const minus = (a, b) => ratio(a[0] * b[1] - b[0] * a[1], a[1] * b[1]);
+const times = (a, b) => ratio(a[0] * b[0], a[1] * b[1]);
+const over = (a, b) => b[0] ? ratio(a[0] * b[1], a[1] * b[0]) : null;
+const same = (a, b) => a === b || (a && b && a[0] === b[0] && a[1] === b[1]);
+const float = a => Number(a[0]) / Number(a[1]);
+const isqrt = n => {
+  if (n < 2n) return n;
+  let x = 1n << BigInt(n.toString(2).length / 2 + 1 | 0);
+  for (;;) { const y = x + n / x >> 1n; if (y >= x) return x; x = y; }
+};
+const root = ([n, d]) => {
+  const a = isqrt(n), b = isqrt(d);
+  if (a * a === n && b * b === d) return [a, b];
+  const k = Math.max(50 - (digits(n * d) / 2 | 0), 0);
+  return ratio(isqrt(n * d * TEN(2 * k)), d * TEN(k));
+};
+const inexact = x => ratio(BigInt(Math.round(x * 2 ** 52)), 1n << 52n);
+const OPERATIONS = {
+  "+": add, "-": minus, "·": times, "/": over, "√": root, "²": a => times(a, a),
+  "|": a => [abs(a[0]), a[1]], max: (a, b) => minus(a, b)[0] < 0n ? b : a,
+  sigmoid: a => inexact(1 / (1 + Math.exp(-float(a)))), tanh: a => inexact(Math.tanh(float(a))),
+};
+const PI = [31415926535897932384626433832795028841971693993751058209749445923n, TEN(64)];
+
+function parse(text) {  // "1.5", "1,5", "1e-5", "1/3"; null: no number
+  text = text.trim().replace("−", "-").replace(",", ".");
+  let m = /^([+-]?\d+)\/(\d+)$/.exec(text);
+  if (m) return BigInt(m[2]) ? ratio(BigInt(m[1]), BigInt(m[2])) : null;
+  m = /^([+-]?)(?=\.?\d)(\d{0,12})(?:\.(\d{0,40}))?(?:e([+-]?\d{1,2}))?$/i.exec(text);
+  if (!m) return null;
+  const tail = m[3] || "", power = Number(m[4] || 0) - tail.length, n = BigInt(m[1] + (m[2] + tail));
+  return power < 0 ? ratio(n, TEN(-power)) : [n * TEN(power), 1n];
+}
+
+// Numbers as text
+const exact = a => a[1] === 1n ? `${a[0]}` : `${a[0]}/${a[1]}`;
+function number(a) {
+  if (!a) return "undefined";
+  if (a[1] === 1n && abs(a[0]) < TEN(15)) return `${a[0]}`;
+  const x = float(a), [m, e] = x.toExponential(6).split("e");
+  if (e >= -4 && e < 7) return `${Number(x.toPrecision(7))}`;
+  if (e < 0 && Math.abs(x) >= 1e-8) return x.toFixed(14).replace(/0+$/, "");
+  return `${Number(m)}e${e[0]}${e.slice(1).padStart(2, "0")}`;
+}
+function amount(a) {
+  if (!a) return "undefined";
+  const full = exact(a).length <= 13 ? exact(a) : "", rounded = number(a);
+  if (full === rounded) return full;
+  const sign = same(parse(rounded), a);
+  return full ? `${full} ${sign ? "=" : "≈"} ${rounded}` : `${sign ? "" : "≈ "}${rounded}`;
+}
+const equals = a => amount(a)[0] === "≈" ? amount(a) : `= ${amount(a)}`;
+function fixed(a, none = "undefined") {
+  if (!a) return none;
+  const n = nearest(a[0] * 10000n, a[1]), d = `${abs(n)}`.padStart(5, "0");
+  return `${n < 0n ? "-" : ""}${d.slice(0, -4)}.${d.slice(-4)}`;
+}
+const signed = a => a && a[0] < 0n ? `(${number(a)})` : number(a);
+const listed = (parts, sign = " + ", most = 48) => parts.slice(0, most).join(sign) + (parts.length > most ? `${sign}…` : "");
+
+// Formulas
+const parts = node => node.slice(1).filter(Array.isArray);
+function text(node, shown, strength = 0) {
+  const known = shown(node);
+  if (known) return known[0] === "-" && strength ? `(${known})` : known;
+  const [sign, a, b] = node, own = { "+": 1, "-": 1, "·": 2, "/": 2 }[sign];
+  if (own) {
+    const line = `${text(a, shown, own === 1 ? 0 : own)} ${sign} ${text(b, shown, own + "-/".includes(sign))}`;
+    return own < strength ? `(${line})` : line;
+  }
+  if (sign === "kept" || sign === "called") return text(b, shown, strength);
+  if (sign === "²") return `${text(a, shown, 3)}²`;
+  if (sign === "|") return `|${text(a, shown)}|`;
+  if (sign === "mean") { const inner = text(b, shown); return `mean${"|‖".includes(inner[0]) ? inner : `(${inner})`}`; }
+  if (sign === "sum" || sign === "map") return `Σ ${text(sign === "sum" ? b : a, shown, 2)}`;
+  return `${sign}(${parts(node).map(part => text(part, shown)).join(", ")})`;
+}
+// The calculation
+const ONE = Array(SIZE).fill(0), EACH = Array.from(ONE, (_, k) => k);
+const MAP = EACH.map(k => k / AREA | 0), CHANNEL = MAP.map(m => m % C);
+function setsOf(axes, groups, images) {
+  const seen = new Map(), has = axis => axes.includes(axis);
+  return EACH.map(k => {
+    const i = k / (C * AREA) | 0, j = CHANNEL[k];
+    const image = has("N") ? 0 : has("V") ? i / images | 0 : i, channel = has("C") ? 0 : has("G") ? j / (C / groups) | 0 : j;
+    const key = (image * C + channel) * AREA + (has("H") ? 0 : k % AREA);
+    if (!seen.has(key)) seen.set(key, seen.size);
+    return seen.get(key);
+  });
+}
+function letter(k) { let name = ""; for (k++; k; k = (k - 1) / 26 | 0) name = String.fromCharCode(65 + (k - 1) % 26) + name; return name; }
+const unbiased = (a, count) => a && count > 1 ? ratio(a[0] * BigInt(count), a[1] * BigInt(count - 1)) : null;
+const plus = terms => terms.includes(null) ? null : terms.reduce(add, whole(0));
+
+class Calculation {
+  constructor(state) {
+    Object.assign(this, state, { about: data.norms[state.norm], known: {} });
+    const { tree, axes, inner, steps, kept } = this.about;
+    this.sets = axes.map(a => setsOf(a, this.groups, this.images));
+    this.statistics = [];
+    this.sets.forEach((owner, i) => {
+      const members = [];
+      owner.forEach((k, place) => (members[k] ||= []).push(place));
+      for (const places of members) {
+        const first = places[0], count = places.filter(p => CHANNEL[p] === CHANNEL[first]).length;
+        const values = steps[i].map(([name, , node]) => [name, this.at(node, first)]);
+        for (const [name, over, node] of kept) if (over === i && node[1]) values.push([`unbiased ${name}`, unbiased(this.at(node, first), count)]);
+        this.statistics.push({ k: this.statistics.length, i, places, where: this.where(axes[i], first), values, total: plus(places.map(p => this.x[p])) });
+      }
+    });
+    this.normalised = this.all(inner);
+    this.output = this.all(tree);
+    this.evaluated = kept.length ? this.all(tree, true) : this.output;
+    this.plain = this.output.every((y, k) => same(y, this.normalised[k]));
+  }
+  all(node, mode) { const { owner, values } = this.grid(node, mode); return owner.map(k => values[k]); }
+  at(node, place, mode) { const { owner, values } = this.grid(node, mode); return values[owner[place]]; }
+  grid(node, mode = false) {
+    const key = JSON.stringify(node) + mode;
+    return this.known[key] ||= this.computed(node, mode);
+  }
+  computed(node, mode) {
+    const [sign, a, b] = node;
+    if (sign === "x") return { owner: EACH, values: this.x };
+    if (sign === "number") return { owner: ONE, values: [a === "π" ? PI : whole(a)] };
+    if (sign === "given") { const values = this.given[a]; return { owner: values.length > 1 ? CHANNEL : ONE, values }; }
+    if (sign === "kept") return mode ? this.average(node) : this.grid(b);
+    if (sign === "called") return this.grid(b, mode);
+    if (sign === "mean" || sign === "sum") return this.gathered(this.all(b, mode), this.sets[a], sign === "mean");
+    if (sign === "map") return this.gathered(this.all(a, mode), MAP, false);
+    let grids = parts(node).map(part => this.grid(part, mode));
+    const owners = [...new Set(grids.map(g => g.owner).filter(o => o !== ONE))], owner = owners.length > 1 ? EACH : owners[0] || ONE;
+    grids = grids.map(g => g.owner === owner || g.owner === ONE ? g : { values: g.owner.map(k => g.values[k]) });
+    const values = repeat(Math.max(...grids.map(g => g.values.length)), k => {
+      const row = grids.map(g => g.values[g.owner === ONE ? 0 : k]);
+      return row.includes(null) ? null : OPERATIONS[sign](...row);
+    });
+    return { owner, values };
+  }
+  gathered(values, owner, mean) {
+    const found = [];
+    owner.forEach((k, place) => (found[k] ||= []).push(values[place]));
+    return { owner, values: found.map(of => { const t = plus(of); return t && mean ? over(t, whole(of.length)) : t; }) };
+  }
+  ofChannel(node, j) {  // the sets of a channel: [value, count of the channel's numbers, places]
+    const { owner, values } = this.grid(node), seen = new Map();
+    EACH.filter(p => CHANNEL[p] === j).forEach(p => seen.set(owner[p], [...(seen.get(owner[p]) || []), p]));
+    return [...seen].map(([k, places]) => [node[1] ? unbiased(values[k], places.length) : values[k], places.length, places]);
+  }
+  average(node) {
+    const keep = minus(whole(1), this.momentum);
+    return { owner: CHANNEL, values: repeat(C, j =>
+      this.ofChannel(node, j).reduce((a, [v]) => a && v ? add(times(keep, a), times(this.momentum, v)) : null, whole(node[1]))) };
+  }
+  where(axes, place) {
+    const i = place / (C * AREA) | 0, j = CHANNEL[place], words = [], has = axis => axes.includes(axis);
+    if (has("V")) {
+      const start = i - i % this.images, last = Math.min(start + this.images, N);
+      words.push(last === start + 1 ? `image ${last}` : `images ${start + 1} to ${last}`);
+    } else if (!has("N")) words.push(`image ${i + 1}`);
+    if (has("G")) words.push(`group ${(j / (C / this.groups) | 0) + 1}`);
+    else if (!has("C")) words.push(`channel ${j + 1}`);
+    if (!has("H")) words.push(`row ${(place / W | 0) % H + 1}, column ${place % W + 1}`);
+    return words.join(", ") || "all numbers";
+  }
+  numbers(node, place, { strength = 0, roots = true, mode = false } = {}) {  // with the numbers put in
+    const shown = part => part[0] === "number" ? part[1]
+      : part !== node && (["x", "given", "kept", "called", "map"].includes(part[0]) || (part[0] === "√" && roots)) ? number(this.at(part, place, mode)) : "";
+    return text(node, shown, strength);
+  }
+  lines(place) {  // every step for one number: [name, line]
+    const found = [], say = (name, line) => found.push([name, line]), axes = this.about.axes;
+    axes.forEach((_, i) => {
+      const s = this.statistics.find(s => s.i === i && s.places.includes(place));
+      if (axes.length > 1) say("", `${letter(s.k)}: ${s.where}, ${s.places.length} numbers`);
+      for (const [name, worded, node] of this.about.steps[i]) {
+        const value = this.at(node, s.places[0]), of = node[node.length - 1], plainX = of[2] && of[2][0] === "x";
+        if (of[0] !== "mean" && of[0] !== "sum") {
+          say(worded, `${name} = ${this.numbers(node[0] === "√" ? node : of, s.places[0], { roots: false })} ${node[0] === "√" ? `= ${number(value)}` : equals(value)}`);
+          continue;
+        }
+        const terms = s.places.map(p => this.at(of[2], p)), total = plus(terms);
+        if (!plainX) say(worded, listed(s.places.map(p => this.numbers(of[2], p, { strength: 2 })), " + ", 6));
+        say(plainX ? "sum" : "", `${plainX ? "" : "= "}${listed(terms.map(signed))} ${equals(total)}`);
+        if (of[0] === "mean") say(plainX ? worded : "", `${number(total)} / ${s.places.length} ${equals(value)}`);
+      }
+    });
+    say("normalised", `${this.numbers(this.about.inner, place)} = ${fixed(this.normalised[place])}`);
+    say("output", `y = ${this.numbers(this.about.tree, place)} = ${fixed(this.output[place])}`);
+    const keep = number(minus(whole(1), this.momentum)), take = number(this.momentum);
+    for (const [name, , node] of this.about.kept) {
+      let line = `${node[1]}`;
+      this.ofChannel(node, CHANNEL[place]).forEach(([value, count, places], i) => {
+        if (node[1] && places.includes(place)) say(`unbiased ${name}`, `${number(this.at(node, place))} · ${count} / ${count - 1} ${equals(value)}`);
+        line = `${keep} · ${i ? `(${line})` : line} + ${take} · ${signed(value)}`;
+      });
+      say(`running ${name}`, `${line} ${equals(this.at(node, place, true))}`);
+    }
+    if (this.about.kept.length) say("eval mode", `y = ${this.numbers(this.about.tree, place, { roots: false, mode: true })} = ${fixed(this.evaluated[place])}`);
+    return found;
+  }
+}
+
+// The page
+const make = (tag, attributes = {}, ...children) => {
+  const of = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) key in of ? of[key] = value : of.setAttribute(key, value);
+  of.append(...children);
+  return of;
+};
+const ground = k => data.colours[k % data.colours.length];
+const [n, c, h, w] = data.part;
+let chosen = 0, now;
+
+function maps(cell, letters) {  // a table per map: images down, channels across
+  return repeat(n, i => make("div", { className: "row" }, ...repeat(c, j => {
+    const name = `image ${i + 1}, channel ${j + 1}`;
+    return make("table", { className: "map" }, make("caption", {}, make("b", {}, letters(i * C + j)), ` ${name}`), ...repeat(h, r =>
+      make("tr", {}, ...repeat(w, s => {
+        const place = ((i * C + j) * H + r) * W + s;
+        return make("td", { "data-place": place }, cell(place, `x, ${name}, row ${r + 1}, column ${s + 1}`));
+      }))));
+  })));
+}
+const letters = m => { const of = now.sets[0].slice(m * AREA, (m + 1) * AREA).map(letter); return of[0] === of[AREA - 1] ? of[0] : `${of[0]}–${of[AREA - 1]}`; };
+function table(headings, rows) {
+  const cells = rows.map(([k, ...texts]) => make("tr", {}, ...texts.map((t, i) =>
+    i ? make("td", { className: i > 1 ? "number" : "" }, t) : make("td", {}, make("b", { className: "set", style: `background:${ground(k)}` }, t)))));
+  const head = make("tr", {}, ...headings.map((t, i) => make("th", { scope: "col", className: i > 1 ? "number" : "" }, t)));
+  return make("div", { className: "wide", tabIndex: 0 }, make("table", { className: "table" }, make("thead", {}, head), make("tbody", {}, ...cells)));
+}
+const cellText = (name, value) => name[0] === "√" ? number(value) : amount(value);
+const section = (title, ...children) => make("section", {}, make("h3", {}, title), ...children);
+
+function read(input, allowed = () => true) {
+  const value = parse(input.value), fits = value && allowed(value);
+  input.setAttribute("aria-invalid", !fits);
+  if (!fits) throw new Error(`${input.value || "nothing"} is not allowed for ${input.ariaLabel || input.labels[0].textContent.trim()}.`);
+  return value;
+}
+function compute() {
+  const about = data.norms[$("norm").value], x = data.values.slice();
+  try {
+    for (const input of $("batch").querySelectorAll("input")) x[input.parentNode.dataset.place] = read(input);
+    const state = { norm: $("norm").value, x, given: {} };
+    state.momentum = read($("momentum"), v => v[0] >= 0n && v[0] <= v[1]);
+    state.images = Number(read($("images"), v => v[0] > 0n && v[1] === 1n)[0]);
+    state.groups = Number($("groups").value);
+    for (const sign in about.given) {
+      const all = about.given[sign].slice();
+      for (const input of $("given").querySelectorAll(`[data-sign="${sign}"]`)) all[input.dataset.index] = read(input, v => sign !== "ε" || v[0] >= 0n);
+      state.given[sign] = all;
+    }
+    now = new Calculation(state);
+    $("problem").textContent = "";
+  } catch (error) {
+    $("problem").textContent = error.message;
+    return;
+  }
+  render();
+}
+function render() {
+  const about = now.about, out = [];
+  $("formula").textContent = `y = ${about.written}`;
+  $("facts").textContent = about.facts;
+  about.axes.forEach((_, i) => {
+    const of = now.statistics.filter(s => s.i === i).slice(0, 64);
+    const headings = ["set", "where", "numbers", "sum", ...about.steps[i].map(step => step[1]), ...of[0].values.slice(about.steps[i].length).map(v => v[0])];
+    out.push(section(`Statistics: ${about.sharing[i]}`, table(headings, of.map(s =>
+      [s.k, letter(s.k), s.where, `${s.places.length}`, number(s.total), ...s.values.map(v => cellText(...v))]))));
+  });
+  if (about.kept.length) {
+    const columns = [...about.kept.map(([name, , node]) => [`running ${name}`, node]), ...about.roots];
+    const rows = repeat(Math.min(C, 64), j => {
+      const k = now.sets[0][j * AREA];
+      return [k, letter(k), `channel ${j + 1}`, ...columns.map(([name, p]) => cellText(name, now.at(p, j * AREA, true)))];
+    });
+    out.push(section("Running averages after one step", table(["set", "where", ...columns.map(([name]) => name)], rows)));
+  }
+  const values = [[`Normalised${now.plain ? " and output, y = " : ", "}${about.innerWritten}`, now.normalised]];
+  if (!now.plain) values.push(["Output y", now.output]);
+  if (about.kept.length) values.push([`Output in eval mode, y = ${about.evalWritten}`, now.evaluated]);
+  for (const [title, of] of values) out.push(section(title, ...maps(place => fixed(of[place], "–"), letters)));
+  $("results").replaceChildren(...out);
+  $("batch").querySelectorAll("caption b").forEach((b, m) => { b.textContent = letters((m / c | 0) * C + m % c); });
+  choose(chosen);
+}
+function choose(place) {
+  chosen = place;
+  for (const td of document.querySelectorAll("td[data-place]")) {
+    const at = Number(td.dataset.place), s = now.statistics[now.sets[0][at]];
+    td.style.background = ground(s.k);
+    td.className = at === chosen ? "chosen" : s.places.includes(chosen) ? "mate" : "";
+  }
+  const s = now.statistics[now.sets[0][place]], { ariaLabel } = $("batch").querySelector(`[data-place="${place}"] input`);
+  $("which").textContent = `${ariaLabel}: ${number(now.x[place])}, of set ${letter(s.k)}, ${s.where}, ${s.places.length} numbers`;
+  $("steps").replaceChildren(...now.lines(place).flatMap(([name, line]) => [make("dt", {}, name), make("dd", {}, line)]));
+}
+function controls() {  // what the chosen norm takes
+  const about = data.norms[$("norm").value], has = axis => about.axes.some(a => a.includes(axis)), rows = [];
+  $("groups").parentNode.hidden = !has("G");
+  $("images").parentNode.hidden = !has("V");
+  $("momentum").parentNode.hidden = !about.kept.length;
+  for (const sign in about.given) {
+    const values = about.given[sign], inputs = values.slice(0, 8).map((value, j) =>
+      field(value, 5, values.length > 1 ? `${sign}, channel ${j + 1}` : sign, { "data-sign": sign, "data-index": j }));
+    rows.push(make("span", { className: "given" }, make("b", {}, sign), ...inputs));
+  }
+  $("given").replaceChildren(...rows);
+}
+const field = (a, size, name, more) => make("input", { value: shown(a), size, inputMode: "decimal", autocomplete: "off", ariaLabel: name, ...more });
+const shown = a => { const d = number(a); return same(parse(d), a) ? d : exact(a); };
+
+for (const list of Object.values(data.norms)) for (const sign in list.given) list.given[sign] = list.given[sign].map(parse);
+data.values = data.values.map(parse);
+const start = $("norm").value;
+function reset() {
+  $("norm").value = start;
+  for (const id of ["momentum", "images", "groups"]) $(id).value = data[id];
+  $("batch").replaceChildren(...maps((place, name) => field(data.values[place], 3, name), () => ""));
+  controls();
+  compute();
+}
+document.body.classList.add("live");
+$("norm").addEventListener("change", () => { controls(); compute(); });
+$("live").addEventListener("input", event => { if (event.target !== $("norm")) compute(); });
+$("reset").addEventListener("click", reset);
+$("digits").addEventListener("click", () => { for (const input of $("batch").querySelectorAll("input")) input.value = Math.random() * 10 | 0; compute(); });
+const pick = event => { const td = event.target.closest("td[data-place]"); if (td && now) choose(Number(td.dataset.place)); };
+$("live").addEventListener("click", pick);
+$("batch").addEventListener("focusin", pick);
+reset();
+})();
