@@ -390,7 +390,7 @@ OPERATIONS: dict[str, Callable[..., Fraction | None]] = {
     "·": lambda a, b: _short(a * b),
     "/": _divided,
     "max": max,
-    "√": cache(square_root),
+    "√": cache(lambda a: square_root(a) if a >= 0 else None),
     "²": lambda a: _short(a * a),
     "|": abs,
     "sigmoid": lambda a: _short_digits(_sigmoid(a)),

@@ -17,7 +17,7 @@ from typing import Any
 
 from normlab.norms import CATALOGUE, About
 
-__all__ = ["Node", "axes_of", "formula", "greek", "inner", "is_known", "kept", "kept_roots", "label", "steps", "symbols", "symbols_in_eval", "text", "walk"]
+__all__ = ["Node", "axes_of", "formula", "given_signs", "greek", "inner", "is_known", "kept", "kept_roots", "label", "steps", "symbols", "symbols_in_eval", "text", "walk"]
 
 Node = tuple[Any, ...]
 
@@ -181,6 +181,11 @@ def inner(name: str) -> Node:
     """The tree of a norm's y with γ = 1 and β = 0: what is normalised."""
     signs = {of: learned.sign for of, learned in CATALOGUE[name].learned.items()}
     return unscaled(formula(name), signs.get("weight", ""), signs.get("bias", ""))
+
+
+def given_signs(name: str) -> set[str]:
+    """The numbers that a norm's formula takes beside x: γ, β, ε, τ, …"""
+    return {node[1] for node in walk(formula(name)) if node[0] == "given"}
 
 
 def is_known(about: About) -> bool:

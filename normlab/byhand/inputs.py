@@ -65,7 +65,8 @@ def read_batch(file: Path, shape: Shape | None = None) -> Batch:
     A text file's numbers are separated by commas, semicolons, blanks or line ends, in any layout: they are read from
     left to right and line by line in the order (N, C, H, W), so a line a map, a line an image or one long line all do.
     Blank lines and what follows a # are left out. Numbers are taken exactly as they are written; floats of a .npy file
-    as the shortest decimal that means them.
+    as the shortest decimal that means them. A comma is a decimal one where semicolons separate: "1,5;2,5" is 1.5 and
+    2.5, "1,2" is 1 and 2, and "1,5 2,5" is refused.
 
     Args:
         shape: N, C, H, W; a text file needs it, and so does an array that is not four-dimensional.
@@ -102,11 +103,11 @@ def read_batch(file: Path, shape: Shape | None = None) -> Batch:
 
 
 def number(text: str) -> Fraction:
-    """The number that a text means, exactly: "1e-5" is 1/100000, and so is "1/100000".
+    """The number that a text means, exactly: "1e-5" is 1/100000, and so is "1/100000". A comma is a decimal one.
 
     Raises `ValueError`, with what is wrong, where it is none, is not finite, or is beyond 10^12 or 40 places.
     """
-    text = text.strip()
+    text = re.sub(r"(?<=\d),(?=\d)", ".", text.strip(), count=1)
     if match := re.fullmatch(r"([+-]?\d{1,12})/(\d{1,12})", text, re.ASCII):
         if int(match[2]) == 0:
             raise ValueError(f"{text} divides by 0")
@@ -134,12 +135,11 @@ def _text(stream: Iterable[bytes], start: bytes, name: str) -> tuple[Fraction, .
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"--input {name} is no text in UTF-8: give a .csv or .npy file") from None
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    separators = r"\s*;\s*|\s+" if _decimal_commas(lines, name) else r"\s*[,;]\s*|\s+"
     values: list[Fraction] = []
-    for i, line in enumerate(text.splitlines(), 1):
-        line = line.partition("#")[0].strip()
-        if not line:
-            continue
-        for word in re.split(r"\s*[,;]\s*|\s+", line):
+    for i, line in enumerate(lines, 1):
+        for word in re.split(separators, line) if line else []:
             if not word:
                 raise DataError(f"--input {name}, line {i}: a number is missing between two commas: fill the gap")
             try:
@@ -148,6 +148,20 @@ def _text(stream: Iterable[bytes], start: bytes, name: str) -> tuple[Fraction, .
                 raise DataError(f"--input {name}, line {i}: {error}: correct it, or put # before the line") from None
         _limit(len(values), f"--input {name}")
     return tuple(values)
+
+
+def _decimal_commas(lines: list[str], name: str) -> bool:
+    """Whether commas are decimal ones: "1,5;2,5". Raise `DataError` where nobody can know: "1,5 2,5"."""
+    if "." in "".join(lines) or any(re.search(r",\s|\s,|,[^,;\s]*,", line) for line in lines):
+        return False
+    for i, line in enumerate(lines, 1):
+        if found := re.search(r"(\S*\d,\d\S*)\s+(\S+)", line):
+            if ";" not in line:
+                raise DataError(
+                    f"--input {name}, line {i}: {_short(found[0])!r} may have decimal commas or one number more: write "
+                    "decimal points, or semicolons between numbers"
+                )
+    return any(";" in line for line in lines)
 
 
 def _array(file: Path, name: str) -> tuple[tuple[Fraction, ...], tuple[int, ...]]:

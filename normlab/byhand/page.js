@@ -36,6 +36,7 @@ const isqrt = n => {
   for (;;) { const y = x + n / x >> 1n; if (y >= x) return x; x = y; }
 };
 const root = ([n, d]) => {
+  if (n < 0n) return null;
   const a = isqrt(n), b = isqrt(d);
   if (a * a === n && b * b === d) return [a, b];
   const k = Math.max(50 - (digits(n * d) / 2 | 0), 0);
@@ -47,7 +48,7 @@ const OPERATIONS = {
   "|": a => [abs(a[0]), a[1]], max: (a, b) => minus(a, b)[0] < 0n ? b : a,
   sigmoid: a => inexact(1 / (1 + Math.exp(-float(a)))), tanh: a => inexact(Math.tanh(float(a))),
 };
-const PI = [31415926535897932384626433832795028841971693993751058209749445923n, TEN(64)];
+const PI = [314159265358979323846264338327950288419716939937511n, TEN(50)];
 
 function parse(text) {  // "1.5", "1,5", "1e-5", "1/3"; null: no number
   text = text.trim().replace("−", "-").replace(",", ".");
@@ -55,7 +56,7 @@ function parse(text) {  // "1.5", "1,5", "1e-5", "1/3"; null: no number
   if (m) return BigInt(m[2]) ? ratio(BigInt(m[1]), BigInt(m[2])) : null;
   m = /^([+-]?)(?=\.?\d)(\d{0,12})(?:\.(\d{0,40}))?(?:e([+-]?\d{1,2}))?$/i.exec(text);
   if (!m) return null;
-  const tail = m[3] || "", power = Number(m[4] || 0) - tail.length, n = BigInt(m[1] + (m[2] + tail));
+  const tail = m[3] || "", power = (m[4] || 0) - tail.length, n = BigInt(m[1] + m[2] + tail);
   return power < 0 ? ratio(n, TEN(-power)) : [n * TEN(power), 1n];
 }
 
@@ -121,7 +122,7 @@ const plus = terms => terms.includes(null) ? null : terms.reduce(add, whole(0));
 
 class Calculation {
   constructor(state) {
-    Object.assign(this, state, { about: data.norms[state.norm], known: {} });
+    Object.assign(this, state, { known: {} });
     const { tree, axes, inner, steps, kept } = this.about;
     this.sets = axes.map(a => setsOf(a, this.groups, this.images));
     this.statistics = [];
@@ -259,6 +260,7 @@ function table(headings, rows) {
 const cellText = (name, value) => name[0] === "√" ? number(value) : amount(value);
 const section = (title, ...children) => make("section", {}, make("h3", {}, title), ...children);
 
+const inputs = id => $(id).querySelectorAll("input");
 function read(input, allowed = () => true) {
   const value = parse(input.value), fits = value && allowed(value);
   input.setAttribute("aria-invalid", !fits);
@@ -266,19 +268,17 @@ function read(input, allowed = () => true) {
   return value;
 }
 function compute() {
-  const about = data.norms[$("norm").value], x = data.values.slice();
+  const about = data.norms[$("norm").value], x = data.values.slice(), given = {};
   try {
-    for (const input of $("batch").querySelectorAll("input")) x[input.parentNode.dataset.place] = read(input);
-    const state = { norm: $("norm").value, x, given: {} };
-    state.momentum = read($("momentum"), v => v[0] >= 0n && v[0] <= v[1]);
-    state.images = Number(read($("images"), v => v[0] > 0n && v[1] === 1n)[0]);
-    state.groups = Number($("groups").value);
-    for (const sign in about.given) {
-      const all = about.given[sign].slice();
-      for (const input of $("given").querySelectorAll(`[data-sign="${sign}"]`)) all[input.dataset.index] = read(input, v => sign !== "ε" || v[0] >= 0n);
-      state.given[sign] = all;
+    for (const input of inputs("batch")) x[input.parentNode.dataset.place] = read(input);
+    for (const sign in about.given) given[sign] = about.given[sign].slice();
+    for (const input of inputs("given")) {
+      const { sign, index } = input.dataset;
+      given[sign][index] = read(input, v => sign !== "ε" || v[0] >= 0n);
     }
-    now = new Calculation(state);
+    const momentum = read($("momentum"), v => v[0] >= 0n && v[0] <= v[1]);
+    const images = Number(read($("images"), v => v[0] > 0n && v[1] === 1n)[0]);
+    now = new Calculation({ about, x, given, momentum, images, groups: Number($("groups").value) });
     $("problem").textContent = "";
   } catch (error) {
     $("problem").textContent = error.message;
@@ -304,11 +304,12 @@ function render() {
     });
     out.push(section("Running averages after one step", table(["set", "where", ...columns.map(([name]) => name)], rows)));
   }
+  const tables = make("div", { className: "tables" }, ...out.splice(0));
   const values = [[`Normalised${now.plain ? " and output, y = " : ", "}${about.innerWritten}`, now.normalised]];
   if (!now.plain) values.push(["Output y", now.output]);
   if (about.kept.length) values.push([`Output in eval mode, y = ${about.evalWritten}`, now.evaluated]);
   for (const [title, of] of values) out.push(section(title, ...maps(place => fixed(of[place], "–"), letters)));
-  $("results").replaceChildren(...out);
+  $("results").replaceChildren(tables, ...out);
   $("batch").querySelectorAll("caption b").forEach((b, m) => { b.textContent = letters((m / c | 0) * C + m % c); });
   choose(chosen);
 }
@@ -329,9 +330,9 @@ function controls() {  // what the chosen norm takes
   $("images").parentNode.hidden = !has("V");
   $("momentum").parentNode.hidden = !about.kept.length;
   for (const sign in about.given) {
-    const values = about.given[sign], inputs = values.slice(0, 8).map((value, j) =>
-      field(value, 5, values.length > 1 ? `${sign}, channel ${j + 1}` : sign, { "data-sign": sign, "data-index": j }));
-    rows.push(make("span", { className: "given" }, make("b", {}, sign), ...inputs));
+    const values = about.given[sign];
+    rows.push(make("span", { className: "given" }, make("b", {}, sign), ...values.slice(0, 8).map((value, j) =>
+      field(value, 5, values.length > 1 ? `${sign}, channel ${j + 1}` : sign, { "data-sign": sign, "data-index": j }))));
   }
   $("given").replaceChildren(...rows);
 }
@@ -352,7 +353,7 @@ document.body.classList.add("live");
 $("norm").addEventListener("change", () => { controls(); compute(); });
 $("live").addEventListener("input", event => { if (event.target !== $("norm")) compute(); });
 $("reset").addEventListener("click", reset);
-$("digits").addEventListener("click", () => { for (const input of $("batch").querySelectorAll("input")) input.value = Math.random() * 10 | 0; compute(); });
+$("digits").addEventListener("click", () => { for (const input of inputs("batch")) input.value = Math.random() * 10 | 0; compute(); });
 const pick = event => { const td = event.target.closest("td[data-place]"); if (td && now) choose(Number(td.dataset.place)); };
 $("live").addEventListener("click", pick);
 $("batch").addEventListener("focusin", pick);

@@ -16,6 +16,7 @@ from normlab.byhand.exact import NORMS, Result, Rules, starts
 from normlab.byhand.formula import (
     axes_of,
     formula,
+    given_signs,
     inner,
     kept,
     kept_roots,
@@ -24,13 +25,14 @@ from normlab.byhand.formula import (
     symbols,
     symbols_in_eval,
     text,
-    walk,
 )
 from normlab.byhand.set_colours import SET_COLOURS, set_colour
 from normlab.byhand.wording import Table, blocks, window
+from normlab.errors import ConfigError
+from normlab.files import write_atomically
 from normlab.norms import CATALOGUE
 
-__all__ = ["page"]
+__all__ = ["page", "put"]
 
 LIVE = 4096  # numbers that a browser still recomputes while one types
 INTRO = (
@@ -81,6 +83,15 @@ def page(results: Sequence[Result]) -> str:
     )
 
 
+def put(file: Path, content: bytes, option: str) -> None:
+    """Writes a file, with its folder. Raises `ConfigError` where that cannot be."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, content)
+    except OSError as error:
+        raise ConfigError(f"{option}: nothing can be written there ({error.strerror}): choose another one") from None
+
+
 def _data(result: Result) -> dict[str, Any]:
     """What the script computes with: the batch, the rules, and of each norm its axes, its formula and what it takes."""
     batch, rules, part = result.batch, result.rules, window(result.batch)
@@ -98,7 +109,6 @@ def _data(result: Result) -> dict[str, Any]:
 
 def _norm(norm: str, channels: int, rules: Rules) -> dict[str, Any]:
     about, tree = CATALOGUE[norm], formula(norm)
-    named = {node[1] for node in walk(tree) if node[0] == "given"}
     per_channel = {learned.sign for learned in about.learned.values() if not learned.shape.isdecimal()}
 
     def spread(sign: str, values: tuple[Fraction, ...]) -> list[str]:
@@ -117,7 +127,7 @@ def _norm(norm: str, channels: int, rules: Rules) -> dict[str, Any]:
         "roots": [[text(node, symbols_in_eval), node] for node in kept_roots(tree)],
         "sharing": [wording.sharing(about, i) for i in range(len(about.axes))],
         "facts": ". ".join(wording.over(about, i) for i in range(len(about.axes))) + ".",
-        "given": {sign: spread(sign, taken[sign]) for sign in sorted(named, key=list(taken).index)},
+        "given": {sign: spread(sign, taken[sign]) for sign in sorted(given_signs(norm), key=list(taken).index)},
     }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -9,7 +10,7 @@ from matplotlib.patches import Rectangle
 from normlab.analysis.colours import INK, PAPER, QUIET, norm_colour
 from normlab.analysis.drawing import MARGIN, SMALL, TEXT, TITLE, sheet, widest
 from normlab.byhand import wording
-from normlab.byhand.exact import Result
+from normlab.byhand.exact import Result, Statistic
 from normlab.byhand.set_colours import set_colour
 from normlab.byhand.wording import Window, blocks, window
 
@@ -29,10 +30,9 @@ def picture(result: Result) -> Figure:
     cell = _cell(texts, 26)
     wide, high = _size(part, cell)
     left = MARGIN + _beside(part, SMALL)
-    shown = min(len(result.statistics), KEYS)
-    keys = [
-        f"{s.where}: μ {wording.equals(s.mean)}, σ² {wording.equals(s.variance)}" for s in result.statistics[:shown]
-    ]
+    first = [s for s in result.statistics if not s.axes]
+    shown = min(len(first), KEYS)
+    keys = [f"{s.where}: {', '.join(_values(s))}" for s in first[:shown]]
     more = wording.more_rows(result, KEYS)
     note = f"{wording.facts(result)} {part.line}".strip()
     beside = 34 + MARGIN + 1.05 * max(widest(keys, SMALL), widest([more], SMALL))  # drawn letters are a little wider
@@ -67,7 +67,7 @@ def overview(results: Sequence[Result]) -> Figure:
     )
     across = min(len(results), 2)
     down = -(-len(results) // across)
-    title = "Which numbers share a mean and a variance"
+    title = "Which numbers share a statistic"
     width = max(2 * MARGIN + across * step - 30, widest([title], TITLE) + 2 * MARGIN, widest([part.line], SMALL) + 60)
     fig, ax, top = sheet(width, down * (high + above + 26) - 26, title, part.line)
     for i, result in enumerate(results):
@@ -93,7 +93,7 @@ def _panel(
     """Draws the window's maps from (left, top), labels of channels above and of images beside."""
     w, h = cell
     wide, high = part.columns * w, part.rows * h
-    channels = result.batch.shape[1]
+    channels, area, across = result.batch.shape[1], result.batch.area, result.batch.shape[3]
     short = widest([f"channel {part.channels}"], size) > wide + GAP - 4
     for j in range(part.channels):
         x = left + j * (wide + GAP)
@@ -103,11 +103,15 @@ def _panel(
         ax.text(left - 8, y + LETTER + high / 2, f"image {i + 1}", size=size, color=QUIET, ha="right", va="center")
         for j in range(part.channels):
             x = left + j * (wide + GAP)
-            k = result.owner[i * channels + j]
+            owners = result.owner[(i * channels + j) * area :]
             # One ground for letter and numbers, and lines of paper between the numbers.
-            ax.add_patch(Rectangle((x, y), wide, LETTER + high, facecolor=set_colour(k), linewidth=0))
-            letter = result.statistics[k].letter
+            ax.add_patch(Rectangle((x, y), wide, LETTER + high, facecolor=set_colour(owners[0]), linewidth=0))
+            letter = wording.letters(result, i * channels + j)
             ax.text(x + 5, y + LETTER / 2 + 1, letter, size=size, color=INK, weight="bold", va="center")
+            for r, s in np.ndindex(part.rows, part.columns):
+                if (k := owners[r * across + s]) != owners[0]:
+                    place = x + s * w, y + LETTER + r * h
+                    ax.add_patch(Rectangle(place, w, h, facecolor=set_colour(k), linewidth=0))
             for r in range(part.rows):
                 ax.plot([x, x + wide], [y + LETTER + r * h] * 2, color=PAPER, linewidth=0.8, solid_capstyle="butt")
                 for s in range(part.columns):
@@ -115,6 +119,12 @@ def _panel(
                     ax.text(*place, texts[i][j][r][s], size=size, color=INK, ha="center", va="center")
             for s in range(1, part.columns):
                 ax.plot([x + s * w] * 2, [y + LETTER, y + LETTER + high], color=PAPER, linewidth=0.8)
+
+
+def _values(statistic: Statistic) -> list[str]:
+    """ "μ = 11/2 = 5.5": what a set's numbers share, but for roots."""
+    shown = {name: value for name, value in statistic.values.items() if name[0] not in "√u"}
+    return [f"{name} {wording.equals(value)}" for name, value in shown.items()]
 
 
 def _cell(texts: list[list[list[list[str]]]], least: float) -> tuple[float, float]:

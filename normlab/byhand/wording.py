@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from normlab.byhand.exact import NORMS, Batch, Result, Values
-from normlab.byhand.formula import Node, axes_of, kept, label, steps as of_axes, symbols, symbols_in_eval, text, walk
+from normlab.byhand.formula import Node, axes_of, given_signs, kept, label, steps as of_axes, symbols, symbols_in_eval, text
 from normlab.norms.about import AXES, About
 
 __all__ = [
@@ -183,7 +183,7 @@ def over(about: About, axes: int) -> str:
 
 def given(result: Result) -> str:
     """The formula and the numbers that it takes, in a line: "y = …; γ = 1; β = 0; ε = 0.00001"."""
-    named = {node[1] for node in walk(result.tree) if node[0] == "given"}
+    named = given_signs(result.norm)
     lines = [f"y = {text(result.tree, symbols)}"]
     for sign, values in sorted(result.given.items(), key=lambda item: item[0] == "ε"):
         if sign not in named:

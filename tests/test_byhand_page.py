@@ -1,0 +1,218 @@
+"""The page's script, run by Chromium: with random numbers typed in, it shows what exact.py and wording.py say."""
+
+import base64
+import hashlib
+import html
+import json
+import random
+import re
+import shutil
+import subprocess
+from fractions import Fraction
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from normlab.byhand import NORMS, Batch, Result, Rules, calculate, default_batch, random_batch, wording
+from normlab.byhand.page import page
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SCRIPT = Path(wording.__file__).with_name("page.js")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
+SHAPE = (3, 4, 2, 2)
+
+DRIVER = """
+const all = selector => [...document.querySelectorAll(selector)], texts = selector => all(selector).map(e => e.textContent);
+const fire = (element, kind) => element.dispatchEvent(new Event(kind, { bubbles: true }));
+const found = [];
+for (const each of CASES) {
+  const norm = document.getElementById("norm");
+  norm.value = each.norm;
+  fire(norm, "change");
+  for (const id of ["groups", "images", "momentum"]) document.getElementById(id).value = each[id];
+  for (const [sign, values] of Object.entries(each.given))
+    all(`#given [data-sign="${sign}"]`).forEach((input, j) => { input.value = values[j % values.length]; });
+  all("#batch input").forEach((input, k) => { input.value = each.x[k]; });
+  fire(document.querySelector("#batch input"), "input");
+  all("#batch td")[each.chosen].click();
+  found.push({
+    problem: texts("#problem")[0], tables: all("#results .table").map(t => [...t.rows].map(r => [...r.cells].map(c => c.textContent))),
+    titles: texts("#results h3"), values: all("#results > section").map(s => [...s.querySelectorAll("td")].map(c => c.textContent)),
+    places: all("#results > section").map(s => [...s.querySelectorAll("td")].map(c => Number(c.dataset.place))),
+    letters: texts("#batch caption b"), steps: all("#steps dt").map(dt => [dt.textContent, dt.nextSibling.textContent]), formula: texts("#formula")[0],
+  });
+}
+document.body.textContent = JSON.stringify(found);
+"""
+
+
+def browser(content: str, folder: Path) -> str:
+    """The page's document after its scripts have run."""
+    (folder / "page.html").write_text(content, encoding="utf-8")
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'home'}"]
+    command += ["--disable-background-networking", "--no-first-run", "--dump-dom", (folder / "page.html").as_uri()]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+
+
+def driven(content: str, cases: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """What the page shows in each case. The driver is admitted beside the page's own script, which stays as it is."""
+    driver = f"const CASES = {json.dumps(cases)};{DRIVER}"
+    digest = base64.b64encode(hashlib.sha256(driver.encode()).digest()).decode()
+    content = content.replace("script-src '", f"script-src 'sha256-{digest}' '")
+    content = content.replace("</main>", "</main>").replace("</body>", f"<script>{driver}</script></body>")
+    body = re.search(r"<body[^>]*>(.*)</body>", browser(content, folder), re.S)
+    assert body
+    return list(json.loads(html.unescape(body[1])))
+
+
+def written(value: Fraction) -> str:
+    return str(value)
+
+
+def case(norm: str, result: Result, chosen: int) -> dict[str, Any]:
+    rules = result.rules
+    return {
+        "norm": norm,
+        "groups": str(rules.groups),
+        "images": str(rules.images),
+        "momentum": written(rules.momentum),
+        "given": {sign: list(map(written, values)) for sign, values in result.given.items()},
+        "x": list(map(written, result.batch.values)),
+        "chosen": chosen,
+    }
+
+
+def drawn(norm: str, draw: random.Random) -> Result:
+    """A calculation with everything at random: quarters, thirds, all of one value, ε of 0."""
+    c = SHAPE[1]
+    quarter = lambda: Fraction(draw.randint(-40, 40), draw.choice([1, 3, 4]))  # noqa: E731
+    values = [quarter() for _ in random_batch(SHAPE, 0).values]
+    if draw.random() < 0.2:
+        values[: c * 4] = [values[0]] * (c * 4)
+    rules = Rules(
+        groups=draw.choice([1, 2, 4]),
+        eps=draw.choice([Fraction(0), Fraction(1, 10**5), Fraction(1, 3)]),
+        gamma=tuple(quarter() for _ in range(c)),
+        beta=tuple(quarter() for _ in range(c)),
+        momentum=Fraction(draw.randint(0, 10), 10),
+        images=draw.choice([1, 2, 3]),
+        learned={sign: quarter() for sign in ("τ", "ρ", "v", "α", "γ_B", "β_B", "w_k", "w′_k")},
+    )
+    return calculate(norm, Batch(SHAPE, tuple(values)), rules)
+
+
+def alike(shown: str, expected: str) -> bool:
+    """The same text; where sigmoid and tanh took a float's way, the same to a unit in the last place."""
+    if shown == expected:
+        return True
+    one, other = (re.split(r"(-?\d+\.\d+(?:e[+-]\d+)?)", text) for text in (shown, expected))
+    numbers = re.compile(r"-?\d+\.\d+(?:e[+-]\d+)?$")
+    return len(one) == len(other) and all(
+        a == b or (numbers.match(a) and numbers.match(b) and abs(float(a) - float(b)) <= 2e-6 * max(1, abs(float(b))))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+@needs_chromium
+def test_every_norm_is_recomputed_to_what_python_says(tmp_path: Path) -> None:
+    draw = random.Random(18)
+    results = [drawn(norm, draw) for norm in NORMS for _ in range(3)]
+    chosen = [draw.choice(draw.choice(result.statistics).members[:1]) for result in results]
+    cases = [case(result.norm, result, place) for result, place in zip(results, chosen, strict=True)]
+    content = page([calculate("bn", random_batch(SHAPE, 0))])
+    compared = 0
+    for result, place, shown in zip(results, chosen, driven(content, cases, tmp_path), strict=True):
+        where = f"{result.norm}, {cases[results.index(result)]}"
+        assert shown["problem"] == ""
+        tables = [table for _, table in wording.tables(result)]
+        tables += [wording.running_table(result)] if result.running else []
+        assert len(shown["tables"]) == len(tables)
+        for table, found in zip(tables, shown["tables"], strict=True):
+            for row, expected in zip(found, [table.headings, *table.rows], strict=True):
+                assert all(map(alike, row, expected)), (where, row, expected)
+                compared += len(row)
+        blocks = wording.values_of(result)
+        for (_, values), found in zip(blocks, shown["values"], strict=True):
+            texts = ["–" if value is None else wording.fixed(value) for value in values]
+            assert all(map(alike, found, texts)), where
+            compared += len(texts)
+        assert shown["places"][0] == list(range(48))
+        assert shown["letters"] == [wording.letters(result, m) for m in range(12)]
+        lines = [line for _, line in shown["steps"]]
+        for k, statistic in enumerate(result.statistics):
+            if statistic.members[0] == place:
+                for name, line in wording.steps(result, k):
+                    if not re.match(r"image|y, |normalised|$|eval", name):
+                        assert any(alike(each, line) for each in lines), (where, name, line, lines)
+                        compared += 1
+        y = result.output[place]
+        assert any(alike(line.rpartition(" = ")[2], wording.fixed(y)) for name, line in shown["steps"] if name == "output")
+        assert shown["formula"] == wording.given(result).partition(";")[0]
+    assert compared > 10_000
+
+
+@needs_chromium
+def test_what_cannot_be_computed_is_told_and_the_last_result_stays(tmp_path: Path) -> None:
+    result = calculate("bn", random_batch(SHAPE, 0), Rules(groups=2, eps=Fraction(1, 10**5)))
+    wrong = {**case("bn", result, 0), "x": ["x", *map(str, result.batch.values[1:])]}
+    decimal = {**case("bn", result, 0), "x": ["1,5", *map(str, result.batch.values[1:])]}
+    first, second = driven(page([result]), [wrong, decimal], tmp_path)
+    assert first["problem"] == "x is not allowed for x, image 1, channel 1, row 1, column 1."
+    assert first["values"][0] == [wording.fixed(value) for value in result.output]
+    values = (Fraction(3, 2), *result.batch.values[1:])
+    assert second["problem"] == ""
+    assert second["values"][0] == [wording.fixed(v) for v in calculate("bn", Batch(SHAPE, values)).output]
+
+
+@needs_chromium
+def test_the_page_as_it_is_written_runs_its_script_and_no_other(tmp_path: Path) -> None:
+    content = page([calculate("gn", default_batch())])
+    assert 'class="live"' in browser(content, tmp_path)
+    assert 'class="live"' not in browser(content.replace("reset();\n})();", "reset(); \n})();"), tmp_path)
+
+
+class Elements(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.sources += [value or "" for key, value in attrs if key in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_without_its_script_the_page_shows_the_numbers_and_fetches_nothing() -> None:
+    results = [calculate(norm, default_batch()) for norm in ("bn", "ln2d", "sn")]
+    elements = Elements(page(results))
+    assert elements.tags.count("script") == 2
+    assert not elements.sources
+    assert {"link", "iframe", "img"}.isdisjoint(elements.tags)
+    for result in results:
+        for _, table in wording.tables(result):
+            assert all(cell in elements.text for row in table.rows for cell in row)
+        assert not {wording.fixed(v) for v in (*result.output, *result.evaluated)} - set(elements.text)
+
+
+def test_the_script_is_small() -> None:
+    assert SCRIPT.stat().st_size <= 20_000
+
+
+def test_a_large_batch_is_shown_without_a_script() -> None:
+    elements = Elements(page([calculate("ln", random_batch((2, 3, 40, 40), 0))]))
+    assert "script" not in elements.tags
+    assert any("Shown are the first 2 images" in text for text in elements.text)
+
+
+def test_a_name_with_markup_in_it_is_shown_not_obeyed() -> None:
+    name = '<script>alert("x")</script>&amp;|`*_.csv'
+    elements = Elements(page([calculate("ln", Batch((1, 1, 1, 2), (Fraction(1), Fraction(2)), name))]))
+    assert elements.tags.count("script") == 2
+    assert any(name in text for text in elements.text)
