@@ -1,5 +1,6 @@
 """Exact arithmetic against torch's modules, the niceness of the fixed batch, and where a batch comes from."""
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -10,28 +11,31 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from normlab.byhand import NORMS, Batch, Rules, calculate, default_batch, random_batch, read_batch, sets
+from normlab.byhand import NORMS, Batch, Result, Rules, calculate, default_batch, random_batch, read_batch, sets
 from normlab.byhand.exact import Values, default_groups, square_root
+from normlab.byhand.formula import formula, is_known, symbols, text
 from normlab.byhand.inputs import LARGEST, number
 from normlab.errors import ConfigError, DataError
+from normlab.norms import CATALOGUE, make_norm
+from normlab.norms.about import STANDARDISED
+
+ROOT = "√(σ² + ε)"
 
 
-def layer(norm: str, batch: Batch, rules: Rules, groups: int) -> Any:
-    """torch's module in float64, with the rules' ε, γ, β and momentum."""
-    c, eps = batch.shape[1], float(rules.eps) or 1e-300  # newer releases refuse an ε of 0; this one changes no sum
-    build = {
-        "bn": lambda: nn.BatchNorm2d(c, eps=eps, momentum=float(rules.momentum)),
-        "ln": lambda: nn.GroupNorm(1, c, eps=eps),
-        "gn": lambda: nn.GroupNorm(groups, c, eps=eps),
-        "in": lambda: nn.InstanceNorm2d(c, eps=eps, affine=True),
-    }
-    made: Any = build[norm]().double()
-    if rules.gamma is not None:
-        made.weight.data = torch.tensor([float(v) for v in rules.gamma], dtype=torch.float64)
-    if rules.beta is not None:
-        made.bias.data = torch.tensor([float(v) for v in rules.beta], dtype=torch.float64)
+def layer(norm: str, result: Result) -> Any:
+    """The layer that training uses, in float64, with the rules' ε, momentum and learned numbers."""
+    about, rules, (_, c, h, w) = CATALOGUE[norm], result.rules, result.batch.shape
+    given = {"eps": max(float(result.given["ε"][0]), 1e-300), "momentum": float(rules.momentum)}
+    given |= {"num_groups": result.groups, "virtual_batch_size": rules.images}  # ε of 0 is refused; this changes no sum
+    made = make_norm(norm, c, size=(h, w), **{key: value for key, value in given.items() if key in about.options})
+    made = made.double()
+    parameters = dict(made.named_parameters())
+    for name, learned in about.learned.items():
+        if learned.shape != "3":  # shares of three statistics, alike at the start
+            values = torch.tensor([float(v) for v in result.given[learned.sign]], dtype=torch.float64)
+            values = values[:, None, None] if learned.shape == "C·H·W" else values
+            parameters[name].data = values.expand(parameters[name].shape).clone()
     return made
 
 
@@ -46,30 +50,28 @@ def tensor(batch: Batch) -> torch.Tensor:
 def agrees(norm: str, batch: Batch, rules: Rules) -> None:
     """Every value of a calculation is torch's to 1e-6: output, running averages, eval mode."""
     result = calculate(norm, batch, rules)
-    made, x = layer(norm, batch, rules, result.groups), tensor(batch)
+    made, x = layer(norm, result), tensor(batch)
     output, evaluated = floats(result.output, batch.shape), floats(result.evaluated, batch.shape)
-    defined = np.isfinite(output)
     with torch.no_grad():
         try:
-            y = made(x).numpy()
-            np.testing.assert_allclose(output[defined], y[defined], rtol=1e-6, atol=1e-6)
+            y = made.train()(x).numpy()
         except ValueError:  # "Expected more than 1 value per channel", or spatial element: in eval mode too
-            assert result.statistics[0].count == 1
-            y = None
-        if norm != "bn":
-            assert result.evaluated == result.output
-            assert not result.running
-            if y is not None:
-                np.testing.assert_allclose(evaluated[defined], made.eval()(x).numpy()[defined], rtol=1e-6, atol=1e-6)
-        elif y is None:
-            assert [r.variance for r in result.running] == [None] * batch.shape[1]
-            assert np.isnan(evaluated).all()
-        else:
-            mean, variance = (floats([getattr(r, name) for r in result.running]) for name in ("mean", "variance"))
-            np.testing.assert_allclose(mean, made.running_mean.numpy(), rtol=1e-6, atol=1e-6)
-            np.testing.assert_allclose(variance, made.running_var.numpy(), rtol=1e-6, atol=1e-6)
-            defined = np.isfinite(evaluated)
-            np.testing.assert_allclose(evaluated[defined], made.eval()(x).numpy()[defined], rtol=1e-6, atol=1e-6)
+            assert result.about.of_batch is bool(result.running) or norm == "in"
+            assert not result.running or None in [v for r in result.running for v in r.values.values()]
+            return
+        close(output, y)
+        close(evaluated, made.eval()(x).numpy())
+    own = getattr(made, "running", made)
+    for name, of in {"running_mean": "μ", "running_var": "²"}.items():
+        kept = [[v for k, v in r.values.items() if k.startswith("running") and of in k] for r in result.running]
+        if any(kept):
+            close(floats([values[0] for values in kept]), getattr(own, name).numpy())
+    assert bool(result.running) == bool(result.about.state)
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> None:
+    defined = np.isfinite(found)
+    np.testing.assert_allclose(found[defined], expected[defined], rtol=1e-6, atol=1e-6)
 
 
 # Against torch
@@ -77,9 +79,10 @@ def agrees(norm: str, batch: Batch, rules: Rules) -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_fixed_batch_is_as_torch_computes_it(norm: str) -> None:
-    agrees(norm, default_batch(), Rules())
+    agrees(norm, default_batch(), Rules(images=3))
     gamma, beta = tuple(map(Fraction, ("1", "-2.5", "1/3", "0"))), tuple(map(Fraction, (0, 3, -1, 2)))
-    agrees(norm, default_batch(), Rules(4, Fraction("0.5"), gamma, beta, Fraction("0.3")))
+    learned = {sign: Fraction(k, 3) for k, sign in enumerate(("τ", "ρ", "v", "α", "γ_B", "β_B"), -1)}
+    agrees(norm, default_batch(), Rules(4, Fraction("0.5"), gamma, beta, Fraction("0.3"), 2, learned))
 
 
 @st.composite
@@ -93,22 +96,26 @@ def calculations(draw: st.DrawFn) -> tuple[Batch, Rules]:
     eps = draw(st.sampled_from([Fraction(0), Fraction(1, 10**5), Fraction(1, 10**8), Fraction(1, 3), Fraction(7)]))
     affine = st.one_of(st.none(), st.lists(quarters, min_size=c, max_size=c).map(tuple))
     momentum = draw(st.integers(0, 10)) * Fraction(1, 10)
-    return Batch((n, c, h, w), tuple(values)), Rules(groups, eps, draw(affine), draw(affine), momentum)
+    images = draw(st.integers(1, 5))
+    return Batch((n, c, h, w), tuple(values)), Rules(groups, eps, draw(affine), draw(affine), momentum, images)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 @given(given_=calculations())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 def test_any_batch_is_as_torch_computes_it(norm: str, given_: tuple[Batch, Rules]) -> None:
     agrees(norm, *given_)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+STANDARD = [norm for norm in NORMS if CATALOGUE[norm].formula == STANDARDISED]
+
+
+@pytest.mark.parametrize("norm", STANDARD)
 def test_equal_numbers_without_eps_are_undefined(norm: str) -> None:
     batch = Batch((2, 2, 2, 2), (Fraction(3),) * 16)
     result = calculate(norm, batch, Rules(eps=Fraction(0), beta=(Fraction(1), Fraction(2))))
     assert result.normalised == result.output == (None,) * 16
-    assert all(s.root == 0 for s in result.statistics)
+    assert all(s.values.get(ROOT, 0) == 0 for s in result.statistics)
     with_eps = calculate(norm, batch, Rules(eps=Fraction(1, 10), beta=(Fraction(1), Fraction(2))))
     assert with_eps.output == ((Fraction(1),) * 4 + (Fraction(2),) * 4) * 2
 
@@ -116,21 +123,22 @@ def test_equal_numbers_without_eps_are_undefined(norm: str) -> None:
 def test_one_number_a_channel_has_no_running_variance() -> None:
     result = calculate("bn", Batch((1, 2, 1, 1), (Fraction(4), Fraction(-2))))
     assert result.output == (0, 0)
-    assert [(r.mean, r.variance) for r in result.running] == [(Fraction(2, 5), None), (Fraction(-1, 5), None)]
+    averages = [list(r.values.values()) for r in result.running]
+    assert averages == [[Fraction(2, 5), None, None], [Fraction(-1, 5), None, None]]
     assert result.evaluated == (None, None)
 
 
 def test_a_running_variance_of_zero_without_eps_is_undefined() -> None:
     batch = Batch((1, 1, 1, 2), (Fraction(4), Fraction(4)))
     result = calculate("bn", batch, Rules(eps=Fraction(0), momentum=Fraction(1)))
-    assert result.running[0].variance == 0
+    assert result.running[0].values["running σ²"] == 0
     assert result.evaluated == (None, None)
 
 
 # By construction
 
 
-@given(given_=calculations(), norm=st.sampled_from(list(NORMS)))
+@given(given_=calculations(), norm=st.sampled_from([norm for norm in STANDARD if norm != "ebn"]))
 @settings(deadline=None, max_examples=50)
 def test_normalised_numbers_have_mean_zero_and_the_variance_that_eps_leaves(
     given_: tuple[Batch, Rules], norm: str
@@ -139,11 +147,14 @@ def test_normalised_numbers_have_mean_zero_and_the_variance_that_eps_leaves(
     batch, rules = given_
     result = calculate(norm, batch, rules)
     for s in result.statistics:
-        assume(s.root)
-        values = [v for m in s.maps for v in result.normalised[m * batch.area : (m + 1) * batch.area] if v is not None]
+        root, variance, eps = s.values[ROOT], s.values["σ²"], result.given["ε"][0]
+        assume(root)
+        assert root is not None
+        assert variance is not None
+        values = [v for place in s.members if (v := result.normalised[place]) is not None]
         assert sum(values) == 0
-        error = sum(v * v for v in values) / s.count - s.variance / (s.variance + rules.eps)
-        assert error == 0 if s.root**2 == s.variance + rules.eps else abs(error) < Fraction(1, 10**45)
+        error = sum(v * v for v in values) / s.count - variance / (variance + eps)
+        assert error == 0 if root**2 == variance + eps else abs(error) < Fraction(1, 10**45)
 
 
 @given(value=st.fractions(min_value=0, max_value=10**20))
@@ -154,23 +165,45 @@ def test_a_square_root_is_exact_or_good_to_fifty_digits(value: Fraction) -> None
     assert value == 0 or (value - root * root) / value < Fraction(1, 10**48)
 
 
-@given(shape=st.tuples(*[st.integers(1, 6)] * 4), norm=st.sampled_from(list(NORMS)), data=st.data())
+@given(shape=st.tuples(*[st.integers(1, 5)] * 4), norm=st.sampled_from(list(NORMS)), data=st.data())
 @settings(deadline=None)
-def test_every_map_is_in_one_set(shape: tuple[int, ...], norm: str, data: st.DataObject) -> None:
-    n, c = shape[:2]
-    groups = data.draw(st.sampled_from([g for g in range(1, c + 1) if c % g == 0]))
-    found = sets(norm, shape, groups)
-    assert len(found) == {"bn": c, "ln": n, "gn": n * groups, "in": n * c}[norm]
-    assert sorted(m for _, maps in found for m in maps) == list(range(n * c))
-    assert len({len(maps) for _, maps in found}) == 1
-    assert len({where for where, _ in found}) == len(found)
+def test_every_number_is_in_one_set(shape: tuple[int, int, int, int], norm: str, data: st.DataObject) -> None:
+    """Of each of the norm's axes, and there are as many sets as the catalogue's formula says."""
+    n, c, h, w = shape
+    groups, images = data.draw(st.sampled_from([g for g in range(1, c + 1) if c % g == 0])), data.draw(st.integers(1, 5))
+    total = 0
+    for axes, over in enumerate(CATALOGUE[norm].axes):
+        found = sets(norm, shape, groups, images, axes)
+        assert sorted(place for _, places in found for place in places) == list(range(n * c * h * w))
+        assert "V" in over or len({len(places) for _, places in found}) == 1
+        assert len({where for where, _ in found}) == len(found)
+        total += len(found)
+    counts = CATALOGUE[norm].counts.replace("N / V", f"(-(-N // {images}))").replace("·", "*")
+    assert total == eval(counts, {"N": n, "C": c, "G": groups, "H": h, "W": w})
 
 
 def test_sets_say_where_they_are() -> None:
-    assert sets("bn", (2, 4)) == [(f"channel {j + 1}", (j, j + 4)) for j in range(4)]
-    assert sets("ln", (2, 4)) == [("image 1", (0, 1, 2, 3)), ("image 2", (4, 5, 6, 7))]
-    assert sets("gn", (2, 4))[1:3] == [("image 1, group 2", (2, 3)), ("image 2, group 1", (4, 5))]
-    assert sets("in", (2, 4))[5] == ("image 2, channel 2", (5,))
+    assert sets("bn", (2, 4, 1, 1)) == [(f"channel {j + 1}", (j, j + 4)) for j in range(4)]
+    assert sets("ln", (2, 4, 1, 1)) == [("image 1", (0, 1, 2, 3)), ("image 2", (4, 5, 6, 7))]
+    assert sets("gn", (2, 4, 1, 1))[1:3] == [("image 1, group 2", (2, 3)), ("image 2, group 1", (4, 5))]
+    assert sets("in", (2, 4, 1, 1))[5] == ("image 2, channel 2", (5,))
+    assert sets("ln2d", (1, 2, 1, 2)) == [("image 1, row 1, column 1", (0, 2)), ("image 1, row 1, column 2", (1, 3))]
+    assert sets("gbn", (3, 1, 1, 1)) == [("images 1 to 2, channel 1", (0, 1)), ("image 3, channel 1", (2,))]
+    assert sets("ebn", (1, 2, 1, 1), axes=1) == [("all numbers", (0, 1))]
+
+
+def test_every_norm_with_a_statistic_is_there_and_a_formula_with_more_is_told() -> None:
+    assert set(NORMS) == {name for name, about in CATALOGUE.items() if about.axes}
+    assert not is_known(replace(CATALOGUE["bn"], formula="γ · ξ(x) / √(σ² + ε) + β"))
+    for wrong in ("γ · (x", "x ² ²)", "x / σ_X²", "median(x)"):
+        assert not is_known(replace(CATALOGUE["bn"], formula=wrong)), wrong
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_formula_is_written_as_it_was_read(norm: str) -> None:
+    """Where nothing is defined after a comma, and no Σ spelled out."""
+    source = CATALOGUE[norm].formula.replace("−", "-")
+    assert "," in source.replace(", v", "").replace(", τ", "") or text(formula(norm), symbols) == source
 
 
 def test_letters_go_on_as_in_a_spreadsheet() -> None:
@@ -194,19 +227,20 @@ def test_the_fixed_batch_has_readable_answers() -> None:
     assert all(v.denominator == 1 and 0 <= v <= 9 for v in batch.values)
     for norm, many in {"bn": 4, "ln": 4, "gn": 8, "in": 16}.items():
         statistics = calculate(norm, batch).statistics
+        means, variances = ([s.values[name] or Fraction(0) for s in statistics] for name in ("μ", "σ²"))
         assert len(statistics) == many
-        assert all((2 * s.mean).denominator == 1 for s in statistics)
-        roots = [square_root(s.variance) for s in statistics]
-        plain = [root**2 == s.variance for root, s in zip(roots, statistics, strict=True)]
+        assert all((2 * mean).denominator == 1 for mean in means)
+        roots = [square_root(variance) for variance in variances]
+        plain = [root**2 == variance for root, variance in zip(roots, variances, strict=True)]
         assert sum(plain) == {"bn": 4, "ln": 2, "gn": 8, "in": 3}[norm]
         assert all((2 * root).denominator == 1 for root, fits in zip(roots, plain, strict=True) if fits)
-        assert all((4 * s.variance).denominator == 1 for s in statistics)
+        assert all((4 * variance).denominator == 1 for variance in variances)
         if norm in ("bn", "ln"):
-            assert len({s.mean for s in statistics}) == 4
+            assert len(set(means)) == 4
         elif norm == "gn":
-            assert all(a.mean != b.mean for a, b in zip(statistics[::2], statistics[1::2], strict=True))
+            assert all(a != b for a, b in zip(means[::2], means[1::2], strict=True))
         else:
-            assert all(s.mean.denominator == s.variance.denominator == 1 for s in statistics)
+            assert all(mean.denominator == variance.denominator == 1 for mean, variance in zip(means, variances, strict=True))
 
 
 def test_the_fixed_batch_by_hand() -> None:
@@ -215,13 +249,13 @@ def test_the_fixed_batch_by_hand() -> None:
     bn, ln = calculate("bn", batch), calculate("ln", batch)
     variances = [Fraction(25, 4), Fraction(4), Fraction(9), Fraction(49, 4)]
     assert [s.total for s in bn.statistics] == [198, 216, 180, 162]
-    assert [s.mean for s in bn.statistics] == [Fraction(11, 2), 6, 5, Fraction(9, 2)]
-    assert [s.variance for s in bn.statistics] == variances
-    assert [s.unbiased for s in bn.statistics] == [v * 36 / 35 for v in variances]
-    assert [s.mean for s in ln.statistics] == [Fraction(9, 2), Fraction(11, 2), 5, 6]
-    assert [s.variance for s in ln.statistics] == [Fraction(25, 4), Fraction(25, 4), Fraction(23, 2), Fraction(15, 2)]
-    assert bn.running[1].mean == Fraction(6, 10)
-    assert bn.running[1].variance == Fraction(9, 10) + Fraction(1, 10) * Fraction(144, 35)
+    assert [s.values["μ"] for s in bn.statistics] == [Fraction(11, 2), 6, 5, Fraction(9, 2)]
+    assert [s.values["σ²"] for s in bn.statistics] == variances
+    assert [s.values["unbiased σ²"] for s in bn.statistics] == [v * 36 / 35 for v in variances]
+    assert [s.values["μ"] for s in ln.statistics] == [Fraction(9, 2), Fraction(11, 2), 5, 6]
+    assert [s.values["σ²"] for s in ln.statistics] == [Fraction(25, 4), Fraction(25, 4), Fraction(23, 2), Fraction(15, 2)]
+    assert bn.running[1].values["running μ"] == Fraction(6, 10)
+    assert bn.running[1].values["running σ²"] == Fraction(9, 10) + Fraction(1, 10) * Fraction(144, 35)
     without = calculate("bn", batch, Rules(eps=Fraction(0)))
     assert without.output[:3] == (Fraction(7, 5), -1, Fraction(3, 5))
 
@@ -267,6 +301,27 @@ def test_numbers_are_taken_as_they_are_written() -> None:
     assert number("0.1") == Fraction(1, 10)
     assert number(" 1e-5 ") == number("1/100000") == Fraction(1, 100_000)
     assert number("-0") == 0
+    assert number("-1,5") == Fraction(-3, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1,5;2,5", ["1.5", "2.5"]),
+        ("1,5; 2\n3;4,25\n", ["1.5", "2", "3", "4.25"]),
+        ("1;2", ["1", "2"]),
+        ("1,2", ["1", "2"]),
+        ("1,2\n3,4", ["1", "2", "3", "4"]),
+        ("1, 5; 2, 5", ["1", "5", "2", "5"]),
+        ("1,2,3;4,5,6", ["1", "2", "3", "4", "5", "6"]),
+        ("1.5,2;3,4", ["1.5", "2", "3", "4"]),
+        ("1,2,3 4,5,6", ["1", "2", "3", "4", "5", "6"]),
+    ],
+)
+def test_decimal_commas_are_told_apart(text: str, values: list[str], tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    found = read_batch(tmp_path / "x.csv", (1, 1, 1, len(values)))
+    assert found.values == tuple(map(Fraction, values))
 
 
 @given(value=st.decimals(-(10**12), 10**12, places=20))
@@ -275,7 +330,7 @@ def test_any_decimal_is_exact(value: Decimal) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "nan", "inf", "-Infinity", "1e13", "1e-41", "1e999999999", "1/0", "0x1", "1,5"]
+    "text", ["", "x", "nan", "inf", "-Infinity", "1e13", "1e-41", "1e999999999", "1/0", "0x1", "1,5,2", ",5", "1,"]
 )
 def test_what_is_no_number(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a|out of range|divides by 0"):
@@ -302,6 +357,7 @@ REFUSED: dict[str, tuple[bytes | np.ndarray, tuple[int, int, int, int] | None, s
     "header.csv": (b"a,b\n1,2\n", (1, 1, 1, 2), r"line 1: 'a' is not a number: .* put # before the line"),
     "nan.csv": (b"1,nan", (1, 1, 1, 2), "line 1: 'nan' is not a finite number"),
     "gap.csv": (b"1,,2", (1, 1, 1, 3), "line 1: a number is missing between two commas"),
+    "both.csv": (b"1 2\n1,5 2,5", (1, 1, 1, 2), "line 2: '1,5 2,5' may have decimal commas or one number more: write dec"),
     "huge.csv": (b"1,1e999999999", (1, 1, 1, 2), "out of range: up to 10"),
     "short.csv": (b"1,2,3", (1, 1, 2, 2), "1,1,2,2 has 4 places and --input short.csv holds 3 numbers"),
     "noshape.csv": (b"1,2,3", None, "holds 3 numbers: say what they are with --shape N,C,H,W"),
@@ -348,11 +404,12 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     ("rules", "says"),
     [
         (Rules(groups=3), "--groups 3 does not divide 4 channels: choose one of 1, 2, 4"),
+        (Rules(images=0), "--images 0: a ghost batch has at least 1 image"),
         (Rules(groups=0), "--groups 0 does not divide"),
         (Rules(groups=-2), "--groups -2 does not divide"),
         (Rules(eps=Fraction(-1, 10)), r"--eps -0.1 is negative: .* give 0 or more"),
         (Rules(momentum=Fraction(3, 2)), r"--momentum 1.5 is outside \[0, 1\]"),
-        (Rules(gamma=(Fraction(1),)), "--gamma has 1 numbers for 4 channels: give one a channel"),
+        (Rules(gamma=(Fraction(1),)), "--gamma has 1 numbers for 4 channels: give one per channel"),
         (Rules(beta=(Fraction(1),) * 5), "--beta has 5 numbers"),
     ],
 )

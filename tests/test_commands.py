@@ -109,7 +109,6 @@ def run(words: list[str], made: dict[str, Path]) -> None:
             given[index] = str(made[word])
     study, launched = (any(word.startswith(key) for word in given) for key in ("study=", "hydra/launcher="))
     more = ["hydra.launcher.n_jobs=1"] if launched else ["hydra/launcher=basic"] * study  # in this process
-    more += ["--norm", "bn"] * (name == "normlab.calculate" and "--out" in given)
     with mock.patch("normlab.train.plan", partial(first_and_last, made)):
         call(name, [*given, *more, *SMALL.get(name, "").split()])
 

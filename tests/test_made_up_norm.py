@@ -101,3 +101,13 @@ def test_the_axes_picture_and_the_page_have_it(house: Path) -> None:
     code = "from normlab.analysis.axes_picture import axes; axes(['wobble']).savefig('axes.svg')"
     assert python(house, "-c", code).returncode == 0
     assert "#123456" in (house / "axes.svg").read_text(encoding="utf-8")
+
+
+def test_it_is_worked_out_by_hand(house: Path) -> None:
+    """From its formula and axes: in the terminal, and on the page among all the others."""
+    words = ("--norm", "wobble", "--shape", "1,1,1,2", "--input", "x.csv", "--html", "page.html")
+    (house / "x.csv").write_text("1 3", encoding="utf-8")
+    result = python(house, "-m", "normlab.calculate", *words)
+    assert "Wobble norm: 1 statistic" in result.stdout, result.stderr
+    assert "0.1667 0.5000" in result.stdout  # 1 / (1 + 5), 3 / (1 + 5)
+    assert '"wobble":{"axes":["CHW"]' in (house / "page.html").read_text(encoding="utf-8")

@@ -99,4 +99,4 @@ def by_hand() -> Fraction:
     result = byhand.calculate("bn", byhand.default_batch(), byhand.Rules(eps=Fraction(0)))
     assert_type(result, byhand.Result)
     assert_type(byhand.sets("gn", (3, 4, 2, 2)), list[tuple[str, tuple[int, ...]]])
-    return result.statistics[0].mean
+    return result.statistics[0].total

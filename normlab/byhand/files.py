@@ -6,7 +6,7 @@ from pathlib import Path
 from normlab.analysis import drawing
 from normlab.byhand.exact import Result
 from normlab.byhand.page import page, put
-from normlab.byhand.picture import overview, picture
+from normlab.byhand.pictures import overview, picture
 from normlab.byhand.workbook import workbook
 
 __all__ = ["write"]

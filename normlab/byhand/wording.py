@@ -1,8 +1,9 @@
 """What people read of a calculation: numbers as text, headings, tables and the steps of one statistic."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from html import escape
 
 from normlab.byhand.exact import NORMS, Batch, Result, Values
 from normlab.byhand.formula import Node, axes_of, given_signs, kept, label, steps as of_axes, symbols, symbols_in_eval, text
@@ -47,12 +48,18 @@ NUMBERS, IMAGES, CHANNELS, SIDE, ROWS = 1024, 8, 8, 8, 64  # that are drawn or l
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text below headings; the first two columns are words, the others numbers. sets: the set of each row."""
+    """Rows of text below headings; the first `text` columns are words, the others numbers. sets: the set of each row."""
 
     headings: list[str]
     rows: list[list[str]]
-    sets: list[int]
+    sets: list[int] = field(default_factory=list)
     text: int = 2
+
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        rows = [("th", self.headings), *(("td", row) for row in self.rows)]
+        lines = ["".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) for tag, row in rows]
+        return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 @dataclass(frozen=True)
