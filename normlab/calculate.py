@@ -190,7 +190,9 @@ def _written(results: Sequence[Result], given: argparse.Namespace) -> list[str]:
         put(given.html, page(results).encode(), f"--html {given.html}")
         lines.append(f"\nWritten: {given.html}")
     if given.out is not None:
-        from normlab.byhand.files import write  # matplotlib and openpyxl: a second that the terminal alone need not wait
+        from normlab.byhand.files import (
+            write,  # matplotlib and openpyxl: a second that the terminal alone need not wait
+        )
 
         # After the file that was given, letter by letter, as long as a terminal can show its name.
         name = given.input.stem if given.input is not None and given.input.stem.isprintable() else "sheet"

@@ -24,9 +24,9 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PAT
 SHAPE = (3, 4, 2, 2)
 
 DRIVER = """
-const all = selector => [...document.querySelectorAll(selector)], texts = selector => all(selector).map(e => e.textContent);
+const all = (selector, from = document) => [...from.querySelectorAll(selector)];
+const texts = (selector, from) => all(selector, from).map(e => e.textContent), found = [];
 const fire = (element, kind) => element.dispatchEvent(new Event(kind, { bubbles: true }));
-const found = [];
 for (const each of CASES) {
   const norm = document.getElementById("norm");
   norm.value = each.norm;
@@ -37,11 +37,15 @@ for (const each of CASES) {
   all("#batch input").forEach((input, k) => { input.value = each.x[k]; });
   fire(document.querySelector("#batch input"), "input");
   all("#batch td")[each.chosen].click();
+  const blocks = all("#results > section");
   found.push({
-    problem: texts("#problem")[0], tables: all("#results .table").map(t => [...t.rows].map(r => [...r.cells].map(c => c.textContent))),
-    titles: texts("#results h3"), values: all("#results > section").map(s => [...s.querySelectorAll("td")].map(c => c.textContent)),
-    places: all("#results > section").map(s => [...s.querySelectorAll("td")].map(c => Number(c.dataset.place))),
-    letters: texts("#batch caption b"), steps: all("#steps dt").map(dt => [dt.textContent, dt.nextSibling.textContent]), formula: texts("#formula")[0],
+    problem: texts("#problem")[0],
+    formula: texts("#formula")[0],
+    tables: all("#results .table").map(table => all("tr", table).map(row => texts("th, td", row))),
+    values: blocks.map(block => texts("td", block)),
+    places: blocks.map(block => all("td", block).map(cell => Number(cell.dataset.place))),
+    letters: texts("#batch caption b"),
+    steps: all("#steps dt").map(dt => [dt.textContent, dt.nextSibling.textContent]),
   });
 }
 document.body.textContent = JSON.stringify(found);
@@ -61,7 +65,7 @@ def driven(content: str, cases: list[dict[str, Any]], folder: Path) -> list[dict
     driver = f"const CASES = {json.dumps(cases)};{DRIVER}"
     digest = base64.b64encode(hashlib.sha256(driver.encode()).digest()).decode()
     content = content.replace("script-src '", f"script-src 'sha256-{digest}' '")
-    content = content.replace("</main>", "</main>").replace("</body>", f"<script>{driver}</script></body>")
+    content = content.replace("</body>", f"<script>{driver}</script></body>")
     body = re.search(r"<body[^>]*>(.*)</body>", browser(content, folder), re.S)
     assert body
     return list(json.loads(html.unescape(body[1])))
@@ -148,7 +152,9 @@ def test_every_norm_is_recomputed_to_what_python_says(tmp_path: Path) -> None:
                         assert any(alike(each, line) for each in lines), (where, name, line, lines)
                         compared += 1
         y = result.output[place]
-        assert any(alike(line.rpartition(" = ")[2], wording.fixed(y)) for name, line in shown["steps"] if name == "output")
+        assert any(
+            alike(line.rpartition(" = ")[2], wording.fixed(y)) for name, line in shown["steps"] if name == "output"
+        )
         assert shown["formula"] == wording.given(result).partition(";")[0]
     assert compared > 10_000
 

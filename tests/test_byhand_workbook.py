@@ -108,7 +108,10 @@ def results(batch: Batch, rules: Rules) -> list[Result]:
 GAMMA, BETA = tuple(map(Fraction, (1, 2, "-0.5", "1/3"))), tuple(map(Fraction, (0, 1, -1, 2)))
 CASES = {
     "fixed": (default_batch(), Rules()),
-    "scaled": (random_batch((2, 4, 2, 1), 3), Rules(4, Fraction(0), GAMMA, BETA, Fraction("0.3"), 1, {"ρ": Fraction(1, 3)})),
+    "scaled": (
+        random_batch((2, 4, 2, 1), 3),
+        Rules(4, Fraction(0), GAMMA, BETA, Fraction("0.3"), 1, {"ρ": Fraction(1, 3)}),
+    ),
     "other shape": (random_batch((3, 6, 2, 1), 1), Rules(3, Fraction("0.01"))),
     "one number": (random_batch((1, 2, 1, 1), 0), Rules()),
     "undefined": (Batch((2, 2, 1, 2), tuple(map(Fraction, (3, 3, 1, 2, 3, 3, 1, 2)))), Rules(eps=Fraction(0))),
@@ -174,7 +177,10 @@ def test_formulas_are_live() -> None:
 def test_what_cells_cannot_hold_is_left_out_and_told() -> None:
     found = [calculate(norm, default_batch()) for norm in NORMS]
     content, missing = workbook(found)
-    assert missing == f"sheet.xlsx is left out for {', '.join(n for n in NORMS if n in LEFT_OUT)}: cells cannot hold every step"
+    assert (
+        missing
+        == f"sheet.xlsx is left out for {', '.join(n for n in NORMS if n in LEFT_OUT)}: cells cannot hold every step"
+    )
     assert set(openpyxl.load_workbook(io.BytesIO(content)).sheetnames) == {"input", *NORMS} - set(LEFT_OUT)
     assert workbook([calculate("bcn", default_batch())])[0] == b""
     assert workbook([calculate("ln2d", random_batch((1, 31, 1, 1), 0))])[0] == b"", "a function of 31 arguments"

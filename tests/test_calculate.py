@@ -13,7 +13,6 @@ import pytest
 from rich.console import Console
 
 from normlab.byhand import NORMS, Batch, Rules, calculate, default_batch, random_batch
-from normlab.byhand.files import write
 from normlab.byhand.pictures import overview, picture
 from normlab.byhand.set_colours import SET_COLOURS, set_colour
 from normlab.byhand.terminal import show
@@ -56,9 +55,7 @@ def test_one_norm_is_printed_unless_more_are_asked_for(capsys: pytest.CaptureFix
     assert "Batch norm: 4 statistics" in text
     assert "Layer norm" not in text
     assert len(text.splitlines()) < 90
-    assert re.search(
-        r"^ ?A +channel 1 +36 +198 +11/2 = 5.5 +25/4 = 6.25 +2.500002 +45/7 ≈ 6.428571$", text, re.M
-    )
+    assert re.search(r"^ ?A +channel 1 +36 +198 +11/2 = 5.5 +25/4 = 6.25 +2.500002 +45/7 ≈ 6.428571$", text, re.M)
     assert re.search(r"^ ?C +channel 3 +1/2 = 0.5 +639/350 ≈ 1.825714 +1.351194$", text, re.M)
 
 

@@ -1,4 +1,4 @@
-"""Normalization by hand: exact arithmetic, the same numbers in a terminal, pictures, a page and a workbook. No torch."""
+"""Normalization by hand: exact arithmetic, its numbers in a terminal, pictures, a page and a workbook. No torch."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

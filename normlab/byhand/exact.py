@@ -12,7 +12,20 @@ from fractions import Fraction
 from functools import cache, cached_property
 from math import isqrt, prod
 
-from normlab.byhand.formula import Node, axes_of, formula, greek, inner, is_known, kept, kept_roots, label, steps, symbols_in_eval, text
+from normlab.byhand.formula import (
+    Node,
+    axes_of,
+    formula,
+    greek,
+    inner,
+    is_known,
+    kept,
+    kept_roots,
+    label,
+    steps,
+    symbols_in_eval,
+    text,
+)
 from normlab.errors import ConfigError
 from normlab.norms import CATALOGUE, About
 from normlab.settings.conf import group_values
@@ -169,7 +182,7 @@ class Result:
         if norm not in NORMS:
             raise ConfigError(f"norm {norm!r} is unknown: choose one of {', '.join(NORMS)}, all")
         self.norm, self.batch, self.rules, self.about = norm, batch, rules, CATALOGUE[norm]
-        n, c = batch.shape[:2]
+        c = batch.shape[1]
         rules.check(c)
         grouped = any("G" in over for over in self.about.axes)
         self.groups = (rules.groups or default_groups(c)) if grouped else 1
@@ -179,7 +192,9 @@ class Result:
         self._one, self._each = [0] * size, range(size)
         self._channel = [k // batch.area % c for k in self._each]
         self._map = [k // batch.area for k in self._each]
-        self._sets = [_owner(self.about, batch.shape, self.groups, rules.images, i) for i in range(len(self.about.axes))]
+        self._sets = [
+            _owner(self.about, batch.shape, self.groups, rules.images, i) for i in range(len(self.about.axes))
+        ]
         self._known: dict[tuple[Node, bool], Grid] = {}
         self.owner = self._sets[0]
         self.statistics = self._statistics()
@@ -191,7 +206,7 @@ class Result:
     @cached_property
     def given(self) -> dict[str, tuple[Fraction, ...]]:
         """The numbers that a formula takes beside x, by sign: one, or one per channel."""
-        return starts(self.norm, self.batch.shape[1], self.rules)
+        return starts(self.norm, self.rules)
 
     @cached_property
     def plain(self) -> bool:
@@ -236,8 +251,7 @@ class Result:
         many = max(len(grid.values) for grid in grids)
         columns = [list(grid.values) * (many if len(grid.values) == 1 else 1) for grid in grids]
         compute = OPERATIONS[sign]
-        values = [None if None in row else compute(*row) for row in zip(*columns, strict=True)]
-        return Grid(owner, values)
+        return Grid(owner, [None if None in row else compute(*row) for row in zip(*columns, strict=True)])
 
     def _average(self, start: int, inner: Node) -> Grid:
         """The running average of a statistic after one step: per channel, set by set in their order."""
@@ -262,7 +276,7 @@ class Result:
                 members[k].append(place)
             named = [(label(node), node) for node in steps(self.tree, i)]
             variances = [(node[2], label(node)) for node in kept(self.tree) if node[1] and axes_of(node) == {i}]
-            for k, places in enumerate(members):
+            for places in members:
                 first = places[0]
                 values = {name: self.at(node, first) for name, node in named}
                 count = sum(self._channel[place] == self._channel[first] for place in places)
@@ -296,10 +310,12 @@ def calculate(norm: str, batch: Batch, rules: Rules | None = None) -> Result:
     return Result(norm, batch, rules or Rules())
 
 
-def starts(norm: str, channels: int, rules: Rules) -> dict[str, tuple[Fraction, ...]]:
+def starts(norm: str, rules: Rules) -> dict[str, tuple[Fraction, ...]]:
     """The numbers that a norm's formula takes beside x, by sign: those given, else those that the norm starts from."""
     about, options = CATALOGUE[norm], group_values("norm", norm)
-    found = {greek(key): (_exact(value),) for key, value in options.items() if _is_number(value)}
+    found: dict[str, tuple[Fraction, ...]] = {
+        greek(key): (_exact(value),) for key, value in options.items() if _is_number(value)
+    }
     found["ε"] = (_exact(options.get("eps", 0)) if rules.eps is None else rules.eps,)
     for learned in about.learned.values():
         start = options[learned.start] if isinstance(learned.start, str) else learned.start

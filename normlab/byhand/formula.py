@@ -17,7 +17,23 @@ from typing import Any
 
 from normlab.norms import CATALOGUE, About
 
-__all__ = ["Node", "axes_of", "formula", "given_signs", "greek", "inner", "is_known", "kept", "kept_roots", "label", "steps", "symbols", "symbols_in_eval", "text", "walk"]
+__all__ = [
+    "Node",
+    "axes_of",
+    "formula",
+    "given_signs",
+    "greek",
+    "inner",
+    "is_known",
+    "kept",
+    "kept_roots",
+    "label",
+    "steps",
+    "symbols",
+    "symbols_in_eval",
+    "text",
+    "walk",
+]
 
 Node = tuple[Any, ...]
 
@@ -118,8 +134,8 @@ class Reader:
 
     def every(self) -> Node:
         rest, terms = list(self.tokens), []
-        for self.k in range(len(self.about.axes)):
-            self.tokens = list(rest)
+        for k in range(len(self.about.axes)):
+            self.tokens, self.k = list(rest), k
             terms.append(self.product())
         if not any("_k" in token for token in rest[len(self.tokens) :]):
             total = "sum", 0, terms[0]
@@ -225,7 +241,8 @@ def unscaled(node: Node, scale: str, shift: str) -> Node:
     node = tuple(unscaled(part, scale, shift) if isinstance(part, tuple) else part for part in node)
     match node:
         case ("·", ("number", "1"), other) | ("·", other, ("number", "1")) | ("+", other, ("number", "0")):
-            return other
+            simpler: Node = other
+            return simpler
     return node
 
 
@@ -264,7 +281,7 @@ def kept_roots(tree: Node) -> list[Node]:
 
     def of_kept(node: Node) -> bool:
         if node[0] in ("kept", "mean", "sum", "map", "x"):
-            return node[0] == "kept"
+            return bool(node[0] == "kept")
         return all(of_kept(part) for part in node[1:] if isinstance(part, tuple))
 
     return _of(tree, lambda node: node[0] == "√" and bool(kept(node)) and of_kept(node))

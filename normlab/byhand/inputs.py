@@ -155,12 +155,11 @@ def _decimal_commas(lines: list[str], name: str) -> bool:
     if "." in "".join(lines) or any(re.search(r",\s|\s,|,[^,;\s]*,", line) for line in lines):
         return False
     for i, line in enumerate(lines, 1):
-        if found := re.search(r"(\S*\d,\d\S*)\s+(\S+)", line):
-            if ";" not in line:
-                raise DataError(
-                    f"--input {name}, line {i}: {_short(found[0])!r} may have decimal commas or one number more: write "
-                    "decimal points, or semicolons between numbers"
-                )
+        if (found := re.search(r"(\S*\d,\d\S*)\s+(\S+)", line)) and ";" not in line:
+            raise DataError(
+                f"--input {name}, line {i}: {_short(found[0])!r} may have decimal commas or one number more: write "
+                "decimal points, or semicolons between numbers"
+            )
     return any(";" in line for line in lines)
 
 

@@ -1,6 +1,5 @@
 "use strict";
-// The calculation of exact.py and the wording of wording.py, in fractions of BigInts: what is typed recomputes all.
-// Norms, their axes and their formulas as trees, come from Python in the page's JSON.
+// exact.py and wording.py in fractions of BigInts; the norms, axes and formulas as trees, come from Python as JSON.
 (() => {
 const data = JSON.parse(document.getElementById("data").textContent);
 const [N, C, H, W] = data.shape, SIZE = N * C * H * W, AREA = H * W;
@@ -171,9 +170,11 @@ class Calculation {
     return { owner, values: found.map(of => { const t = plus(of); return t && mean ? over(t, whole(of.length)) : t; }) };
   }
   ofChannel(node, j) {  // the sets of a channel: [value, count of the channel's numbers, places]
-    const { owner, values } = this.grid(node), seen = new Map();
-    EACH.filter(p => CHANNEL[p] === j).forEach(p => seen.set(owner[p], [...(seen.get(owner[p]) || []), p]));
-    return [...seen].map(([k, places]) => [node[1] ? unbiased(values[k], places.length) : values[k], places.length, places]);
+    const { owner, values } = this.grid(node), own = EACH.filter(p => CHANNEL[p] === j);
+    return [...new Set(own.map(p => owner[p]))].map(k => {
+      const places = own.filter(p => owner[p] === k);
+      return [node[1] ? unbiased(values[k], places.length) : values[k], places.length, places];
+    });
   }
   average(node) {
     const keep = minus(whole(1), this.momentum);
@@ -250,11 +251,12 @@ function maps(cell, letters) {  // a table per map: images down, channels across
       }))));
   })));
 }
-const letters = m => { const of = now.sets[0].slice(m * AREA, (m + 1) * AREA).map(letter); return of[0] === of[AREA - 1] ? of[0] : `${of[0]}–${of[AREA - 1]}`; };
+const letters = m => [...new Set([m * AREA, m * AREA + AREA - 1].map(place => letter(now.sets[0][place])))].join("–");
 function table(headings, rows) {
-  const cells = rows.map(([k, ...texts]) => make("tr", {}, ...texts.map((t, i) =>
-    i ? make("td", { className: i > 1 ? "number" : "" }, t) : make("td", {}, make("b", { className: "set", style: `background:${ground(k)}` }, t)))));
-  const head = make("tr", {}, ...headings.map((t, i) => make("th", { scope: "col", className: i > 1 ? "number" : "" }, t)));
+  const cell = (tag, t, i) => make(tag, { className: i > 1 ? "number" : "" }, t);
+  const cells = rows.map(([k, name, ...texts]) => make("tr", {}, make("td", {}, make("b", { className: "set", style: `background:${ground(k)}` }, name)),
+    ...texts.map((t, i) => cell("td", t, i + 1))));
+  const head = make("tr", {}, ...headings.map((t, i) => cell("th", t, i)));
   return make("div", { className: "wide", tabIndex: 0 }, make("table", { className: "table" }, make("thead", {}, head), make("tbody", {}, ...cells)));
 }
 const cellText = (name, value) => name[0] === "√" ? number(value) : amount(value);
@@ -353,7 +355,7 @@ document.body.classList.add("live");
 $("norm").addEventListener("change", () => { controls(); compute(); });
 $("live").addEventListener("input", event => { if (event.target !== $("norm")) compute(); });
 $("reset").addEventListener("click", reset);
-$("digits").addEventListener("click", () => { for (const input of inputs("batch")) input.value = Math.random() * 10 | 0; compute(); });
+$("digits").addEventListener("click", () => { inputs("batch").forEach(input => { input.value = Math.random() * 10 | 0; }); compute(); });
 const pick = event => { const td = event.target.closest("td[data-place]"); if (td && now) choose(Number(td.dataset.place)); };
 $("live").addEventListener("click", pick);
 $("batch").addEventListener("focusin", pick);

@@ -1,4 +1,4 @@
-"""The calculation on a page where every number can be changed: one file, nothing fetched, readable without its script."""
+"""The calculation on a page where every number can be changed: one file, nothing fetched, readable without script."""
 
 import base64
 import hashlib
@@ -60,6 +60,7 @@ def page(results: Sequence[Result]) -> str:
     script = (here / "page.js").read_text(encoding="utf-8")
     part, live = window(batch), len(batch.values) <= LIVE
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    data = json.dumps(_data(results[0]), ensure_ascii=False, separators=(",", ":"))
     environment = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -77,7 +78,7 @@ def page(results: Sequence[Result]) -> str:
         chosen=results[0].norm,
         divisors=[g for g in range(1, batch.shape[1] + 1) if batch.shape[1] % g == 0],
         made=f"Made by normlab calculate from {len(batch.values):,} numbers.",
-        data=json.dumps(_data(results[0]), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c") if live else "",
+        data=data.replace("<", "\\u003c") if live else "",
         script=script,
         script_hash=f"sha256-{digest}",
     )
@@ -114,7 +115,7 @@ def _norm(norm: str, channels: int, rules: Rules) -> dict[str, Any]:
     def spread(sign: str, values: tuple[Fraction, ...]) -> list[str]:
         return [str(value) for value in values * (channels if sign in per_channel and len(values) == 1 else 1)]
 
-    taken = starts(norm, channels, rules)
+    taken = starts(norm, rules)
     return {
         "axes": about.axes,
         "tree": tree,
@@ -122,7 +123,10 @@ def _norm(norm: str, channels: int, rules: Rules) -> dict[str, Any]:
         "written": text(tree, symbols),
         "innerWritten": text(inner(norm), symbols),
         "evalWritten": text(tree, symbols_in_eval),
-        "steps": [[[label(node), wording.worded(label(node)), node] for node in steps(tree, i)] for i in range(len(about.axes))],
+        "steps": [
+            [[label(node), wording.worded(label(node)), node] for node in steps(tree, i)]
+            for i in range(len(about.axes))
+        ],
         "kept": [[label(node), *axes_of(node), node] for node in kept(tree)],
         "roots": [[text(node, symbols_in_eval), node] for node in kept_roots(tree)],
         "sharing": [wording.sharing(about, i) for i in range(len(about.axes))],

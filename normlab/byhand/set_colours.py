@@ -1,9 +1,9 @@
 """One colour per set: sixteen calm grounds for dark text.
 
-They were found by a search for little chroma: any two stay at least 14 CIELAB units apart in normal vision and under simulated
-protanopia, deuteranopia and tritanopia (Machado et al. 2009, full severity), the first four at least 32, and dark text
-(#222222) on each has a contrast of at least 4.7. In a grey print the letter of a set says what its colour does. More
-than sixteen sets take the colours again; no letter comes twice.
+They were found by a search for little chroma: any two stay at least 14 CIELAB units apart in normal vision and under
+simulated protanopia, deuteranopia and tritanopia (Machado et al. 2009, full severity), the first four at least 32, and
+dark text (#222222) on each has a contrast of at least 4.7. In a grey print the letter of a set says what its colour
+does. More than sixteen sets take the colours again; no letter comes twice.
 """
 
 __all__ = ["SET_COLOURS", "set_colour"]

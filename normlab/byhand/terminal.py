@@ -94,7 +94,9 @@ def grid(console: Console, result: Result, texts: list[list[list[list[str]]]], p
                     m = i * channels + j
                     owners = result.owner[m * h * w + max(r, 0) * w :][: part.columns]
                     if r < 0:
-                        line.append(f" {wording.letters(result, m)}".ljust(block), f"bold {INK} on {set_colour(owners[0])}")
+                        line.append(
+                            f" {wording.letters(result, m)}".ljust(block), f"bold {INK} on {set_colour(owners[0])}"
+                        )
                     else:
                         cells = [number.rjust(wide) for number in image[j][r]]
                         line.append(" " * (block - 1 - wide * len(cells)), f"on {set_colour(owners[0])}")

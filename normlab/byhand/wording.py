@@ -6,7 +6,8 @@ from fractions import Fraction
 from html import escape
 
 from normlab.byhand.exact import NORMS, Batch, Result, Values
-from normlab.byhand.formula import Node, axes_of, given_signs, kept, label, steps as of_axes, symbols, symbols_in_eval, text
+from normlab.byhand.formula import Node, axes_of, given_signs, kept, label, symbols, symbols_in_eval, text
+from normlab.byhand.formula import steps as of_axes
 from normlab.norms.about import AXES, About
 
 __all__ = [
@@ -48,7 +49,7 @@ NUMBERS, IMAGES, CHANNELS, SIDE, ROWS = 1024, 8, 8, 8, 64  # that are drawn or l
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text below headings; the first `text` columns are words, the others numbers. sets: the set of each row."""
+    """Rows of text below headings; the first `text` columns are words, the others numbers. sets: that of each row."""
 
     headings: list[str]
     rows: list[list[str]]
@@ -209,7 +210,10 @@ def tables(result: Result, most: int = ROWS) -> list[tuple[str, Table]]:
     for i in range(len(result.about.axes)):
         of = [(k, s) for k, s in enumerate(result.statistics) if s.axes == i]
         names = list(of[0][1].values)
-        rows = [[s.letter, s.where, str(s.count), number_text(s.total)] + [_cell(*item) for item in s.values.items()] for _, s in of[:most]]
+        rows = [
+            [s.letter, s.where, str(s.count), number_text(s.total)] + [_cell(*item) for item in s.values.items()]
+            for _, s in of[:most]
+        ]
         headings = ["set", "where", "numbers", "sum", *map(worded, names)]
         found.append((sharing(result.about, i), Table(headings, rows, [k for k, _ in of[:most]])))
     return found
@@ -230,7 +234,8 @@ def running_rule(result: Result) -> str:
     m = result.rules.momentum
     keep, take = number_text(1 - m), number_text(m)
     lines = [
-        f"running {label(node)} = {keep} · {node[1]} + {take} · {'unbiased ' * node[1]}{label(node)}" for node in kept(result.tree)
+        f"running {label(node)} = {keep} · {node[1]} + {take} · {'unbiased ' * node[1]}{label(node)}"
+        for node in kept(result.tree)
     ]
     return f"Running averages after one step with momentum {take}: {', '.join(lines)}."
 
@@ -309,7 +314,10 @@ def steps(result: Result, k: int) -> Iterator[tuple[str, str]]:
         return sign.join(parts[:most]) + (f"{sign}…" if len(parts) > most else "")
 
     for m, places in list(maps.items())[:8]:
-        yield f"image {m // c + 1}, channel {m % c + 1}", listed([number_text(batch.values[p]) for p in places], "  ", 25)
+        yield (
+            f"image {m // c + 1}, channel {m % c + 1}",
+            listed([number_text(batch.values[p]) for p in places], "  ", 25),
+        )
     if len(maps) > 8:
         yield "", f"… and {_count(len(maps) - 8, 'more map')}"
     for node in of_axes(result.tree, s.axes):
@@ -336,12 +344,18 @@ def steps(result: Result, k: int) -> Iterator[tuple[str, str]]:
     yield from _running_steps(result, s.axes, s.members[0])
 
 
-def numbers(result: Result, node: Node, place: int, strength: int = 0, *, root: bool = True, eval_mode: bool = False) -> str:
+def numbers(
+    result: Result, node: Node, place: int, strength: int = 0, *, root: bool = True, eval_mode: bool = False
+) -> str:
     """A part of the formula with the numbers put in that it has at a place. root: roots as numbers, too."""
 
     def shown(part: Node) -> str:
         known = part[0] in ("x", "given", "kept", "called", "map") or (part[0] == "√" and root)
-        return number_text(result.at(part, place, eval_mode)) if known and part != node else symbols(part) * (part[0] == "number")
+        return (
+            number_text(result.at(part, place, eval_mode))
+            if known and part != node
+            else symbols(part) * (part[0] == "number")
+        )
 
     return text(node, shown, strength)
 

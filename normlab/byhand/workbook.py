@@ -24,7 +24,18 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from normlab.byhand import wording
 from normlab.byhand.exact import Batch, Result, Statistic
-from normlab.byhand.formula import Node, axes_of, given_signs, kept, kept_roots, label, steps, symbols, symbols_in_eval, text
+from normlab.byhand.formula import (
+    Node,
+    axes_of,
+    given_signs,
+    kept,
+    kept_roots,
+    label,
+    steps,
+    symbols,
+    symbols_in_eval,
+    text,
+)
 from normlab.byhand.set_colours import set_colour
 from normlab.errors import ConfigError
 
@@ -33,7 +44,10 @@ __all__ = ["Places", "workbook"]
 COLUMNS = 16_384  # of a sheet
 MOST = 30  # arguments that a function has always taken
 LEFT, TOP = 3, 10  # first column and row of the numbers on `input`; first column of values on a norm's sheet
-MOMENTUM, START = "input!$B$4", ("input!$B$5", "input!$B$6")  # on `input`: the momentum, where a running mean and a variance start
+MOMENTUM, START = (
+    "input!$B$4",
+    ("input!$B$5", "input!$B$6"),
+)  # on `input`: the momentum, where a running mean and a variance start
 GIVEN = 5  # on a norm's sheet: row of the first number that it takes
 
 BOLD, QUIET = Font(bold=True), Font(color="6B6B6B")
@@ -214,9 +228,7 @@ class Column:
         ends = [(s.members[0], s.members[-1])] if whole else [(place, place) for place in s.members]
         if len(ends) > MOST:
             raise ConfigError(f"no function takes {len(ends)} arguments")
-        cells = [
-            ":".join(_locked(*self.at.number(*self.place(p))) for p in dict.fromkeys(pair)) for pair in ends
-        ]
+        cells = [":".join(_locked(*self.at.number(*self.place(p))) for p in dict.fromkeys(pair)) for pair in ends]
         return ",".join(f"input!{cell}" for cell in cells)
 
     def place(self, place: int) -> tuple[int, int, int, int]:
@@ -284,7 +296,10 @@ class Norm:
         self.sheet.put(row, 1, s.letter, font=BOLD, fill=PatternFill("solid", fgColor=set_colour(k)[1:]))
         self.sheet.put(row, 2, s.where)
         area = column.area(s)
-        formulas = {"": (f"COUNT({area})", Fraction(s.count)), " ": (f"SUM({area})", s.total)}
+        formulas: dict[str, tuple[str, Fraction | None]] = {
+            "": (f"COUNT({area})", Fraction(s.count)),
+            " ": (f"SUM({area})", s.total),
+        }
         for node in column.steps:
             inner = node[-1] if node[0] == "called" else node
             gathered = inner[0] in ("mean", "sum")
