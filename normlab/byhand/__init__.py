@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from normlab.byhand.exact import NORMS, Batch, Result, Rules, Statistic, calculate, sets
-from normlab.byhand.inputs import default_batch, random_batch, read_batch
+from normlab.byhand.inputs import default_batch, number, random_batch, read_batch
 from normlab.byhand.wording import Table, amount, running_table, tables
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ __all__ = [
     "axes",
     "calculate",
     "default_batch",
+    "number",
     "overview",
     "picture",
     "random_batch",
