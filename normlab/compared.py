@@ -13,12 +13,14 @@ from normlab.analysis.declared import MARGIN
 from normlab.analysis.findings import findings
 from normlab.analysis.part import ImageSet, Part, Picture, Table, text
 from normlab.analysis.parts.claims import claims, published
+from normlab.analysis.parts.classes import classes
 from normlab.analysis.parts.curves import curves, factors
 from normlab.analysis.parts.effects import effects
 from normlab.analysis.parts.errors import errors, galleries
 from normlab.analysis.parts.path import path
 from normlab.analysis.parts.probes import probes
 from normlab.analysis.parts.rates import rates
+from normlab.analysis.parts.robustness import robustness
 from normlab.analysis.parts.settings import settings
 from normlab.analysis.parts.statistics import statistics
 from normlab.analysis.questions import Answers
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Compared", "compare"]
 
 TABLES = (  # that a folder of runs may have
-    "effects", "pairs", "claims", "summary", "times", "published", "rates", "best", "path", "statistics", "errors",
-    "overlap",
+    "effects", "pairs", "claims", "summary", "times", "published", "rates", "best", "path", "statistics", "robustness",
+    "robustness_strengths", "errors", "overlap", "classes", "classes_apart",
 )  # fmt: skip
 
 
@@ -148,7 +150,8 @@ def _lost(answers: Answers) -> Part | None:
 
 
 PARTS: Sequence[Callable[[Answers], Part | None]] = (  # in the order of the page
-    effects, claims, settings, published, curves, factors, rates, path, statistics, probes, errors, galleries, _lost,
+    effects, claims, settings, published, curves, factors, rates, path, robustness, statistics, probes, errors, classes,
+    galleries, _lost,
 )  # fmt: skip
 
 

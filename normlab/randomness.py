@@ -19,6 +19,7 @@ class Stream(IntEnum):
     ORDER = 2
     AUGMENT = 3
     DROPOUT = 4
+    CORRUPT = 5
 
 
 def stream_seed(stream: Stream, seed: int, epoch: int = 0, rank: int = 0) -> int:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +28,14 @@ __all__ = [
     "ProbeRow",
     "Record",
     "RecordError",
+    "Robustness",
     "read_probes",
+    "read_robustness",
     "read_support",
     "write_metrics",
     "write_predictions",
     "write_probes",
+    "write_robustness",
     "write_support",
 ]
 
@@ -43,6 +46,25 @@ DONE = ("completed", "diverged")  # the same question would get the same answer 
 
 PROBE_COLUMNS = ("epoch", "step", "probe", "layer", "quantity", "value")
 ProbeRow = tuple[float, int, str, str, str, float]  # in these columns; layer is "" where a value is the network's
+
+
+class Robustness(NamedTuple):
+    """A row of robustness.csv: a trained network's scores on the test images, corrupted in one way.
+
+    Attributes:
+        kind: of corruption, or clean. strength: from 1 to 5, or 0. mode: eval, or batch: normalized by the statistics
+            of batches of these images, as large as in training.
+        acc, …: accuracy in [0, 1], cross-entropy in nats, and `normlab.scores`.
+    """
+
+    kind: str
+    strength: int
+    mode: str
+    acc: float
+    ce: float
+    prob_true: float
+    brier: float
+    calibration_error: float
 
 
 class RecordError(NormlabError):
@@ -279,6 +301,36 @@ def read_probes(folder: Path) -> list[ProbeRow]:
     except FileNotFoundError:
         return []
     except (ValueError, OSError, csv.Error) as error:
+        raise RecordError(
+            f"{file} is damaged ({error}): delete it, and python -m normlab.probe measures again"
+        ) from None
+
+
+def write_robustness(folder: Path, rows: Iterable[Robustness]) -> None:
+    """Write robustness.csv, one row per way in which the test images were corrupted."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Robustness._fields)
+    writer.writerows(rows)
+    write_atomically(folder / "robustness.csv", text.getvalue().encode())
+
+
+def read_robustness(folder: Path) -> list[Robustness]:
+    """Return the rows of robustness.csv; none where the file is missing. Raise `RecordError`, in one line, where it is
+    damaged."""
+    file = folder / "robustness.csv"
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            columns, *rows = csv.reader(stream)
+        if tuple(columns) != Robustness._fields:
+            raise ValueError(f"its columns are not {', '.join(Robustness._fields)}")
+        found = [Robustness(kind, int(strength), mode, *map(float, values)) for kind, strength, mode, *values in rows]
+        if not all(math.isfinite(number) for row in found for number in row[3:]):
+            raise ValueError("a value is not finite")
+        return found
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError, OSError, csv.Error) as error:
         raise RecordError(
             f"{file} is damaged ({error}): delete it, and python -m normlab.probe measures again"
         ) from None

@@ -20,7 +20,7 @@ from normlab import summary
 from normlab.data.sources import check_split, resolve
 from normlab.errors import ConfigError, DataError, NormlabError
 from normlab.output import command
-from normlab.record import DONE, DamagedError, Record, read_probes
+from normlab.record import DONE, DamagedError, Record, read_probes, read_robustness
 from normlab.scheduler.launch import Sweep, run_single
 from normlab.scheduler.options import Slurm, launching, options
 from normlab.scheduler.schedule import tell
@@ -191,7 +191,9 @@ def do(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
         decided = Decided(jobs, Study.named(study) if study else None)
         jobs = decided.wanted()
     waiting = [job for job in jobs if not _stands(job)]
-    _tell_of_probes([job for job in jobs if job not in waiting])
+    standing = [job for job in jobs if job not in waiting]
+    _tell_of_probes(standing)
+    _evaluate(standing)
     if waiting:
         _have_data(waiting)
         began = _have_folders(waiting)
@@ -277,6 +279,25 @@ def _tell_of_probes(standing: Sequence[Job]) -> None:
             f"python -m normlab.probe {without[0]} measures its last checkpoint",
             file=sys.stderr,
         )
+
+
+def _evaluate(standing: Sequence[Job]) -> None:
+    """Score finished runs on the corrupted test images that they were not scored on; say which runs cannot be."""
+    lacking: dict[tuple[Corrupted, ...], list[Job]] = {}
+    for job in standing:
+        record = Record.readable(job.folder)
+        if record is None or record.status != "completed" or not job.settings.corruptions:
+            continue
+        kept = {row.kind for row in read_robustness(job.folder)}
+        if kinds := tuple(kind for kind in job.settings.corruptions if kind not in kept):
+            lacking.setdefault(kinds, []).append(job)
+    for kinds, jobs in lacking.items():
+        from normlab.training.checkpoint import evaluate_checkpoints  # torch and Lightning
+
+        targets = [each for job in jobs for each in (job.settings.norm.target, job.settings.net.target) if each]
+        for folder, rows in evaluate_checkpoints([job.folder for job in jobs], kinds, targets, Console(stderr=True)):
+            told = f"{rows}" if isinstance(rows, NormlabError) else f"{folder}: evaluated on {', '.join(kinds)} images"
+            print(f"normlab: {told}", file=sys.stderr)
 
 
 @cache

@@ -20,7 +20,7 @@ from conftest import REPOSITORY
 
 from normlab.settings.plan import load
 from normlab.training import run, run_array
-from normlab.training.probes import probe_checkpoint
+from normlab.training.checkpoint import probe_checkpoint
 
 TINY = ["data=digits", "epochs=1", "train_size=100", "batch_size=50", "threads=1", "accelerator=cpu", "dropout=0.1"]
 LOGGERS = ("", "normlab", "lightning.pytorch", "lightning.fabric", "py.warnings")

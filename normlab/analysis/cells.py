@@ -13,6 +13,7 @@ from normlab.analysis.table import Run, varying
 from normlab.errors import NormlabError
 from normlab.norms import CATALOGUE
 from normlab.settings.conf import instead
+from normlab.settings.corruptions import CORRUPTIONS
 
 __all__ = [
     "PROTOCOL",
@@ -180,9 +181,15 @@ def factors_of(configs: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) 
 def value(run: Run, metric: str) -> float | None:
     """A number of one run: a metric of result.json, or
 
+    `shifted_acc`, `rotated_acc`, …: the mean accuracy over five strengths of a corruption of the test images, in eval
+    mode; `robust_acc`: over all kinds of corruption. None where one was not measured;
+
     `unevenness`: Σ over epochs of max(0, acc(e-1) - acc(e)), in accuracy: how much ground the held-out accuracy lost on
     its way, 0 where it only rose. Test accuracy where it was drawn, else validation; None where neither was.
     """
+    kind = metric.removesuffix("_acc")
+    if kind in CORRUPTIONS or kind == "robust":
+        return run.corrupted(CORRUPTIONS if kind == "robust" else [kind])
     if metric != "unevenness":
         return run.record.metrics.get(metric)
     for name in ("test_acc", "val_acc"):

@@ -10,6 +10,7 @@ from normlab.analysis.cells import Cell, value
 from normlab.analysis.inference import Group, Link, Model
 from normlab.analysis.table import Run
 from normlab.scores import brier_of_images, prob_true_of_images
+from normlab.settings.corruptions import CORRUPTIONS
 
 __all__ = ["OUTCOMES", "Outcome", "model_of"]
 
@@ -57,10 +58,16 @@ OUTCOMES: Mapping[str, Outcome] = {
     "test_ce": Outcome("test cross-entropy", "nats", "log", higher_is_better=False),
     "train_ce": Outcome("training cross-entropy", "nats", "log", higher_is_better=False),
     "val_ce": Outcome("validation cross-entropy", "nats", "log", higher_is_better=False),
-    "prob_true": Outcome("mean probability of the true class", "pp", "logit", of_images=_scored(prob_true_of_images)),
-    "brier": Outcome("Brier score", "", "log", higher_is_better=False, of_images=_scored(brier_of_images)),
-    "calibration_error": Outcome("calibration error", "pp", "logit", higher_is_better=False),
+    "test_prob_true": Outcome(
+        "mean probability of the true class", "pp", "logit", of_images=_scored(prob_true_of_images)
+    ),
+    "test_brier": Outcome("Brier score", "", "log", higher_is_better=False, of_images=_scored(brier_of_images)),
+    "test_calibration_error": Outcome("calibration error", "pp", "logit", higher_is_better=False),
     "unevenness": Outcome("unevenness", "pp", "identity", higher_is_better=False),
+    **{
+        f"{kind}_acc": Outcome(f"accuracy on test images {of.title}", "pp", "logit") for kind, of in CORRUPTIONS.items()
+    },
+    "robust_acc": Outcome("mean accuracy on corrupted test images", "pp", "logit"),
 }
 
 

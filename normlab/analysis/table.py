@@ -3,7 +3,7 @@
 import csv
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +15,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from normlab.errors import NormlabError
-from normlab.record import ProbeRow, Record, RecordError, read_probes, read_support
+from normlab.record import (
+    ProbeRow,
+    Record,
+    RecordError,
+    Robustness,
+    read_probes,
+    read_robustness,
+    read_support,
+)
 from normlab.settings import flatten
+from normlab.settings.corruptions import STRENGTHS
 
 __all__ = ["Run", "find", "read", "runs", "varying"]
 
@@ -64,6 +73,20 @@ class Run:
     def probes(self) -> list[ProbeRow]:
         """The rows of probes.csv; none without the file."""
         return self._read(read_probes, [])
+
+    @cached_property
+    def robustness(self) -> list[Robustness]:
+        """The rows of robustness.csv; none without the file."""
+        return self._read(read_robustness, [])
+
+    def corrupted(self, kinds: Collection[str], score: str = "acc", mode: str = "eval") -> float | None:
+        """Return the mean of a score over all strengths of some kinds of corruption, or of `clean`; None where one was
+        not measured."""
+        wanted = {(kind, strength) for kind in kinds for strength in (STRENGTHS if kind != "clean" else (0,))}
+        rows = [row for row in self.robustness if (row.kind, row.strength) in wanted and row.mode == mode]
+        if {(row.kind, row.strength) for row in rows} != wanted:
+            return None
+        return sum(getattr(row, score) for row in rows) / len(rows)
 
     @cached_property
     def support(self) -> npt.NDArray[np.bool_] | None:

@@ -1,23 +1,25 @@
 """The images of K runs as one LightningDataModule: K batches at a time, each as its run has it alone."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from normlab.data.datamodule import EVAL_BATCH, Batch, Batches, ImageData
+from normlab.data.corrupt import corrupted
+from normlab.data.datamodule import EVAL_BATCH, Batch, Batches, ImageData, Part
 from normlab.kernels import Gathered
+from normlab.settings.corruptions import STRENGTHS, Corrupted
 
-__all__ = ["SeveralImages"]
+__all__ = ["CorruptedImages", "SeveralImages"]
 
 
 class Positions(NamedTuple):
     """A batch before its images are gathered, on the device that trains.
 
     Attributes:
-        part: "train", "val" or "test". where: int64 (K, B), the places of the images in the pool.
+        part: "train", "val", "test" or one of `CorruptedImages.predicted`. where: int64 (K, B), the places of the images in the pool.
         draws: of their augmentation, (K, B, 3); None where there is none.
     """
 
@@ -29,9 +31,8 @@ class Positions(NamedTuple):
 class PositionsOf(Dataset[Positions]):
     """The positions of one part of K runs: in file order, or, if `augmented`, as an epoch of training brings them."""
 
-    def __init__(self, runs: Sequence[ImageData], part: str, *, augmented: bool = False) -> None:
-        self.part, self.augmented = part, augmented
-        self.parts = [getattr(run, part) for run in runs]
+    def __init__(self, parts: Sequence[Any], part: str, *, augmented: bool = False) -> None:
+        self.parts, self.part, self.augmented = parts, part, augmented
 
     def __len__(self) -> int:
         return len(self.parts[0])
@@ -66,6 +67,11 @@ class SeveralImages(LightningDataModule):
         self._pools: dict[tuple[str, torch.device], Batch] = {}
 
     @property
+    def words(self) -> str:
+        """What `predict` goes through."""
+        return "the training and the test images"
+
+    @property
     def curves(self) -> tuple[str, ...]:
         """Which held-out sets are scored after every epoch, in the order of `val_dataloader`."""
         return self.runs[0].curves
@@ -87,10 +93,14 @@ class SeveralImages(LightningDataModule):
     def _loader(
         self, part: str, batch_size: int, *, augmented: bool = False, shared: bool = True
     ) -> DataLoader[Positions]:
-        positions, first = PositionsOf(self.runs, part, augmented=augmented), self.runs[0]
+        positions, first = PositionsOf(self._parts(part), part, augmented=augmented), self.runs[0]
         batches = Batches(positions.parts, batch_size, *((first.rank, first.processes) if shared else ()))
         # a generator of its own: without one, every pass draws a number from the global stream, which is dropout's
         return DataLoader(positions, batch_size=None, sampler=batches, generator=torch.Generator())
+
+    def _parts(self, part: str) -> list[Part]:
+        """Return one part of each run."""
+        return [getattr(run, part) for run in self.runs]
 
     def on_after_batch_transfer(
         self, batch: Positions, dataloader_idx: int
@@ -113,3 +123,39 @@ class SeveralImages(LightningDataModule):
             images, labels = getattr(self.runs[0], part).pool
             self._pools[key] = images.to(device), labels.to(device)
         return self._pools[key]
+
+
+class CorruptedImages(SeveralImages):
+    """The test images of K runs as they are, and then corrupted in every way of some kinds: `predict` goes through them
+    one way after the other, for all runs at once. They are in memory one way at a time.
+
+    Attributes:
+        ways: kind and strength of each; the first is ("clean", 0).
+    """
+
+    def __init__(self, runs: Sequence[ImageData], kinds: Sequence[Corrupted]) -> None:
+        super().__init__(runs)
+        self.ways = [("clean", 0), *((kind, strength) for kind in kinds for strength in STRENGTHS)]
+
+    @property
+    def words(self) -> str:
+        return "corrupted test images"
+
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        return tuple(f"{kind} {strength}" for kind, strength in self.ways)
+
+    def corrupted(self, way: int, where: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """Return some images of a way, by their places, as pixels (n, C, H, W) in [0, 1]."""
+        return self.pixels(Gathered(self._pool(self.predicted[way], device)[0], where.to(device)))
+
+    def _parts(self, part: str) -> list[Part]:
+        return [run.test for run in self.runs]
+
+    def _pool(self, part: str, device: torch.device) -> Batch:
+        if (part, device) not in self._pools:
+            kind, strength = self.ways[self.predicted.index(part)]
+            images, labels = self.runs[0].test.pool
+            made = corrupted(images, kind, strength) if strength else images  # type: ignore[arg-type]  # not clean
+            self._pools = {(part, device): (made.to(device), labels.to(device))}
+        return self._pools[part, device]

@@ -18,6 +18,7 @@ __all__ = [
     "Population",
     "averaging_layers",
     "decompose",
+    "knows_batches",
     "log_probs_by_batch",
     "population",
     "running_error",
@@ -41,6 +42,13 @@ def _known(layer: nn.Module) -> bool:
     about = getattr(layer, "about", None)
     standard = about is None or (about.axes in (("NHW",), ("VHW",)) and about.statistic == About.statistic)
     return standard and (averages := _averages(layer)) is not None and averages.running_mean is not None
+
+
+def knows_batches(net: nn.Module) -> bool:
+    """Whether `log_probs_by_batch` gives all layers that keep running averages the statistics of the batch: not where
+    one averages something else, such as `l1bn`."""
+    layers = (layer for layer in net.modules() if type(layer) is not RunningStatistics and _averages(layer))
+    return all(map(_known, layers))
 
 
 def _averages(layer: nn.Module) -> nn.BatchNorm2d | None:
@@ -192,14 +200,13 @@ def decompose(
     training = net.training
     net.eval()
     try:
-        others = [each for each in net.modules() if _averages(each) and type(each) is not RunningStatistics]
-        others = [each for each in others if not _known(each)]
+        by_batch = knows_batches(net)
         precise = population(net, seen)
         errors = running_error(net, precise)
         found: dict[str, float] = {}
         for part, (images, labels) in {"test": test, "train": train}.items():
             found[f"{part}_running"] = _accuracy(_in_eval_mode(net, images), labels)
-            if others:
+            if not by_batch:
                 continue
             with with_statistics(net, precise):
                 found[f"{part}_precise"] = _accuracy(_in_eval_mode(net, images), labels)

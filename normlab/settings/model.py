@@ -17,6 +17,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from normlab.norms import CATALOGUE
 from normlab.settings.conf import GROUPS, choices, defaults, dotted, spell
+from normlab.settings.corruptions import CORRUPTIONS, Corrupted, Evaluated
 from normlab.settings.parts import (
     MOST,
     SGD,
@@ -39,10 +40,10 @@ __all__ = ["Probe", "Settings", "device_of", "flatten", "needs_gpu"]
 
 FLOAT32 = 3e38  # the largest float32
 # What changes no weight. The number of threads changes the last bits, as the machine does; it is recorded with the
-# device. Probes and the test curve only look.
+# device. Probes, evaluations and the test curve only look.
 PLACES = (
-    "log_dir", "name", "force", "threads", "probes", "test_curve", "data.root", "data.download", "until", "max_seeds",
-    "ignore",
+    "log_dir", "name", "force", "threads", "probes", "evaluate", "test_curve", "data.root", "data.download", "until",
+    "max_seeds", "ignore",
 )  # fmt: skip
 
 Scalar = bool | int | float | str | None
@@ -78,6 +79,7 @@ class Settings(Model):
     val_size: Annotated[int, Field(ge=0)] | None
     test_curve: bool
     probes: list[Probe]
+    evaluate: list[Evaluated]
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: Count
     sync_batchnorm: bool
@@ -134,7 +136,7 @@ class Settings(Model):
     def _resolved(cls, value: str) -> str:
         return device_of(value)  # auto and what it comes to are one setting
 
-    @field_validator("probes", "ignore", mode="before")
+    @field_validator("probes", "evaluate", "ignore", mode="before")
     @classmethod
     def _a_list(cls, value: Any, info: ValidationInfo) -> Any:
         """`probes=layers` is what one types first."""
@@ -181,6 +183,11 @@ class Settings(Model):
             )
         if within := [probe for probe in self.probes if probe != "statistics"]:
             raise ValueError(f"{several}: probes=[{','.join(within)}] needs a network on one device")
+
+    @property
+    def corruptions(self) -> list[Corrupted]:
+        """Which corrupted test images the trained network is scored on, beside the clean ones, each once."""
+        return [kind for kind in CORRUPTIONS if kind in self.evaluate]
 
     @property
     def peak_lr(self) -> float:

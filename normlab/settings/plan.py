@@ -195,7 +195,8 @@ def plan(
         job = Job(parse(config), Path(place.dir, *([place.subdir] if multirun else [])), tuple(own), number)
         twin = planned.setdefault(job.folder, job)
         one, other = twin.settings, job.settings
-        same = one.config_hash() == other.config_hash() and one.probes == other.probes and twin.words != job.words
+        measured = (one.probes, one.evaluate) == (other.probes, other.evaluate)
+        same = one.config_hash() == other.config_hash() and measured and twin.words != job.words
         if twin is not job and not same:
             raise ConfigError(
                 f"two runs of this sweep would share {job.folder}: leave out the values that repeat ({' '.join(own)})"

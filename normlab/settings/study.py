@@ -20,8 +20,9 @@ __all__ = ["STUDY_FILE", "Claim", "Published", "Study", "protocol", "sweep_of"]
 
 STUDY_FILE = "study.yaml"
 MEASURES = Literal[
-    "test_acc", "train_acc", "train_acc_running", "test_ce", "train_ce", "val_acc", "val_ce", "unevenness", "prob_true",
-    "brier", "calibration_error",
+    "test_acc", "train_acc", "train_acc_running", "test_ce", "train_ce", "val_acc", "val_ce", "unevenness",
+    "test_prob_true", "test_brier", "test_calibration_error", "shifted_acc", "rotated_acc", "noised_acc",
+    "contrast_acc", "robust_acc",
 ]  # fmt: skip
 
 Scalar = bool | int | float | str | None

@@ -25,6 +25,7 @@ __all__ = [
     "initial_model",
     "lightning_precision",
     "load_array",
+    "load_images",
     "networks_at_once",
     "set_float32_products",
     "unfoldable",
@@ -34,12 +35,18 @@ log = logging.getLogger("normlab")
 
 
 def load_array(settings: Sequence[Settings]) -> tuple[list[ImageData], list[Classifier]]:
-    """Return the images and initial networks of runs. The images are in memory once, whatever their number."""
+    """Return the images and initial networks of runs."""
+    data = load_images(settings)
+    return data, [initial_model(each, own) for each, own in zip(settings, data, strict=True)]
+
+
+def load_images(settings: Sequence[Settings]) -> list[ImageData]:
+    """Return the images of runs of one data set, which are in memory once, whatever the number of runs."""
     data = [ImageData.of(each) for each in settings]
     data[0].setup()
     for other in data[1:]:
         other.hold_as(data[0])
-    return data, [initial_model(each, own) for each, own in zip(settings, data, strict=True)]
+    return data
 
 
 def initial_model(settings: Settings, data: ImageData | None = None) -> Classifier:

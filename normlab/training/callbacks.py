@@ -175,7 +175,8 @@ class ProgressLine(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.console.is_terminal:
-            self.status = self.console.status("measuring on the training and the test images")
+            assert isinstance(pl_module, Networks)
+            self.status = self.console.status(f"measuring on {pl_module.data.words}")
             self.status.start()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -14,11 +14,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
 from normlab.data.datamodule import ImageData
-from normlab.data.several import SeveralImages
+from normlab.data.several import CorruptedImages, SeveralImages
 from normlab.kernels import refusal
 from normlab.norms import synchronise
-from normlab.record import Record
+from normlab.record import Record, Robustness
 from normlab.settings import Settings
+from normlab.settings.corruptions import Corrupted
 from normlab.training.build import (
     lightning_precision,
     load_array,
@@ -35,8 +36,9 @@ from normlab.training.networks import Networks
 from normlab.training.outcome import conclude, refit
 from normlab.training.probes import probe_callbacks
 from normlab.training.ranks import Here, Rank, Stops, Weigh, as_rank, ranks
+from normlab.training.robustness import CorruptedScores
 
-__all__ = ["Place", "fit_networks", "make_trainer", "networks_of", "train"]
+__all__ = ["Place", "corrupted_scores", "fit_networks", "make_trainer", "networks_of", "train"]
 
 log = logging.getLogger("normlab")
 
@@ -120,13 +122,16 @@ def train(places: Sequence[Place], console: Console, memory_limit: float | None 
         if not_replayed is not None:
             log.warning("steps were not replayed as a CUDA graph: %s", not_replayed)
     began = time.perf_counter()
-    log_prob = _predict(networks_of(places, at_once), label, console) if any(map(_finite, places)) else {}
+    measured = any(map(_finite, places))
+    log_prob = _predict(networks_of(places, at_once), label, console) if measured else {}
+    kinds = common.corruptions if measured else []
+    robustness = corrupted_scores(places, kinds, label, console, at_once) if kinds else [[] for _ in places]
     share = (time.perf_counter() - began) / networks
     for index, place in enumerate(places):
         assert place.files is not None
         own = {part: values[index] for part, values in log_prob.items()} if _finite(place) else {}
         since = time.perf_counter() - share
-        record = conclude(place.files, place.model, place.data, own, device=where, since=since)
+        record = conclude(place.files, place.model, place.data, own, robustness[index], device=where, since=since)
         if place.settings.refit_epochs and record.status == "completed":
             found, seconds = refit(place.settings, place.model, place.data)
             metrics, times = {**record.metrics, **found}, {**record.time, "refit_s": seconds}
@@ -138,10 +143,13 @@ def _finite(place: Place) -> bool:
     return place.files is not None and place.files.diverged is None
 
 
-def networks_of(places: Sequence[Place], at_once: int = 1, not_replayed: str | None = None) -> Networks:
-    """Return the module that trains runs in their places."""
+def networks_of(
+    places: Sequence[Place], at_once: int = 1, not_replayed: str | None = None, images: SeveralImages | None = None
+) -> Networks:
+    """Return the module that trains runs in their places. images: other ones than those that they train on."""
     models, settings = [place.model for place in places], [place.settings for place in places]
-    return Networks(models, settings, SeveralImages([place.data for place in places]), at_once, not_replayed)
+    images = images or SeveralImages([place.data for place in places])
+    return Networks(models, settings, images, at_once, not_replayed)
 
 
 def _fit(module: Networks, places: Sequence[Place], label: str, console: Console) -> None:
@@ -208,6 +216,18 @@ def _predict(module: Networks, label: str, console: Console) -> dict[str, torch.
     trainer = make_trainer(module.settings[0], [ProgressLine(label, Speed(), console)], RunCheckpoints(module))
     found = trainer.predict(module, datamodule=module.data) or []
     return {part: torch.cat(batches, 1) for part, batches in zip(module.data.predicted, found, strict=True)}
+
+
+def corrupted_scores(
+    places: Sequence[Place], kinds: Sequence[Corrupted], label: str, console: Console, at_once: int = 1
+) -> list[list[Robustness]]:
+    """Return the scores of each run's network on clean and on corrupted test images. None of a network whose outputs
+    are not finite."""
+    module = networks_of(places, at_once, images=CorruptedImages([place.data for place in places], kinds))
+    found = CorruptedScores()
+    trainer = make_trainer(module.settings[0], [ProgressLine(label, Speed(), console), found], RunCheckpoints(module))
+    trainer.predict(module, datamodule=module.data, return_predictions=False)
+    return found.rows
 
 
 def make_trainer(

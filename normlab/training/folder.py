@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 # Written whole, by way of a hidden file.
-RESULTS = ("result.json", "predictions.npz", "support.npz")  # of the end of a run
+RESULTS = ("result.json", "predictions.npz", "support.npz", "robustness.csv")  # of the end of a run
 GROWING = ("metrics.csv", "probes.csv", "last.ckpt", "best.ckpt")  # from its first epoch on
 SCRATCH = tuple(f".{name}.*" for name in (*RESULTS, *GROWING))
 LOGS = ("train.log", "events.out.tfevents.*")

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from normlab.data.datamodule import ImageData
 from normlab.nets import l1_norm, penalised, sparsity
 from normlab.randomness import Stream, stream_seed
-from normlab.record import Record, write_predictions, write_support
+from normlab.record import Record, Robustness, write_predictions, write_robustness, write_support
 from normlab.scores import scores
 from normlab.settings import Settings
 from normlab.training.build import lightning_precision
@@ -29,6 +29,7 @@ __all__ = [
     "conclude",
     "keep_zeros",
     "refit",
+    "score",
 ]
 
 
@@ -48,15 +49,17 @@ def conclude(
     model: Classifier,
     data: ImageData,
     log_prob: Mapping[str, torch.Tensor],
+    robustness: Sequence[Robustness] = (),
     *,
     device: Mapping[str, Any],
     since: float,
 ) -> Record:
-    """Score the last epoch's weights; write predictions.npz and TensorBoard's last views. Return the record, which
-    the caller saves.
+    """Score the last epoch's weights; write predictions.npz, robustness.csv and TensorBoard's last views. Return the
+    record, which the caller saves.
 
     Args:
         log_prob: by part ("train", "test"): log-probabilities (N, num_classes) in eval mode, in file order.
+        robustness: scores on corrupted test images.
         device: for result.json. since: when the measurements of this run began (`time.perf_counter`).
     """
     settings, folder, writer = files.settings, files.folder, files.writer
@@ -70,7 +73,7 @@ def conclude(
         status, error = "diverged", "the trained network's outputs are not finite"
     if status == "completed":
         for part, values in log_prob.items():
-            metrics |= _score(part, values, getattr(data, part).labels)
+            metrics |= {f"{part}_{name}": x for name, x in score(values, getattr(data, part).labels).items()}
         metrics["weight_norm"] = (
             sum(float(w.detach().double().square().sum()) for w in penalised(model.net, "conv").values()) ** 0.5
         )
@@ -86,6 +89,8 @@ def conclude(
         if not all(part.all() for part in support):
             write_support(folder, np.concatenate(support))
         write_predictions(folder, test.numpy(), labels.numpy())
+        if robustness:
+            write_robustness(folder, robustness)
         show_filters(writer, model.net, settings.epochs)
         show_result(
             writer,
@@ -116,11 +121,11 @@ def conclude(
     )
 
 
-def _score(part: str, log_prob: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Return accuracy and cross-entropy of log-probabilities (N, 10), in eval mode and without augmentation."""
+def score(log_prob: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """Return accuracy and cross-entropy of log-probabilities (N, C)."""
     return {
-        f"{part}_acc": (log_prob.argmax(1) == labels).double().mean().item(),
-        f"{part}_ce": torch.nn.functional.nll_loss(log_prob.double(), labels).item(),
+        "acc": (log_prob.argmax(1) == labels).double().mean().item(),
+        "ce": torch.nn.functional.nll_loss(log_prob.double(), labels).item(),
     }
 
 

@@ -23,9 +23,9 @@ SHOWN = (
     "val_acc",
     "test_ce",
     "train_ce",
-    "prob_true",
-    "brier",
-    "calibration_error",
+    "test_prob_true",
+    "test_brier",
+    "test_calibration_error",
 )
 
 
@@ -41,14 +41,14 @@ def settings(answers: Answers) -> Part:
         mean_sd("train acc. %", "train_acc"),
         mean_sd("running train acc. %", "train_acc_running"),
         mean_sd("test ce", "test_ce", 4, 1),
-        mean_sd("prob. of true class, %", "prob_true"),
-        mean_sd("Brier", "brier", 4, 1),
-        mean_sd("calibration error, %", "calibration_error"),
+        mean_sd("prob. of true class, %", "test_prob_true"),
+        mean_sd("Brier", "test_brier", 4, 1),
+        mean_sd("calibration error, %", "test_calibration_error"),
         Column("seconds per run", lambda row: f"{seconds[row['setting']]:,.0f}" if row["setting"] in seconds else NONE),
     ]
     measured = {column.heading: column for column in columns}
-    for heading, name in (("running train acc. %", "train_acc_running"), ("prob. of true class, %", "prob_true"),
-                          ("Brier", "brier"), ("calibration error, %", "calibration_error")):  # fmt: skip
+    for heading, name in (("running train acc. %", "train_acc_running"), ("prob. of true class, %", "test_prob_true"),
+                          ("Brier", "test_brier"), ("calibration error, %", "test_calibration_error")):  # fmt: skip
         if not frame[f"{name}_mean"].notna().any():
             del measured[heading]
     about = (

@@ -1,0 +1,105 @@
+"""Which classes does each setting get right, and in which do settings differ?"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped, unused-ignore]
+
+from normlab.analysis.inference import Group, Model
+from normlab.analysis.part import Column, Part, Table, interval, mean_sd, p, span, text
+from normlab.analysis.questions import Answers
+
+__all__ = ["apart_frame", "classes", "classes_frame"]
+
+MOST = 20  # classes of which the page has every row
+
+
+def classes(answers: Answers) -> Part | None:
+    frame = classes_frame(answers)
+    if frame.empty:
+        return None
+    columns = [
+        Column("class", lambda row: f"{row['class']}", "class"),
+        text("setting"),
+        Column("images", lambda row: f"{row['images']:,}", "images"),
+        mean_sd("accuracy, %", "acc"),
+        span("95 % interval", "acc"),
+    ]
+    differ = [
+        Column("class", lambda row: f"{row['class']}", "class"),
+        text("best"),
+        text("worst"),
+        interval("best minus worst, pp", "difference"),
+        p("p that all are alike", "p_adjusted"),
+    ]
+    how = (
+        "Those first in which settings lie farthest apart. The interval of best minus worst is not adjusted for having "
+        "picked the two; p is that of all settings being alike in this class (F test), adjusted for the number of "
+        "classes (Holm)."
+    )
+    note = "Test accuracy of each class: mean ± standard deviation over seeds, 95 % interval for new seeds and images."
+    tables = [Table("classes", frame, columns if frame["class"].nunique() <= MOST else (), note)]
+    apart = apart_frame(answers)
+    if len(apart):
+        tables.insert(0, Table("classes_apart", apart, differ, how))
+    return Part("classes", "Accuracy by class", tables=tables, folded=True)
+
+
+def classes_frame(answers: Answers) -> pd.DataFrame:
+    """One row per class and setting: test images, and mean, sd and 95 % interval of the accuracy on them."""
+    rows = []
+    for known, size, model in _models(answers):
+        for label, group in model.groups.items():
+            low, high = model.estimate({label: 1.0}).interval(0.95)
+            values = pd.Series(group.values)
+            row = {"class": known, "setting": label, "n": len(values), "images": size}
+            rows.append(row | {"acc_mean": values.mean(), "acc_sd": values.std(), "acc_low": low, "acc_high": high})
+    return pd.DataFrame(rows)
+
+
+def apart_frame(answers: Answers) -> pd.DataFrame:
+    """One row per class, by how far settings lie apart in it: the best and the worst one with their difference in pp,
+    and p of all settings being alike."""
+    rows = []
+    for known, _, model in _models(answers):
+        first, *others = model.names
+        if not others:
+            return pd.DataFrame()
+        best, worst = model.names[int(model.means.argmax())], model.names[int(model.means.argmin())]
+        if best == worst:
+            best, worst = model.names[0], model.names[1]
+        estimate = model.estimate({best: 1.0, worst: -1.0})
+        low, high = estimate.interval(0.95)
+        _, _, alike = model.joint([{other: 1.0, first: -1.0} for other in others])
+        row = {"class": known, "best": best, "worst": worst, "difference_pp": 100 * estimate.value}
+        rows.append(row | {"difference_low": 100 * low, "difference_high": 100 * high, "p": alike})
+    frame = pd.DataFrame(rows)
+    if len(frame):
+        known_p = frame["p"].notna()
+        frame["p_adjusted"] = math.nan
+        if known_p.any():
+            frame.loc[known_p, "p_adjusted"] = multipletests(frame.loc[known_p, "p"], method="holm")[1]
+        frame = frame.sort_values("difference_pp", ascending=False, kind="stable", ignore_index=True)
+    return frame
+
+
+def _models(answers: Answers) -> Iterator[tuple[int, int, Model]]:
+    """Each class with the number of its test images and the model of the accuracies on them. Seeds are paired where
+    they are in the accuracy over all classes: among many classes, some would be by chance."""
+    whole = answers.model("test_acc")
+    if whole.images is None:
+        return
+    runs = (run for cell in answers.found.cells for run in cell.completed)
+    true = next(run.predictions["true"] for run in runs if run.predictions and "true" in run.predictions)
+    paired = whole.pairing is not None and whole.pairing.used
+    for known in np.unique(true):
+        where = true == known
+        groups = {}
+        for place, (label, group) in enumerate(whole.groups.items()):
+            assert group.scores is not None
+            scores = group.scores[:, where]
+            seeds = group.seeds if paired else tuple(range(place, place + len(scores)))  # not those of the others
+            groups[label] = Group(scores.mean(1), seeds, scores)
+        yield int(known), int(where.sum()), Model(groups, "logit", resolution=1 / int(where.sum()))

@@ -1,0 +1,65 @@
+"""The figure of accuracy on corrupted images against how strongly they are corrupted."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from normlab.analysis.colours import INK, QUIET
+from normlab.analysis.drawing import SMALL, TEXT, TITLE, frame
+from normlab.analysis.panels import Style, looks
+from normlab.settings.corruptions import CORRUPTIONS
+
+__all__ = ["strength_panel", "strengths"]
+
+WIDTH, HEIGHT = 8.4, 2.8  # inches: of the figure, of a row of panels
+BATCH = (0, (2, 1.4))  # the line of a network that is normalized by the statistics of its batches
+
+
+def strengths(values: pd.DataFrame, norms: Mapping[str, str], *, title: str) -> Figure:
+    """Draw a panel per kind of corruption, a line per setting and mode.
+
+    Args:
+        values: a row per setting, mode, kind and strength, with amount, acc_mean, acc_low and acc_high in [0, 1].
+        norms: label -> norm of all settings of the report.
+    """
+    style = looks(list(dict.fromkeys(values["setting"])), norms)
+    kinds = list(dict.fromkeys(values["kind"]))
+    rows = -(-len(kinds) // 2)
+    fig = Figure((WIDTH, HEIGHT * rows + 0.9), layout="constrained")
+    fig.suptitle(title, x=0.01, ha="left", size=TITLE, color=INK)
+    axes = fig.subplots(rows, min(len(kinds), 2), squeeze=False, sharey=True).ravel()
+    for ax, kind in zip(axes, kinds, strict=False):
+        strength_panel(ax, values[values["kind"] == kind], kind, style)
+    for ax in axes[len(kinds) :]:
+        ax.set_visible(False)
+    for ax in axes[:: min(len(kinds), 2)]:
+        ax.set_ylabel("accuracy, %", size=TEXT, color=QUIET)
+    drawn = [style[label] for label in dict.fromkeys(values["setting"])]
+    handles = [Line2D([], [], color=each.colour, label=each.label, **each.mark(5)) for each in drawn]
+    if "batch" in set(values["mode"]):
+        handles.append(Line2D([], [], color=QUIET, linestyle=BATCH, label="by the batch's statistics"))
+    fig.legend(handles=handles, loc="outside lower left", ncols=6, frameon=False, fontsize=SMALL)
+    return fig
+
+
+def strength_panel(ax: Axes, values: pd.DataFrame, kind: str, style: Mapping[str, Style]) -> None:
+    """Draw the lines of one kind of corruption over its amounts, clean images at the left."""
+    for (label, mode), some in values.groupby(["setting", "mode"], sort=False):
+        own = style[str(label)]
+        x = some["amount"].to_numpy(float)
+        mean, low, high = (100 * some[f"acc_{of}"].to_numpy(float) for of in ("mean", "low", "high"))
+        if np.isfinite(low).all():
+            ax.fill_between(x, low, high, color=own.colour, alpha=0.13, linewidth=0)
+        line = BATCH if mode == "batch" else "-"
+        ax.plot(x, mean, color=own.colour, linestyle=line, linewidth=1.5, **own.mark(4.5))
+    about = CORRUPTIONS[kind]  # type: ignore[index]  # a kind that was measured
+    frame(ax, f"images {about.title}")
+    ticks = [about.clean, *about.amounts]
+    ax.set_xticks(ticks, ["clean", *(f"{amount:g}" for amount in about.amounts)])
+    if about.clean > about.amounts[-1]:
+        ax.invert_xaxis()
+    ax.set_xlabel(about.words, size=TEXT, color=QUIET)
