@@ -52,8 +52,8 @@ class Robustness(NamedTuple):
     """A row of robustness.csv: a trained network's scores on the test images, corrupted in one way.
 
     Attributes:
-        kind: of corruption, or clean. strength: from 1 to 5, or 0. mode: eval, or batch: normalized by the statistics
-            of batches of these images, as large as in training.
+        kind: of corruption, or clean. strength: from 1 to 5, or 0.
+        mode: eval, or adapted: statistics of 500 of these images stand in the place of running averages.
         acc, …: accuracy in [0, 1], cross-entropy in nats, and `normlab.scores`.
     """
 

@@ -25,6 +25,7 @@ from normlab.scheduler.launch import Sweep, run_single
 from normlab.scheduler.options import Slurm, launching, options
 from normlab.scheduler.schedule import tell
 from normlab.settings import Study, conf_dir
+from normlab.settings.corruptions import Corrupted
 from normlab.settings.custom import check_custom, edited
 from normlab.settings.page import as_text
 from normlab.settings.plan import Job, compose_config, launcher_of, load, plan, study_of, words

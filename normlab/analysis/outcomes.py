@@ -64,10 +64,8 @@ OUTCOMES: Mapping[str, Outcome] = {
     "test_brier": Outcome("Brier score", "", "log", higher_is_better=False, of_images=_scored(brier_of_images)),
     "test_calibration_error": Outcome("calibration error", "pp", "logit", higher_is_better=False),
     "unevenness": Outcome("unevenness", "pp", "identity", higher_is_better=False),
-    **{
-        f"{kind}_acc": Outcome(f"accuracy on test images {of.title}", "pp", "logit") for kind, of in CORRUPTIONS.items()
-    },
-    "robust_acc": Outcome("mean accuracy on corrupted test images", "pp", "logit"),
+    **{f"{kind}_acc": Outcome(f"accuracy on images {of.title}", "pp", "logit") for kind, of in CORRUPTIONS.items()},
+    "robust_acc": Outcome("accuracy on corrupted images", "pp", "logit"),
 }
 
 

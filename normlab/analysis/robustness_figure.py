@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +15,7 @@ from normlab.settings.corruptions import CORRUPTIONS
 __all__ = ["strength_panel", "strengths"]
 
 WIDTH, HEIGHT = 8.4, 2.8  # inches: of the figure, of a row of panels
-BATCH = (0, (2, 1.4))  # the line of a network that is normalized by the statistics of its batches
+ADAPTED = (0, (2, 1.4))  # the line of a network with the statistics of the corrupted images
 
 
 def strengths(values: pd.DataFrame, norms: Mapping[str, str], *, title: str) -> Figure:
@@ -40,8 +39,8 @@ def strengths(values: pd.DataFrame, norms: Mapping[str, str], *, title: str) -> 
         ax.set_ylabel("accuracy, %", size=TEXT, color=QUIET)
     drawn = [style[label] for label in dict.fromkeys(values["setting"])]
     handles = [Line2D([], [], color=each.colour, label=each.label, **each.mark(5)) for each in drawn]
-    if "batch" in set(values["mode"]):
-        handles.append(Line2D([], [], color=QUIET, linestyle=BATCH, label="by the batch's statistics"))
+    if "adapted" in set(values["mode"]):
+        handles.append(Line2D([], [], color=QUIET, linestyle=ADAPTED, label="with the statistics of these images"))
     fig.legend(handles=handles, loc="outside lower left", ncols=6, frameon=False, fontsize=SMALL)
     return fig
 
@@ -52,9 +51,8 @@ def strength_panel(ax: Axes, values: pd.DataFrame, kind: str, style: Mapping[str
         own = style[str(label)]
         x = some["amount"].to_numpy(float)
         mean, low, high = (100 * some[f"acc_{of}"].to_numpy(float) for of in ("mean", "low", "high"))
-        if np.isfinite(low).all():
-            ax.fill_between(x, low, high, color=own.colour, alpha=0.13, linewidth=0)
-        line = BATCH if mode == "batch" else "-"
+        ax.vlines(x, low, high, color=own.colour, alpha=0.45, linewidth=1.2)
+        line = ADAPTED if mode == "adapted" else "-"
         ax.plot(x, mean, color=own.colour, linestyle=line, linewidth=1.5, **own.mark(4.5))
     about = CORRUPTIONS[kind]  # type: ignore[index]  # a kind that was measured
     frame(ax, f"images {about.title}")

@@ -86,7 +86,7 @@ class Run:
         rows = [row for row in self.robustness if (row.kind, row.strength) in wanted and row.mode == mode]
         if {(row.kind, row.strength) for row in rows} != wanted:
             return None
-        return sum(getattr(row, score) for row in rows) / len(rows)
+        return float(np.mean([getattr(row, score) for row in rows]))
 
     @cached_property
     def support(self) -> npt.NDArray[np.bool_] | None:

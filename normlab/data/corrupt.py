@@ -29,7 +29,7 @@ def corrupted(images: torch.Tensor, kind: Corrupted, strength: int) -> torch.Ten
     """
     amount = CORRUPTIONS[kind].amounts[strength - 1]
     random = generator(Stream.CORRUPT, list(CORRUPTIONS).index(kind))
-    parts = [KINDS[kind](part.float() / 255, amount, random) for part in images.split(AT_ONCE)]
+    parts = [KINDS[kind](part.float() / 255, amount, random) for part in torch.split(images, AT_ONCE)]
     return torch.cat([(part * 255).round().to(torch.uint8) for part in parts])
 
 
@@ -53,7 +53,7 @@ def noised(images: torch.Tensor, sd: float, random: torch.Generator) -> torch.Te
     return (images + sd * torch.randn(images.shape, generator=random)).clamp(0, 1)
 
 
-def contrast(images: torch.Tensor, factor: float, random: torch.Generator) -> torch.Tensor:
+def contrast(images: torch.Tensor, factor: float, _: object = None) -> torch.Tensor:
     """Return m + factor·(x - m), where m is the mean of an image's channel."""
     mean = images.mean((2, 3), keepdim=True)
     return (mean + factor * (images - mean)).clamp(0, 1)

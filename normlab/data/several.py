@@ -19,7 +19,8 @@ class Positions(NamedTuple):
     """A batch before its images are gathered, on the device that trains.
 
     Attributes:
-        part: "train", "val", "test" or one of `CorruptedImages.predicted`. where: int64 (K, B), the places of the images in the pool.
+        part: "train", "val", "test" or one of `CorruptedImages.predicted`.
+        where: int64 (K, B), the places of the images in the pool.
         draws: of their augmentation, (K, B, 3); None where there is none.
     """
 
@@ -129,13 +130,18 @@ class CorruptedImages(SeveralImages):
     """The test images of K runs as they are, and then corrupted in every way of some kinds: `predict` goes through them
     one way after the other, for all runs at once. They are in memory one way at a time.
 
+    Args:
+        modes: in each of which a network sees every way, one after the other.
+
     Attributes:
-        ways: kind and strength of each; the first is ("clean", 0).
+        ways: kind, strength and mode of each; of clean images, strength 0.
     """
 
-    def __init__(self, runs: Sequence[ImageData], kinds: Sequence[Corrupted]) -> None:
+    def __init__(self, runs: Sequence[ImageData], kinds: Sequence[Corrupted], modes: Sequence[str]) -> None:
         super().__init__(runs)
-        self.ways = [("clean", 0), *((kind, strength) for kind in kinds for strength in STRENGTHS)]
+        corruptions = [("clean", 0), *((kind, strength) for kind in kinds for strength in STRENGTHS)]
+        self.ways = [(kind, strength, mode) for kind, strength in corruptions for mode in modes]
+        self._corrupted: tuple[tuple[str, int], torch.Tensor] | None = None
 
     @property
     def words(self) -> str:
@@ -143,9 +149,9 @@ class CorruptedImages(SeveralImages):
 
     @property
     def predicted(self) -> tuple[str, ...]:
-        return tuple(f"{kind} {strength}" for kind, strength in self.ways)
+        return tuple(f"{kind} {strength} {mode}" for kind, strength, mode in self.ways)
 
-    def corrupted(self, way: int, where: torch.Tensor, device: torch.device) -> torch.Tensor:
+    def some(self, way: int, where: torch.Tensor, device: torch.device) -> torch.Tensor:
         """Return some images of a way, by their places, as pixels (n, C, H, W) in [0, 1]."""
         return self.pixels(Gathered(self._pool(self.predicted[way], device)[0], where.to(device)))
 
@@ -154,8 +160,10 @@ class CorruptedImages(SeveralImages):
 
     def _pool(self, part: str, device: torch.device) -> Batch:
         if (part, device) not in self._pools:
-            kind, strength = self.ways[self.predicted.index(part)]
+            kind, strength, _ = self.ways[self.predicted.index(part)]
             images, labels = self.runs[0].test.pool
-            made = corrupted(images, kind, strength) if strength else images  # type: ignore[arg-type]  # not clean
-            self._pools = {(part, device): (made.to(device), labels.to(device))}
+            if self._corrupted is None or self._corrupted[0] != (kind, strength):
+                made = corrupted(images, kind, strength) if strength else images  # type: ignore[arg-type]  # not clean
+                self._corrupted = (kind, strength), made
+            self._pools = {(part, device): (self._corrupted[1].to(device), labels.to(device))}
         return self._pools[part, device]

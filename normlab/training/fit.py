@@ -36,7 +36,7 @@ from normlab.training.networks import Networks
 from normlab.training.outcome import conclude, refit
 from normlab.training.probes import probe_callbacks
 from normlab.training.ranks import Here, Rank, Stops, Weigh, as_rank, ranks
-from normlab.training.robustness import CorruptedScores
+from normlab.training.robustness import CorruptedScores, modes_of
 
 __all__ = ["Place", "corrupted_scores", "fit_networks", "make_trainer", "networks_of", "train"]
 
@@ -223,7 +223,8 @@ def corrupted_scores(
 ) -> list[list[Robustness]]:
     """Return the scores of each run's network on clean and on corrupted test images. None of a network whose outputs
     are not finite."""
-    module = networks_of(places, at_once, images=CorruptedImages([place.data for place in places], kinds))
+    modes = modes_of([place.model.net for place in places])
+    module = networks_of(places, at_once, images=CorruptedImages([place.data for place in places], kinds, modes))
     found = CorruptedScores()
     trainer = make_trainer(module.settings[0], [ProgressLine(label, Speed(), console), found], RunCheckpoints(module))
     trainer.predict(module, datamodule=module.data, return_predictions=False)

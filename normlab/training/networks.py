@@ -299,6 +299,10 @@ class Networks(LightningModule):
         self.held_out = {part: self._means(totals) for part, totals in self._held_out.items()}
 
     def on_predict_start(self) -> None:
+        self.take_numbers()
+
+    def take_numbers(self) -> None:
+        """Evaluate with the numbers that the networks have now."""
         self.stack = Stack(self.nets)
         self._take_kernels()
 

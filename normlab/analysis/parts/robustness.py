@@ -7,19 +7,18 @@ import numpy as np
 import pandas as pd
 
 from normlab.analysis.cells import Cell, trained
-from normlab.analysis.inference import Group, Link, Model
+from normlab.analysis.inference import Group, Interval, Link, Model
 from normlab.analysis.numbers import NONE
 from normlab.analysis.part import Column, Part, Picture, Table, interval, mean_sd, slug, span, text, value
 from normlab.analysis.questions import Answers
-from normlab.record import Robustness
 from normlab.settings.corruptions import CORRUPTIONS, STRENGTHS
 
 __all__ = ["robustness", "robustness_frame", "strengths_frame"]
 
 SCORES = ("acc", "ce", "prob_true", "brier", "calibration_error")
-MODES = {"eval": "running", "batch": "each batch's"}  # statistics that a layer with running averages normalizes by
+MODES = {"eval": "running", "adapted": "of these images"}  # that a layer with running averages normalizes by
 ALL = "all kinds"
-TITLES = {kind: of.title for kind, of in CORRUPTIONS.items()}
+TITLES: dict[str, str] = {kind: of.title for kind, of in CORRUPTIONS.items()}
 MOST = 12  # lines that a panel can hold; of more, each norm has a figure of its own
 
 Values = Mapping[str, Mapping[int, float]]  # by setting and seed
@@ -30,7 +29,7 @@ def robustness(answers: Answers) -> Part | None:
     if frame.empty:
         return None
     columns = [
-        Column("test images", lambda row: TITLES.get(row["kind"], row["kind"]), number=False),
+        Column("test images", lambda row: TITLES.get(row["kind"], ALL), number=False),
         text("setting"),
         Column("n", lambda row: f"{row['n']}", "n"),
         mean_sd("accuracy, %", "acc"),
@@ -39,13 +38,12 @@ def robustness(answers: Answers) -> Part | None:
         value("prob. of true class, %", "prob_true_mean", 2, 100),
         value("calibration error, %", "calibration_error_mean", 2, 100),
     ]
-    with_batch = set(frame.loc[frame["mode"] == "batch", "setting"])
-    batch = bool(with_batch)
-    if batch:
-        columns.insert(2, Column("statistics", lambda row: MODES[row["mode"]] if row["setting"] in with_batch else NONE,
+    adapted = set(frame.loc[frame["mode"] == "adapted", "setting"])
+    if adapted:
+        columns.insert(2, Column("statistics", lambda row: MODES[row["mode"]] if row["setting"] in adapted else NONE,
                                  number=False))  # fmt: skip
     tables = [
-        Table("robustness", frame, columns, _note(frame, batch=batch)),
+        Table("robustness", frame, columns, _note(frame, adapted=bool(adapted))),
         Table("robustness_strengths", strengths_frame(answers)),
     ]
     return Part("robustness", "Corrupted test images", INTRO, tables, lambda _: _draw(answers))
@@ -54,7 +52,7 @@ def robustness(answers: Answers) -> Part | None:
 INTRO = "Accuracy of the trained networks on test images that they were not trained for."
 
 
-def _note(frame: pd.DataFrame, *, batch: bool) -> str:
+def _note(frame: pd.DataFrame, *, adapted: bool) -> str:
     kinds = "; ".join(
         f"{of.words} {', '.join(f'{amount:g}' for amount in of.amounts)}"
         for kind, of in CORRUPTIONS.items()
@@ -65,11 +63,10 @@ def _note(frame: pd.DataFrame, *, batch: bool) -> str:
         "images. Estimates, not verdicts: a study that names shifted_acc, rotated_acc, noised_acc, contrast_acc or "
         "robust_acc as its primary outcome, or in a claim, has them tested."
     )
-    if batch:
+    if adapted:
         note += (
-            " Statistics: a trained layer with running averages normalizes by those, or here also by the mean and "
-            "variance of each batch of corrupted images, as large as in training; its rows are compared with clean "
-            "images in the same mode."
+            " Statistics: a trained layer that has running averages normalizes by those, or, in a second row, by the "
+            "mean and variance of 500 of the corrupted images; that row is compared with clean images in the same mode."
         )
     return note
 
@@ -138,7 +135,7 @@ def _values(cells: Sequence[Cell], kinds: Sequence[str], score: str = "acc", mod
     return found
 
 
-def _intervals(answers: Answers, values: Values, link: Link) -> dict[str, tuple[float, float]]:
+def _intervals(answers: Answers, values: Values, link: Link) -> dict[str, Interval]:
     """The 95 % interval of each setting's mean, from one model of all settings that trained."""
     able = {cell.label for cell in answers.found.cells if trained(cell)}
     groups = {
@@ -146,9 +143,8 @@ def _intervals(answers: Answers, values: Values, link: Link) -> dict[str, tuple[
         for label, some in values.items()
         if some and label in able
     }
-    model = Model(groups, link, resolution=1e-4)
-    ends = dict.fromkeys(values, (np.nan, np.nan))
-    return ends | {label: tuple(model.estimate({label: 1.0}).interval(0.95)) for label in groups}
+    model, nothing = Model(groups, link, resolution=1e-4), Interval(np.nan, np.nan)
+    return {label: model.estimate({label: 1.0}).interval(0.95) if label in groups else nothing for label in values}
 
 
 def _draw(answers: Answers) -> Iterator[Picture]:
@@ -165,7 +161,7 @@ def _draw(answers: Answers) -> Iterator[Picture]:
         title = f"Accuracy on corrupted test images, {norm + ', ' if norm else ''}{answers.found.data}"
         caption = (
             "Accuracy against the strength of a corruption, from clean images at the left: mean over seeds and its "
-            "95 % interval. Broken lines: normalized by the statistics of each batch, where a norm has running ones."
+            "95 % interval. Broken lines: with the statistics of these images in the place of running averages."
         )
         figure = strengths(frame[frame["setting"].isin(some)], norms, title=title)
         yield Picture(f"robustness{slug('-' + norm) if norm else ''}", caption, figure)
