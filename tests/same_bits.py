@@ -51,10 +51,11 @@ def same(resumed: Path, whole: Path) -> None:
         a, b = (np.load(folder / "predictions.npz") for folder in (resumed, whole))
         for name in b.files:
             assert a[name].tobytes() == b[name].tobytes(), name
-    for name in ("probes.csv", "support.npz"):
+    for name in ("probes.csv", "support.npz", "robustness.csv"):
         assert (resumed / name).exists() == (whole / name).exists()
-    if (whole / "probes.csv").exists():
-        assert (resumed / "probes.csv").read_text() == (whole / "probes.csv").read_text()
+    for name in ("probes.csv", "robustness.csv"):
+        if (whole / name).exists():
+            assert (resumed / name).read_text() == (whole / name).read_text()
     expected_views, views = shown(whole), shown(resumed)
     assert views.keys() == expected_views.keys()
     for tag, points in expected_views.items():

@@ -55,7 +55,7 @@ class TestEachCorruption:
         angles = torch.rad2deg(
             torch.atan2(from_centre[:, 1], from_centre[:, 0]) - torch.atan2(*torch.tensor([0.5, 9.5]))
         )
-        assert angles.abs().numpy() == pytest.approx(30, abs=0.3)
+        assert angles.abs().numpy() == pytest.approx(30, abs=0.6)
         assert set(angles.sign().tolist()) == {-1, 1}
 
     def test_nothing_is_done_by_an_amount_of_nothing(self) -> None:

@@ -76,7 +76,7 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     "words",
     [
-        ["probes=[layers,landscape,shift,statistics]"],
+        ["probes=[layers,landscape,shift,statistics]", "evaluate=[noised]"],
         ["test_curve=true", "val_size=0", "schedule=constant", "optimizer.momentum=0"],
         ["refit_epochs=1", "l1=1e-2", "penalty.method=proximal"],
         ["precision=64-true"],
