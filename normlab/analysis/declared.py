@@ -142,7 +142,9 @@ class Family:
         for one, two in itertools.combinations(self.factors, 2):
             if contrasts := self._double_differences(one, two):
                 label = f"does the effect of {one} depend on {two}?"
-                yield Declared("interaction", label, self.primary, tuple(contrasts), f"{one} x {two}")
+                low, high = self._range(self.primary)
+                factor = f"{one} x {two}"
+                yield Declared("interaction", label, self.primary, tuple(contrasts), factor, low=low, high=high)
 
     def _by_control(self) -> Iterator[tuple[str, str, str, list[tuple[Cell, Cell]]]]:
         """Factor, level, the control's level, and the pairs of settings that are alike but for that."""

@@ -89,14 +89,14 @@ class Answers(Family):
         ]  # fmt: skip
 
     def _question(self, each: Declared) -> Question | Joint | None:
-        if each.kind == "interaction":
-            return Joint(*self.model(each.outcome).joint(each.contrasts))
-        estimate, about = self.estimate(each.contrasts[0], each.outcome), OUTCOMES[each.outcome]
-        if estimate is None:
+        estimates, about = [self.estimate(contrast, each.outcome) for contrast in each.contrasts], OUTCOMES[each.outcome]
+        low, high = each.low / about.factor, each.high / about.factor
+        asked = [Question(one, low, high, each.of_range, about.higher_is_better) for one in estimates if one is not None]
+        if len(asked) < len(each.contrasts):
             return None
-        return Question(
-            estimate, each.low / about.factor, each.high / about.factor, each.of_range, about.higher_is_better
-        )
+        if each.kind == "interaction":
+            return Joint(*self.model(each.outcome).joint(each.contrasts), tuple(asked))
+        return asked[0]
 
     @cached_property
     def cells(self) -> list[Cell]:

@@ -89,16 +89,15 @@ class Rounds:
         ]
 
 
-def _sequential(looks_: Sequence[tuple[int, Question | Joint]], most: int) -> tuple[float, ...]:
+def _sequential(looks_: Sequence[tuple[int, Question | Joint]], most: int) -> tuple[float, float]:
     """p of a question's hypotheses that hold although it was asked at every look."""
     seeds = [look for look, _ in looks_]
     if isinstance(looks_[0][1], Joint):
-        return (sequential_p([question.p[0] for _, question in looks_], seeds, most),)
+        first, second = sequential_p([question.p for _, question in looks_], seeds, most)
+        return float(first), float(second)
     sides = [question.sides for _, question in looks_ if isinstance(question, Question)]
-    below, above, low, high = (
-        sequential_p([*each], seeds, most) for each in zip(*(a + b for a, b in sides), strict=True)
-    )
-    return min(1.0, 2 * min(below, above)), max(low, high)
+    below, above, low, high = sequential_p([first + second for first, second in sides], seeds, most)
+    return min(1.0, 2 * float(min(below, above))), float(max(low, high))
 
 
 def _first(cell: Cell, seeds: set[int]) -> Cell:

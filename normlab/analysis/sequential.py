@@ -37,21 +37,21 @@ def looks(most: int, first: int = FIRST) -> list[int]:
     return found
 
 
-def sequential_p(p: Sequence[float], seeds: Sequence[int], most: int) -> float:
+def sequential_p(p: npt.ArrayLike, seeds: Sequence[int], most: int) -> Floats:
     """Return the smallest one-sided level at which a hypothesis would have been rejected at one of the looks so far.
 
     Args:
-        p: its one-sided p at each look. seeds: per setting at each, of `looks(most)`. most: at the last.
+        p: its one-sided p at each look, float (looks, …), of as many hypotheses as there are; NaN where
+            there is none.
+        seeds: per setting at each, of `looks(most)`. most: at the last.
     """
     every = looks(most)
-    table = _boundaries(tuple(n / most for n in every))
-    found = 1.0
-    for value, n in zip(p, seeds, strict=True):
-        if math.isfinite(value):
-            nominal = table[every.index(n)]  # increases with γ
-            level = np.interp(math.log(max(value, 1e-300)), np.log(nominal), np.log(LEVELS), left=-math.inf, right=0.0)
-            found = min(found, math.exp(level))
-    return found
+    table = np.log(_boundaries(tuple(n / most for n in every)))  # increases with γ
+    levels = [
+        np.interp(np.log(np.clip(values, 1e-300, None)), table[every.index(n)], np.log(LEVELS), left=-math.inf, right=0)
+        for values, n in zip(np.asarray(p, dtype=float), seeds, strict=True)
+    ]
+    return np.asarray(np.exp(np.fmin.reduce(np.asarray(levels), axis=0)))
 
 
 @cache

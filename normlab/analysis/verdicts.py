@@ -69,18 +69,26 @@ class Question:
 
 
 class Joint(NamedTuple):
-    """Whether several contrasts are all 0, by an F test: see `Model.joint`."""
+    """Whether several contrasts are all 0, by an F test (see `Model.joint`), or all within the margin.
+
+    parts: a question about each. "One of them is at least the margin" is rejected where it is for each (Berger 1982,
+    "Multiparameter hypothesis testing and acceptance sampling"); it and "all are 0" cannot both be true.
+    """
 
     f: float
     df: tuple[float, float]
     p_value: float
+    parts: tuple[Question, ...] = ()
 
     @property
-    def p(self) -> tuple[float, ...]:
-        return (self.p_value,)
+    def p(self) -> tuple[float, float]:
+        return self.p_value, max((part.p[1] for part in self.parts), default=math.nan)
 
     def verdict(self, rejected: Sequence[bool]) -> Verdict:
-        return "depends" if rejected[0] else "undecided"
+        differs, same = rejected
+        if differs:
+            return "less than the margin" if same else "depends"
+        return "equivalent" if same else "undecided"
 
 
 class Decision(NamedTuple):
