@@ -7,11 +7,12 @@ the study; `tests/test_verdicts.py` holds them to the package's own answers, stu
 import argparse
 import csv
 import functools
+import io
 import itertools
 import math
-import time
+import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from normlab.analysis.questions import ALPHA
-from normlab.analysis.sequential import looks, sequential_p
+from normlab.analysis.cells import sort
+from normlab.analysis.inference import PAIRS
+from normlab.analysis.outcomes import OUTCOMES, Outcome
+from normlab.analysis.questions import ALPHA, Answers
+from normlab.analysis.sequential import POWER, looks, sequential_p
+from normlab.analysis.table import runs
+from normlab.analysis.verdicts import Joint
+from normlab.files import write_atomically
+from normlab.settings import Study
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -99,11 +107,11 @@ def fit(values: Floats, n: npt.NDArray[np.int64], step: float, logit: bool, cova
     by_seed = rows.mean(1)
     rest = ((rows - by_seed[:, None]) ** 2).sum(-1)
     f = settings * (by_seed**2).sum(-1) / d / (rest.sum(-1) / (d * (settings - 1)))
-    paired = same & (special.fdtrc(d, d * (settings - 1), f) < 0.05)
+    paired = same & (special.fdtrc(d, d * (settings - 1), f) < PAIRS)
     squares = np.where(paired[:, None], rest, (rows**2).sum(-1))
     degrees = np.where(paired[:, None], degrees * (settings - 1) / settings, degrees)
     variance, df = moderated(np.maximum(squares / degrees, least), degrees)
-    return Model(means, slope, variance * slope**2 / n, df, degrees.sum(1), logit, covariance)
+    return Model(means, slope, variance * slope**2 / n, df, degrees.sum(1) * caution((n - 1).astype(float)), logit, covariance)
 
 
 def moderated(s: Floats, d: Floats) -> tuple[Floats, Floats]:
@@ -120,8 +128,13 @@ def moderated(s: Floats, d: Floats) -> tuple[Floats, Floats]:
     prior = 2 * y
     common = np.exp(centre + special.digamma(prior / 2) - np.log(prior / 2))
     shrunk, df = (prior * common + d * s) / (prior + d), np.minimum(prior + d, total)
-    pooled = extra <= 0
-    return np.where(pooled, (d * s).sum(1, keepdims=True) / total, shrunk), np.where(pooled, total, df)
+    pooled, fewer = extra <= 0, caution(d)[:, None]
+    return np.where(pooled, (d * s).sum(1, keepdims=True) / total, shrunk), np.where(pooled, total, df) * fewer
+
+
+def caution(d: Floats) -> Floats:
+    """As `inference.caution`, (R, G) → (R,)."""
+    return np.asarray(d.mean(1) / (d.mean(1) + 2))
 
 
 def _positive(covariance: Floats) -> Floats:
@@ -147,6 +160,20 @@ class Family:
     outcome: npt.NDArray[np.int64]
     question: npt.NDArray[np.int64]
     joint: Bools
+
+    @classmethod
+    def of(cls, answers: Answers) -> "Family":
+        """The family that a study declares, with groups in the order of its settings."""
+        names, outcomes = [cell.label for cell in answers.cells], family_outcomes(answers)
+        rows, joint = list[tuple[Any, ...]](), list[bool]()
+        for at, each in enumerate(answers.answers):
+            joint.append(isinstance(each.question, Joint))
+            parts = each.question.parts if isinstance(each.question, Joint) else (each.question,)
+            contrasts = answers.double_differences(*each.factor.split(" x ")) if joint[-1] else [each.contrast]
+            for part, contrast in zip(parts, contrasts, strict=True):
+                c = [contrast.get(name, 0.0) for name in names]
+                rows.append((c, part.low, part.high, part.of_range, outcomes.index(each.outcome), at))
+        return cls(*(np.array(column) for column in zip(*rows, strict=True)), np.array(joint))
 
     def sides(self, models: Sequence[Model]) -> tuple[Floats, Floats]:
         """One-sided p of "0" (or in range) and of "outside" (or out of it): below and above, or p of the F test twice;
@@ -229,19 +256,19 @@ def holm(p: Floats) -> Floats:
     return adjusted.reshape(p.shape)
 
 
-def decide(family: Family, models: Sequence[Model]) -> Floats:
-    """Adjusted p of both hypotheses of every question, (R, Q, 2)."""
-    return holm(family.sides(models)[1])
-
-
 def positive(family: Family, models: Sequence[Model]) -> Bools:
     """Whether each question's contrast is above 0, (R, Q)."""
     first = np.array([np.flatnonzero(family.question == q)[0] for q in range(len(family.joint))])
     return np.stack([models[family.outcome[k]].means @ family.c[k] > 0 for k in first], axis=1)
 
 
+def family_outcomes(answers: Answers) -> list[Outcome]:
+    """What a study's questions are about, the primary outcome first."""
+    return list(dict.fromkeys([answers.about, *(each.outcome for each in answers.answers)]))
+
+
 @dataclass
-class Outcome:
+class Draws:
     """Draws of an outcome in R studies (R, G, M), and how it is modelled."""
 
     values: Floats
@@ -254,35 +281,294 @@ class Outcome:
 
 
 def follow(
-    family: Family, outcomes: Sequence[Outcome], most: int, alpha: float = ALPHA, *, drop: bool = True, least: float = 0.0
+    family: Family,
+    draws: Sequence[Draws],
+    most: int,
+    *,
+    drop: bool = True,
+    interactions: bool = False,
+    least: float = 0.0,
+    rho: float = POWER,
 ) -> tuple[npt.NDArray[np.int64], Bools, Bools]:
     """`until=decided` in R studies: the seeds of each setting (R, G), what was rejected (R, Q, 2), and which contrasts
-    are above 0. drop: whether settings whose questions are decided get no more seeds."""
-    studies, settings = outcomes[0].values.shape[:2]
+    are above 0.
+
+    The options are what it might have been. drop: settings whose questions are decided get no more seeds. interactions:
+    they ask for seeds as other questions do. least: a question does, if it is decided in the end with this probability.
+    """
+    studies, settings = draws[0].values.shape[:2]
     n = np.zeros((studies, settings), dtype=np.int64)
     wanted, running = np.ones((studies, settings), dtype=bool), np.ones(studies, dtype=bool)
     spent = np.full((studies, len(family.joint), 4), math.nan)
     rejected, above = (np.zeros((studies, len(family.joint), *shape), dtype=bool) for shape in ((2,), ()))
     takes = np.zeros((len(family.joint), settings), dtype=bool)
     for k, question in enumerate(family.question):
-        takes[question] |= (family.c[k] != 0) | family.joint[question]
+        takes[question] |= (family.c[k] != 0) & (interactions | ~family.joint[question])
     for look in looks(most):
         n = np.where(wanted & running[:, None], look, n)
-        models = [outcome.fit(n, running) for outcome in outcomes]
+        models = [each.fit(n, running) for each in draws]
         sides, _ = family.sides(models)
-        spent[running] = np.fmin(spent[running], sequential_p(sides[None], [look], most))
+        spent[running] = np.fmin(spent[running], sequential_p(sides[None], [look], most, rho))
         now = spent[running]
         two_sided = np.where(family.joint, 1, 2) * now[..., :2].min(-1)
         p = np.stack([np.minimum(1, two_sided), now[..., 2:].max(-1)], axis=-1)
-        rejected[running] = holm(p) <= alpha
+        rejected[running] = holm(p) <= ALPHA
         above[running] = positive(family, models)
         left = ~rejected[running].any(-1)
         if least:
             share = n[running] / np.where(wanted[running], most, n[running])
-            level = alpha / np.maximum(1, left.sum(1))
-            left &= family.in_reach(models, share, level) >= least
-        wanted[running] &= (left[..., None] & takes).any(1) if drop else left.any(1)[:, None]
+            left &= family.in_reach(models, share, ALPHA / np.maximum(1, left.sum(1))) >= least
+        wanted[running] &= (left[..., None] & takes).any(1) if drop else (left & takes.any(1)).any(1)[:, None]
         running &= wanted.any(1)
         if not running.any():
             break
     return n, rejected, above
+
+
+# What is simulated
+
+REAL = ROOT / "lightning_logs" / "replication"
+CELLS = {"bn": 0, "bn l1=0.001": 1, "ln": 2, "ln l1=0.001": 3, "gn": 4, "gn l1=0.001": 5}
+TRUTHS = {  # of the six settings in that order, in margins
+    "all equal": (0, 0, 0, 0, 0, 0),
+    "all at the margin": (0, -1, 1, 0, -1, -2),
+    "mixed": (0, -3, 0, -3, 1, -3),
+    "nothing or twice the margin": (0, -2, 0, -2, 2, 0),
+}
+EFFECTS = (0, 0.5, 1, 1.5, 2, 3)  # margins
+SEEDS = (3, 5, 10)
+MOST = (10, 12, 15, 18, 22, 27)
+
+
+@functools.cache
+def real(claims: bool) -> tuple[Answers, Family]:
+    """The committed runs of `replication` and the family of their study, with its claims or without."""
+    study = Study.named("replication")
+    study = study if claims else study.model_copy(update={"claims": []})
+    answers = Answers(sort(runs(REAL), study.factors), study, study.margin)
+    assert [cell.label for cell in answers.cells] == list(CELLS)
+    return answers, Family.of(answers)
+
+
+@functools.cache
+def residuals() -> Floats:
+    """Of the 30 real test accuracies around their settings' means, to a variance of 1."""
+    rows = [group.values - group.values.mean() for group in real(False)[0].model("test_acc").groups.values()]
+    return np.concatenate([row / np.sqrt(np.mean(np.square(rows))) for row in rows])
+
+
+KINDS: Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], Floats]] = {
+    "normal": lambda rng, size: rng.normal(size=size),
+    "t, 3 degrees": lambda rng, size: rng.standard_t(3, size=size) / math.sqrt(3),
+    "skewed": lambda rng, size: 1 - rng.exponential(size=size),
+    "rounded to 0.01 points": lambda rng, size: rng.normal(size=size),
+    "unequal variances": lambda rng, size: rng.normal(size=size) * np.geomspace(0.5, 2, size[1])[:, None],
+    "resampled": lambda rng, size: rng.choice(residuals(), size=size),
+}
+
+
+def accuracies(rng: np.random.Generator, kind: str, truth: Sequence[float], studies: int, seeds: int) -> Floats:
+    """(studies, settings, seeds)."""
+    noise = SD * KINDS[kind](rng, (studies, len(truth), seeds))
+    values = np.clip(BASE + MARGIN * np.array(truth)[:, None] + noise, 0, 1)
+    return values.round(4) if kind == "rounded to 0.01 points" else values
+
+
+def share(found: Bools) -> dict[str, float]:
+    """A share of studies, with its 95 % interval (Clopper & Pearson 1934)."""
+    hits, n = int(found.sum()), found.size
+    low, high = special.betaincinv(hits, n - hits + 1, 0.025), special.betaincinv(hits + 1, n - hits, 0.975)
+    return {"value": hits / n, "low": low if hits else 0.0, "high": high if hits < n else 1.0}
+
+
+def fixed(family: Family, draws: Sequence[Draws]) -> tuple[Bools, Bools]:
+    """What all seeds reject, (R, Q, 2), and which contrasts are above 0."""
+    found = []
+    for some in _chunks(draws):
+        n = np.full(some[0].values.shape[:2], some[0].values.shape[-1])
+        models = [each.fit(n) for each in some]
+        found.append((holm(family.sides(models)[1]) <= ALPHA, positive(family, models)))
+    rejected, above = (np.concatenate(each) for each in zip(*found, strict=True))
+    return rejected, above
+
+
+def _chunks(draws: Sequence[Draws]) -> Iterator[list[Draws]]:
+    for start in range(0, len(draws[0].values), CHUNK):
+        yield [replace(each, values=each.values[start : start + CHUNK]) for each in draws]
+
+
+def errors(rng: np.random.Generator, studies: int, kind: str, truth: str, seeds: int) -> Iterator[dict[str, Any]]:
+    """How often a study of six settings has a false verdict, of any kind."""
+    family = real(False)[1]
+    rejected, above = fixed(family, [Draws(accuracies(rng, kind, TRUTHS[truth], studies, seeds))])
+    means = [BASE + MARGIN * np.array(TRUTHS[truth])]
+    yield {"measure": "any false verdict", **share(family.false(rejected, above, means).any(1))}
+
+
+def power(rng: np.random.Generator, studies: int, effect: float, seeds: int) -> Iterator[dict[str, Any]]:
+    """What is found of an effect of so many margins that `ln` has with L1 and without, in the whole family."""
+    answers, family = real(False)
+    rejected, above = fixed(family, [Draws(accuracies(rng, "normal", (0, 0, effect, effect, 0, 0), studies, seeds))])
+    for label in ("ln − bn", "ln − bn, mean of 2 settings"):
+        [at] = [i for i, each in enumerate(answers.answers) if each.label == label]
+        differs, same = rejected[:, at].T
+        yield {"measure": f"{label}: better", **share(differs & above[:, at])}
+        yield {"measure": f"{label}: equivalent", **share(same & ~differs)}
+
+
+def like_replication(rng: np.random.Generator, truth: str, studies: int, seeds: int) -> tuple[list[Draws], list[Floats]]:
+    """Draws like the committed runs in every outcome of the family, and the true means.
+
+    truth: "as observed" has their means, standard deviations and image effects. Otherwise accuracies have those means,
+    one standard deviation, and image effects that differ between settings by half the variance, as effects do.
+    """
+    answers, draws, means = real(True)[0], list[Draws](), list[Floats]()
+    for outcome in family_outcomes(answers):
+        [name] = [name for name, each in OUTCOMES.items() if each is outcome]
+        model = answers.model(name)
+        sd = np.array([group.values.std(ddof=1) for group in model.groups.values()])
+        mean, covariance = model.means, model.images[0] if model.images else None
+        if name == answers.primary and truth != "as observed":
+            mean, sd = BASE + MARGIN * np.array(TRUTHS[truth]), np.full_like(sd, np.sqrt(np.mean(sd**2)))
+            common = np.full((len(sd), len(sd)), 1 / len(sd))
+            half = common + math.sqrt(0.5) * (np.eye(len(sd)) - common)
+            covariance = half @ covariance @ half
+        values = mean[:, None] + sd[:, None] * rng.normal(size=(studies, len(sd), seeds))
+        if covariance is not None:
+            values = values + rng.multivariate_normal(np.zeros(len(sd)), _positive(covariance), size=studies)[..., None]
+        logit = model.link == "logit"
+        draws.append(Draws(np.clip(values, 0, 1) if logit else values, model.resolution, logit, covariance))
+        means.append(mean)
+    return draws, means
+
+
+DESIGNS: Mapping[str, Mapping[str, Any]] = {
+    "as it is": {},
+    "interactions ask for seeds": {"interactions": True},
+    "settings are not dropped": {"drop": False},
+    "what is out of reach asks for none": {"least": 0.2},
+    "spends evenly (ρ = 1)": {"rho": 1.0},
+    "spends late (ρ = 3)": {"rho": 3.0},
+}
+
+
+def study(rng: np.random.Generator, studies: int, truth: str, design: str, most: int) -> Iterator[dict[str, Any]]:
+    """A study like `replication` with at most so many seeds per setting; design: "fixed" has all of them."""
+    family = real(True)[1]
+    draws, means = like_replication(rng, truth, studies, most)
+    if design == "fixed":
+        n, (rejected, above) = np.full((studies, 6), most), fixed(family, draws)
+    else:
+        parts = [follow(family, some, most, **DESIGNS[design]) for some in _chunks(draws)]
+        n, rejected, above = (np.concatenate(each) for each in zip(*parts, strict=True))
+    decided = rejected.any(-1)
+    yield {"measure": "any false verdict", **share(family.false(rejected, above, means).any(1))}
+    mean, se = n.mean(), n.mean(1).std() / math.sqrt(studies)
+    yield {"measure": "seeds per setting", "value": mean, "low": mean - 1.96 * se, "high": mean + 1.96 * se}
+    for measure, some in (("questions decided", slice(None)), ("decided, without interactions", ~family.joint)):
+        of = decided[:, some].mean(1)
+        se = of.std() / math.sqrt(studies)
+        yield {"measure": measure, "value": of.mean(), "low": of.mean() - 1.96 * se, "high": of.mean() + 1.96 * se}
+
+
+def pair(rng: np.random.Generator, studies: int, effect: float, power_: float) -> Iterator[dict[str, Any]]:
+    """Two settings, at the level that a family of 15 leaves them: the fixed design that finds a difference of one margin
+    with this power, and the sequential one that does as well; what each takes where the difference is `effect` margins."""
+    level, sd = ALPHA / 15, 1.0
+
+    def fixed_power(n: int, shift: float = 1.0) -> float:
+        df = 2 * (n - 1)
+        return float(1 - special.nctdtr(df, shift / sd / math.sqrt(2 / n), special.stdtrit(df, 1 - level / 2)))
+
+    def look_again(most: int, shift: float) -> tuple[Floats, Bools]:
+        a, b = rng.normal(shift, sd, (studies, most)), rng.normal(0, sd, (studies, most))
+        seeds, found = np.full(studies, float(most)), np.zeros(studies, dtype=bool)
+        for n in looks(most):
+            se = np.sqrt((a[:, :n].var(1, ddof=1) + b[:, :n].var(1, ddof=1)) / n)
+            p = special.stdtr(2 * (n - 1), -(a[:, :n].mean(1) - b[:, :n].mean(1)) / se)
+            now = ~found & (sequential_p(p[None], [n], most) <= level / 2)
+            seeds[now], found[now] = n, True
+        return seeds, found
+
+    n = next(n for n in itertools.count(3) if fixed_power(n) >= power_)
+    most = next(most for most in itertools.count(n) if look_again(most, 1.0)[1].mean() >= power_)
+    seeds, found = look_again(most, effect)
+    yield {"measure": "seeds of the fixed design", "value": n, "low": n, "high": n}
+    yield {"measure": "most seeds", "value": most, "low": most, "high": most}
+    mean, se = seeds.mean() / n, seeds.std() / n / math.sqrt(studies)
+    yield {"measure": "share of its seeds", "value": mean, "low": mean - 1.96 * se, "high": mean + 1.96 * se}
+    yield {"measure": "found", **share(found)}
+    yield {"measure": "found by the fixed design", "value": fixed_power(n, effect), "low": math.nan, "high": math.nan}
+
+
+STUDIES = ("as observed", "nothing or twice the margin")
+# table: what makes it, studies, cases
+TABLES: Mapping[str, tuple[Callable[..., Iterator[dict[str, Any]]], int, list[tuple[Any, ...]]]] = {
+    "errors": (errors, 5_000, list(itertools.product(KINDS, list(TRUTHS)[:3], SEEDS))),
+    "power": (power, 4_000, list(itertools.product(EFFECTS, SEEDS))),
+    "pair": (pair, 20_000, [(0, 0.8), (1, 0.8), (2, 0.8), (2, 0.95)]),
+    "fixed": (study, 3_000, [(truth, "fixed", n) for truth in STUDIES for n in (*range(6, 16), 18, 20, 25, 30)]),
+    "until=decided": (study, 20_000, [(truth, "as it is", 20) for truth in STUDIES]),
+    "until=decided, errors": (study, 5_000, [(truth, "as it is", 20) for truth in list(TRUTHS)[:3]]),
+    "designs": (study, 300, list(itertools.product(STUDIES, DESIGNS, MOST))),
+}
+
+
+CHUNK = 1000  # studies at once: more do not fit a cache
+COLUMNS = ("table", "case", "studies", "measure", "value", "low", "high")
+Rows = list[dict[str, Any]]
+
+
+def _words(case: tuple[Any, ...]) -> str:
+    return ", ".join(map(str, case))
+
+
+def _do(job: tuple[str, tuple[Any, ...]]) -> tuple[tuple[str, str], Rows]:
+    """One case of a table, from a random stream of its own."""
+    table, case = job
+    function, studies, _ = TABLES[table]
+    key = (table, _words(case))
+    rng = np.random.default_rng(list("".join(key).encode()))
+    rows = function(rng, studies, *case)
+    return key, [dict(zip(COLUMNS, (*key, studies), strict=False)) | row for row in rows]
+
+
+def read(file: Path) -> dict[tuple[str, str], Rows]:
+    """The rows of a table that was made before, by table and case."""
+    known: dict[tuple[str, str], Rows] = {}
+    with file.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            known.setdefault((row["table"], row["case"]), []).append(row)
+    return known
+
+
+def _text(known: Mapping[tuple[str, str], Rows]) -> str:
+    order = [(table, _words(case)) for table, (_, _, cases) in TABLES.items() for case in cases]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for key in (key for key in order if key in known):
+        for row in known[key]:
+            writer.writerow(row | {end: f"{float(row[end]):.5g}" for end in ("value", "low", "high")})
+    return stream.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tables", nargs="*", default=list(TABLES), choices=list(TABLES))
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "verdicts.csv")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--again", action="store_true", help="also what the file has")
+    args = parser.parse_args()
+    known = {} if args.again or not args.out.is_file() else read(args.out)
+    jobs = [(table, case) for table in args.tables for case in TABLES[table][2] if (table, _words(case)) not in known]
+    with multiprocessing.Pool(args.processes) as pool:
+        for done, (key, rows) in enumerate(pool.imap(_do, jobs), start=1):
+            known[key] = rows
+            write_atomically(args.out, _text(known).encode())
+            numbers = "; ".join(f"{row['measure']} {row['value']:.4g}" for row in rows)
+            print(f"{done} of {len(jobs)}: {': '.join(key)}: {numbers}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

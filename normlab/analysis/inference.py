@@ -13,7 +13,7 @@ images, a contrast D = Σ c_g·ȳ_g has the variance (two-way random effects; Ow
 s_g: standard deviation of the runs' outcomes; m_g: mean square of the rest. The first term is all there is for these
 very images. s_g² is moderated: shrunk towards the common variance by as much as the settings' variances are alike
 (Smyth 2004, "Linear models and empirical Bayes methods", equations 10 and 11), from a pooled one, where they differ by
-chance only, to each setting's own. t has the degrees of freedom of Satterthwaite (1946).
+chance only, to each setting's own. t has the degrees of freedom of Satterthwaite (1946), fewer for few seeds: `caution`.
 
 Intervals of outcomes with an end (accuracies: 0 and 1; cross-entropies: 0) are bent by a link so that no end is passed:
 see `Model.estimate`. Nothing here knows files, norms or units.
@@ -34,7 +34,7 @@ __all__ = ["Estimate", "Group", "Interval", "Model", "Pairing", "mean_interval",
 Floats = npt.NDArray[np.float64]
 Link = Literal["identity", "log", "logit"]
 
-PAIRS = 0.05  # p of "runs with one seed are no more alike than others" below which seeds are paired
+PAIRS = 0.001  # p of "runs with one seed are no more alike than others" below which seeds are paired: looking costs no error
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class Model:
         parts = variance * slope**2 / n  # of each mean
         seeds = float(c**2 @ parts)
         df_seeds = seeds**2 / float((c**2 * parts) ** 2 @ (1 / df)) if seeds > 0 else float(df.min())
-        pooled = float(self.degrees.sum())
+        pooled = float(self.degrees.sum() * caution(self.degrees))
         if differs and self.pairing and self.pairing.used:
             pooled *= (len(self.names) - 1) / len(self.names)
         df_seeds = min(df_seeds, pooled) if np.isfinite(parts).all() else math.nan
@@ -310,7 +310,8 @@ def moderated(variances: Floats, df: Floats) -> tuple[Floats, Floats]:
 
     s² ← (d₀·s₀² + d·s²) / (d₀ + d), d ← d₀ + d, where s₀² and d₀ are those of the scaled inverse χ² distribution that
     fits the moments of log s² (Smyth 2004, equations 10 and 11). Where the variances differ no more than by chance d₀
-    is infinite, and all become the pooled one. Those without a degree of freedom take the common one.
+    is infinite, and all become the pooled one. Those without a degree of freedom take the common one. The degrees are
+    then multiplied by `caution`.
     """
     usable = df > 0
     total = float(df[usable].sum())
@@ -322,11 +323,22 @@ def moderated(variances: Floats, df: Floats) -> tuple[Floats, Floats]:
     extra = float(((logs - centre) ** 2).sum() / (len(logs) - 1) - special.polygamma(1, d / 2).mean())
     if extra <= 0:
         common = float(d @ s / total)
-        return np.full_like(variances, common), np.full_like(df, total)
+        return np.full_like(variances, common), np.full_like(df, total * caution(df))
     prior = 2 * _trigamma_inverse(extra)
     common = math.exp(centre + float(special.digamma(prior / 2)) - math.log(prior / 2))
     known = np.where(usable, variances, 0.0)
-    return (prior * common + df * known) / (prior + df), np.minimum(prior + df, total)
+    return (prior * common + df * known) / (prior + df), np.minimum(prior + df, total) * caution(df)
+
+
+def caution(df: Floats) -> float:
+    """d / (d + 2), with d the mean degrees of freedom of several variances that are shrunk towards each other; 1 of one.
+
+    How alike they are is itself an estimate, and the t of a contrast of unequal variances is not quite a t. Without the
+    factor 3 seeds had 5.4 % of studies with a false verdict, 7.7 % with resampled accuracies and 8.8 % with standard
+    deviations from 1 to 4; with it at most about 5 % (docs/inference.md).
+    """
+    usable = df[df > 0]
+    return float(usable.mean() / (usable.mean() + 2)) if len(usable) > 1 else 1.0
 
 
 def _trigamma_inverse(value: float) -> float:

@@ -170,7 +170,7 @@ def enough_seeds(
 
     def power_of(n: float) -> float:
         seeds = 2 * sd**2 / n
-        df_seeds = max(settings, 2) * (n - 1)
+        df_seeds = max(settings, 2) * (n - 1) ** 2 / (n + 1)  # see `caution`
         df = (seeds + of_images) ** 2 / (seeds**2 / df_seeds + of_images**2 / (images - 1))
         shift = min(margin / math.sqrt(seeds + of_images), 1e6)  # nctdtr gives NaN far beyond
         return float(special.nctdtr(df, -shift, special.stdtrit(df, level / 2)))
