@@ -1,62 +1,60 @@
-"""The replication's numbers once more, from its files by numpy, pandas and scipy alone."""
+"""The replication's tables once more, from its files by numpy, pandas and scipy alone: at most 60 lines."""
 
 import json
 from pathlib import Path
+from types import SimpleNamespace as Model
 
 import numpy as np
 import pandas as pd
 from scipy import optimize, special, stats
 
 
-def read(folder: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Settings; outcomes (settings, seeds); right answers (settings, seeds, images)."""
-    found: dict[str, list[tuple[int, float, np.ndarray]]] = {}
-    for file in sorted(folder.glob("*/result.json")):
+def read(folder: Path) -> pd.DataFrame:
+    rows = []
+    for file in folder.glob("*/result.json"):
         record, arrays = json.loads(file.read_text()), np.load(file.with_name("predictions.npz"))
-        l1 = record["setting"]["l1"]
-        name = record["setting"]["norm"] + (f" l1={l1:g}" if l1 else "")
-        right = (arrays["pred"] == arrays["true"]).astype(float)
-        found.setdefault(name, []).append((record["seed"], record["metrics"]["test_acc"], right))
-    ordered = {name: sorted(runs, key=lambda run: run[0]) for name, runs in found.items()}
-    values = np.array([[run[1] for run in runs] for runs in ordered.values()])
-    return list(ordered), values, np.array([[run[2] for run in runs] for runs in ordered.values()])
+        falls = -pd.read_csv(file.with_name("metrics.csv"))["test_acc"].diff().clip(upper=0).sum()
+        name = record["setting"]["norm"] + (f" l1={record['setting']['l1']:g}" if record["setting"]["l1"] else "")
+        rows.append(record["metrics"] | {"setting": name, "seed": record["seed"], "unevenness": falls})
+        rows[-1]["right"] = (arrays["pred"] == arrays["true"]).astype(float)
+    return pd.DataFrame(rows).sort_values(["setting", "seed"])
 
 
-def shrunk(values: np.ndarray) -> tuple[np.ndarray, float]:
-    """Variances of logits (by the delta method), moderated, and their degrees of freedom."""
-    mean, d = values.mean(1), values.shape[1] - 1
-    s = np.maximum(values.var(1, ddof=1), 1e-8 / 12) / (mean * (1 - mean)) ** 2
-    z = np.log(s) - special.digamma(d / 2) + np.log(d / 2)
-    extra = z.var(ddof=1) - special.polygamma(1, d / 2)
-    if extra <= 0:
-        return np.full_like(s, s.mean()), len(s) * d
-    prior = 2 * optimize.brentq(lambda x: special.polygamma(1, x) - extra, 1e-3, 1e6)
-    common = np.exp(z.mean() + special.digamma(prior / 2) - np.log(prior / 2))
-    return (prior * common + d * s) / (prior + d), min(prior + d, len(s) * d)
+def model(runs: pd.DataFrame, outcome: str, link: str) -> Model:
+    """Means by setting; moderated variances of runs (s, on the link's scale) with df; covariance of means by images."""
+    by, right = runs.groupby("setting")[outcome], runs.groupby("setting")["right"].apply(np.stack)
+    m = Model(mean=by.mean(), n=by.size().iloc[0], size=right.iloc[0].shape[1], there=np.array, back=np.array, slope=1.0)
+    if link != "identity":
+        m.there, m.back = (special.logit, special.expit) if link == "logit" else (np.log, np.exp)
+        m.slope = m.mean * (1 - m.mean) if link == "logit" else m.mean
+    d, s = m.n - 1, np.maximum(by.var(), 1e-8 / 12) / m.slope**2
+    z, m.total = np.log(s) - special.digamma(d / 2) + np.log(d / 2), d * len(s)
+    extra, m.s, m.df = z.var() - special.polygamma(1, d / 2), 0 * s + s.mean(), m.total * d / (d + 2)
+    if extra > 0:
+        prior = 2 * optimize.brentq(lambda x: special.polygamma(1, x) - extra, 1e-3, 1e6)
+        common = np.exp(z.mean() + special.digamma(prior / 2) - np.log(prior / 2))
+        m.s, m.df = (prior * common + d * s) / (prior + d), min(prior + d, m.total) * d / (d + 2)
+    rest = [((x - x.mean(0) - x.mean(1)[:, None] + x.mean()) ** 2).sum() / (d * (m.size - 1)) for x in right]
+    images = np.cov(np.stack([x.mean(0) for x in right])) / m.size - np.diag(rest) / (m.n * m.size)
+    m.images, m.parts = images * (outcome == "test_acc"), m.s * m.slope**2 / m.n
+    return m
 
 
-def contrast(c: np.ndarray, values: np.ndarray, right: np.ndarray) -> dict[str, float]:
-    """A contrast of accuracies: value, standard error for new seeds and images, degrees of freedom, 95 % interval."""
-    mean, (settings, seeds) = values.mean(1), values.shape
-    slope = mean * (1 - mean)
-    variance, d = shrunk(values)
-    of_seeds = c**2 * variance * slope**2 / seeds
-    df_seeds = min(of_seeds.sum() ** 2 / (of_seeds**2 / d).sum(), settings * (seeds - 1))
-    images = right.shape[2]
-    rest = [_rest(some) for some in right]
-    covariance = np.cov(right.mean(1)) / images - np.diag(rest) / (seeds * images)
-    of_images = max(0.0, float(c @ covariance @ c))
-    whole = of_seeds.sum() + of_images
-    df = whole**2 / (of_seeds.sum() ** 2 / df_seeds + of_images**2 / (images - 1))
-    weight = variance * slope**2 / seeds + np.maximum(0, np.diag(covariance))
-    move = c * weight / slope / ((c * slope) @ (c * weight / slope))
-    far = stats.t.ppf(0.975, df) * np.sqrt(whole)
-    low, high = (c @ special.expit(special.logit(mean) + side * far * move) for side in (-1, 1))
-    return {"value": c @ mean, "low": low, "high": high, "se": np.sqrt(whole), "df": df}
+def contrast(wanted: dict[str, float], m: Model) -> Model:
+    """value, se, df; ends for new seeds and images and for these; t(at)."""
+    c = pd.Series(wanted).reindex(m.mean.index).fillna(0)
+    seeds, of_images, weight = c**2 @ m.parts, max(0.0, c @ m.images @ c), m.parts + np.maximum(0, np.diag(m.images))
+    df_seeds = min(seeds**2 / (c**4 @ (m.parts**2 / m.df)), m.total)
+    se, df = np.sqrt(seeds + of_images), (seeds + of_images) ** 2 / (seeds**2 / df_seeds + of_images**2 / (m.size - 1))
+    move = c * weight / m.slope / ((c * m.slope) @ (c * weight / m.slope))
+    moved = lambda by: c @ m.back(m.there(m.mean) + by * move)  # noqa: E731
+    far, near = stats.t.ppf(0.975, df) * se, stats.t.ppf(0.975, df_seeds) * np.sqrt(seeds)
+    ends = dict(low=moved(-far), high=moved(far), narrow_low=moved(-near), narrow_high=moved(near))
+    t = lambda at: -optimize.brentq(lambda by: moved(by) - at, -999 * se, 999 * se, xtol=1e-15) / se  # noqa: E731
+    return Model(value=c @ m.mean, se=se, df=df, **ends, t=t)
 
 
-def _rest(right: np.ndarray) -> float:
-    """The mean square that neither seed nor image explains."""
-    frame = pd.DataFrame(right)
-    left = frame.sub(frame.mean(axis=1), axis=0).sub(frame.mean(axis=0), axis=1) + frame.to_numpy().mean()
-    return float((left.to_numpy() ** 2).sum() / ((len(frame) - 1) * (frame.shape[1] - 1)))
+def joint(wanted: list[dict[str, float]], m: Model) -> float:  # F, whose degrees are len(wanted) and m.df
+    c, (values, vectors) = pd.DataFrame(wanted).reindex(columns=m.mean.index).fillna(0).to_numpy(), np.linalg.eigh(m.images)
+    v = c @ (np.diag(m.parts) + (vectors * np.maximum(0, values)) @ vectors.T) @ c.T
+    return float(c @ m.mean @ np.linalg.solve(v, c @ m.mean) / len(c))

@@ -256,7 +256,7 @@ class Model:
         parts = variance * slope**2 / n  # of each mean
         seeds = float(c**2 @ parts)
         df_seeds = seeds**2 / float((c**2 * parts) ** 2 @ (1 / df)) if seeds > 0 else float(df.min())
-        pooled = float(self.degrees.sum() * caution(self.degrees))
+        pooled = float(self.degrees.sum())
         if differs and self.pairing and self.pairing.used:
             pooled *= (len(self.names) - 1) / len(self.names)
         df_seeds = min(df_seeds, pooled) if np.isfinite(parts).all() else math.nan

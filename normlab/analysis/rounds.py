@@ -1,5 +1,8 @@
 """A study that ends by itself: `until=decided` gives seeds to the settings whose questions are open, round by round.
 
+A contrast that is open asks for seeds of its settings. Whether factors depend on each other is decided by the seeds that
+the contrasts needed: to know it as well takes several times as many (docs/inference.md).
+
 What is decided depends on the runs alone, not on when or by how many processes they were made: every look is computed
 from the seeds that belonged to it. So a study that is killed and started again decides the same.
 """
@@ -62,8 +65,7 @@ class Rounds:
             answers = self._decided(answers, history)
             left = [each for each in answers if each.decision.verdict == "undecided"]
             last, open_ = look, tuple(each.label for each in left)
-            known = {cell.label for cell in found.cells}
-            wanted = set().union(*(set(each.contrast) or known for each in left)) & wanted if left else set()
+            wanted &= set().union(*(each.contrast for each in left))
             if not wanted:
                 break
         return Progress(taken, last, open_, True, tuple(answers))
