@@ -218,7 +218,6 @@ class Family:
             wrong[:, question] |= differs & (bool((d == 0).all()) | (~joint & (positive[:, question] != (d[0] > 0))))
         return wrong
 
-
     def in_reach(self, models: Sequence[Model], share: Floats, level: Floats) -> Floats:
         """The predictive probability (R, Q) that a question is decided at the last look, by what is known at a share (R, G)
         of the seeds, at a level (R,)."""
@@ -337,7 +336,7 @@ TRUTHS = {  # of the six settings in that order, in margins
 }
 EFFECTS = (0, 0.5, 1, 1.5, 2, 3)  # margins
 SEEDS = (3, 5, 10)
-MOST = (10, 15, 20, 27)
+MOST = (10, 14, 20)
 
 
 @functools.cache
@@ -416,7 +415,9 @@ def power(rng: np.random.Generator, studies: int, effect: float, seeds: int) -> 
         yield {"measure": f"{label}: equivalent", **share(same & ~differs)}
 
 
-def like_replication(rng: np.random.Generator, truth: str, studies: int, seeds: int) -> tuple[list[Draws], list[Floats]]:
+def like_replication(
+    rng: np.random.Generator, truth: str, studies: int, seeds: int
+) -> tuple[list[Draws], list[Floats]]:
     """Draws like the committed runs in every outcome of the family, and the true means.
 
     truth: "as observed" has their means, standard deviations and image effects. Otherwise accuracies have those means,
@@ -465,34 +466,42 @@ def study(rng: np.random.Generator, studies: int, truth: str, design: str, most:
     yield {"measure": "any false verdict", **share(family.false(rejected, above, means).any(1))}
     mean, se = n.mean(), n.mean(1).std() / math.sqrt(studies)
     yield {"measure": "seeds per setting", "value": mean, "low": mean - 1.96 * se, "high": mean + 1.96 * se}
-    for measure, some in (("questions decided", slice(None)), ("decided, without interactions", ~family.joint)):
+    for measure, some in (("questions decided", slice(None)), (DECIDED, ~family.joint)):
         of = decided[:, some].mean(1)
         se = of.std() / math.sqrt(studies)
         yield {"measure": measure, "value": of.mean(), "low": of.mean() - 1.96 * se, "high": of.mean() + 1.96 * se}
 
 
-def pair(rng: np.random.Generator, studies: int, effect: float, power_: float) -> Iterator[dict[str, Any]]:
-    """Two settings, at the level that a family of 15 leaves them: the fixed design that finds a difference of one margin
-    with this power, and the sequential one that does as well; what each takes where the difference is `effect` margins."""
-    level, sd = ALPHA / 15, 1.0
+LEVEL = ALPHA / 15
 
-    def fixed_power(n: int, shift: float = 1.0) -> float:
-        df = 2 * (n - 1)
-        return float(1 - special.nctdtr(df, shift / sd / math.sqrt(2 / n), special.stdtrit(df, 1 - level / 2)))
 
-    def look_again(most: int, shift: float) -> tuple[Floats, Bools]:
-        a, b = rng.normal(shift, sd, (studies, most)), rng.normal(0, sd, (studies, most))
-        seeds, found = np.full(studies, float(most)), np.zeros(studies, dtype=bool)
-        for n in looks(most):
-            se = np.sqrt((a[:, :n].var(1, ddof=1) + b[:, :n].var(1, ddof=1)) / n)
-            p = special.stdtr(2 * (n - 1), -(a[:, :n].mean(1) - b[:, :n].mean(1)) / se)
-            now = ~found & (sequential_p(p[None], [n], most) <= level / 2)
-            seeds[now], found[now] = n, True
-        return seeds, found
+def fixed_power(n: int, effect: float) -> float:
+    """Of a t test of two settings with n seeds each, whose difference is so many standard deviations."""
+    df = 2 * (n - 1)
+    return float(1 - special.nctdtr(df, effect * math.sqrt(n / 2), special.stdtrit(df, 1 - LEVEL / 2)))
 
-    n = next(n for n in itertools.count(3) if fixed_power(n) >= power_)
-    most = next(most for most in itertools.count(n) if look_again(most, 1.0)[1].mean() >= power_)
-    seeds, found = look_again(most, effect)
+
+@functools.cache
+def followed_pair(most: int, effect: float, studies: int, seed: int) -> tuple[Floats, Bools]:
+    """Seeds per setting that two settings take until they are told apart, and whether they are, with the right sign."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(effect, 1, (studies, most)), rng.normal(0, 1, (studies, most))
+    seeds, found = np.full(studies, float(most)), np.zeros(studies, dtype=bool)
+    for n in looks(most):
+        se = np.sqrt((a[:, :n].var(1, ddof=1) + b[:, :n].var(1, ddof=1)) / n)
+        p = special.stdtr(2 * (n - 1), -(a[:, :n].mean(1) - b[:, :n].mean(1)) / se)
+        now = ~found & (sequential_p(p[None], [n], most) <= LEVEL / 2)
+        seeds[now], found[now] = n, True
+    return seeds, found
+
+
+def pair(rng: np.random.Generator, studies: int, effect: float) -> Iterator[dict[str, Any]]:
+    """Two settings whose runs scatter by a margin, at the level that a family of 15 leaves them: the fixed design that
+    finds a difference of one margin with a power of 0.8, and a sequential one that does as well; what each takes where
+    the difference is `effect` margins."""
+    n = next(n for n in itertools.count(3) if fixed_power(n, 1.0) >= 0.8)
+    most = next(most for most in itertools.count(n) if followed_pair(most, 1.0, 20_000, seed=1)[1].mean() >= 0.8)
+    seeds, found = followed_pair(most, effect, studies, seed=int(rng.integers(2**31)))
     yield {"measure": "seeds of the fixed design", "value": n, "low": n, "high": n}
     yield {"measure": "most seeds", "value": most, "low": most, "high": most}
     mean, se = seeds.mean() / n, seeds.std() / n / math.sqrt(studies)
@@ -506,15 +515,16 @@ STUDIES = ("as observed", "nothing or twice the margin")
 TABLES: Mapping[str, tuple[Callable[..., Iterator[dict[str, Any]]], int, list[tuple[Any, ...]]]] = {
     "errors": (errors, 5_000, list(itertools.product(KINDS, list(TRUTHS)[:3], SEEDS))),
     "power": (power, 4_000, list(itertools.product(EFFECTS, SEEDS))),
-    "pair": (pair, 20_000, [(0, 0.8), (1, 0.8), (2, 0.8), (2, 0.95)]),
+    "pair": (pair, 20_000, [(0,), (1,), (2,)]),
     "fixed": (study, 3_000, [(truth, "fixed", n) for truth in STUDIES for n in (*range(6, 16), 18, 20, 25, 30)]),
-    "until=decided": (study, 5_000, [(truth, "as it is", 20) for truth in STUDIES]),
-    "until=decided, errors": (study, 2_000, [(truth, "as it is", 20) for truth in list(TRUTHS)[:3]]),
-    "designs": (study, 200, list(itertools.product(STUDIES, DESIGNS, MOST))),
+    "until=decided": (study, 6_000, [(truth, "as it is", 20) for truth in STUDIES]),
+    "until=decided, errors": (study, 1_000, [(truth, "as it is", 20) for truth in list(TRUTHS)[:3]]),
+    "designs": (study, 200, [*itertools.product(STUDIES[1:], DESIGNS, MOST), (STUDIES[1], "as it is", 30)]),
 }
 
 
 CHUNK = 1000  # studies at once: more do not fit a cache
+DECIDED = "decided, without interactions"
 COLUMNS = ("table", "case", "studies", "measure", "value", "low", "high")
 Rows = list[dict[str, Any]]
 
@@ -553,6 +563,93 @@ def _text(known: Mapping[tuple[str, str], Rows]) -> str:
     return stream.getvalue()
 
 
+def tables(known: Mapping[tuple[str, str], Rows]) -> list[str]:
+    """The lines of docs/inference.md's tables."""
+
+    def number(table: str, case: Sequence[Any], measure: str) -> float:
+        [row] = [row for row in known[table, _words(tuple(case))] if row["measure"] == measure]
+        return float(row["value"])
+
+    def percent(value: float, digits: int = 0) -> str:
+        return f"{100 * value:.{digits}f} %"
+
+    def as_many(truth: str, decided: float) -> float:
+        """The seeds of a fixed design that decides as much."""
+        sizes = [case[2] for case in TABLES["fixed"][2] if case[0] == truth]
+        return float(np.interp(decided, [number("fixed", (truth, "fixed", n), DECIDED) for n in sizes], sizes))
+
+    def until(table: str, truth: str, design: str, most: int) -> list[str]:
+        case = (truth, design, most)
+        seeds, decided = number(table, case, "seeds per setting"), number(table, case, DECIDED)
+        same = as_many(truth, decided)
+        false = percent(number(table, case, "any false verdict"), 1)
+        return [f"{seeds:.1f}", percent(decided, 1), f"{same:.1f}", percent(seeds / same), false]
+
+    rows = [["data", "truth", *(f"{n} seeds" for n in SEEDS)]]
+    for kind, truth in itertools.product(KINDS, list(TRUTHS)[:3]):
+        rows.append(
+            [kind, truth, *(percent(number("errors", (kind, truth, n), "any false verdict"), 1) for n in SEEDS)]
+        )
+    lines = _markdown(rows)
+    rows = [["effect, margins", *(f"{what}, {n} seeds" for what in ("pair", "mean of 2") for n in SEEDS)]]
+    for effect in EFFECTS:
+        row = [f"{effect:g}"]
+        for label, n in itertools.product(("ln − bn", "ln − bn, mean of 2 settings"), SEEDS):
+            better, same = (number("power", (effect, n), f"{label}: {what}") for what in ("better", "equivalent"))
+            row.append(f"{percent(better)}, {percent(same)}")
+        rows.append(row)
+    lines += _markdown(rows)
+    rows = [
+        [
+            "difference, margins",
+            "seeds of the fixed design",
+            "most seeds",
+            "seeds taken, share",
+            "told apart",
+            "by the fixed design",
+        ]
+    ]
+    for (effect,) in TABLES["pair"][2]:
+        n, most, seeds, found, fixed_ = (
+            number("pair", (effect,), measure)
+            for measure in (
+                "seeds of the fixed design",
+                "most seeds",
+                "share of its seeds",
+                "found",
+                "found by the fixed design",
+            )
+        )
+        rows.append([f"{effect}", f"{n:.0f}", f"{most:.0f}", percent(seeds, 1), percent(found, 1), percent(fixed_, 1)])
+    lines += _markdown(rows)
+    heads = [
+        "seeds taken",
+        "questions decided",
+        "seeds of a fixed design that decides as many",
+        "share",
+        "any false verdict",
+    ]
+    rows = [["truth", *heads]]
+    rows += [[truth, *until("until=decided", truth, "as it is", 20)] for truth in STUDIES]
+    for truth in list(TRUTHS)[:3]:
+        case = (truth, "as it is", 20)
+        seeds, decided, false = (
+            number("until=decided, errors", case, measure)
+            for measure in ("seeds per setting", DECIDED, "any false verdict")
+        )
+        rows.append([truth, f"{seeds:.1f}", percent(decided, 1), "", "", percent(false, 1)])
+    lines += _markdown(rows)
+    rows = [["design", "most seeds", *heads]]
+    for truth, design, most in TABLES["designs"][2]:
+        rows.append([design, str(most), *until("designs", truth, design, most)])
+    return lines + _markdown(rows)
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return [head, f"|{'---|' * len(rows[0])}", *body]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", nargs="*", default=list(TABLES), choices=list(TABLES))
@@ -568,6 +665,8 @@ def main() -> None:
             write_atomically(args.out, _text(known).encode())
             numbers = "; ".join(f"{row['measure']} {row['value']:.4g}" for row in rows)
             print(f"{done} of {len(jobs)}: {': '.join(key)}: {numbers}", flush=True)
+    if set(args.tables) == set(TABLES):
+        print("", *tables(known), sep="\n")
 
 
 if __name__ == "__main__":

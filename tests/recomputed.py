@@ -23,7 +23,9 @@ def read(folder: Path) -> pd.DataFrame:
 def model(runs: pd.DataFrame, outcome: str, link: str) -> Model:
     """Means by setting; moderated variances of runs (s, on the link's scale) with df; covariance of means by images."""
     by, right = runs.groupby("setting")[outcome], runs.groupby("setting")["right"].apply(np.stack)
-    m = Model(mean=by.mean(), n=by.size().iloc[0], size=right.iloc[0].shape[1], there=np.array, back=np.array, slope=1.0)
+    m = Model(
+        mean=by.mean(), n=by.size().iloc[0], size=right.iloc[0].shape[1], there=np.array, back=np.array, slope=1.0
+    )
     if link != "identity":
         m.there, m.back = (special.logit, special.expit) if link == "logit" else (np.log, np.exp)
         m.slope = m.mean * (1 - m.mean) if link == "logit" else m.mean
@@ -55,6 +57,9 @@ def contrast(wanted: dict[str, float], m: Model) -> Model:
 
 
 def joint(wanted: list[dict[str, float]], m: Model) -> float:  # F, whose degrees are len(wanted) and m.df
-    c, (values, vectors) = pd.DataFrame(wanted).reindex(columns=m.mean.index).fillna(0).to_numpy(), np.linalg.eigh(m.images)
+    c, (values, vectors) = (
+        pd.DataFrame(wanted).reindex(columns=m.mean.index).fillna(0).to_numpy(),
+        np.linalg.eigh(m.images),
+    )
     v = c @ (np.diag(m.parts) + (vectors * np.maximum(0, values)) @ vectors.T) @ c.T
     return float(c @ m.mean @ np.linalg.solve(v, c @ m.mean) / len(c))

@@ -187,3 +187,38 @@ def test_the_accuracies_are_those_of_networks_that_learned(setting: str) -> None
     plain = table[(table.norm == setting) & (table.l1 == 0)]
     assert len(plain) >= 5
     assert (plain.test_acc > 0.99).all()
+
+
+# The studies' page
+
+STUDIES_PAGE = (REPOSITORY / "docs" / "studies.md").read_text(encoding="utf-8")
+SECTIONS = {name: text for name, text in re.findall(r"(?ms)^## `(\w+)`:.*?$(.*?)(?=^## |\Z)", STUDIES_PAGE)}
+
+
+def in_words(study: str) -> tuple[set[str], set[str]]:
+    """Every "mean ± sd" in per cent, and every "value (low to high)" without signs, that a study's files have."""
+    spreads, intervals = set(), set()
+    for file in (REPOSITORY / "docs" / "studies" / study).glob("*.csv"):
+        frame = pd.read_csv(file)
+        if "test_acc_sd" in frame:
+            means = 100 * frame[["test_acc_mean", "test_acc_sd"]]
+            spreads |= {f"{mean:.2f} ± {sd:.2f}" for mean, sd in means.to_numpy()}
+        names = [column.removesuffix("_pp") for column in frame.columns if column.endswith("_pp")]
+        triples = [(f"{name}_pp", f"{name}_low", f"{name}_high") for name in names]
+        for value, low, high in [*triples, ("difference_pp", "low_pp", "high_pp"), ("difference", "low", "high")]:
+            if {value, low, high} <= {*frame.columns}:
+                for order in (value, low, high), (value, high, low):  # of the negative contrast, the ends change places
+                    rows = frame[list(order)].abs().to_numpy()
+                    intervals |= {" ".join(f"{each:.2f}" for each in row) for row in rows}
+    return spreads, intervals
+
+
+@pytest.mark.parametrize("study", SECTIONS)
+def test_the_numbers_of_the_studies_page_are_in_their_files(study: str) -> None:
+    text = re.sub(r"\s+", " ", SECTIONS[study])
+    spreads, intervals = in_words(study)
+    missing = [each for each in re.findall(r"\d+\.\d\d ± \d+\.\d\d", text) if each not in spreads]
+    number = r"[+−]?(\d+\.\d\d)"
+    for value, low, high in re.findall(rf"{number}(?: points)? \({number} to {number}", text):
+        missing += [f"{value} ({low} to {high})"] * (f"{value} {low} {high}" not in intervals)
+    assert not missing

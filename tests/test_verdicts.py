@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from scipy import stats
 
 from benchmarks import verdicts as simulated
-from benchmarks.verdicts import BASE, CELLS, EFFECTS, KINDS, MARGIN, SD, SEEDS, TABLES, TRUTHS
+from benchmarks.verdicts import BASE, CELLS, KINDS, MARGIN, SD, TRUTHS
 from normlab.analysis.cells import Cell, Sorted
 from normlab.analysis.questions import ALPHA, Answers
 from normlab.analysis.rounds import Rounds
@@ -61,7 +62,9 @@ def test_it_is_until_decided(family: simulated.Family) -> None:
     seeds, rejected, _ = simulated.follow(family, [simulated.Draws(values)], most)
     for own, expected, verdicts in zip(values, seeds, rejected, strict=True):
         rounds, wanted = Rounds(STUDY, STUDY.margin, range(most)), dict.fromkeys(CELLS, 0)
-        while not (progress := rounds.progress(study_of([x[: wanted[c]] for c, x in zip(CELLS, own, strict=True)]))).finished:
+        while not (
+            progress := rounds.progress(study_of([x[: wanted[c]] for c, x in zip(CELLS, own, strict=True)]))
+        ).finished:
             wanted = progress.seeds
         assert list(wanted.values()) == expected.tolist()
         found = [[p <= ALPHA for p in each.decision.adjusted] for each in progress.answers]
@@ -73,5 +76,13 @@ def test_it_is_until_decided(family: simulated.Family) -> None:
 def test_any_false_verdict_of_a_study_is_rare(kind: str, truth: str) -> None:
     """1,000 studies with 3 seeds, 1,000 with 5: a procedure with 5.5 % fails here with a probability of 0.001 in all."""
     for seeds in (3, 5):
-        [row] = simulated.errors(np.random.default_rng([seeds, *kind.encode(), *truth.encode()]), 1000, kind, truth, seeds)
+        [row] = simulated.errors(
+            np.random.default_rng([seeds, *kind.encode(), *truth.encode()]), 1000, kind, truth, seeds
+        )
         assert row["value"] <= stats.binom.ppf(1 - 0.001 / (2 * 3 * len(KINDS)), 1000, 0.055) / 1000
+
+
+def test_the_document_has_the_tables_of_the_simulation() -> None:
+    text = (REPOSITORY / "docs" / "inference.md").read_text(encoding="utf-8").splitlines()
+    for line in simulated.tables(simulated.read(REPOSITORY / "docs" / "verdicts.csv")):
+        assert line in text, line

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats  # type: ignore[import-untyped, unused-ignore]
 
+from normlab.analysis.inference import mean_squares
+
 __all__ = [
     "McNemar",
     "VarianceShares",
@@ -142,15 +144,8 @@ def variance_shares(correct: Bools) -> VarianceShares:
     s, n = correct.shape
     if s < 2 or n < 2:
         return VarianceShares(math.nan, math.nan, math.nan)
-    # Sums of squares times S·N, in Python's integers: nothing rounds, nothing overflows, and correct² = correct.
-    rows, columns = correct.sum(axis=1).tolist(), correct.sum(axis=0).tolist()
-    total = sum(rows)
-    ss_seed = s * sum(row**2 for row in rows) - total**2
-    ss_image = n * sum(column**2 for column in columns) - total**2
-    ss_r = s * n * total - total**2 - ss_seed - ss_image
-    ms_seed, ms_image, ms_r = ss_seed / (s - 1), ss_image / (n - 1), ss_r / ((s - 1) * (n - 1))
-    seed, image = max(0.0, ms_seed - ms_r) / n, max(0.0, ms_image - ms_r) / s
-    return VarianceShares(*(part / (s * n) for part in (seed, image / n, ms_r / n)))
+    ms_seed, ms_image, ms_r = mean_squares(correct.astype(np.float64))
+    return VarianceShares(max(0.0, ms_seed - ms_r) / n, max(0.0, ms_image - ms_r) / s / n, ms_r / n)
 
 
 def _check_matrix(name: str, array: Bools) -> None:

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats  # type: ignore[import-untyped, unused-ignore]
 
-__all__ = ["Estimate", "Group", "Interval", "Model", "Pairing", "mean_interval", "moderated"]
+__all__ = ["Estimate", "Group", "Interval", "Model", "Pairing", "caution", "mean_interval", "mean_squares", "moderated"]
 
 Floats = npt.NDArray[np.float64]
 Link = Literal["identity", "log", "logit"]
@@ -190,9 +190,7 @@ class Model:
             return None
         table = np.stack([group.values[at] for group, at in zip(self.groups.values(), order, strict=True)])
         table = (table - self.means[:, None]) / self.slope[:, None]
-        by_seed = table.mean(0)
-        between = settings * (by_seed**2).sum() / (count - 1)
-        within = ((table - by_seed) ** 2).sum() / ((count - 1) * (settings - 1))
+        _, between, within = mean_squares(table)
         if not within > 0:
             return None
         ratio, df = between / within, (count - 1, (count - 1) * (settings - 1))
@@ -238,7 +236,8 @@ class Model:
         means = np.stack([each.mean(0) for each in scores])  # type: ignore[union-attr]
         covariance = np.atleast_2d(np.cov(means)) / size
         for at, each in enumerate(scores):
-            covariance[at, at] -= _rest(each) / (self.n[at] * size)  # type: ignore[arg-type]
+            if self.n[at] > 1:  # of one seed, nothing tells the rest from the image
+                covariance[at, at] -= mean_squares(each)[2] / (self.n[at] * size)  # type: ignore[arg-type]
         return covariance, float(size)
 
     def estimate(self, contrast: Mapping[str, float]) -> Estimate:
@@ -351,13 +350,16 @@ def _no_less_than_0(covariance: Floats) -> Floats:
     return np.asarray((vectors * np.maximum(values, 0)) @ vectors.T)
 
 
-def _rest(scores: Floats) -> float:
-    """The mean square of what neither seed nor image explains; of one seed, as if the image explained nothing."""
-    seeds, size = scores.shape
-    if seeds < 2:
-        return 0.0
-    left = scores - scores.mean(1, keepdims=True) - scores.mean(0) + scores.mean()
-    return float((left**2).sum() / ((seeds - 1) * (size - 1)))
+def mean_squares(table: Floats) -> tuple[float, float, float]:
+    """Of the rows, the columns and the rest of a two-way table with one number per cell, float (S, N), S and N ≥ 2."""
+    s, n = table.shape
+    rows, columns, mean = table.mean(1), table.mean(0), table.mean()
+    rest = ((table - rows[:, None] - columns + mean) ** 2).sum() / ((s - 1) * (n - 1))
+    return (
+        n * float(((rows - mean) ** 2).sum()) / (s - 1),
+        s * float(((columns - mean) ** 2).sum()) / (n - 1),
+        float(rest),
+    )
 
 
 def _ends(link: Link, step: Floats) -> tuple[Floats | float, Floats | float]:

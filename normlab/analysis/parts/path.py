@@ -9,13 +9,15 @@ import pandas as pd
 
 from normlab.analysis.cells import Cell, Sorted
 from normlab.analysis.inference import mean_interval
-from normlab.analysis.part import Column, Part, Picture, Table, interval, text, value
+from normlab.analysis.part import Part, Picture, Table, interval, text, value
 from normlab.analysis.questions import Answers
 
 __all__ = ["chance", "jaccard_of_supports", "path", "path_frame"]
 
 LEAST = 3  # λ that make a path
-SHARES = ("zeros", "small", "zero_filters", "zero_scales", "weight_norm")
+SHARES = {
+    "zeros": "zero weights, %", "small": "near zero, %", "zero_filters": "zero filters, %", "zero_scales": "zero scales γ, %",
+}  # fmt: skip
 
 
 def path(answers: Answers) -> Part | None:
@@ -24,12 +26,9 @@ def path(answers: Answers) -> Part | None:
         return None
     columns = [
         text("setting"),
-        Column("n", lambda row: f"{row['n']}", "n"),
+        value("n", "n", 0),
         value("test acc. %", "test_acc_mean", 2, 100),
-        value("zero weights, %", "zeros", 1, 100),
-        value("near zero, %", "small", 1, 100),
-        value("zero filters, %", "zero_filters", 1, 100),
-        value("zero scales γ, %", "zero_scales", 1, 100),
+        *[value(words, name, 1, 100) for name, words in SHARES.items()],
         value("‖w‖₂", "weight_norm", 2),
         value("effective lr, x", "step_ratio", 2),
         *[interval("gained by the refit, pp", "refit_gain")] * ("refit_gain_pp" in frame),
@@ -72,7 +71,7 @@ def path_frame(found: Sorted) -> pd.DataFrame:
             continue
         row: dict[str, Any] = {"setting": cell.label, "l1": cell.levels["l1"], "n": len(cell.completed)}
         row |= _spread("test_acc", cell.values("test_acc"))
-        row |= {name: cell.mean(name) for name in SHARES}
+        row |= {name: cell.mean(name) for name in (*SHARES, "weight_norm")}
         norm = row["weight_norm"]
         row["step_ratio"] = (plain.get(_unpenalised(cell), np.nan) / norm) ** 2 if norm else np.nan
         after = cell.values("refit_test_acc")

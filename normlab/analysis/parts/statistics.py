@@ -7,7 +7,7 @@ import pandas as pd
 
 from normlab.analysis.cells import Cell, Sorted, per_cent
 from normlab.analysis.inference import Group, Model, mean_interval
-from normlab.analysis.part import Column, Part, Picture, Table, interval, text, value
+from normlab.analysis.part import Part, Picture, Table, interval, text, value
 from normlab.analysis.questions import Answers
 
 __all__ = ["statistics", "statistics_frame", "statistics_of"]
@@ -37,11 +37,8 @@ def statistics(answers: Answers) -> Part | None:
         return None
     columns = [
         text("setting"),
-        Column("n", lambda row: f"{row['n']}", "n"),
-        value("running averages, test acc. %", "test_running_acc_mean", 2, 100),
-        value("precise statistics", "test_precise_acc_mean", 2, 100),
-        value("each batch's own", "test_batch_acc_mean", 2, 100),
-        value("the same, training images", "train_batch_acc_mean", 2, 100),
+        value("n", "n", 0),
+        *[value(f"{words}, acc. %", f"{quantity}_mean", 2, 100) for quantity, words in SCORES.items()],
         interval("lost in all, pp", "lost"),
         interval("by the running averages, pp", "recovered"),
         interval("in training, pp", "trained"),
