@@ -1,7 +1,8 @@
-"""How often a study says something false, what it finds, and what `until=decided` saves: `python -m benchmarks.verdicts`.
+"""How often a study says something false, what it finds, what `until=decided` saves: `python -m benchmarks.verdicts`.
 
-Thousands of studies at once, by the formulas of `normlab.analysis.inference` and `verdicts` in arrays whose first axis is
-the study; `tests/test_verdicts.py` holds them to the package's own answers, study by study. Writes docs/verdicts.csv.
+Thousands of studies at once, by the formulas of `normlab.analysis.inference` and `verdicts` in arrays whose first axis
+is the study; `tests/test_verdicts.py` holds them to the package's own answers, study by study. Writes
+docs/verdicts.csv.
 """
 
 import argparse
@@ -43,7 +44,7 @@ MARGIN, SD, BASE = 0.001, 0.0005, 0.994  # of accuracy on MNIST; SD as in lightn
 
 @dataclass
 class Model:
-    """As `inference.Model`, of R studies: float (R, G) each, without images unless `covariance` (G, G) says otherwise."""
+    """As `inference.Model`, of R studies: float (R, G) each; without images, unless there is a `covariance` (G, G)."""
 
     means: Floats
     slope: Floats
@@ -219,8 +220,8 @@ class Family:
         return wrong
 
     def in_reach(self, models: Sequence[Model], share: Floats, level: Floats) -> Floats:
-        """The predictive probability (R, Q) that a question is decided at the last look, by what is known at a share (R, G)
-        of the seeds, at a level (R,)."""
+        """The predictive probability (R, Q) that a question is decided at the last look, by what is known at a share
+        (R, G) of the seeds, at a level (R,)."""
         found = np.empty((len(level), len(self.joint)))
         for index, model in enumerate(models):
             mine = self.outcome == index

@@ -15,17 +15,15 @@ def read(folder: Path) -> pd.DataFrame:
         record, arrays = json.loads(file.read_text()), np.load(file.with_name("predictions.npz"))
         falls = -pd.read_csv(file.with_name("metrics.csv"))["test_acc"].diff().clip(upper=0).sum()
         name = record["setting"]["norm"] + (f" l1={record['setting']['l1']:g}" if record["setting"]["l1"] else "")
-        rows.append(record["metrics"] | {"setting": name, "seed": record["seed"], "unevenness": falls})
-        rows[-1]["right"] = (arrays["pred"] == arrays["true"]).astype(float)
-    return pd.DataFrame(rows).sort_values(["setting", "seed"])
+        right = (arrays["pred"] == arrays["true"]).astype(float)
+        rows.append(record["metrics"] | {"setting": name, "unevenness": falls, "right": right})
+    return pd.DataFrame(rows)
 
 
 def model(runs: pd.DataFrame, outcome: str, link: str) -> Model:
     """Means by setting; moderated variances of runs (s, on the link's scale) with df; covariance of means by images."""
     by, right = runs.groupby("setting")[outcome], runs.groupby("setting")["right"].apply(np.stack)
-    m = Model(
-        mean=by.mean(), n=by.size().iloc[0], size=right.iloc[0].shape[1], there=np.array, back=np.array, slope=1.0
-    )
+    m = Model(mean=by.mean(), n=by.size().iloc[0], size=right.iloc[0].shape[1], slope=1, there=np.array, back=np.array)
     if link != "identity":
         m.there, m.back = (special.logit, special.expit) if link == "logit" else (np.log, np.exp)
         m.slope = m.mean * (1 - m.mean) if link == "logit" else m.mean
@@ -51,15 +49,13 @@ def contrast(wanted: dict[str, float], m: Model) -> Model:
     move = c * weight / m.slope / ((c * m.slope) @ (c * weight / m.slope))
     moved = lambda by: c @ m.back(m.there(m.mean) + by * move)  # noqa: E731
     far, near = stats.t.ppf(0.975, df) * se, stats.t.ppf(0.975, df_seeds) * np.sqrt(seeds)
-    ends = dict(low=moved(-far), high=moved(far), narrow_low=moved(-near), narrow_high=moved(near))
+    ends = {"low": moved(-far), "high": moved(far), "narrow_low": moved(-near), "narrow_high": moved(near)}
     t = lambda at: -optimize.brentq(lambda by: moved(by) - at, -999 * se, 999 * se, xtol=1e-15) / se  # noqa: E731
     return Model(value=c @ m.mean, se=se, df=df, **ends, t=t)
 
 
 def joint(wanted: list[dict[str, float]], m: Model) -> float:  # F, whose degrees are len(wanted) and m.df
-    c, (values, vectors) = (
-        pd.DataFrame(wanted).reindex(columns=m.mean.index).fillna(0).to_numpy(),
-        np.linalg.eigh(m.images),
-    )
+    c = pd.DataFrame(wanted)[[*m.mean.index]].fillna(0).to_numpy()
+    (values, vectors), d = np.linalg.eigh(m.images), c @ m.mean
     v = c @ (np.diag(m.parts) + (vectors * np.maximum(0, values)) @ vectors.T) @ c.T
-    return float(c @ m.mean @ np.linalg.solve(v, c @ m.mean) / len(c))
+    return float(d @ np.linalg.solve(v, d) / len(c))

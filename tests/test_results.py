@@ -192,7 +192,7 @@ def test_the_accuracies_are_those_of_networks_that_learned(setting: str) -> None
 # The studies' page
 
 STUDIES_PAGE = (REPOSITORY / "docs" / "studies.md").read_text(encoding="utf-8")
-SECTIONS = {name: text for name, text in re.findall(r"(?ms)^## `(\w+)`:.*?$(.*?)(?=^## |\Z)", STUDIES_PAGE)}
+SECTIONS = dict(re.findall(r"(?ms)^## `(\w+)`:.*?$(.*?)(?=^## |\Z)", STUDIES_PAGE))
 
 
 def in_words(study: str) -> tuple[set[str], set[str]]:

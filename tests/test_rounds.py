@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 
 from benchmarks import verdicts
-
 from normlab.analysis.cells import Cell, Sorted
 from normlab.analysis.rounds import Rounds
 from normlab.analysis.table import Run

@@ -74,12 +74,12 @@ def test_it_is_until_decided(family: simulated.Family) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("truth", list(TRUTHS)[:3])
 def test_any_false_verdict_of_a_study_is_rare(kind: str, truth: str) -> None:
-    """1,000 studies with 3 seeds, 1,000 with 5: a procedure with 5.5 % fails here with a probability of 0.001 in all."""
+    """1,000 studies with 3 seeds, 1,000 with 5; if all had 6 %, this would fail with a probability of 0.001 in all."""
     for seeds in (3, 5):
         [row] = simulated.errors(
             np.random.default_rng([seeds, *kind.encode(), *truth.encode()]), 1000, kind, truth, seeds
         )
-        assert row["value"] <= stats.binom.ppf(1 - 0.001 / (2 * 3 * len(KINDS)), 1000, 0.055) / 1000
+        assert row["value"] <= stats.binom.ppf(1 - 0.001 / (2 * 3 * len(KINDS)), 1000, 0.06) / 1000
 
 
 def test_the_document_has_the_tables_of_the_simulation() -> None:

@@ -1,7 +1,7 @@
 """A study that ends by itself: `until=decided` gives seeds to the settings whose questions are open, round by round.
 
-A contrast that is open asks for seeds of its settings. Whether factors depend on each other is decided by the seeds that
-the contrasts needed: to know it as well takes several times as many (docs/inference.md).
+A contrast that is open asks for seeds of its settings. Whether factors depend on each other is decided by the seeds
+that the contrasts needed: to know it as well takes several times as many (docs/inference.md).
 
 What is decided depends on the runs alone, not on when or by how many processes they were made: every look is computed
 from the seeds that belonged to it. So a study that is killed and started again decides the same.

@@ -16,8 +16,11 @@ __all__ = ["chance", "jaccard_of_supports", "path", "path_frame"]
 
 LEAST = 3  # λ that make a path
 SHARES = {
-    "zeros": "zero weights, %", "small": "near zero, %", "zero_filters": "zero filters, %", "zero_scales": "zero scales γ, %",
-}  # fmt: skip
+    "zeros": "zero weights, %",
+    "small": "near zero, %",
+    "zero_filters": "zero filters, %",
+    "zero_scales": "zero scales γ, %",
+}
 
 
 def path(answers: Answers) -> Part | None:
