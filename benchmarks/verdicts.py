@@ -22,12 +22,12 @@ import numpy.typing as npt
 from scipy import special
 
 from normlab.analysis.cells import sort
+from normlab.analysis.declared import ALPHA
 from normlab.analysis.inference import PAIRS
 from normlab.analysis.outcomes import OUTCOMES, Outcome
-from normlab.analysis.questions import ALPHA, Answers
+from normlab.analysis.questions import Answers
 from normlab.analysis.sequential import POWER, looks, sequential_p
 from normlab.analysis.table import runs
-from normlab.analysis.verdicts import Joint
 from normlab.files import write_atomically
 from normlab.settings import Study
 
@@ -166,14 +166,13 @@ class Family:
     def of(cls, answers: Answers) -> "Family":
         """The family that a study declares, with groups in the order of its settings."""
         names, outcomes = [cell.label for cell in answers.cells], family_outcomes(answers)
-        rows, joint = list[tuple[Any, ...]](), list[bool]()
-        for at, each in enumerate(answers.answers):
-            joint.append(isinstance(each.question, Joint))
-            parts = each.question.parts if isinstance(each.question, Joint) else (each.question,)
-            contrasts = answers.double_differences(*each.factor.split(" x ")) if joint[-1] else [each.contrast]
-            for part, contrast in zip(parts, contrasts, strict=True):
+        rows, joint = list[tuple[Any, ...]](), [each.kind == "interaction" for each in answers.declared]
+        for at, each in enumerate(answers.declared):
+            outcome = OUTCOMES[each.outcome]
+            ends = each.low / outcome.factor, each.high / outcome.factor
+            for contrast in each.contrasts:
                 c = [contrast.get(name, 0.0) for name in names]
-                rows.append((c, part.low, part.high, part.of_range, outcomes.index(each.outcome), at))
+                rows.append((c, *ends, each.of_range, outcomes.index(outcome), at))
         return cls(*(np.array(column) for column in zip(*rows, strict=True)), np.array(joint))
 
     def sides(self, models: Sequence[Model]) -> tuple[Floats, Floats]:
@@ -264,7 +263,7 @@ def positive(family: Family, models: Sequence[Model]) -> Bools:
 
 def family_outcomes(answers: Answers) -> list[Outcome]:
     """What a study's questions are about, the primary outcome first."""
-    return list(dict.fromkeys([answers.about, *(each.outcome for each in answers.answers)]))
+    return list(dict.fromkeys([answers.about, *(OUTCOMES[each.outcome] for each in answers.declared)]))
 
 
 @dataclass
@@ -410,7 +409,7 @@ def power(rng: np.random.Generator, studies: int, effect: float, seeds: int) -> 
     answers, family = real(False)
     rejected, above = fixed(family, [Draws(accuracies(rng, "normal", (0, 0, effect, effect, 0, 0), studies, seeds))])
     for label in ("ln − bn", "ln − bn, mean of 2 settings"):
-        [at] = [i for i, each in enumerate(answers.answers) if each.label == label]
+        [at] = [i for i, each in enumerate(answers.declared) if each.label == label]
         differs, same = rejected[:, at].T
         yield {"measure": f"{label}: better", **share(differs & above[:, at])}
         yield {"measure": f"{label}: equivalent", **share(same & ~differs)}

@@ -11,7 +11,8 @@ from scipy import stats
 from benchmarks import verdicts as simulated
 from benchmarks.verdicts import BASE, CELLS, KINDS, MARGIN, SD, TRUTHS
 from normlab.analysis.cells import Cell, Sorted
-from normlab.analysis.questions import ALPHA, Answers
+from normlab.analysis.declared import ALPHA
+from normlab.analysis.questions import Answers
 from normlab.analysis.rounds import Rounds
 from normlab.analysis.table import Run
 from normlab.record import Record

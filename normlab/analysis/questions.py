@@ -89,9 +89,14 @@ class Answers(Family):
         ]  # fmt: skip
 
     def _question(self, each: Declared) -> Question | Joint | None:
-        estimates, about = [self.estimate(contrast, each.outcome) for contrast in each.contrasts], OUTCOMES[each.outcome]
+        estimates, about = (
+            [self.estimate(contrast, each.outcome) for contrast in each.contrasts],
+            OUTCOMES[each.outcome],
+        )
         low, high = each.low / about.factor, each.high / about.factor
-        asked = [Question(one, low, high, each.of_range, about.higher_is_better) for one in estimates if one is not None]
+        asked = [
+            Question(one, low, high, each.of_range, about.higher_is_better) for one in estimates if one is not None
+        ]
         if len(asked) < len(each.contrasts):
             return None
         if each.kind == "interaction":
