@@ -10,13 +10,13 @@ from scipy import optimize, special, stats
 
 
 def read(folder: Path) -> pd.DataFrame:
-    rows = []
+    rows = list[dict[str, object]]()
     for file in folder.glob("*/result.json"):
         record, arrays = json.loads(file.read_text()), np.load(file.with_name("predictions.npz"))
         falls = -pd.read_csv(file.with_name("metrics.csv"))["test_acc"].diff().clip(upper=0).sum()
         name = record["setting"]["norm"] + (f" l1={record['setting']['l1']:g}" if record["setting"]["l1"] else "")
-        right = (arrays["pred"] == arrays["true"]).astype(float)
-        rows.append(record["metrics"] | {"setting": name, "unevenness": falls, "right": right})
+        right = {"right": 1.0 * (arrays["pred"] == arrays["true"]), "setting": name, "unevenness": falls}
+        rows.append(record["metrics"] | right)
     return pd.DataFrame(rows)
 
 
@@ -40,8 +40,7 @@ def model(runs: pd.DataFrame, outcome: str, link: str) -> Model:
     return m
 
 
-def contrast(wanted: dict[str, float], m: Model) -> Model:
-    """value, se, df; ends for new seeds and images and for these; t(at)."""
+def contrast(wanted: dict[str, float], m: Model) -> Model:  # narrow_…: for these images; t: a function of a value
     c = pd.Series(wanted).reindex(m.mean.index).fillna(0)
     seeds, of_images, weight = c**2 @ m.parts, max(0.0, c @ m.images @ c), m.parts + np.maximum(0, np.diag(m.images))
     df_seeds = min(seeds**2 / (c**4 @ (m.parts**2 / m.df)), m.total)
@@ -57,5 +56,5 @@ def contrast(wanted: dict[str, float], m: Model) -> Model:
 def joint(wanted: list[dict[str, float]], m: Model) -> float:  # F, whose degrees are len(wanted) and m.df
     c = pd.DataFrame(wanted)[[*m.mean.index]].fillna(0).to_numpy()
     (values, vectors), d = np.linalg.eigh(m.images), c @ m.mean
-    v = c @ (np.diag(m.parts) + (vectors * np.maximum(0, values)) @ vectors.T) @ c.T
-    return float(d @ np.linalg.solve(v, d) / len(c))
+    v = np.diag(m.parts) + (vectors * np.maximum(0, values)) @ vectors.T
+    return float(d @ np.linalg.solve(c @ v @ c.T, d) / len(c))
