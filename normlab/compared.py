@@ -2,21 +2,22 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from normlab.analysis.cells import chosen, sort
+from normlab.analysis.cells import Sorted, chosen, sort
 from normlab.analysis.declared import MARGIN
 from normlab.analysis.findings import findings
 from normlab.analysis.part import ImageSet, Part, Picture, Table, text
+from normlab.analysis.parts.beside import beside, beside_findings, beside_frame, both
 from normlab.analysis.parts.claims import claims, published
 from normlab.analysis.parts.classes import classes
 from normlab.analysis.parts.curves import curves, factors
 from normlab.analysis.parts.effects import effects
-from normlab.analysis.parts.errors import errors, galleries
+from normlab.analysis.parts.errors import errors, persistent_errors
 from normlab.analysis.parts.path import path
 from normlab.analysis.parts.probes import probes
 from normlab.analysis.parts.rates import rates
@@ -24,7 +25,7 @@ from normlab.analysis.parts.robustness import robustness
 from normlab.analysis.parts.settings import settings
 from normlab.analysis.parts.statistics import statistics
 from normlab.analysis.questions import Answers
-from normlab.analysis.table import find
+from normlab.analysis.table import Run, find
 from normlab.errors import DataError, NormlabError
 from normlab.lint import check_codes, lint_results
 from normlab.settings import Study
@@ -32,12 +33,7 @@ from normlab.settings import Study
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Compared", "compare"]
-
-TABLES = (  # that a folder of runs may have
-    "effects", "pairs", "claims", "summary", "times", "published", "rates", "best", "path", "statistics", "robustness",
-    "robustness_strengths", "errors", "overlap", "classes", "classes_apart",
-)  # fmt: skip
+__all__ = ["Beside", "Compared", "compare", "compare_folders"]
 
 
 def compare(
@@ -53,16 +49,75 @@ def compare(
 
     Raise `NormlabError`, in one line, where there is nothing to report or runs cannot be compared.
     """
-    folder = Path(folder)
+    check_codes(ignore)
+    read = _read(Path(folder), choose, margin)
+    found = sort(read.runs, read.study.factors if read.study else ())
+    found = replace(found, notes=(*read.left_out, *found.notes))
+    margin = MARGIN if read.margin is None else read.margin
+    return Compared(Answers(found, read.study, margin), read.margin, ignore)
+
+
+class _Read(NamedTuple):
+    """The chosen runs of a folder, what cannot be read there, its study, and the margin that somebody named."""
+
+    runs: list[Run]
+    left_out: list[str]
+    study: Study | None
+    margin: float | None
+
+
+def _read(folder: Path, choose: Sequence[str], margin: float | None) -> _Read:
     study = Study.find(folder)
     asked = margin if margin is not None else study.margin if study else None
     if asked is not None and not (math.isfinite(asked) and asked > 0):
         raise NormlabError(f"--margin {asked:g}: must be above 0 percentage points")
     every, left_out = find(folder)
-    found = sort(chosen(every, _wanted(choose)), study.factors if study else ())
-    found = replace(found, notes=(*left_out, *found.notes))
-    check_codes(ignore)
-    return Compared(Answers(found, study, MARGIN if asked is None else asked), asked, ignore)
+    return _Read(chosen(every, _wanted(choose)), left_out, study, asked)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Folders of runs, setting by setting beside the first of them.
+
+    Attributes:
+        names: of the folders. found: their runs. frame: one row per common setting. findings: sentences.
+        part: the same as a part of a report.
+    """
+
+    names: list[str]
+    found: list[Sorted]
+    frame: pd.DataFrame
+    findings: list[str]
+    part: Part
+
+
+def compare_folders(
+    folders: Sequence[str | Path], choose: Sequence[str] = (), *, margin: float | None = None
+) -> Beside:
+    """Compare two folders of runs or more, setting by setting, with the first; choose and margin as of `compare`.
+
+    Raise `NormlabError`, in one line, where data sets differ or no setting is in two of them.
+    """
+    read = [_read(Path(folder), choose, margin) for folder in folders]
+    study = next((each.study for each in read if each.study), None)
+    outcome = study.primary if study else "test_acc"
+    half = next((each.margin for each in read if each.margin is not None), MARGIN)
+    names = _names([Path(folder) for folder in folders])
+    sorted_ = both([each.runs for each in read], names, study.factors if study else ())
+    found = [replace(each, notes=(*one.left_out, *each.notes)) for each, one in zip(sorted_, read, strict=True)]
+    frame = beside_frame(found, names, outcome, half)
+    told = beside_findings(found, names, frame, outcome)
+    if frame.empty:
+        raise NormlabError(f"nothing to compare: no setting is in two of the folders. {' '.join(told)}")
+    part = beside(frame, outcome, half, len(folders) > 2)
+    return Beside(names, found, frame, told, part)
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own names, with as much of what is above them as tells them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    length = next((n for n in range(1, max(map(len, parts))) if len({each[-n:] for each in parts}) == len(parts)), 1)
+    return ["/".join(each[-length:]) for each in parts]
 
 
 class Compared:
@@ -76,14 +131,13 @@ class Compared:
     def __init__(self, answers: Answers, asked: float | None = None, ignore: Sequence[str] = ()) -> None:
         self.answers = answers
         self.parts = [part for make in PARTS if (part := make(answers)) is not None]
-        rulings = [*self.frame("claims")["ruling"]] if any(part.id == "claims" for part in self.parts) else []
+        claims_ = self.frame("claims")
+        rulings = list(claims_["ruling"]) if len(claims_) else []
         self.findings = findings(answers, rulings)
         self.warnings = [str(each) for each in lint_results(answers, margin=asked, ignore=ignore)]
 
     def _table(self, name: str) -> Table:
         tables = {table.name: table for part in self.parts for table in part.tables if table.name}
-        if name in TABLES and name not in tables:
-            return Table(name, pd.DataFrame())
         if name not in tables:
             raise KeyError(f"{name} is no table of this report; there are {', '.join(tables)}")
         return tables[name]
@@ -145,13 +199,13 @@ def _lost(answers: Answers) -> Part | None:
     frame = pd.DataFrame(
         [{"run": run.folder.name, "status": run.record.status, "why": run.record.error or ""} for run in lost]
     )
-    table = Table("", frame, [text("run"), text("status"), text("why")])
+    table = Table("lost", frame, [text("run"), text("status"), text("why")])
     return Part("lost", "Runs that did not complete", tables=[table])
 
 
 PARTS: Sequence[Callable[[Answers], Part | None]] = (  # in the order of the page
     effects, claims, settings, published, curves, factors, rates, path, robustness, statistics, probes, errors, classes,
-    galleries, _lost,
+    persistent_errors, _lost,
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import pytest
 from made_up_runs import crossed, made_up
 
 from normlab.data.sources import load
-from normlab.report import main
+from normlab.report import main, report
 from normlab.settings import Study
 
 CELLS = {("bn", 0.0): 0.95, ("bn", 1e-3): 0.90, ("ln", 0.0): 0.951, ("ln", 1e-3): 0.92}
@@ -86,10 +86,12 @@ class Page(HTMLParser):
 
 def test_the_page_holds_everything_itself(made: Path) -> None:
     page = Page((made / "report.html").read_text(encoding="utf-8"))
-    assert page.tags.count("script") == 1
+    assert page.tags.count("script") == 2, "its own, and what it decides from"
     assert "link" not in page.tags
-    written = {f"{file.stem}.csv" for file in made.glob("*.csv")}
-    assert {place for place in page.fetched if not place.startswith(("data:image/svg+xml;base64,", "#"))} == written
+    linked = {f"{file.stem}.csv" for file in made.glob("*.csv")}
+    linked |= {f"{file.parent.name}/" for file in made.glob("*/result.json")}
+    assert {place for place in page.fetched if not place.startswith(("data:image/svg+xml,", "#"))} == linked
+    assert all((made / place).exists() for place in linked)
     assert page.tags.count("img") == len(list((made / "figures").glob("*.svg")))
     assert "bn l1=0.001" in page.text
     assert "What do the norms and the L1 penalty do" in page.text
@@ -107,16 +109,31 @@ def test_the_page_admits_its_own_script_alone(made: Path) -> None:
 def test_figures_come_as_png_and_svg(made: Path) -> None:
     svg, png = ({file.stem for file in (made / "figures").glob(f"*.{form}")} for form in ("svg", "png"))
     assert svg == png
-    assert {"accuracy", "effects", "curves", "variance", "overlap", "confusion-bn", "misclassified-bn"} <= svg
+    assert {"accuracy", "effects", "curves", "variance", "overlap", "confusion", "misclassified"} <= svg
     for file in (made / "figures").glob("*.png"):
         assert file.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_same_runs_give_the_same_bytes(made: Path, tmp_path: Path) -> None:
-    assert main([str(made), "--out", str(tmp_path)]) == 0
-    for file in tmp_path.rglob("*"):
-        if file.is_file():
-            assert file.read_bytes() == (made / file.relative_to(tmp_path)).read_bytes(), file.name
+def test_the_same_runs_give_the_same_bytes(made: Path) -> None:
+    before = {file: file.read_bytes() for file in made.rglob("*") if file.is_file()}
+    assert main([str(made)]) == 0
+    for file, content in before.items():
+        assert file.read_bytes() == content, file.name
+
+
+def test_without_drawing_the_page_keeps_the_figures_of_the_same_runs(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (made / "report.html").read_bytes()
+    assert main([str(made), "--no-figures"]) == 0
+    assert (made / "report.html").read_bytes() == page
+    other = tmp_path / "other"
+    shutil.copytree(made, other)
+    made_up(other, "gn", 0, images=500)
+    capsys.readouterr()
+    assert main([str(other), "--no-figures"]) == 0
+    assert "is of other runs" in capsys.readouterr().err
+    assert "img" not in Page((other / "report.html").read_text(encoding="utf-8")).tags
 
 
 def test_a_moved_folder_keeps_its_verdicts(made: Path, tmp_path: Path) -> None:
@@ -135,7 +152,7 @@ def test_a_name_with_markup_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     html = (folder / "report.html").read_text(encoding="utf-8")
     page = Page(html)
     assert page.tags.count("script") == 1, "the page's own"
-    assert "alert" not in html.partition("<script>")[2]
+    assert "alert" not in html.rpartition("<script>")[2]
     assert "img" not in page.tags
     assert "<img src=x onerror=alert(1)> [bold]" in page.text
 
@@ -170,8 +187,8 @@ def test_one_run_is_a_report(tmp_path: Path) -> None:
 def test_the_page_names_another_network(made: Path, tmp_path: Path) -> None:
     made_up(tmp_path, net={"name": "custom", "target": "torchvision.models:resnet18", "channels": 3})
     assert main([str(tmp_path)]) == 0
-    assert "Network: torchvision.models:resnet18." in (tmp_path / "report.html").read_text()
-    assert "Network:" not in (made / "report.html").read_text()
+    assert "torchvision.models:resnet18" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "torchvision" not in (made / "report.html").read_text(encoding="utf-8")
 
 
 def test_runs_without_their_files_still_have_a_table(tmp_path: Path) -> None:
@@ -247,7 +264,7 @@ def test_refusals_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "holds no run" in wrong([str(tmp_path)], capsys)
     made_up(tmp_path, "bn", data="digits")
     assert "must be above 0" in wrong([str(tmp_path), "--margin", "0"], capsys)
-    assert "write setting=value" in wrong([str(tmp_path), "bn"], capsys)
+    assert "write setting=value" in wrong([str(tmp_path), "norm="], capsys)
     assert "nrm is no setting" in wrong([str(tmp_path), "nrm=bn"], capsys)
     made_up(tmp_path, "bn", data="mnist")
     assert "differ in data" in wrong([str(tmp_path)], capsys)
@@ -276,7 +293,12 @@ def test_galleries_show_what_most_seeds_get_wrong(tmp_path: Path) -> None:
     (row,) = rows(tmp_path / "errors.csv")
     assert row["persistent"] == "1"
     assert row["always"] == "1"
-    assert (tmp_path / "figures" / "misclassified-bn.png").exists()
+    worst = rows(tmp_path / "persistent.csv")
+    assert [(row["image"], row["wrong"], row["wrong bn"]) for row in worst[:2]] == [("5", "3", "3"), ("100", "1", "1")]
+    assert (int(worst[0]["true"]), int(worst[0]["predicted"])) == ((5 * 7) % 10, (5 * 7 + 1) % 10)
+    assert float(worst[0]["prob_true"]) == pytest.approx(0.1, abs=1e-3)
+    assert float(worst[0]["prob_predicted"]) == pytest.approx(0.9, abs=1e-3)
+    assert (tmp_path / "figures" / "misclassified.png").exists()
 
 
 def test_galleries_that_cannot_be_drawn_here_are_kept_if_they_show_the_same(
@@ -302,15 +324,15 @@ def test_galleries_that_cannot_be_drawn_here_are_kept_if_they_show_the_same(
 
     made_up(folder, "bn", 5, test_acc=0.5, images=500)  # now the standing gallery shows something else
     assert main([str(folder)]) == 0
-    assert "the images are not here: 1 galleries not drawn" in capsys.readouterr().err
-    assert "misclassified test images" not in (folder / "report.html").read_text(encoding="utf-8")
+    assert "the images are not here: not drawn: misclassified" in capsys.readouterr().err
+    assert "The test images that most" not in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_no_galleries_of_several_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for place in ("A", "D"):
         made_up(tmp_path / "logs", data="folder", root=str(tmp_path / place), files=place == "A")
     assert main([str(tmp_path / "logs")]) == 0
-    assert "the runs are of several folders (data.root): 1 galleries not drawn" in capsys.readouterr().err
+    assert "the runs are of several folders (data.root): not drawn: misclassified" in capsys.readouterr().err
 
 
 def test_no_torch_and_a_hundred_runs(tmp_path: Path) -> None:
@@ -351,3 +373,63 @@ def test_help_names_an_example(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert ended.value.code == 0
     assert re.search(r"normlab\.report lightning_logs/\w+", capsys.readouterr().out)
+
+
+def test_one_seed_gives_a_short_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for norm in ("bn", "ln"):
+        made_up(tmp_path, norm, files=False)
+    assert main([str(tmp_path), "--no-figures"]) == 0
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page.tags.count("table") == 1
+    assert "–" not in page.text.partition("How it was made")[0]
+    assert "one seed: no interval and no verdict" in capsys.readouterr().out
+
+
+def test_the_terminal_shows_a_screen_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for norm in ("bn", "gn", "ln", "rms"):
+        for size in (8, 16, 32, 64):
+            for seed in range(2):
+                made_up(tmp_path, norm, seed, batch_size=size, test_acc=0.9 + seed / 100, files=False)
+    assert main([str(tmp_path), "--no-figures"]) == 0
+    short = capsys.readouterr().out.splitlines()
+    assert len(short) <= 46
+    assert any("more rows: --all shows them" in line for line in short)
+    assert any(line.startswith("Against batch_size=8") for line in short[-6:]), "last"
+    assert main([str(tmp_path), "--no-figures", "--all"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 80
+
+
+def test_report_gives_its_tables(tmp_path: Path) -> None:
+    crossed(tmp_path, {("bn", 0.0): 0.9, ("ln", 0.0): 0.95}, seeds=2)
+    found = report(str(tmp_path), out=str(tmp_path / "out"), figures=False)
+    assert [*found.frame("summary")["setting"]] == ["bn", "ln"]
+    assert found.frame("path").empty
+    with pytest.raises(KeyError, match="pats is no table"):
+        found.frame("pats")
+
+
+def test_two_folders_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second is better with ln alone; gn and rms are in one only."""
+    old, new = tmp_path / "old" / "study", tmp_path / "new" / "study"
+    crossed(old, {("bn", 0.0): 0.90, ("ln", 0.0): 0.90, ("gn", 0.0): 0.93}, images=500)
+    crossed(new, {("bn", 0.0): 0.90, ("ln", 0.0): 0.95, ("rms", 0.0): 0.93}, images=500, spread=0.003)
+    assert main([str(old), str(new), "--margin", "1"]) == 0
+    told = capsys.readouterr().out
+    table = {row["setting"]: row for row in rows(new / "beside_study" / "beside.csv")}
+    assert list(table) == ["bn", "ln"]
+    assert table["ln"]["verdict"] == "better"
+    assert float(table["ln"]["difference_value"]) == pytest.approx(5, abs=0.3)
+    assert float(table["ln"]["difference_low"]) > 3
+    assert table["bn"]["verdict"] in ("equivalent", "undecided")
+    assert "Only old/study has gn." in told
+    assert "Only new/study has rms." in told
+    page = Page((new / "beside_study" / "report.html").read_text(encoding="utf-8"))
+    assert "Setting by setting" in page.text
+
+
+def test_folders_with_nothing_in_common_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_up(tmp_path / "a", "bn")
+    made_up(tmp_path / "b", "ln")
+    made_up(tmp_path / "c", "bn", data="mnist")
+    assert "no setting is in two of the folders" in wrong([str(tmp_path / "a"), str(tmp_path / "b")], capsys)
+    assert "of different data sets (a: digits; c: mnist)" in wrong([str(tmp_path / "a"), str(tmp_path / "c")], capsys)

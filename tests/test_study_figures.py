@@ -1,6 +1,5 @@
 """Figures of a study: every setting keeps its look, numbers stand where they belong, nothing overlaps or is cut off."""
 
-import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -9,16 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from test_figures import DIGITS, FASHION, LONG, contrast
+from test_figures import LONG, contrast
 
-from normlab.analysis.colours import MUTED, norm_colour, norm_marker
+from normlab.analysis.colours import norm_colour, norm_marker
 from normlab.analysis.drawing import spread
-from normlab.analysis.error_figures import overlap, persistent_gallery, variance_shares
 from normlab.analysis.factor_figure import factor_curve
 from normlab.analysis.panels import VERDICTS, styles
 from normlab.analysis.study_figures import bands, differences, intervals
@@ -68,19 +65,6 @@ def some_series(x: Sequence[float], labels: Sequence[str], slope: float = 0.1) -
     return {label: (at, mean, mean - 0.03, mean + 0.04) for label, mean in zip(labels, means, strict=True)}
 
 
-def some_gallery(m: int, classes: Sequence[str] = DIGITS, **more: Any) -> Figure:
-    rng = np.random.default_rng(m)
-    true = rng.integers(0, 10, m)
-    images = rng.integers(0, 256, (m, 28, 28), dtype=np.uint8)
-    count = rng.integers(1, 6, m)
-    return persistent_gallery(images, true, (true + 1) % 10, count, 5, classes=classes, title="bn", **more)
-
-
-def some_overlap(labels: Sequence[str]) -> np.ndarray:
-    half = np.random.default_rng(0).uniform(0.1, 0.3, (len(labels), len(labels)))
-    return half + half.T
-
-
 def some_bands(labels: Sequence[str], **more: Any) -> Figure:
     settings = {label: some_setting(FINAL.get(label, 98.5 + 0.05 * i), **more) for i, label in enumerate(labels)}
     return bands(settings, norms_of(labels), title="Replication")
@@ -113,8 +97,6 @@ def some_factor(x: Sequence[float], labels: Sequence[str], slope: float = 0.1, *
     return factor_curve(some_series(x, labels, slope), norms_of(labels), **told)
 
 
-SHARES = {label: (0.02 + 0.03 * i, 0.9 - 0.1 * i, 0.08 + 0.07 * i) for i, label in enumerate(FINAL)}
-
 FIGURES: dict[str, Callable[[], Figure]] = {
     "bands of 6": lambda: some_bands(list(FINAL)),
     "bands of 12": lambda: some_bands(TWELVE),
@@ -143,16 +125,6 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "factor that breaks the net": lambda: some_factor([0, 1e-4, 1e-3, 1e-2, 1e-1], ["bn", "ln"], 80),
     "factor of 1 value": lambda: some_factor([64], ["bn"]),
     "factor of none": lambda: factor_curve({}, {}, factor="l1", y_label="y", title="Nothing yet"),
-    "25 images": lambda: some_gallery(25),
-    "3 images of clothes": lambda: some_gallery(3, FASHION),
-    "no image": lambda: some_gallery(0),
-    "overlap of 3": lambda: overlap(some_overlap("abc"), ["bn", "ln", "gn"], title="Which errors are shared"),
-    "overlap of 12": lambda: overlap(some_overlap(TWELVE), TWELVE, title=LONG),
-    "overlap with long labels": lambda: overlap(some_overlap(LONGER), LONGER, title="Which errors are shared"),
-    "overlap of 1": lambda: overlap(np.array([[np.nan]]), ["bn"], title="t"),
-    "shares of 6": lambda: variance_shares(SHARES, title="Where the variance comes from"),
-    "shares of 1": lambda: variance_shares({LONGER[0]: (0.001, 0.002, 0.997)}, title=LONG),
-    "shares of none": lambda: variance_shares({}, title="Nothing yet"),
 }
 
 
@@ -200,8 +172,8 @@ def marks(fig: Figure, marker: str, panel: int = -1) -> list[Line2D]:
 def test_figures_touch_neither_pyplot_nor_torch() -> None:
     code = (
         "import sys, numpy as np, matplotlib; backend = matplotlib.rcParams._get('backend')\n"
-        "from normlab.analysis.error_figures import overlap\nfrom normlab.analysis.study_figures import bands\n"
-        "bands({'bn': {'test_acc': np.ones((2, 3))}}, {'bn': 'bn'}, title='t'); overlap(np.eye(1), ['bn'], title='t')\n"
+        "from normlab.analysis.study_figures import bands\n"
+        "bands({'bn': {'test_acc': np.ones((2, 3))}}, {'bn': 'bn'}, title='t')\n"
         "print([m for m in ('matplotlib.pyplot', 'torch', 'lightning') if m in sys.modules], "
         "backend is matplotlib.rcParams._get('backend'))"
     )
@@ -476,86 +448,6 @@ class TestFactorCurve:
             factor_curve({"bn": (two, two, two, np.ones(3))}, {"bn": "bn"}, **told)
         with pytest.raises(ValueError, match="lr has negative values"):
             factor_curve({"bn": (-two, two, two, two)}, {"bn": "bn"}, log_x=True, **told)
-
-
-class TestPersistentGallery:
-    def test_the_most_persistent_come_first_and_say_how_many(self) -> None:
-        images = np.stack([np.full((28, 28), i, np.uint8) for i in range(3)])
-        true, pred, count = np.array([4, 7, 0]), np.array([9, 1, 6]), np.array([2, 5, 2], np.uint8)
-        fig = persistent_gallery(images, true, pred, count, 5, classes=DIGITS, title="bn")
-        assert words(fig)[2:] == ["7 → 1", "5 of 5 seeds", "4 → 9", "2 of 5 seeds", "0 → 6", "2 of 5 seeds"]
-        assert [image.get_array()[0, 0] for image in fig.axes[0].images] == [1, 0, 2]
-
-    def test_colour_is_drawn_as_it_is(self) -> None:
-        images, one = np.random.default_rng(0).integers(0, 256, (1, 9, 9, 3), dtype=np.uint8), np.array([1])
-        fig = persistent_gallery(images, one, one + 1, one, 5, classes=DIGITS, title="bn")
-        assert np.array_equal(fig.axes[0].images[0].get_array(), images[0])
-
-    def test_no_images_is_said_in_words(self) -> None:
-        assert words(some_gallery(0)) == ["bn", "No misclassified images"]
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"images": np.zeros((2, 28, 28))}, r"images must be uint8 \(N, H, W\) or \(N, H, W, 3\), not float64"),
-            ({"count": np.array([1, 6])}, "count must lie in 1 to 5"),
-            ({"count": np.array([0, 1])}, "count must lie in 1 to 5"),
-            ({"count": np.ones(2)}, r"count must be int \(2,\), not float64"),
-            ({"pred": np.array([1, 10])}, "pred must lie in 0 to 9"),
-            ({"true": np.array([1])}, r"true must be int \(2,\)"),
-            ({"columns": 0}, "columns must be at least 1"),
-        ],
-    )
-    def test_what_does_not_fit_is_refused(self, change: dict[str, Any], message: str) -> None:
-        two = np.array([1, 2])
-        given = {"images": np.zeros((2, 28, 28), np.uint8), "true": two, "pred": two, "count": two} | change
-        with pytest.raises(ValueError, match=message):
-            persistent_gallery(**given, seeds=5, classes=DIGITS, title="bn")
-
-
-class TestOverlap:
-    def test_every_pair_has_its_number_the_darker_the_more_and_the_diagonal_none(self) -> None:
-        matrix = np.array([[1, 0.25, np.nan], [0.25, 1, 0.6], [np.nan, 0.6, 1]])
-        fig = overlap(matrix, ["bn", "ln", "gn"], title="t")
-        ax = fig.axes[1]
-        cells = {tuple(text.get_position())[::-1]: text.get_text() for text in ax.texts}
-        assert cells == {(0, 1): "0.25", (1, 0): "0.25", (1, 2): "0.60", (2, 1): "0.60"}
-        image = ax.images[0]
-        colours = image.cmap(image.norm(image.get_array()))
-        assert colours[1, 2].sum() < colours[0, 1].sum()
-        assert [patch.get_xy() for patch in ax.patches] == [(-0.5, -0.5), (0.5, 0.5), (1.5, 1.5)]
-        assert {to_hex(patch.get_facecolor()).upper() for patch in ax.patches} == {MUTED}
-        assert contrast("#222222", colours[1, 2]) > 4.5
-
-    def test_long_labels_are_numbered(self) -> None:
-        fig = overlap(some_overlap(LONGER), LONGER, title="t")
-        assert [label.get_text() for label in fig.axes[1].get_xticklabels()] == ["1", "2", "3", "4"]
-        assert [label.get_text().replace("\n", " ") for label in fig.axes[1].get_yticklabels()] == LONGER
-
-    @pytest.mark.parametrize("matrix", [np.ones((2, 3)), np.ones(2), np.full((2, 2), 1.1), np.full((2, 2), -0.1)])
-    def test_what_does_not_fit_is_refused(self, matrix: np.ndarray) -> None:
-        with pytest.raises(ValueError, match="matrix must"):
-            overlap(matrix, ["a", "b"], title="t")
-
-
-class TestVarianceShares:
-    def test_parts_join_and_hold_their_per_cent_or_have_it_beside(self) -> None:
-        fig = variance_shares({"bn": (0.05, 0.7, 0.25), "ln": (np.nan,) * 3}, title="t")
-        bars = [patch for patch in fig.axes[1].patches if isinstance(patch, Rectangle)]
-        assert [bar.get_x() for bar in bars] == pytest.approx([0, 5, 75])
-        assert [bar.get_width() for bar in bars] == pytest.approx([5, 70, 25])
-        assert [text.get_text() for text in fig.axes[1].texts] == ["seed 5 %", "no values", "70 %", "25 %"]
-
-    def test_parts_are_told_apart_in_grey(self) -> None:
-        bars = variance_shares({"bn": (0.2, 0.5, 0.3)}, title="t").axes[1].patches
-        for one, other in itertools.pairwise(bars):
-            assert contrast(one.get_facecolor(), other.get_facecolor()) > 1.7
-        assert [bool(bar.get_hatch()) for bar in bars] == [False, False, True]
-
-    @pytest.mark.parametrize("parts", [(0.5, 0.6, -0.1), (0.5, 0.4, 0.2), (0.5, 0.5)])
-    def test_what_does_not_fit_is_refused(self, parts: tuple[float, ...]) -> None:
-        with pytest.raises(ValueError, match="'bn': shares must be"):
-            variance_shares({"bn": parts}, title="t")
 
 
 def test_labels_of_several_lines_keep_clear_and_in_order() -> None:

@@ -140,7 +140,7 @@ class Family:
 
     def _interactions(self) -> Iterator[Declared]:
         for one, two in itertools.combinations(self.factors, 2):
-            if contrasts := self._double_differences(one, two):
+            if contrasts := self.double_differences(one, two):
                 label = f"does the effect of {one} depend on {two}?"
                 low, high = self._range(self.primary)
                 factor = f"{one} x {two}"
@@ -161,7 +161,7 @@ class Family:
                     if level != control and pairs:
                         yield factor, level, control, pairs
 
-    def _double_differences(self, one: str, two: str) -> list[dict[str, float]]:
+    def double_differences(self, one: str, two: str) -> list[dict[str, float]]:
         """For all but the control's levels of both factors: the effect of the one at a level of the other less that at
         the control's, averaged over all other factors; none where settings are missing."""
         at: dict[tuple[str, str], dict[str, Cell]] = {}

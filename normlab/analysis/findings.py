@@ -17,13 +17,15 @@ MANY = 4  # levels; of more, the ends are told and the rest counted
 def findings(answers: Answers, rulings: Sequence[str] = ()) -> list[str]:
     """Return a sentence or two per factor, then what each norm of a user's own came to, then the claims by ruling."""
     told = []
-    for factor in answers.factors:
-        told.append(" ".join(_of_factor(answers, factor)))
-    told += [_of_own(answers, cell.label) for cell in answers.cells if cell.norm == "custom" and len(answers.cells) > 1]
+    if answers.several:
+        for factor in answers.factors:
+            told.append(" ".join(_of_factor(answers, factor)))
+        own = [cell.label for cell in answers.cells if cell.norm == "custom" and len(answers.cells) > 1]
+        told += [_of_own(answers, label) for label in own]
     told += _not_trained(answers)
-    if not answers.factors:
+    if not answers.factors or not answers.several:
         told += _alone(answers)
-    if rulings:
+    if rulings and answers.several:
         counts = Counter(rulings)
         parts = [f"{counts[each]} {each}" for each in ("supported", "refuted", "undecided", "untested") if counts[each]]
         told.append(f"Of {len(rulings)} claims about pairs, {', '.join(parts)}.")
@@ -113,14 +115,18 @@ def _not_trained(answers: Answers) -> list[str]:
 
 
 def _alone(answers: Answers) -> list[str]:
-    told = []
-    for cell in answers.found.cells:
-        if values := cell.values(answers.primary):
-            mean = answers.about.factor * sum(values.values()) / len(values)
-            unit = "%" if answers.about.unit == "pp" else answers.about.unit
-            seeds = "one seed: no interval and no verdict" if len(values) == 1 else f"mean of {len(values)} seeds"
-            told.append(f"{cell.label}: {mean:.2f} {unit} {answers.about.words} ({seeds}).")
-    return told
+    """The settings' means, where no contrast has a verdict; of many the lowest and the highest."""
+    means = [(cell.label, cell.mean(answers.primary)) for cell in answers.found.cells if cell.values(answers.primary)]
+    if not means:
+        return []
+    seeds = "" if answers.several else " (one seed: no interval and no verdict)"
+    if len(means) > MANY:
+        means = [ends(means, key=lambda each: each[1]) for ends in (min, max)]
+    unit = "%" if answers.about.unit == "pp" else answers.about.unit
+    digits = 2 if unit == "%" else 4
+    each = [f"{label} {answers.about.factor * mean:.{digits}f} {unit}" for label, mean in means]
+    between = " to " if len(answers.found.cells) > MANY else ", "
+    return [f"{answers.about.words.capitalize()}: {between.join(each)}{seeds}."]
 
 
 def _and(words: Sequence[str]) -> str:

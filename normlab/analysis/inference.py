@@ -241,6 +241,13 @@ class Model:
                 covariance[at, at] -= mean_squares(each)[2] / (self.n[at] * size)  # type: ignore[arg-type]
         return covariance, float(size)
 
+    @cached_property
+    def images_not_below_0(self) -> Floats:
+        """The covariance (G, G) by images without negative variances: the nearest such matrix."""
+        assert self.images is not None
+        values, vectors = np.linalg.eigh(self.images[0])
+        return np.asarray((vectors * np.maximum(values, 0)) @ vectors.T)
+
     def estimate(self, contrast: Mapping[str, float]) -> Estimate:
         """Estimate Σ c_g·ȳ_g.
 
@@ -286,7 +293,7 @@ class Model:
         takes_part = c.any(0)
         covariance = np.diag(np.where(takes_part, variance * self.slope**2 / self.n, 0.0))
         if self.images is not None:
-            covariance = covariance + _no_less_than_0(self.images[0])
+            covariance = covariance + self.images_not_below_0
         d = c @ self.means
         q, f = float(len(c)), float(np.mean(df[takes_part]))
         try:
@@ -343,12 +350,6 @@ def caution(df: Floats) -> float:
 
 def _trigamma_inverse(value: float) -> float:
     return float(optimize.brentq(lambda x: math.log(special.polygamma(1, x) / value), 1e-8, 1e8))
-
-
-def _no_less_than_0(covariance: Floats) -> Floats:
-    """The nearest matrix without negative variances."""
-    values, vectors = np.linalg.eigh(covariance)
-    return np.asarray((vectors * np.maximum(values, 0)) @ vectors.T)
 
 
 def mean_squares(table: Floats) -> tuple[float, float, float]:

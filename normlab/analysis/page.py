@@ -3,32 +3,54 @@
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from normlab.analysis.part import Part, Picture
+from normlab.analysis.cells import Sorted, word
+from normlab.analysis.part import Part
+from normlab.norms import CATALOGUE
 
-__all__ = ["Section", "Shown", "render"]
+__all__ = ["Section", "Shown", "glossary", "made", "recipe", "render", "run_links"]
+
+WIDEST = 1140  # of a figure, CSS pixels
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure on the page: its SVG in base64, its width in CSS pixels, the line below it."""
+    """A figure on the page: its SVG as part of a data address, its width in CSS pixels, the line below it."""
 
     svg: str
     width: int
     caption: str
 
     @classmethod
-    def of(cls, svg: bytes, picture: Picture) -> "Shown":
-        """Takes the width, up to the widest that it may have, from the SVG: matplotlib writes points, 72 an inch."""
-        widest = 540 if picture.name.startswith("confusion") else 1140  # two side by side; the page
+    def of(cls, svg: bytes, caption: str) -> "Shown":
+        """Take the width, up to the widest that it may have, from the SVG: matplotlib writes points, 72 an inch."""
         found = re.search(rb'<svg[^>]* width="([\d.]+)pt"', svg)
-        width = round(float(found[1]) * 100 / 72) if found else widest
-        return cls(base64.b64encode(svg).decode(), min(width, widest), picture.caption)
+        width = round(float(found[1]) * 100 / 72) if found else WIDEST
+        return cls(_small(svg.decode()), min(width, WIDEST), caption)
+
+
+def _small(svg: str) -> str:
+    """An SVG without what a browser does not need, numbers to a hundredth of a point, as it may stand after
+    "data:image/svg+xml,": half the size of base64."""
+    for unneeded in (r"<\?xml.*?\?>", r"<!DOCTYPE.*?>", r"<!--.*?-->", r"<metadata>.*?</metadata>"):
+        svg = re.sub(unneeded, "", svg, flags=re.DOTALL)
+    svg = re.sub(r">\s+<", "><", svg)
+    svg = re.sub(r"\s+", " ", svg)
+    svg = re.sub(r"(?<=[\d\"]) ?([MLQCz]) ?(?=[\d\"z-])", r"\1", svg)  # of a path
+    pieces = re.split(r"(scale\([^)]*\)|base64,[^\"]*)", svg)  # these stay as they are
+    rounded = [re.sub(r"\d+\.\d{3,}", _hundredths, piece) if at % 2 == 0 else piece for at, piece in enumerate(pieces)]
+    return quote("".join(rounded).strip().replace('"', "'"), safe=" '()*!,;:@&=+$/?<>-_.~[]|^`{}\\")
+
+
+def _hundredths(found: re.Match[str]) -> str:
+    return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -36,7 +58,7 @@ class Section:
     """A part with its figures drawn."""
 
     part: Part
-    pictures: list[Shown]
+    pictures: list[Shown] = field(default_factory=list)
 
 
 def render(values: Mapping[str, object]) -> str:
@@ -44,9 +66,82 @@ def render(values: Mapping[str, object]) -> str:
     script that the page admits is page.js, by its hash."""
     here = Path(__file__).parent
     environment = Environment(
-        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     script = (here / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     own = {"script": script, "script_hash": f"sha256-{digest}"}
     return environment.get_template("page.html.j2").render({**values, **own})
+
+
+# How it was made
+
+
+def glossary(norms: Iterable[str]) -> dict[str, str]:
+    """What the names of norms stand for, by the catalogue; nothing for a layer of somebody's own."""
+    present = set(norms)
+    return {name: about.title for name, about in CATALOGUE.items() if name in present}
+
+
+RECIPE = {
+    "network": ("net.target", "net", "placement", "dropout", "weight_standardization"),
+    "optimizer": ("optimizer", "optimizer.momentum", "optimizer.weight_decay", "gradient_clip"),
+    "learning rate": ("lr", "lr_per", "schedule"),
+    "training": ("epochs", "batch_size", "refit_epochs", "precision"),
+    "augmentation": ("augment.rotation", "augment.shift"),
+    "L1": ("l1", "penalty.scope", "penalty.method"),
+}
+
+
+def recipe(found: Sorted) -> dict[str, str]:
+    """How the runs were trained, a line each: what differs between settings is a list."""
+    configs = [run.config for cell in found.cells for run in cell.ended]
+    lines = {}
+    for heading, keys in RECIPE.items():
+        parts = []
+        for key in keys:
+            levels = list(dict.fromkeys(config.get(key) for config in configs))
+            if levels not in ([None], [False], [0.0]):
+                parts.append(f"{key.rpartition('.')[2]} {', '.join(map(word, levels))}")
+        if parts:
+            lines[heading] = "; ".join(parts)
+    if not any(word(config.get("l1")) not in ("0", "0.0", "null") for config in configs):
+        lines.pop("L1", None)
+    record = next((run.record for cell in found.cells for run in cell.completed), found.cells[0].ended[0].record)
+    if record.data:
+        held = f", {record.data['val']:,} held out" if record.data.get("val") else ""
+        train, test = record.data.get("train", 0), record.data.get("test", 0)
+        lines["data"] = f"{found.data}: {train:,} training images{held}, {test:,} test images"
+    return lines
+
+
+def made(found: Sorted) -> dict[str, str]:
+    """When, on what and with which versions the runs were trained, and how many there are."""
+    records = [run.record for cell in found.cells for run in cell.completed]
+    ended = sum(len(cell.ended) for cell in found.cells)
+    lines = {"runs": f"{ended:,} of {len(found.cells):,} settings, {len(records):,} completed; the last epoch counts"}
+    days = sorted(day for cell in found.cells for run in cell.ended if (day := _day(run.folder)))
+    if days:
+        lines["trained"] = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    devices = sorted({str(r.device.get("name", r.device.get("accelerator"))) for r in records})
+    versions = sorted({", ".join(f"{k} {v}" for k, v in r.versions.items()) for r in records})
+    return lines | ({"device": ", ".join(devices), "versions": "; ".join(versions)} if records else {})
+
+
+def _day(folder: Path) -> str:
+    """The day on which a run began, by the name of its TensorBoard file; "" without one."""
+    for file in sorted(folder.glob("events.out.tfevents.*")):
+        stamp = file.name.split(".")[3]
+        if stamp.isdecimal():
+            return f"{datetime.fromtimestamp(int(stamp), UTC):%Y-%m-%d}"
+    return ""
+
+
+def run_links(found: Sorted, out: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+    """By setting, its runs: a seed's number and the address of its folder; "" where it does not lie below the page."""
+
+    def address(folder: Path) -> str:
+        inside = folder.resolve().is_relative_to(out.resolve())
+        return quote(folder.resolve().relative_to(out.resolve()).as_posix()) + "/" if inside else ""
+
+    return [(cell.label, [(str(run.record.seed), address(run.folder)) for run in cell.ended]) for cell in found.cells]

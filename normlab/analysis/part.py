@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -71,19 +72,26 @@ class Table:
     note: str = ""
     verdict: str = ""
 
+    @cached_property
+    def shown(self) -> list[Column]:
+        """The columns in which a row has something."""
+        rows = self.frame.to_dict("records")
+        empty = (NONE, "")
+        return [column for column in self.columns if any(column.show(row) not in empty for row in rows)]
+
     @property
     def headings(self) -> list[str]:
-        return [column.heading for column in self.columns]
+        return [column.heading for column in self.shown]
 
     @property
     def rows(self) -> list[list[str]]:
-        return [[column.show(row) for column in self.columns] for row in self.frame.to_dict("records")]
+        return [[cell.text for cell in row] for row in self.cells]
 
     @property
     def cells(self) -> list[list["Cell"]]:
         """The rows with what each cell is sorted by: a number, "" for a missing one, None for its text."""
         return [
-            [Cell(column, column.show(row), _sorted_by(row.get(column.by))) for column in self.columns]
+            [Cell(column, column.show(row), _sorted_by(row.get(column.by))) for column in self.shown]
             for row in self.frame.to_dict("records")
         ]
 

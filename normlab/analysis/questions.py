@@ -58,6 +58,11 @@ class Answers(Family):
         self._models: dict[str, Model] = {}
 
     @cached_property
+    def several(self) -> bool:
+        """Whether a setting has several seeds: without, there is neither an interval nor a verdict."""
+        return bool(self.model(self.primary).degrees.any())
+
+    @cached_property
     def seeds_needed(self) -> float:
         """Per setting, to tell settings apart that differ by the margin: see `seeds_needed`."""
         if math.isnan(self._range(self.primary)[0]) or not self.answers:

@@ -17,7 +17,18 @@ from scipy import optimize, special, stats  # type: ignore[import-untyped, unuse
 
 from normlab.analysis.inference import Estimate, Model
 
-__all__ = ["Decision", "Joint", "Question", "Verdict", "decide", "enough_seeds", "holm", "seeds_needed", "tiers"]
+__all__ = [
+    "Decision",
+    "Joint",
+    "Question",
+    "Verdict",
+    "decide",
+    "enough_seeds",
+    "holm",
+    "seeds_needed",
+    "spread",
+    "tiers",
+]
 
 Floats = npt.NDArray[np.float64]
 Verdict = Literal["better", "worse", "equivalent", "less than the margin", "holds", "fails", "depends", "undecided"]
@@ -142,18 +153,22 @@ def seeds_needed(model: Model, margin: float, questions: int, alpha: float = 0.0
     and grows with the difference: it is taken in proportion to it, over all pairs of settings. Infinite where that is
     too much for the margin; NaN without a standard deviation.
     """
-    sd = model.sd()
+    sd, of_images, size = spread(model)
     if math.isnan(sd):
         return math.nan
-    settings = len(model.names)
-    of_images, size = 0.0, math.inf
-    if model.images is not None and len(model.names) > 1:
-        covariance, size = model.images
-        one, other = np.triu_indices(len(covariance), 1)
-        added = np.maximum(0.0, covariance[one, one] + covariance[other, other] - 2 * covariance[one, other]).sum()
-        apart = np.abs(model.means[one] - model.means[other]).sum()
-        of_images = margin * float(added / apart) if apart > 0 else 0.0
-    return enough_seeds(sd, margin, settings, alpha / questions, power, of_images, size)
+    return enough_seeds(sd, margin, len(model.names), alpha / questions, power, margin * of_images, size)
+
+
+def spread(model: Model) -> tuple[float, float, float]:
+    """The pooled standard deviation of a model's runs, the variance that the images bring to a pair of settings per
+    unit that they differ by, and the number of images."""
+    if model.images is None or len(model.names) < 2:
+        return model.sd(), 0.0, math.inf
+    covariance, size = model.images
+    one, other = np.triu_indices(len(covariance), 1)
+    added = np.maximum(0.0, covariance[one, one] + covariance[other, other] - 2 * covariance[one, other]).sum()
+    apart = np.abs(model.means[one] - model.means[other]).sum()
+    return model.sd(), float(added / apart) if apart > 0 else 0.0, size
 
 
 def enough_seeds(

@@ -18,10 +18,10 @@ __all__ = ["claims", "claims_frame", "published", "published_frame"]
 Ruling = Literal["supported", "refuted", "undecided", "untested"]
 
 
-def claims(answers: Answers) -> Part | None:
+def claims(answers: Answers) -> Part:
     frame = claims_frame(answers)
-    if frame.empty:
-        return None
+    if not answers.several:  # nothing can be ruled on
+        return Part("claims", "Claims", tables=[Table("claims", frame)])
     columns = [
         text("claim"),
         text("by", "source"),
@@ -120,10 +120,8 @@ def _difference(row: Row) -> str:
     return f"{signed(row['difference_value'], form)} {unit}" + (span if math.isfinite(row["difference_low"]) else "")
 
 
-def published(answers: Answers) -> Part | None:
+def published(answers: Answers) -> Part:
     frame = published_frame(answers)
-    if frame.empty:
-        return None
     columns = [
         text("source"),
         text("setting"),

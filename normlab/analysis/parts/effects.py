@@ -8,24 +8,24 @@ from typing import Any
 import pandas as pd
 
 from normlab.analysis.cells import Cell
-from normlab.analysis.declared import factors_apart
+from normlab.analysis.declared import MARGIN, factors_apart
 from normlab.analysis.inference import Estimate
 from normlab.analysis.numbers import NONE, number, signed
 from normlab.analysis.part import Column, Part, Picture, Row, Table, interval, p, text
 from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.verdicts import Joint
 
-__all__ = ["effects", "family_words", "numbers_of", "pairs_frame", "questions_frame"]
+__all__ = ["effects", "family_words", "methods", "numbers_of", "pairs_frame", "questions_frame"]
 
 KINDS = {"effect": "effect", "interaction": "interaction", "setting": "against its control", "claim": "claim"}
 MOST = 66  # rows that a figure can hold and still be read
 ALL_PAIRS = 12  # settings; with more, only pairs that differ in one factor are listed: the rest would drown them
 
 
-def effects(answers: Answers) -> Part | None:
+def effects(answers: Answers) -> Part:
     frame, pairs = questions_frame(answers), pairs_frame(answers)
-    if frame.empty and pairs.empty:
-        return None
+    if not answers.several:  # neither intervals nor verdicts
+        return Part("effects", "Effects", tables=[Table("effects", frame), Table("pairs", pairs)])
     unit = answers.about.unit
     columns = [
         text("what", "question"),
@@ -44,43 +44,55 @@ def effects(answers: Answers) -> Part | None:
     ]
     some = f" Of more than {ALL_PAIRS} settings, those that differ in one factor." if _many(answers) else ""
     note = "First minus second, not adjusted for their number: estimates, not verdicts." + some
-    tables = [Table("effects", frame, columns, family_words(answers), "verdict"), Table("pairs", pairs, other, note)]
-    return Part(
-        "effects", "Effects", EFFECTS, [table for table in tables if len(table.frame)], lambda _: _draw(answers)
-    )
+    tables = [Table("effects", frame, columns, NOTE, "verdict"), Table("pairs", pairs, other, note)]
+    return Part("effects", "Effects", EFFECTS, tables, lambda _: _draw(answers))
 
 
+NOTE = (
+    "One family of questions; what a verdict means and how it is reached stands under Methods. p is adjusted; p of "
+    "equivalence: of a difference of the margin or more."
+)
 EFFECTS = (
     "What each factor does, averaged over all others, whether that depends on another, and settings against controls."
 )
 
 
-def family_words(answers: Answers) -> str:
-    """What the verdicts rest on."""
-    model, size = answers.model(answers.primary), len(answers.answers)
-    random = "seeds and test images" if model.images is not None else "seeds (on these test images)"
+def methods(answers: Answers) -> dict[str, str]:
+    """What the verdicts rest on, by heading."""
+    model, size, unit = answers.model(answers.primary), len(answers.answers), answers.about.unit
+    random = "seeds and test images, crossed" if model.images is not None else "seeds, on these test images"
+    why = "the study's" if answers.study and answers.margin == answers.study.margin else "as given"
+    if answers.margin == MARGIN and why == "as given":
+        why = "the usual one: what 10,000 test images can resolve"
+    lines = {
+        "outcome": f"{answers.about.words}; its intervals keep within its range ({model.link} scale)",
+        "random": random,
+        "family": f"{size} questions; p is adjusted for all of them (Holm, Shaffer): the chance of any false verdict "
+        f"is at most {100 * answers.alpha:g} %. Pairs of settings get an estimate and no verdict.",
+        "margin": f"± {answers.margin:g} {unit}, {why}. Equivalent: within it, by two one-sided tests.",
+        "variances": "of single runs, shrunk towards a common one as far as the settings' are alike (Smyth 2004)",
+    }
     pairing = model.pairing
     if pairing is None:
-        paired = "Seeds are not the same in all settings, so they are not paired."
+        lines["pairing"] = "none: the settings do not all have the same seeds"
     else:
         gain = f"r = {number(pairing.r, 2)} ({number(pairing.low, 2)} to {number(pairing.high, 2)})"
-        paired = (
-            f"Runs with one seed are alike in all settings ({gain}): they are paired."
+        lines["pairing"] = (
+            f"by seed: runs with one seed are alike in all settings, {gain}"
             if pairing.used
-            else f"Pairing by seed would gain nothing ({gain}), and is not used."
+            else f"not used: by seed it would gain nothing, {gain}"
         )
     needed = answers.seeds_needed
-    if math.isnan(needed):
-        seeds = ""
-    elif math.isinf(needed):
-        seeds = " No number of seeds would do for the margin: the test images are too few to resolve it."
-    else:
-        seeds = f" {needed:,.0f} seeds per setting would tell settings apart that differ by the margin (80 % power)."
-    return (
-        f"{answers.about.words.capitalize()}; random are {random}. The {size} questions are one family; p is adjusted "
-        f"for all of them (Holm, Shaffer): the chance of any false verdict is at most {100 * answers.alpha:g} %. "
-        f"Equivalent: within ± {answers.margin:g} {answers.about.unit} (two one-sided tests). {paired}{seeds}"
-    )
+    if math.isinf(needed):
+        lines["seeds"] = "no number would do for the margin: the test images are too few to resolve it"
+    elif not math.isnan(needed):
+        lines["seeds"] = f"{needed:,.0f} per setting would tell settings apart that differ by the margin (80 % power)"
+    return lines
+
+
+def family_words(answers: Answers) -> str:
+    """The same as a note."""
+    return " ".join(f"{heading.capitalize()}: {line.rstrip('.')}." for heading, line in methods(answers).items())
 
 
 def numbers_of(estimate: Estimate, factor: float) -> dict[str, Any]:

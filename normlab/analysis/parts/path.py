@@ -23,10 +23,8 @@ SHARES = {
 }
 
 
-def path(answers: Answers) -> Part | None:
+def path(answers: Answers) -> Part:
     frame = path_frame(answers.found)
-    if frame.empty:
-        return None
     columns = [
         text("setting"),
         value("n", "n", 0),
@@ -44,7 +42,13 @@ def path(answers: Answers) -> Part | None:
         "how far a step turns them. Agreement: Jaccard index of the weights that are left, over pairs of seeds; by "
         "chance: of random ones of the same number."
     )
-    return Part("path", "What L1 removes", PATH, [Table("path", frame, columns, note)], lambda _: _draw(answers.found))
+    return Part(
+        "path",
+        "What L1 removes",
+        PATH,
+        [Table("path", frame, columns, note)],
+        lambda _: _draw(answers.found) if len(frame) else [],
+    )
 
 
 PATH = (

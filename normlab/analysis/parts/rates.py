@@ -16,10 +16,10 @@ __all__ = ["at_own_best", "rates", "rates_frame"]
 LEAST = 3  # rates that make a search
 
 
-def rates(answers: Answers) -> Part | None:
+def rates(answers: Answers) -> Part:
     frame = rates_frame(answers.found)
     if frame.empty:
-        return None
+        return Part("rates", "Learning rates", tables=[Table("rates", frame), Table("best", frame)])
     by_setting = pd.DataFrame([_in_a_row(str(setting), of) for setting, of in frame.groupby("setting", sort=False)])
     headings = {
         "best": "best lr", "val": "its validation acc. %", "test": "its test acc. %", "largest": "largest stable lr",

@@ -71,7 +71,7 @@ def summary(answers: Answers) -> pd.DataFrame:
     nothing was measured. tier: letters, see `tiers`."""
     model = answers.model("test_acc")
     order = sorted(model.names, key=lambda name: -model.means[model.names.index(name)])
-    letters = dict(zip(order, tiers(model, order), strict=True)) if len(order) > 1 else {}
+    letters = dict(zip(order, tiers(model, order), strict=True)) if len(order) > 1 and answers.several else {}
     rows = []
     for cell in answers.found.cells:
         row: dict[str, Any] = {"setting": cell.label, **cell.levels, "n": len(cell.completed)}

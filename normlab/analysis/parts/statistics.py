@@ -31,10 +31,8 @@ def statistics_of(cell: Cell) -> dict[tuple[str, str], dict[int, float]]:
     return found
 
 
-def statistics(answers: Answers) -> Part | None:
+def statistics(answers: Answers) -> Part:
     frame = statistics_frame(answers.found)
-    if frame.empty:
-        return None
     columns = [
         text("setting"),
         value("n", "n", 0),
@@ -50,7 +48,7 @@ def statistics(answers: Answers) -> Part | None:
     )
     intro = "Batch norm's accuracy, taken apart: docs/probes.md has the definitions."
     tables = [Table("statistics", frame, columns, note)]
-    return Part("statistics", "Which statistics", intro, tables, lambda _: _draw(answers.found))
+    return Part("statistics", "Which statistics", intro, tables, lambda _: _draw(answers.found) if len(frame) else [])
 
 
 def statistics_frame(found: Sorted) -> pd.DataFrame:

@@ -1,0 +1,149 @@
+"""The page in a browser: the questions decided again are those that Python decides, and the tables follow the dials."""
+
+import html
+import json
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up_runs import crossed, made_up
+
+from normlab.analysis.page import Shown
+from normlab.analysis.parts.claims import claims_frame
+from normlab.analysis.parts.effects import questions_frame
+from normlab.analysis.parts.rates import at_own_best
+from normlab.analysis.projection import Projected
+from normlab.analysis.questions import Answers
+from normlab.report import report
+from normlab.settings import Study
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
+
+RNG = np.random.default_rng(20261129)
+CELLS = {("bn", 0.0): 0.95, ("bn", 1e-3): 0.90, ("ln", 0.0): 0.951, ("ln", 1e-3): 0.92}
+
+
+def browse(page: Path, script: str, *options: str) -> Any:
+    """What a script, run in a page after its own, leaves in `result`."""
+    text = page.read_text(encoding="utf-8")
+    text = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", text)  # which admits no other script
+    told = f"<pre id=told></pre><script>{script};"
+    told += "document.getElementById('told').textContent = JSON.stringify(result);</script>"
+    file = page.with_name("asked.html")
+    file.write_text(text.replace("</body>", told + "</body>"), encoding="utf-8")
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    profile = f"--user-data-dir={page.parent / 'profile'}"
+    command = [str(BROWSER), *quiet, profile, *options, "--dump-dom", file.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
+    [found] = re.findall(r"<pre id=\"told\">(.*?)</pre>", dom, re.DOTALL)
+    return json.loads(html.unescape(found))
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Answers]]:
+    """Seeds and images crossed, with claims; settings with 1 to 5 seeds and no images; learning rates."""
+    root = tmp_path_factory.mktemp("logs")
+    crossed(root / "crossed", CELLS, images=500)
+    Study.named("replication").save(root / "crossed")
+    for norm in ("bn", "ln", "gn"):
+        for l1 in (0.0, 1e-3):
+            for seed in range(1 + (len(norm) + ord(norm[0]) + (l1 > 0)) % 5):
+                acc = float(0.97 + 0.003 * RNG.standard_normal())
+                made_up(root / "uneven", norm, seed, l1=l1, test_acc=acc, images=1000, files=False)
+    for norm in ("bn", "gn"):
+        for lr in (0.01, 0.1, 0.3):
+            for seed in range(3):
+                acc = float(0.97 + 0.002 * RNG.standard_normal() - 0.01 * abs(math.log(lr / 0.1)))
+                made_up(root / "rates", norm, seed, lr=lr, test_acc=acc, val_acc=acc, images=200)
+    return {name: (root / name, report(root / name, figures=False).answers) for name in ("crossed", "uneven", "rates")}
+
+
+def dials(answers: Answers, count: int) -> list[tuple[float, float, int | None]]:
+    """The declared margin and level, and others, some with a number of seeds."""
+    margins, alphas = answers.margin * np.exp(RNG.uniform(-3, 3, count)), np.exp(RNG.uniform(-7, -1.2, count))
+    seeds = [None if i % 3 == 0 else int(RNG.integers(2, 150)) for i in range(count)]
+    others = zip(margins.tolist(), alphas.tolist(), seeds, strict=True)
+    return [(answers.margin, answers.alpha, None), *others]
+
+
+@pytest.mark.parametrize("name", ["crossed", "uneven", "rates"])
+def test_the_browser_decides_as_python_does(studies: dict[str, tuple[Path, Answers]], name: str) -> None:
+    """200 random settings of the dials in all; p, adjusted p and half-widths to 1e-9, and every verdict."""
+    folder, answers = studies[name]
+    several = dials(answers, 67)
+    found = browse(
+        folder / "report.html",
+        "const plain = (x) => Number.isNaN(x) ? 'nan' : x === Infinity ? 'inf' : x;"
+        f"const result = {json.dumps(several)}.map(([margin, alpha, seeds]) => ["
+        "normlab.data.families.map((family) => normlab.decide(family, margin, alpha, seeds).map("
+        "(each) => [[...each.p, ...each.adjusted].map(plain), plain(each.half), each.word])),"
+        "plain(normlab.seedsNeeded(normlab.data, normlab.data.families[0].questions.length, margin, alpha))])",
+    )
+    seen = set()
+    for (margin, alpha, seeds), (families, needed) in zip(several, found, strict=True):
+        here = Projected(answers, margin, alpha, seeds)
+        best = at_own_best(here) if seeds is None else None
+        for decided, questions in zip(families, [here, best], strict=False):
+            if questions is None:  # its own models: not projected
+                continue
+            for each, (p, half, word) in zip(questions.answers, decided, strict=True):
+                ours = [*each.decision.p, *each.decision.adjusted]
+                assert [*map(float, p)] == pytest.approx(ours, abs=1e-9, rel=0, nan_ok=True)
+                assert word == each.decision.verdict
+                seen.add(word)
+                if each.estimate is not None:
+                    low, high = each.estimate.interval(0.95)
+                    assert float(half) == pytest.approx(each.outcome.factor * (high - low) / 2, abs=1e-9, nan_ok=True)
+        if seeds is None:
+            assert float(needed) == pytest.approx(here.seeds_needed, nan_ok=True)
+    assert len(seen) > 3
+
+
+def test_tables_follow_the_dials_and_come_back(studies: dict[str, tuple[Path, Answers]]) -> None:
+    folder, answers = studies["crossed"]
+    before, after, back, stale = browse(
+        folder / "report.html",
+        "const read = () => [...document.querySelectorAll('table[data-rows]')].map((table) => [table.dataset.rows,"
+        "[...table.tBodies[0].rows].map((row) => Object.fromEntries([...row.cells].map((cell) =>"
+        "[cell.classList.contains('verdict') ? 'verdict' : cell.dataset.k, cell.textContent])))]);"
+        "const result = [read()]; const form = document.querySelector('form.again');"
+        "normlab.set({margin: 3, alpha: 0.01}); result.push(read());"
+        "const stale = document.querySelector('.findings').textContent;"
+        "form.querySelector('button').click(); result.push(read(), stale)",
+    )
+    assert before == back
+    assert "as declared" in stale
+    then = Projected(answers, 3.0, 0.01)
+    for (name, rows), frame, column in zip(
+        after, (questions_frame(then), claims_frame(then)), ("verdict", "ruling"), strict=True
+    ):
+        assert [row["verdict"] for row in rows] == [*frame[column]], name
+    p = [row["p_adjusted"] for row in dict(after)["effects"]]
+    assert p == ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in questions_frame(then)["p_adjusted"]]
+    assert dict(before) != dict(after)
+
+
+def test_without_a_script_everything_is_there_but_the_dials(studies: dict[str, tuple[Path, Answers]]) -> None:
+    text = (studies["crossed"][0] / "report.html").read_text(encoding="utf-8")
+    assert '<form class="again" hidden' in text
+    assert "as declared: margin" not in text.rpartition("<script>")[0]
+
+
+def test_a_figure_is_made_small_and_stays_what_it_is() -> None:
+    from matplotlib.figure import Figure
+
+    from normlab.analysis.drawing import svg
+
+    fig = Figure((4, 3))
+    fig.subplots().plot(np.linspace(0, 1, 200), RNG.random(200))
+    content = svg(fig)
+    shown = Shown.of(content, "c")
+    assert len(shown.svg) < 0.75 * len(content)
+    assert shown.width == 400
+    assert not set('"#\n') & set(shown.svg), "what ends an address or an attribute"
