@@ -117,29 +117,29 @@ def test_robust_needs_every_kind_and_old_runs_have_no_part(tmp_path: Path) -> No
 class TestClasses:
     @pytest.fixture
     def study(self, tmp_path: Path) -> Answers:
-        """Ten images of each of ten classes: ln gets half of class 3 wrong, everything else is right but for one image
+        """Ten images of each of ten classes: ln gets eight of class 3 wrong, everything else is right but for one image
         of class 0, by seed."""
         classes = (np.arange(100) * 7 + np.arange(100) // 10) % 10  # as they are made up
         zeros, threes = (np.flatnonzero(classes == known).tolist() for known in (0, 3))
         for seed in range(4):
             made_up(tmp_path, "bn", seed, test_acc=0.99, wrong=[zeros[seed]])
-            made_up(tmp_path, "ln", seed, test_acc=0.94, wrong=[zeros[seed], *threes[:5]])
+            made_up(tmp_path, "ln", seed, test_acc=0.91, wrong=[zeros[seed], *threes[:8]])
         return answers(tmp_path)
 
     def test_the_table(self, study: Answers) -> None:
         frame = classes_frame(study).set_index(["class", "setting"])
         assert len(frame) == 20
-        assert frame.loc[3, "ln"]["acc_mean"] == pytest.approx(0.5)
+        assert frame.loc[3, "ln"]["acc_mean"] == pytest.approx(0.2)
         assert frame.loc[3, "ln"]["images"] == 10
         assert frame.loc[0, "bn"]["acc_mean"] == pytest.approx(0.9)
-        assert 0 < frame.loc[3, "ln"]["acc_low"] < 0.5 < frame.loc[3, "ln"]["acc_high"] < 1
+        assert 0 < frame.loc[3, "ln"]["acc_low"] < 0.2 < frame.loc[3, "ln"]["acc_high"] < 1
         weighted = sum(row["images"] * row["acc_mean"] for (_, label), row in frame.iterrows() if label == "ln")
-        assert weighted / 100 == pytest.approx(0.94)
+        assert weighted / 100 == pytest.approx(0.91)
 
     def test_classes_that_differ_stand_first(self, study: Answers) -> None:
         frame = apart_frame(study)
         first = frame.iloc[0]
         assert (first["class"], first["best"], first["worst"]) == (3, "bn", "ln")
-        assert first["difference_pp"] == pytest.approx(50)
+        assert first["difference_pp"] == pytest.approx(80)
         assert first["p_adjusted"] == pytest.approx(np.minimum(1, 10 * first["p"]), rel=1e-9)
         assert first["p"] < 0.05 < frame["p"].iloc[1:].min()
