@@ -38,6 +38,7 @@ class Loggers:
                 logger = _MAKE[name](folder, before.get(name))
                 logger.log_hyperparams(dict(settings.flat()) | {"config_hash": settings.config_hash()})
             except Exception as error:
+                self.close(ended=False)
                 raise ConfigError(f"logger={name}: it does not start ({_line(error)})") from error
             self.each[name], self.ids[name] = logger, str(logger.version)
 
@@ -78,20 +79,21 @@ def _wandb(folder: Path, run: str | None) -> Logger:
         project=os.environ.get("WANDB_PROJECT") or folder.parent.name,
         group=folder.name.rpartition("-seed_")[0] or None,
         reinit="create_new",
+        settings={"silent": True},  # what it prints would go through the display of a sweep
     )
 
 
 def _mlflow(folder: Path, run: str | None) -> Logger:
     """A run of the experiment that is called after the sweep, by default in mlflow.db beside its runs."""
     place = folder.resolve().parent
-    logger = MLFlowLogger(
-        experiment_name=folder.parent.name,
-        run_name=folder.name,
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{place / 'mlflow.db'}",
-        artifact_location=(place / "mlartifacts").as_uri(),
-        run_id=run,
-    )
-    with FileLock(place / ".mlflow.lock"):  # processes that make tables, or an experiment, at the same time
+    with FileLock(place / ".mlflow.lock"):  # processes that make its tables, or an experiment, at the same time
+        logger = MLFlowLogger(
+            experiment_name=place.name,
+            run_name=folder.name,
+            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{place / 'mlflow.db'}",
+            artifact_location=(place / "mlartifacts").as_uri(),
+            run_id=run,
+        )
         _ = logger.experiment
     return logger
 

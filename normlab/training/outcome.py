@@ -94,7 +94,6 @@ def conclude(
         files.show(show_filters, model.net, settings.epochs)
         files.show(
             show_result,
-            title=f"{settings.slug()} on {data.dataset}",
             images=data.test.images,
             labels=labels,
             log_prob=test,

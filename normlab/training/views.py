@@ -126,7 +126,6 @@ def show_filters(writer: SummaryWriter, net: Network, epoch: int) -> None:
 def show_result(
     writer: SummaryWriter,
     *,
-    title: str,
     images: torch.Tensor,
     labels: torch.Tensor,
     log_prob: torch.Tensor,
@@ -140,7 +139,9 @@ def show_result(
     confidence, pred = log_prob.exp().max(1)
     wrong = torch.nonzero(pred != labels).flatten()
     surest = wrong[confidence[wrong].argsort(descending=True, stable=True)][:GALLERY]
-    shown = f"the {GALLERY} surest of {len(wrong):,}" if len(wrong) > GALLERY else f"all {len(wrong)}"
+    shown = (
+        f"the {GALLERY} surest of {len(wrong):,}" if len(wrong) > GALLERY else f"all {len(wrong)}" * bool(len(wrong))
+    )
     gallery = partial(
         figures.gallery,
         (images[surest, 0] if images.shape[1] == 1 else images[surest].movedim(1, -1)).numpy(),
@@ -148,11 +149,11 @@ def show_result(
         pred[surest].numpy(),
         confidence[surest].numpy(),
         classes=classes,
-        title=f"{title}: misclassified test images, {shown if len(wrong) else 'none'}",
+        title=f"Misclassified test images: {shown or 'none'}",  # in one line; TensorBoard names the run above it
         columns=COLUMNS,
     )
     counts = torch.bincount(labels * len(classes) + pred, minlength=len(classes) ** 2).view(len(classes), -1)
-    name = f"{title}: {len(labels):,} test images, counts and shares of the true class"
+    name = f"{len(labels):,} test images: counts, and shares of the true class"
     matrix = partial(figures.confusion, counts.numpy(), classes=classes, title=name, compact=True)
     show(writer, "test/misclassified", gallery, epoch)
     show(writer, "test/confusion", matrix, epoch)
