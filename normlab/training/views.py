@@ -139,9 +139,8 @@ def show_result(
     confidence, pred = log_prob.exp().max(1)
     wrong = torch.nonzero(pred != labels).flatten()
     surest = wrong[confidence[wrong].argsort(descending=True, stable=True)][:GALLERY]
-    shown = (
-        f"the {GALLERY} surest of {len(wrong):,}" if len(wrong) > GALLERY else f"all {len(wrong)}" * bool(len(wrong))
-    )
+    # titles of one line, of what stands in the picture: TensorBoard names the run above it
+    shown = f"the {GALLERY} surest of {len(wrong):,}" if len(wrong) > GALLERY else f"all {len(wrong)}"
     gallery = partial(
         figures.gallery,
         (images[surest, 0] if images.shape[1] == 1 else images[surest].movedim(1, -1)).numpy(),
@@ -149,7 +148,7 @@ def show_result(
         pred[surest].numpy(),
         confidence[surest].numpy(),
         classes=classes,
-        title=f"Misclassified test images: {shown or 'none'}",  # in one line; TensorBoard names the run above it
+        title=f"Misclassified test images: {shown if len(wrong) else 'none'}",
         columns=COLUMNS,
     )
     counts = torch.bincount(labels * len(classes) + pred, minlength=len(classes) ** 2).view(len(classes), -1)
