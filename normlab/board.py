@@ -190,7 +190,7 @@ def _row(values: Mapping[str, float | str], name: str) -> Any:
     """Return a row of HPARAMS."""
     from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
-    return hparams_pb(dict(values), trial_id=name)
+    return hparams_pb(dict(values), trial_id=f"{MEAN}/{name}")
 
 
 def _bands() -> Any:
