@@ -144,16 +144,17 @@ def _write_setting(folders: Sequence[Path], key: str) -> None:
     cell = Cell(name, runs[0].config["norm"], {}, tuple(runs))
     curves = {tag: cell.series(column) for column, tag in COLUMNS.items()}
     for metric, tag in FINAL.items():
-        if not np.isfinite(curves.get(tag, np.nan)).any() and len(values := cell.values(metric)) == len(runs):
+        final = cell.values(metric)
+        if not np.isfinite(curves.get(tag, np.nan)).any() and len(final) == len(runs):
             curves[tag] = np.full((len(runs), runs[0].config["epochs"]), np.nan)
-            curves[tag][:, -1] = list(values.values())
+            curves[tag][:, -1] = list(final.values())
     shown = {}
-    for tag, values in curves.items():
-        shown[tag] = values.mean(0)
+    for tag, each in curves.items():
+        shown[tag] = each.mean(0)
         if len(runs) >= LEAST and tag in BANDS:
             for side, times in ((LOWER, -1), (UPPER, 1)):
-                edge = shown[tag] + times * values.std(0, ddof=1)
-                shown[side + tag] = edge.clip(values.min(0), values.max(0))
+                edge = shown[tag] + times * each.std(0, ddof=1)
+                shown[side + tag] = edge.clip(each.min(0), each.max(0))
     row = {k: v for k, v in hyperparameters(runs[0].config, runs[0].record.setting).items() if k != "seed"}
     seeds = ", ".join(str(run.record.seed) for run in runs)
     _write(place, shown, text=f"Mean over {len(runs)} seeds: {seeds}.", summaries=[_row(row, name)])
