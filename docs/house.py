@@ -23,7 +23,7 @@ FLOORS = [
     {"settings"},
     {"record"},
     {"randomness", "nets", "analysis"},
-    {"kernels"},
+    {"kernels", "board"},
     {"data", "byhand", "probes"},
     {"training", "lint"},
     {"summary", "scheduler", "compared"},

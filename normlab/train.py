@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from rich.console import Console
 
 from normlab import summary
+from normlab.board import Means
 from normlab.data.sources import check_split, resolve
 from normlab.errors import ConfigError, DataError, NormlabError
 from normlab.output import command
@@ -24,7 +25,7 @@ from normlab.record import DONE, DamagedError, Record, read_probes, read_robustn
 from normlab.scheduler.launch import Sweep, run_single
 from normlab.scheduler.options import Slurm, launching, options
 from normlab.scheduler.schedule import tell
-from normlab.settings import Study, conf_dir
+from normlab.settings import Study, conf_dir, missing_logger
 from normlab.settings.corruptions import Corrupted
 from normlab.settings.custom import check_custom, edited
 from normlab.settings.page import as_text
@@ -175,6 +176,8 @@ def do(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
         from normlab.lint import check_codes
 
         check_codes(ignored)
+    if message := next(filter(None, (missing_logger(job.settings) for job in jobs)), None):
+        raise ConfigError(message)
     for each in {job.settings.model_dump_json(include={"norm", "net", "data"}): job.settings for job in jobs}.values():
         if each.net.name != "small":
             from normlab.nets.other import check_net  # torch: only for a network that takes its time anyway
@@ -208,6 +211,8 @@ def do(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
     if decided:
         jobs = decided.wanted()
         print(f"normlab: {decided.state()}", file=sys.stderr)
+    if multirun:
+        Means(jobs).finish()
     records = [Record.readable(job.folder) for job in jobs]
     summary.show(jobs, records, len(jobs) - len(waiting), sweep=multirun)
     for change in {change for job in jobs if (change := edited(job.settings))}:

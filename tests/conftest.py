@@ -48,7 +48,8 @@ def draw_nothing(patch: pytest.MonkeyPatch) -> None:
     import normlab.training  # noqa: F401  # torch and Lightning, which half of the tests do without
 
     for name in [name for name in sys.modules if name.startswith("normlab.training.")]:
-        for function in {"show_filters", "show_result"} & vars(sys.modules[name]).keys():  # wherever it is used
+        there = vars(sys.modules[name]).keys()  # wherever it is used
+        for function in {"show_filters", "show_graph", "show_result"} & there:
             patch.setattr(sys.modules[name], function, lambda *_, **__: None)
 
 

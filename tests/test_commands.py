@@ -41,6 +41,7 @@ NOT_RUN = {  # words in a command
     "devices=2": "starts processes that import torch; tests/test_devices.py trains on two devices",
     "tensorboard": "does not end; tests/test_tensorboard.py starts it and reads its views",
     "old/replication": "there is one study only; tests/test_report.py compares two folders",
+    "logger=[tensorboard,wandb]": "needs wandb; tests/test_loggers.py trains with it where it is",
     "pip": "needs a network; .ci/run installs in a clean clone",
     "venv": ".ci/run makes one in a clean clone",
     "pytest": "these are the tests",

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -23,14 +24,17 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 
+from normlab.analysis.table import runs
+from normlab.board import COLUMNS, FINAL, Means
 from normlab.nets import norm_layers
-from normlab.record import Record
-from normlab.settings.plan import load
+from normlab.record import Record, write_metrics
+from normlab.settings.plan import Job, load, plan
 from normlab.training.classifier import Classifier
-from normlab.training.files import COLUMNS
-from normlab.training.views import FINAL, GALLERY, show_hyperparameters, show_norms, show_result, show_settings
+from normlab.training.views import GALLERY, show_hyperparameters, show_norms, show_result, show_settings
 
 DEADLINE = 60  # seconds; about 6 are usual
 CHANNELS = {"norm.block1": 10, "norm.block2": 20, "norm.block3": 20, "norm.block4": 12, "norm.block5": 12}
@@ -46,7 +50,9 @@ def board(finished: tuple[Path, Record], tmp_path_factory: pytest.TempPathFactor
     shutil.copytree(finished[0], logs / "runs" / "bn")
     other = load("data=digits", "norm=gn", "epochs=3", "batch_size=64")
     with SummaryWriter(str(logs / "runs" / "gn")) as writer:
-        show_hyperparameters(writer, other, {"test_acc": 0.5, "train_acc": 0.25, "val_acc": None, "zeros": 0.0})
+        show_hyperparameters(writer, other)
+        for tag, value in {"acc/test": 0.5, "final/train_acc": 0.25, "final/zeros": 0.0}.items():
+            writer.add_scalar(tag, value, 3)
 
     log = logs / "tensorboard.log"
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--host", "127.0.0.1", "--port", "0"]
@@ -214,10 +220,10 @@ def test_the_hparams_tab_has_a_row_a_run_with_what_was_measured(board: Read, fin
     assert metrics["runs/bn"]["acc/val"] == pytest.approx(record.metrics["val_acc"], 1e-6)
     assert metrics["runs/gn"] == {"acc/test": 0.5, "final/train_acc": 0.25, "final/zeros": 0.0}  # blank: not measured
     bn, gn = (found[name]["hparams"] for name in ("runs/bn", "runs/gn"))
-    same = {key: json.dumps(record.config[key]) for key in ("seed", "dropout", "lr", "batch_size", "epochs")}
-    same |= {"data": "digits", "norm.eps": "1e-05", "norm.affine": "true"}
-    assert bn == same | {"norm": "bn", "l1": "0.001", "norm.momentum": "0.1"}
-    assert gn == same | {"norm": "gn", "l1": "0.0", "norm.num_groups": "2"}
+    same = {key: record.config[key] for key in ("dropout", "lr", "batch_size", "epochs")}  # numbers, which sort
+    same |= {"seed": "0", "data": "digits", "norm.eps": 1e-5, "norm.affine": "true"}
+    assert bn == same | {"norm": "bn", "l1": 0.001, "norm.momentum": 0.1}
+    assert gn == same | {"norm": "gn", "l1": 0.0, "norm.num_groups": 2}
 
 
 def test_the_hparams_tab_shows_first_what_differs(board: Read) -> None:
@@ -229,6 +235,100 @@ def test_the_hparams_tab_shows_first_what_differs(board: Read) -> None:
     metrics = [info["name"]["tag"] for info in experiment["metricInfos"]]
     assert metrics[:5] == ["acc/test", "acc/train_running", "acc/val", "ce/test", "ce/train"]  # five are shown
     assert "hp_metric" not in metrics
+
+
+# The means over seeds of a sweep ------------------------------------------------------------------------------------
+
+
+def written(folder: Path) -> tuple[dict[str, dict[int, float]], EventAccumulator]:
+    """The curves of a run by tag, and all its events; it lies in one file."""
+    assert len(list(folder.glob("events*"))) == 1
+    events = EventAccumulator(str(folder), {"scalars": 0, "tensors": 0}).Reload()
+    return {tag: {e.step: e.value for e in events.Scalars(tag)} for tag in events.Tags()["scalars"]}, events
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Callable[..., list[Job]]:
+    """Makes the runs of a sweep up, with these accuracies on held-out images by seed, or finds them."""
+
+    def make(accuracies: dict[int, list[float]], *more: str, status: str = "completed") -> list[Job]:
+        seeds = ",".join(map(str, accuracies))
+        words = ["norm=bn,ln", "batch_size=128,1000", f"seed={seeds}", "data=digits", "epochs=3", "name=s", *more]
+        jobs = plan([*words, f"log_dir={tmp_path}"], multirun=True)
+        for job in jobs:
+            curve = accuracies[job.settings.seed]
+            rows = [{"epoch": epoch, "val_acc": value} for epoch, value in enumerate(curve, 1)]
+            if job.folder.exists():
+                continue
+            job.folder.mkdir(parents=True)
+            write_metrics(job.folder, rows, ("epoch", *COLUMNS))
+            record = Record.failed(job.settings, "")
+            replace(record, status=status, metrics={"test_acc": curve[-1]}).save(job.folder)
+        return jobs
+
+    return make
+
+
+THREE = {0: [0.2, 0.5, 0.9], 1: [0.3, 0.5, 1.0], 2: [0.4, 0.8, 1.0]}
+
+
+def test_a_sweep_has_the_mean_of_each_setting_and_its_band(sweep: Callable[..., list[Job]], tmp_path: Path) -> None:
+    means = Means(jobs := sweep(THREE))
+    place = tmp_path / "s" / "mean"
+    means.update({job.folder for job in jobs[:5]})  # five of the first setting's three seeds and the second's
+    assert [each.name for each in place.iterdir()] == ["bn-digits-epochs_3"], "a setting is there when its seeds are"
+    means.finish()
+    names = ["bn-digits-epochs_3", "ln-digits-epochs_3"]
+    names += [name + "-batch_size_1000" for name in names]
+    assert {each.name for each in place.iterdir() if each.is_dir()} == set(names)
+    curves, events = written(place / names[0])
+    values = np.array(list(THREE.values()))
+    mean, sd = values.mean(0), values.std(0, ddof=1)
+    assert [*curves["acc/val"]] == [1, 2, 3]
+    assert [*curves["acc/val"].values()] == pytest.approx(mean, 1e-6)
+    assert curves["acc/test"] == {3: pytest.approx(mean[-1], 1e-6)}
+    assert [*curves["mean-sd/acc/val"].values()] == pytest.approx((mean - sd).clip(values.min(0)), 1e-6)
+    assert [*curves["mean+sd/acc/val"].values()] == pytest.approx((mean + sd).clip(max=values.max(0)), 1e-6)
+    assert mean[-1] + sd[-1] > 1 == curves["mean+sd/acc/val"][3], "no accuracy above 1"
+    assert events.Tensors("about/text_summary" if "about/text_summary" in events.Tags()["tensors"] else "about")
+    layout = Layout.FromString(written(place)[1].Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    charts = {chart.title: chart.margin.series[0] for chart in layout.category[0].chart}
+    assert (charts["acc/val"].lower, charts["acc/val"].upper) == ("mean-sd/acc/val", "mean+sd/acc/val")
+    assert {run.folder.parent.name for run in runs(tmp_path)} == {"s"}, "no mean is taken for a run"
+
+
+def test_two_seeds_have_no_band_and_one_no_mean(sweep: Callable[..., list[Job]], tmp_path: Path) -> None:
+    Means(sweep({0: THREE[0]})).finish()
+    place = tmp_path / "s" / "mean"
+    assert [each.name for each in place.iterdir() if each.is_dir()] == []
+    Means(sweep({0: THREE[0], 1: THREE[1]})).finish()
+    curves, _ = written(place / "bn-digits-epochs_3")
+    assert [*curves["acc/val"].values()] == pytest.approx([0.25, 0.5, 0.95], 1e-6)
+    assert not [tag for tag in curves if "sd" in tag]
+    stamp = [file.stat().st_mtime_ns for file in sorted(place.rglob("events*"))]
+    Means(sweep({0: THREE[0], 1: THREE[1]})).finish()
+    assert stamp == [file.stat().st_mtime_ns for file in sorted(place.rglob("events*"))], "what stands is left alone"
+    Means(sweep({2: THREE[2]})).finish()  # more seeds, by another command: of all that are there
+    curves, _ = written(place / "bn-digits-epochs_3")
+    assert curves["acc/val"][2] == pytest.approx(0.6)
+    assert "mean+sd/acc/val" in curves
+
+
+def test_runs_that_did_not_complete_are_in_no_mean(sweep: Callable[..., list[Job]], tmp_path: Path) -> None:
+    sweep({9: THREE[2]}, status="diverged")
+    Means(sweep({**THREE, 9: THREE[2]})).finish()
+    assert written(tmp_path / "s" / "mean" / "bn-digits-epochs_3")[0]["acc/val"][2] == pytest.approx(0.6)
+    Means(sweep(THREE, "logger=csv", "name=t")).finish()
+    assert not (tmp_path / "t" / "mean").exists(), "logger has no tensorboard"
+
+
+def test_hparams_has_the_columns_that_vary(sweep: Callable[..., list[Job]], tmp_path: Path) -> None:
+    Means(sweep(THREE)).finish()
+    metadata = written(tmp_path / "s" / "mean")[1].SummaryMetadata("_hparams_/experiment")
+    experiment = HParamsPluginData.FromString(metadata.plugin_data.content).experiment
+    columns = {info.name: [*info.domain_discrete] for info in experiment.hparam_infos}
+    assert columns == {"norm": ["bn", "ln"], "batch_size": [128, 1000], "seed": ["0", "1", "2"]}
+    assert experiment.metric_infos[0].name.tag == "acc/test"
 
 
 # What is drawn ------------------------------------------------------------------------------------------------------
@@ -257,7 +357,6 @@ def drawn(pred: torch.Tensor, labels: torch.Tensor, confidence: torch.Tensor, ch
     writer = Drawings()
     show_result(
         writer,  # type: ignore[arg-type]
-        title="bn on digits",
         images=torch.arange(len(pred), dtype=torch.uint8)[:, None, None, None].repeat(1, channels, 28, 28),
         labels=labels,
         log_prob=prob.log(),
@@ -278,7 +377,7 @@ def test_the_gallery_shows_the_surest_mistakes_and_the_matrix_counts_all() -> No
 
     order = sorted(wrong.tolist(), key=lambda i: -confidence[i].item())[:GALLERY]
     title, _, *captions = writer.texts("test/misclassified")
-    assert title.replace("\n", " ") == "bn on digits: misclassified test images, the 20 surest of 25"
+    assert title == "Misclassified test images: the 20 surest of 25"  # in one line
     assert captions[::2] == [f"{labels[i]} → {pred[i]}" for i in order]
     assert captions[1::2] == [f"{100 * confidence[i]:.0f} %" for i in order]
     shown = [int(image.get_array()[0, 0]) for image in writer.figures["test/misclassified"].axes[0].images]

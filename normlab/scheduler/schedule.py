@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from normlab.board import Means
 from normlab.claim import busy
 from normlab.errors import NormlabError
 from normlab.record import Record
@@ -119,14 +120,17 @@ class Schedule:
     def run(self) -> None:
         """Do the runs."""
         try:
-            with SweepProgress(self.jobs, self.began, self.log):
-                self._loop()
+            self._round()
             while self.more is not None and len(wanted := self.more()) > len(self.jobs):
                 self.jobs = wanted
-                with SweepProgress(self.jobs, self.began, self.log):
-                    self._loop()
+                self._round()
         finally:
             self.backend.stop()
+
+    def _round(self) -> None:
+        self.means = Means(self.jobs)
+        with SweepProgress(self.jobs, self.began, self.log):
+            self._loop()
 
     def _loop(self) -> None:
         idle = 0
@@ -138,6 +142,7 @@ class Schedule:
                 return
             if ends := self.backend.wait(1.0):  # runs of other processes are looked at again after that
                 begun = [self._end(end) for end in ends]
+                self.means.update(self.over)
                 idle = 0 if any(begun) else idle + 1
 
     def _left(self) -> list[Job]:

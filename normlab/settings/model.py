@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Mapping
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
@@ -36,18 +37,19 @@ from normlab.settings.parts import (
 )  # fmt: skip
 from normlab.settings.shape import NORM_CHANNELS
 
-__all__ = ["Probe", "Settings", "device_of", "flatten", "needs_gpu"]
+__all__ = ["Probe", "Settings", "device_of", "flatten", "missing_logger", "needs_gpu"]
 
 FLOAT32 = 3e38  # the largest float32
 # What changes no weight. The number of threads changes the last bits, as the machine does; it is recorded with the
 # device. Probes, evaluations and the test curve only look.
 PLACES = (
     "log_dir", "name", "force", "threads", "probes", "evaluate", "test_curve", "data.root", "data.download", "until",
-    "max_seeds", "ignore",
+    "max_seeds", "ignore", "logger",
 )  # fmt: skip
 
 Scalar = bool | int | float | str | None
 Probe = Literal["layers", "landscape", "shift", "statistics"]
+Logger = Literal["tensorboard", "csv", "wandb", "mlflow"]
 
 
 class Settings(Model):
@@ -92,6 +94,7 @@ class Settings(Model):
     log_dir: Annotated[str, Field(min_length=1)]
     name: Annotated[str, Field(pattern=r"^[^/\\=\x00]*[^/\\=\x00.]$")] | None  # not "." or ".."
     force: bool
+    logger: list[Logger]
 
     @model_validator(mode="before")
     @classmethod
@@ -143,6 +146,11 @@ class Settings(Model):
         if not isinstance(value, list):
             raise ValueError(f"write a list, as in {info.field_name}=[{value}]")
         return value
+
+    @field_validator("logger", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -268,6 +276,14 @@ class Settings(Model):
         if len(stem) > 150:  # file systems stop at 255 bytes
             stem = f"{stem[:130]}-{self.config_hash()}"
         return f"{stem}-seed_{self.seed}"
+
+
+def missing_logger(settings: Settings) -> str | None:
+    """Return which package a logger lacks, with what to do; None if all are there."""
+    for name in settings.logger:
+        if name in ("wandb", "mlflow") and find_spec(name) is None:
+            return f"logger={name}: {name} is not installed: pip install 'normlab[{name}]', or pip install {name}"
+    return None
 
 
 def device_of(accelerator: str) -> str:

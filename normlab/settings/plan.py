@@ -195,7 +195,7 @@ def plan(
         job = Job(parse(config), Path(place.dir, *([place.subdir] if multirun else [])), tuple(own), number)
         twin = planned.setdefault(job.folder, job)
         one, other = twin.settings, job.settings
-        measured = (one.probes, one.evaluate) == (other.probes, other.evaluate)
+        measured = (one.probes, one.evaluate, one.logger) == (other.probes, other.evaluate, other.logger)
         same = one.config_hash() == other.config_hash() and measured and twin.words != job.words
         if twin is not job and not same:
             raise ConfigError(

@@ -66,9 +66,9 @@ class WriteFiles(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Networks)
-        for files, net in zip(self.files, pl_module.nets, strict=True):
+        for files, net, data in zip(self.files, pl_module.nets, pl_module.data.runs, strict=True):
             if files is not None:
-                files.begin(net)
+                files.begin(net, data.train.images.shape[1:])
         self._since = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

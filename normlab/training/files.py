@@ -4,7 +4,7 @@ import io
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,34 +13,22 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from normlab.board import COLUMNS, FINAL, first_of_setting
 from normlab.files import write_atomically
 from normlab.nets import Network
 from normlab.probes.layers import Value
 from normlab.record import ProbeRow, read_probes, write_metrics, write_probes
 from normlab.settings import Settings
-from normlab.training.views import show_filters, show_norms, show_settings
+from normlab.training.loggers import Loggers
+from normlab.training.views import show_filters, show_graph, show_hyperparameters, show_norms, show_settings
 
-__all__ = ["COLUMNS", "Begun", "ProbeTable", "RunFiles", "begun", "join", "part"]
+__all__ = ["Begun", "ProbeTable", "RunFiles", "begun", "join", "part"]
 
 log = logging.getLogger("normlab")
 
 OWN_KEY = "normlab"  # the key of a checkpoint that is not Lightning's
 EVENTS = "events.out.tfevents."
 STATE_OF = {"sgd": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq")}  # of an optimizer, by torch's names
-
-COLUMNS = {
-    "train_loss": "loss/train",
-    "train_ce": "ce/train",
-    "train_penalty": "penalty/train",
-    "train_acc_running": "acc/train_running",
-    "val_ce": "ce/val",
-    "val_acc": "acc/val",
-    "test_ce": "ce/test",
-    "test_acc": "acc/test",
-    "lr": "optim/lr",
-    "images_per_s": "speed/images_per_s",
-    "seconds": "speed/seconds",
-}
 
 
 @dataclass(frozen=True)
@@ -50,7 +38,7 @@ class Begun:
     Attributes:
         file: its checkpoint. epoch: how many are completed. step: how many optimizer steps that is.
         rows: of metrics.csv. fit_s: seconds of training so far. resumed: how often it was resumed before.
-        kernels: whether the kernels trained it. device: "cpu" or "cuda".
+        kernels: whether the kernels trained it. device: "cpu" or "cuda". loggers: the id of its run in each.
     """
 
     file: Path
@@ -61,6 +49,7 @@ class Begun:
     resumed: int
     kernels: bool
     device: str
+    loggers: Mapping[str, str]
 
     def content(self) -> dict[str, Any]:
         """Return the whole checkpoint, on the CPU."""
@@ -85,7 +74,8 @@ def begun(settings: Settings, folder: Path) -> Begun | str | None:
         if sorted(rows) != list(range(1, max(rows) + 1)):
             return "last.ckpt lacks epochs of metrics.csv"
         step, fit_s, resumed = int(content["global_step"]), float(own["fit_s"]), int(own["resumed"])
-        return Begun(file, max(rows), step, rows, fit_s, resumed, bool(own["kernels"]), str(own["device"]))
+        ids = dict(own.get("loggers", {}))
+        return Begun(file, max(rows), step, rows, fit_s, resumed, bool(own["kernels"]), str(own["device"]), ids)
     except Exception as error:  # a damaged file may raise anything
         return f"last.ckpt cannot be read ({next(iter(str(error).splitlines()), type(error).__name__)[:80]})"
 
@@ -104,39 +94,73 @@ class RunFiles:
         self.settings, self.folder, self.before = settings, folder, before
         self.rows: dict[int, dict[str, float]] = {e: dict(row) for e, row in before.rows.items()} if before else {}
         self.fit_s, self.resumed = (before.fit_s, before.resumed + 1) if before else (0.0, 0)
-        self.writer = _event_writer(folder, before.epoch if before else None)
-        self.probes = ProbeTable(folder, self.writer)
+        self.writer = None
+        if "tensorboard" in settings.logger:
+            self.writer = _event_writer(folder, before.epoch if before else None)
+        self.loggers = Loggers(settings, folder, before.loggers if before else {})
+        self.probes = ProbeTable(folder, self.log)
 
-    def begin(self, net: Network) -> None:
-        """Show what a run begins with; of one that resumes, what TensorBoard may not have kept of its last epoch."""
+    def show(self, view: Callable[..., None], *args: Any, **more: Any) -> None:
+        """Show what TensorBoard alone has: pictures, histograms, text."""
+        if self.writer is not None:
+            view(self.writer, *args, **more)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Add a point to curves, by tag, in every logger."""
+        if self.writer is not None:
+            for tag, value in values.items():
+                self.writer.add_scalar(tag, value, step)
+        self.loggers.log(values, step)
+
+    def begin(self, net: Network, image: Sequence[int] = ()) -> None:
+        """Show what a run begins with; of one that resumes, what TensorBoard may not have kept of its last epoch.
+
+        Args:
+            image: shape (C, H, W) of the network's input; without it, its graph is not drawn.
+        """
         if self.before is None:
-            show_settings(self.writer, self.settings)
-            show_filters(self.writer, net, 0)
-            show_norms(self.writer, net, 0)
+            self.show(show_settings, self.settings)
+            self.show(show_filters, net, 0)
+            self.show(show_norms, net, 0)
+            if image and first_of_setting(self.folder):
+                self.show(show_graph, net, image)
             return
         self._write(self.before.epoch)
         if self.settings.probes:
             self.probes.restore(step=self.before.step, shown=self.before.epoch)
-        show_norms(self.writer, net, self.before.epoch)
+        self.show(show_norms, net, self.before.epoch)
+
+    def end(self, metrics: Mapping[str, float | None]) -> None:
+        """Log what was measured once, by the names of result.json, and the run's row in the HPARAMS tab."""
+        curve = self.settings.test_curve  # which ends in what is measured of the test set
+        measured = {tag: metrics.get(key) for key, tag in FINAL.items() if not (curve and key.startswith("test"))}
+        values = {tag: value for tag, value in measured.items() if value is not None}
+        if values:
+            self.log(values, self.settings.epochs)
+        self.show(show_hyperparameters, self.settings)
+        self.flush()
+
+    def flush(self) -> None:
+        if self.writer is not None:
+            self.writer.flush()
 
     def end_epoch(self, epoch: int, measured: Mapping[str, float], net: Network) -> None:
         """Write the measurements of an epoch, from 1, by TensorBoard's tag."""
         self.rows[epoch] = {"epoch": epoch} | {name: measured[t] for name, t in COLUMNS.items() if t in measured}
         self._write(epoch)
-        show_norms(self.writer, net, epoch)
+        self.show(show_norms, net, epoch)
 
     def _write(self, epoch: int) -> None:
         """Write metrics.csv anew, so that it never ends in half a row, and show an epoch's row."""
         write_metrics(self.folder, [self.rows[each] for each in sorted(self.rows)], ["epoch", *COLUMNS])
-        for column, tag in COLUMNS.items():
-            if column in self.rows[epoch]:
-                self.writer.add_scalar(tag, self.rows[epoch][column], epoch)
+        row = self.rows[epoch]
+        self.log({tag: row[column] for column, tag in COLUMNS.items() if column in row}, epoch)
 
     def save(self, content: Mapping[str, Any], *, kernels: bool, device: str) -> None:
         """Write a checkpoint of the last epoch: best.ckpt if no epoch before was as good on held-out images, which the
         test set is not; then last.ckpt, from which a run resumes. What a checkpoint holds is in all other files by
         then."""
-        self.writer.flush()
+        self.flush()
         own = {
             "config_hash": self.settings.config_hash(),
             "rows": {epoch: dict(row) for epoch, row in self.rows.items()},
@@ -144,6 +168,7 @@ class RunFiles:
             "resumed": self.resumed,
             "kernels": kernels,
             "device": device,
+            "loggers": self.loggers.ids,
         }
         stream = io.BytesIO()
         torch.save({**content, OWN_KEY: own}, stream)
@@ -157,9 +182,12 @@ class RunFiles:
         return max(scores, key=lambda epoch: (scores[epoch], -epoch)) if scores else None
 
     def close(self) -> None:
-        """Close TensorBoard's file. What a full disk does not take of it was an error before, if the run needs it."""
+        """Close TensorBoard's file, and the other loggers. What a full disk does not take of it was an error before, if
+        the run needs it."""
         with suppress(OSError):
-            self.writer.close()
+            if self.writer is not None:
+                self.writer.close()
+        self.loggers.close(ended=self.trained)
 
     @property
     def diverged(self) -> int | None:
@@ -199,10 +227,14 @@ def _event_writer(folder: Path, before: int | None) -> SummaryWriter:
 
 
 class ProbeTable:
-    """probes.csv and TensorBoard's curves of what a run's probes measured."""
+    """probes.csv and the curves of what a run's probes measured.
 
-    def __init__(self, folder: Path, writer: SummaryWriter) -> None:
-        self.folder, self.writer = folder, writer
+    Args:
+        log: adds a point to curves, by tag.
+    """
+
+    def __init__(self, folder: Path, log: Callable[[Mapping[str, float], int], None]) -> None:
+        self.folder, self.log = folder, log
         self.rows: list[ProbeRow] = []
 
     def restore(self, *, step: int, shown: int) -> None:
@@ -221,7 +253,7 @@ class ProbeTable:
     def _show(self, probe: str, value: Value, at: int, first: int = 0) -> None:
         layer, quantity, number = value
         if at >= first and math.isfinite(number):  # TensorBoard draws a nan as a triangle at 0
-            self.writer.add_scalar(f"probe.{probe}/{quantity}{layer and f'.{layer}'}", number, at)
+            self.log({f"probe.{probe}/{quantity}{layer and f'.{layer}'}": number}, at)
 
     def save(self) -> None:
         """Write probes.csv with all rows so far, whole or not at all."""

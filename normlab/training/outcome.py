@@ -22,7 +22,7 @@ from normlab.training.device import choose_accelerator, versions
 from normlab.training.files import RunFiles
 from normlab.training.probes import statistics_values
 from normlab.training.ranks import Here
-from normlab.training.views import show_filters, show_hyperparameters, show_result
+from normlab.training.views import show_filters, show_result
 
 __all__ = [
     "asked",
@@ -62,7 +62,7 @@ def conclude(
         robustness: scores on corrupted test images.
         device: for result.json. since: when the measurements of this run began (`time.perf_counter`).
     """
-    settings, folder, writer = files.settings, files.folder, files.writer
+    settings, folder = files.settings, files.folder
     metrics: dict[str, float | None] = {"train_acc": None, "train_ce": None}
     metrics |= {"train_acc_running": files.last("train_acc_running"), "train_ce_running": files.last("train_ce")}
     metrics |= {"val_acc": files.last("val_acc"), "val_ce": files.last("val_ce"), "test_acc": None, "test_ce": None}
@@ -91,18 +91,16 @@ def conclude(
         write_predictions(folder, test.numpy(), labels.numpy())
         if robustness:
             write_robustness(folder, robustness)
-        show_filters(writer, model.net, settings.epochs)
-        show_result(
-            writer,
-            title=f"{settings.slug()} on {data.dataset}",
+        files.show(show_filters, model.net, settings.epochs)
+        files.show(
+            show_result,
             images=data.test.images,
             labels=labels,
             log_prob=test,
             classes=data.classes,
             epoch=settings.epochs,
         )
-    show_hyperparameters(writer, settings, metrics)
-    writer.flush()
+    files.end(metrics)
     return Record(
         status=status,
         error=error,

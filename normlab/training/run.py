@@ -13,7 +13,7 @@ from normlab.data.sources import resolve
 from normlab.errors import BusyError, ConfigError, NormlabError
 from normlab.output import steady
 from normlab.record import Record, read_probes
-from normlab.settings import Settings, needs_gpu
+from normlab.settings import Settings, missing_logger, needs_gpu
 from normlab.settings.custom import edited
 from normlab.training.build import load_array, unfoldable
 from normlab.training.device import choose_accelerator, missing_device, restore_process, set_threads
@@ -56,6 +56,8 @@ def run(
     console = console or Console(stderr=True, file=steady(sys.stderr))
     settings = with_data(settings, console)
     folder = settings.folder() if folder is None else Path(folder)
+    if message := missing_logger(settings):
+        raise ConfigError(message)
     with claimed(settings, folder) as standing:
         return standing or _recorded(settings, folder, console)
 

@@ -1,8 +1,10 @@
 """What TensorBoard shows beside the curves."""
 
+import copy
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,10 +16,19 @@ from torch.utils.tensorboard.summary import hparams
 
 from normlab.analysis import figures
 from normlab.analysis.drawing import plain
+from normlab.board import hyperparameters
 from normlab.nets import Network, in_order, norm_layers
 from normlab.settings import Settings
 
-__all__ = ["GALLERY", "show_filters", "show_hyperparameters", "show_norms", "show_result", "show_settings"]
+__all__ = [
+    "GALLERY",
+    "show_filters",
+    "show_graph",
+    "show_hyperparameters",
+    "show_norms",
+    "show_result",
+    "show_settings",
+]
 
 log = logging.getLogger("normlab")
 
@@ -32,7 +43,7 @@ LAYOUT = {
         "cross-entropy": ["Multiline", ["ce/train", "ce/val", "ce/test"]],
         "loss = ce + penalty": ["Multiline", ["loss/train", "ce/train", "penalty/train"]],
         "learning rate at the end of the epoch": ["Multiline", ["optim/lr"]],
-        "images a second": ["Multiline", ["speed/images_per_s"]],
+        "images per second": ["Multiline", ["speed/images_per_s"]],
     }
 }
 
@@ -56,18 +67,6 @@ PROBES = {  # chart -> the tags of its lines, a regular expression: a line a lay
         "effective β-smoothness": r"smoothness",
     },
     "shift": {"change of the gradient": r"l2\.", "cosine of its angle": r"cosine\."},
-}
-
-COMPARED = ("norm", "data", "seed", "l1", "dropout", "lr", "batch_size", "epochs")  # others: where they depart
-
-FINAL = {  # measured once, at the end -> its tag
-    "test_acc": "acc/test",
-    "test_ce": "ce/test",
-    "train_acc": "final/train_acc",
-    "train_ce": "final/train_ce",
-    "zeros": "final/zeros",
-    "small": "final/small",
-    "zero_filters": "final/zero_filters",
 }
 
 
@@ -127,7 +126,6 @@ def show_filters(writer: SummaryWriter, net: Network, epoch: int) -> None:
 def show_result(
     writer: SummaryWriter,
     *,
-    title: str,
     images: torch.Tensor,
     labels: torch.Tensor,
     log_prob: torch.Tensor,
@@ -141,6 +139,7 @@ def show_result(
     confidence, pred = log_prob.exp().max(1)
     wrong = torch.nonzero(pred != labels).flatten()
     surest = wrong[confidence[wrong].argsort(descending=True, stable=True)][:GALLERY]
+    # titles of one line, of what stands in the picture: TensorBoard names the run above it
     shown = f"the {GALLERY} surest of {len(wrong):,}" if len(wrong) > GALLERY else f"all {len(wrong)}"
     gallery = partial(
         figures.gallery,
@@ -149,29 +148,29 @@ def show_result(
         pred[surest].numpy(),
         confidence[surest].numpy(),
         classes=classes,
-        title=f"{title}: misclassified test images, {shown if len(wrong) else 'none'}",
+        title=f"Misclassified test images: {shown if len(wrong) else 'none'}",
         columns=COLUMNS,
     )
     counts = torch.bincount(labels * len(classes) + pred, minlength=len(classes) ** 2).view(len(classes), -1)
-    name = f"{title}: {len(labels):,} test images, counts and shares of the true class"
+    name = f"{len(labels):,} test images: counts, and shares of the true class"
     matrix = partial(figures.confusion, counts.numpy(), classes=classes, title=name, compact=True)
     show(writer, "test/misclassified", gallery, epoch)
     show(writer, "test/confusion", matrix, epoch)
 
 
-def show_hyperparameters(writer: SummaryWriter, settings: Settings, metrics: Mapping[str, float | None]) -> None:
-    """The run's row in the HPARAMS tab, with what was measured at the end.
-
-    Told of no "experiment", TensorBoard gathers the columns from all runs, those that differ first, and takes the last
-    value of every curve as a metric. Settings are text: it writes the number 128 as 128.00, and offers text to tick.
-    """
-    for key, tag in FINAL.items():
-        value = metrics.get(key)
-        if value is not None and not (settings.test_curve and key.startswith("test")):  # there the curve ends in it
-            writer.add_scalar(tag, value, settings.epochs)
-    departs = settings.setting()
-    shown = {k: v for k, v in settings.flat().items() if k in COMPARED or k in departs or k.startswith("norm.")}
-    plain = {k: v if isinstance(v, str) else json.dumps(v) for k, v in shown.items() if v is not None}
-    _, start, end = hparams(plain, {})  # type: ignore[no-untyped-call]
+def show_hyperparameters(writer: SummaryWriter, settings: Settings) -> None:
+    """The run's row in the HPARAMS tab, whose metrics are the last values of its curves. Told of no "experiment",
+    TensorBoard gathers the columns from all runs; of a sweep `normlab.board` tells which vary."""
+    _, start, end = hparams(hyperparameters(settings.flat(), settings.setting()), {})  # type: ignore[no-untyped-call]
     for summary in (start, end):
         writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]  # open until the writer is closed
+
+
+def show_graph(writer: SummaryWriter, net: Network, image: Sequence[int]) -> None:
+    """The network as TensorBoard's graph, of one image of shape (C, H, W). One that cannot be traced has none."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch calls its tracer deprecated, and add_graph has no other
+            still = copy.deepcopy(net).cpu().float().eval()  # nothing is drawn, nothing learned
+            writer.add_graph(still, torch.zeros(1, *image))
+    except Exception:
+        log.warning("the graph could not be drawn", exc_info=True)
