@@ -76,7 +76,9 @@ def section(name: str, taken: Sequence[Entry]) -> str:
     start = "by the convolution" if about.conv else "from {}"
     learned = [f"{n.sign or key} ({n.shape}), {start.format(_start(n.start))}" for key, n in about.learned.items()]
     facts = {
-        "statistics": f"{about.counts} {about.statistic[about.counts != '1']} over {about.over}" if about.axes else "none",
+        "statistics": f"{about.counts} {about.statistic[about.counts != '1']} over {about.over}"
+        if about.axes
+        else "none",
         "learned": "; ".join(learned) or "nothing",
         "keeps": about.state or "nothing",
         "train and eval mode": about.modes or "the same",

@@ -8,7 +8,6 @@ import inspect
 import re
 import sys
 import tomllib
-import typing
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -57,9 +56,14 @@ def contents(text: str) -> str:
 def public(text: str) -> str:
     """The public names under the text of the page on Python, and the classes that functions return."""
     found = {name: getattr(normlab, name) for name in normlab.__all__}
-    for each in [value for value in found.values() if inspect.isfunction(value)]:
-        returned = typing.get_type_hints(each, vars(inspect.getmodule(each))).get("return")
-        if inspect.isclass(returned) and returned.__module__.startswith("normlab"):
+    for name, value in [*found.items()]:
+        if inspect.ismodule(value):  # `report` is a module that can be called
+            del found[name]
+            found[f"{name}.{name}"] = value = getattr(value, name)
+        returned = getattr(value, "__annotations__", {}).get("return")
+        if isinstance(returned, str):
+            returned = vars(inspect.getmodule(value)).get(returned)
+        if inspect.isfunction(value) and inspect.isclass(returned) and returned.__module__.startswith("normlab"):
             found.setdefault(f"{returned.__module__}.{returned.__qualname__}".removeprefix("normlab."), returned)
     parts = []
     for name, value in found.items():

@@ -41,6 +41,8 @@ NOT_RUN = {  # words in a command
     "devices=2": "starts processes that import torch; tests/test_devices.py trains on two devices",
     "tensorboard": "does not end; tests/test_tensorboard.py starts it and reads its views",
     "pip": "needs a network; .ci/run installs in a clean clone",
+    "uv": "makes an environment of its own, from a registry",
+    "source": "activates what .ci/run makes",
     "venv": ".ci/run makes one in a clean clone",
     "pytest": "these are the tests",
     "build": "tests/test_package.py builds and compares what comes out",

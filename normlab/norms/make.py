@@ -27,10 +27,10 @@ def make_norm(
     Args:
         name: one of `CATALOGUE`, or "custom": the class or function `target` ("package.module:Class"), called as
             `Class(num_channels, **options)`; importing it runs its code.
-        num_channels: C.
+        num_channels: how many channels the maps have.
         options: keyword arguments of the layer; those left out are as in conf/norm/<name>.yaml.
         size: (H, W) of the maps; needed by ln_elem alone.
-        target: of name "custom".
+        target: "package.module:Class", with name "custom".
         **more: options, written out where no name clashes.
 
     Returns:
