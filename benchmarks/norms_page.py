@@ -4,6 +4,7 @@
 """
 
 import csv
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -14,11 +15,12 @@ from rich.table import Table
 
 from normlab.nets import Net
 from normlab.norms import CATALOGUE
+from normlab.norms.make import layer_class
+from normlab.settings.page import Entry, entries
 
 BATCH = 128
 LAYER = (20, 24, 24)  # channels, height and width of the layer alone: those of the network's second block
-WHAT = ("norm", "layer", "y", "statistics over", "how many", "learned", "parameters of the network")
-STATE = ("norm", "keeps", "train and eval mode", "source")
+WHAT = ("norm", "layer", "y", "statistics over", "parameters of the network")
 COST = ("norm", "step, ms", "x none", "range of x none", "layer forward, ms", "layer backward, ms")
 
 
@@ -63,18 +65,51 @@ def what() -> list[tuple[str, ...]]:
     rows = []
     for name, about in CATALOGUE.items():
         over = f"{about.statistic[0]} over {about.over}" if about.axes else "nothing"
-        learned = ", ".join(f"{number.sign or key} ({number.shape})" for key, number in about.learned.items())
         total = sum(p.numel() for p in Net(name).parameters())
-        rows.append((f"`{name}`", about.title, about.formula, over, about.counts, learned, f"{total:,}"))
+        rows.append((f"`{name}`", about.title, about.formula, over, f"{total:,}"))
     return rows
 
 
-def state() -> list[tuple[str, ...]]:
-    """A row of `STATE` for each norm."""
-    return [
-        (f"`{name}`", about.state or "nothing", about.modes or "the same", about.source)
-        for name, about in CATALOGUE.items()
-    ]
+def section(name: str, taken: Sequence[Entry]) -> str:
+    """One norm in full: formula, what its class says, its facts and its options."""
+    about = CATALOGUE[name]
+    start = "by the convolution" if about.conv else "from {}"
+    learned = [f"{n.sign or key} ({n.shape}), {start.format(_start(n.start))}" for key, n in about.learned.items()]
+    facts = {
+        "statistics": f"{about.counts} {about.statistic[about.counts != '1']} over {about.over}"
+        if about.axes
+        else "none",
+        "learned": "; ".join(learned) or "nothing",
+        "keeps": about.state or "nothing",
+        "train and eval mode": about.modes or "the same",
+        "source": about.source,
+    }
+    rows = [(f"`{each.name.removeprefix('norm.')}`", f"`{each.default}`", each.values, each.meaning) for each in taken]
+    return "\n\n".join(
+        [
+            f"### {name}",
+            f"**{about.title[0].upper()}{about.title[1:]}**: y = {about.formula}",
+            inspect.getdoc(layer_class(name)) or "",
+            table(("of a layer", "for maps (N, C, H, W)"), [*facts.items()], []),
+            table(("option", "default", "values", "meaning"), rows, []) if rows else "It has no options.",
+        ]
+    )
+
+
+def _start(start: float | str) -> str:
+    return f"option `{start}`" if isinstance(start, str) else f"{start:g}"
+
+
+def options() -> dict[str, list[Entry]]:
+    """The options of each norm, as docs/settings.md has them."""
+    found: dict[str, list[Entry]] = {name: [] for name in CATALOGUE}
+    taken: list[Entry] = []
+    for each in entries():
+        if not each.default:  # a heading
+            taken = found.get(each.name.partition(":")[0].removeprefix("norm="), [])
+        elif each.name.startswith("norm."):
+            taken.append(each)
+    return found
 
 
 def cost_rows(measured: Sequence[Measurement]) -> list[tuple[str, ...]]:
@@ -95,11 +130,13 @@ def cost_rows(measured: Sequence[Measurement]) -> list[tuple[str, ...]]:
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str]) -> str:
     """A table in Markdown; columns of numbers are set flush right."""
     rule = ["---:" if heading in numbers else "---" for heading in headings]
+    rows = [[cell.replace("|", "&#124;") for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in (headings, rule, *rows))
 
 
 def catalogue_part() -> str:
-    """The part of norms.md that follows from the norms' files alone."""
+    """The part of norms.md that follows from the norms' files and conf/ alone."""
+    of = options()
     return "\n".join(
         [
             "# The norms",
@@ -109,13 +146,18 @@ def catalogue_part() -> str:
             "mean square are of the numbers that share a statistic; σ² is biased; ε stands inside the root. Learned "
             "numbers are given with their shape.",
             "",
-            table(WHAT, what(), ["parameters of the network"]),
+            table(WHAT, [(f"[{row[0]}](#{row[0].strip('`')})", *row[1:]) for row in what()], WHAT[-1:]),
             "",
-            table(STATE, state(), []),
+            "`norm=custom norm.target=module:Class` takes [a layer of your own](your_layer.md). "
+            "`weight_standardization=true` goes with every norm: each filter of the 3x3 convolutions is shifted and "
+            "scaled to mean 0 and variance 1 (Qiao et al. 2019, arXiv:1903.10520, equation 5). The code is one file "
+            "per norm in `normlab/norms/`.",
             "",
-            "`norm=custom norm.target=module:Class` takes a layer of one's own. `weight_standardization=true` goes "
-            "with every norm: each filter of the 3x3 convolutions is shifted and scaled to mean 0 and variance 1 (Qiao "
-            "et al. 2019, arXiv:1903.10520, equation 5). Code: one file per norm in `normlab/norms/`.",
+            "## One by one",
+            "",
+            '`make_norm("gn", 20, num_groups=4)` is such a layer in Python, `norm=gn norm.num_groups=4` on the command '
+            "line. Input and output are maps of the same shape and type.",
+            *(f"\n{section(name, of[name])}" for name in CATALOGUE),
         ]
     )
 

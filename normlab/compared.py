@@ -39,15 +39,17 @@ __all__ = ["Beside", "Compared", "compare", "compare_folders"]
 def compare(
     folder: str | Path, choose: Sequence[str] = (), *, margin: float | None = None, ignore: Sequence[str] = ()
 ) -> "Compared":
-    """Compare the runs in a folder.
+    """Compare the runs in a folder. Nothing is written.
 
     Args:
+        folder: of runs, such as "lightning_logs/replication".
         choose: "setting=value" or "setting=a,b": only runs that have one of these values.
         margin: of equivalence, in the unit of the primary outcome (percentage points); that of the study unless given,
             else 0.1.
         ignore: codes of docs/lint.md whose warnings are left out.
 
-    Raise `NormlabError`, in one line, where there is nothing to report or runs cannot be compared.
+    Raises:
+        NormlabError: in one line, where there is nothing to report or runs cannot be compared.
     """
     check_codes(ignore)
     read = _read(Path(folder), choose, margin)
@@ -121,11 +123,13 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 class Compared:
-    """What runs say.
+    """A folder of runs, compared: findings, tables and figures, in memory.
 
     Attributes:
-        answers: the declared questions and the models behind them. parts: of the report, in its order.
-        findings: sentences. warnings: what may mislead in them.
+        answers: the declared questions and the models behind them.
+        parts: the parts of the report, in its order.
+        findings: what came out, in sentences.
+        warnings: what may mislead in it.
     """
 
     def __init__(self, answers: Answers, asked: float | None = None, ignore: Sequence[str] = ()) -> None:
@@ -143,8 +147,10 @@ class Compared:
         return tables[name]
 
     def frame(self, name: str) -> pd.DataFrame:
-        """Return a table as numbers, as in the CSV file of that name: "summary", "effects", "pairs", "claims", …; empty
-        where these runs have none."""
+        """Return a table as numbers, as in the CSV file of that name: "summary", "effects", "pairs", "claims", …
+
+        It is empty where these runs have none. Raise `KeyError`, with the names, where no report has such a table.
+        """
         return self._table(name).frame
 
     def shown(self, name: str) -> pd.DataFrame:
@@ -153,7 +159,10 @@ class Compared:
         return pd.DataFrame(table.rows, columns=table.headings)
 
     def figure(self, name: str) -> "Figure":
-        """Draw the figure of that name: "accuracy", "effects", "curves", …"""
+        """Draw the figure of that name: "accuracy", "effects", "curves", …
+
+        Raise `KeyError`, with the names, where there is none.
+        """
         names = []
         for _, picture in self.pictures():
             names.append(picture.name)
@@ -162,7 +171,11 @@ class Compared:
         raise KeyError(f"{name} is no figure of this report; there are {', '.join(names)}")
 
     def pictures(self, telling: Callable[[str], None] = lambda _: None) -> Iterator[tuple[Part, Picture]]:
-        """Draw the figures, each with its part. telling: is told why galleries cannot be drawn on this machine."""
+        """Draw the figures, each with its part.
+
+        Args:
+            telling: called with the reason where galleries cannot be drawn on this machine.
+        """
         from normlab.analysis.drawing import plain  # matplotlib: half a second that a report without figures saves
 
         images = self._images(telling)

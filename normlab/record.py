@@ -82,7 +82,8 @@ class Record:
     Attributes:
         status: completed; diverged (a loss that is not finite); failed (with the error); unavailable (a device that is
             not there); interrupted (stopped from outside).
-        config: every resolved setting. config_hash: 12 hexadecimal digits over all that can change the result.
+        config: every resolved setting.
+        config_hash: 12 hexadecimal digits over all that can change the result.
         setting: norm, l1 and what else departs from the defaults, without the seed.
         metrics: train_acc and train_ce are measured after training, in eval mode without augmentation;
             train_acc_running is the last epoch's, in train mode. A metric that was not measured is None.

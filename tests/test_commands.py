@@ -43,12 +43,14 @@ NOT_RUN = {  # words in a command
     "old/replication": "there is one study only; tests/test_report.py compares two folders",
     "logger=[tensorboard,wandb]": "needs wandb; tests/test_loggers.py trains with it where it is",
     "pip": "needs a network; .ci/run installs in a clean clone",
+    "uv": "makes an environment of its own, from a registry",
+    "source": "activates what .ci/run makes",
     "venv": ".ci/run makes one in a clean clone",
     "pytest": "these are the tests",
     "build": "tests/test_package.py builds and compares what comes out",
     "tar": "tests/test_package.py opens the sdist",
     "notebooks/execute.py": "tests/test_notebooks.py runs the notebooks",
-    "ruff": ".ci/run calls it",
+    "sphinx-build": ".ci/run calls it",
 }
 
 

@@ -1,5 +1,6 @@
 """docs/norms.md is what the norms' files and docs/norms.csv make of it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,23 @@ def test_every_norm_has_its_row() -> None:
     assert list(rows) == list(CATALOGUE)
     for name, row in rows.items():
         assert row[-1] == f"{sum(p.numel() for p in Net(name).parameters()):,}"
-    learned = {name: row[5] for name, row in rows.items()}
-    assert learned["none"] == ""
-    assert learned["bn"] == "γ (C), β (C)"
-    assert learned["ln_elem"] == "γ (C·H·W), β (C·H·W)"
-    assert learned["dyt"] == "α (1), γ (C), β (C)"
+
+
+def test_every_norm_has_its_section() -> None:
+    sections = {part.partition("\n")[0]: part for part in catalogue_part().split("\n### ")[1:]}
+    assert list(sections) == list(CATALOGUE)
+    for name, learned in {
+        "none": "nothing",
+        "bn": "γ (C), from 1; β (C), from 0",
+        "ln_elem": "γ (C·H·W), from 1; β (C·H·W), from 0",
+        "dyt": "α (1), from option `alpha`; γ (C), from 1; β (C), from 0",
+        "wn": "g (C), by the convolution",
+    }.items():
+        assert f"\n| learned | {learned} |\n" in sections[name]
+    assert "\n| statistics | N · G means and variances over C / G, H, W |\n" in sections["gn"]
+    assert "mean&#124;x − μ&#124;" in catalogue_part(), "a | would end the cell"
+    for name, about in CATALOGUE.items():
+        assert re.findall(r"(?m)^\| `(\w+)` \| `", sections[name]) == [*about.options], name
 
 
 def test_medians_and_ratios_by_hand() -> None:

@@ -87,7 +87,7 @@ def test_the_sdist_holds_what_git_does(sdist: set[str]) -> None:
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     found = subprocess.run(listed, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.split("\0")
     ours = {name for name in found if (REPOSITORY / name).is_file()}
-    assert sdist == {name for name in ours if not name.startswith(".ci/")} | {"PKG-INFO"}
+    assert sdist == {name for name in ours if not name.startswith((".ci/", ".github/", ".pre-commit"))} | {"PKG-INFO"}
 
 
 def test_the_sdist_brings_what_its_own_tests_read(sdist: set[str]) -> None:

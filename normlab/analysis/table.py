@@ -181,14 +181,16 @@ def runs(folder: str | Path) -> list[Run]:
 
 
 def read(folder: str | Path) -> pd.DataFrame:
-    """Every run below a folder that left a result.json: one row per run, sorted by folder, failed runs included.
+    """Return every run below a folder that left a result.json: one row per run, sorted by folder, failed ones included.
 
     Columns: `folder` (text), `status`, `error`, `seed`, `data`, `parameters`, `epochs`, the setting (`norm`, `l1`, what
     else departs from the defaults or varies anywhere in the table), the metrics (accuracies in [0, 1]; NaN where not
     measured), `device`, and the times in seconds (`fit_s`, …) with `images_per_s`.
 
     What cannot be read is left out. That, and runs of several data sets, which cannot be compared, are Python warnings.
-    Raise `NormlabError`, in one line, where the folder holds no run.
+
+    Raises:
+        NormlabError: in one line, where the folder holds no run.
     """
     found = runs(folder)
     if len(sets := sorted({str(run.config["data"]) for run in found})) > 1:

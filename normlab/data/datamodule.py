@@ -164,13 +164,23 @@ class ImageData(LightningDataModule):
         test_curve: Whether `fit` scores the test set after every epoch, for drawing only.
         seed: Of the held-out split, the order of images and the augmentation.
 
-    What is not given has the value of conf/config.yaml. Raise `ConfigError` if a value is out of range; later, when the
-    images are loaded, `DataError` if they cannot be had, and `ConfigError` if val_size leaves no image to train on, or
-    fewer than train_size.
+    What is not given has the value of conf/config.yaml.
 
     Attributes:
-        train, val, test: Parts. classes: The names of the labels. num_classes, channels. size: Height and width.
-        mean, std: Of the training pixels, in [0, 1].
+        train: the training images.
+        val: those held out.
+        test: the test images.
+        classes: the names of the labels.
+        num_classes: how many.
+        channels: 1 or 3.
+        size: height and width, in pixels.
+        mean: of the training pixels, in [0, 1].
+        std: their standard deviation.
+
+    Raises:
+        ConfigError: where a value is out of range; later, when the images are loaded, where val_size leaves no image to
+            train on, or fewer than train_size.
+        DataError: when the images are loaded and cannot be had.
     """
 
     predicted = ("train", "test")  # the parts that `predict_dataloader` goes through, once after training

@@ -20,16 +20,18 @@ PLACEMENTS = ("post", "pre")
 class Net(Network, nn.Sequential):
     """A convolutional network of 7,614 parameters (with bn, ln or gn) for images of shape (N, 1, 28, 28).
 
-    | stage                            | output shape    | conv  | norm |
-    |----------------------------------|-----------------|-------|------|
-    | block1: conv 3x3, ReLU, norm, do | (N, 10, 26, 26) |    90 |   20 |
-    | block2: conv 3x3, ReLU, norm     | (N, 20, 24, 24) | 1,800 |   40 |
-    | squeeze: conv 1x1                | (N, 10, 24, 24) |   200 |      |
-    | pool: max 2x2                    | (N, 10, 12, 12) |       |      |
-    | block3: conv 3x3, ReLU, norm, do | (N, 20, 10, 10) | 1,800 |   40 |
-    | block4: conv 3x3, ReLU, norm     | (N, 12, 8, 8)   | 2,160 |   24 |
-    | block5: conv 3x3, ReLU, norm, do | (N, 12, 6, 6)   | 1,296 |   24 |
-    | head: average pool, conv 1x1     | (N, 10)         |   120 |      |
+    ================================  ===============  =====  ====
+    stage                             output shape     conv   norm
+    ================================  ===============  =====  ====
+    block1: conv 3x3, ReLU, norm, do  (N, 10, 26, 26)     90    20
+    block2: conv 3x3, ReLU, norm      (N, 20, 24, 24)  1,800    40
+    squeeze: conv 1x1                 (N, 10, 24, 24)    200
+    pool: max 2x2                     (N, 10, 12, 12)
+    block3: conv 3x3, ReLU, norm, do  (N, 20, 10, 10)  1,800    40
+    block4: conv 3x3, ReLU, norm      (N, 12, 8, 8)    2,160    24
+    block5: conv 3x3, ReLU, norm, do  (N, 12, 6, 6)    1,296    24
+    head: average pool, conv 1x1      (N, 10)            120
+    ================================  ===============  =====  ====
 
     No convolution has a bias. The output is log-probabilities (N, num_classes).
 
@@ -40,8 +42,12 @@ class Net(Network, nn.Sequential):
         norm_options, norm_target: what the named norm is built with, such as {"num_groups": 4}; the
             "package.module:Class" of norm "custom".
         weight_standardization: whether the 3x3 convolutions standardise their filters, see `StandardisedConv2d`.
-        num_classes: the number of classes. image: (C, H, W) of the images. channels, size: where they are fitted to
-            another number of channels or another (H, W), see `FitImages`. Raise `ValueError` below 18x18 pixels.
+        num_classes: the number of classes.
+        image: (C, H, W) of the images.
+        channels, size: where images are fitted to another number of channels or another (H, W), see `FitImages`.
+
+    Raises:
+        ValueError: in one line, where the images have fewer than 18x18 pixels.
 
     >>> sum(p.numel() for p in Net(norm="gn", dropout=0.05).parameters())
     7614

@@ -27,12 +27,18 @@ def make_norm(
     Args:
         name: one of `CATALOGUE`, or "custom": the class or function `target` ("package.module:Class"), called as
             `Class(num_channels, **options)`; importing it runs its code.
-        options: keyword arguments of the layer; those left out are as in conf/norm/<name>.yaml. `more`: the same,
-            written out, where no name clashes.
-        size: (H, W); needed by ln_elem alone.
+        num_channels: how many channels the maps have.
+        options: keyword arguments of the layer; those left out are as in conf/norm/<name>.yaml.
+        size: (H, W) of the maps; needed by ln_elem alone.
+        target: "package.module:Class", with name "custom".
+        **more: options, written out where no name clashes.
 
-    Raises `ValueError`, in one line, where the name or an option is unknown or does not fit, and where each statistic
-    would be of one number of an image (as far as the size is known).
+    Returns:
+        A module that maps (N, C, H, W) to y of the same shape and type.
+
+    Raises:
+        ValueError: in one line, where the name or an option is unknown or does not fit, and where each statistic would
+            be of one number of an image (as far as the size is known).
 
     >>> make_norm("gn", 20, num_groups=4)
     GroupNorm(20, num_groups=4, channels_per_group=None, eps=1e-05, affine=True)

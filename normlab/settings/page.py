@@ -12,7 +12,7 @@ from normlab.settings.conf import GROUPS, choices, conf_dir, dotted
 from normlab.settings.model import Settings
 from normlab.settings.study import protocol, sweep_of
 
-__all__ = ["as_markdown", "as_text"]
+__all__ = ["Entry", "as_markdown", "as_text", "entries"]
 
 LINE = re.compile(r"(?P<indent> *)(?P<key>[a-z][\w.]*):\s*(?P<value>[^#]*?)\s*(?:# (?P<meaning>.*))?")
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}

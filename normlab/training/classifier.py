@@ -69,8 +69,19 @@ class Classifier(LightningModule):
     penalty={"method": "proximal"})`. Checkpoints hold them as plain values.
 
     Args:
+        norm: a name of the catalogue, or {"name": …} with options.
+        net: a name, or {"name": …} with options.
+        dropout: the share of activations that are dropped while training, in [0, 1).
+        placement: "post" puts the norm after ReLU, "pre" before it.
+        weight_standardization: whether the 3x3 convolutions standardise their filters.
+        l1: λ of the penalty, ≥ 0.
+        penalty: {"scope": …, "method": …}.
         lr: the peak learning rate, for whatever batch size there is.
-        num_classes, channels, size: of the data: classes, and the channels, height and width of its images.
+        schedule: "onecycle" or "constant".
+        optimizer: "sgd", "adamw", or {"name": …} with options.
+        num_classes: the number of classes of the data.
+        channels: of its images, 1 or 3.
+        size: (H, W) of its images, in pixels.
 
     Attributes:
         net: the network: log-probabilities (N, num_classes) of normalised images.
@@ -168,7 +179,8 @@ class Classifier(LightningModule):
                 data=folder does it (and made grey where the training images were). Digits are bright on dark, as
                 MNIST's are.
 
-        Raises `ValueError`, in one line, for any other type, shape or range.
+        Raises:
+            ValueError: in one line, for any other type, shape or range.
         """
         found = _read(images, self.image) if isinstance(images, (str, PathLike)) else images
         pixels = _as_pixels(found, self.image)
@@ -302,8 +314,13 @@ class Classifier(LightningModule):
     ) -> "Classifier":
         """Return the trained network of a checkpoint, by Lightning's method of this name, with weights only.
 
-        targets: code that the checkpoint may name, such as the layer of a run with norm=custom. A file alone never
-        says what code is run: one that names other code is a `ConfigError`.
+        Args:
+            checkpoint_path: such as "lightning_logs/runs/ln-seed_0/last.ckpt".
+            map_location: as in `torch.load`.
+            targets: code that the checkpoint may name, such as the layer of a run with norm=custom.
+
+        Raises:
+            ConfigError: in one line, where the file names other code: a file alone never says what code is run.
         """
         if not more.pop("weights_only", True):
             raise ConfigError("weights_only=False would run code that a checkpoint holds: leave it out")

@@ -42,9 +42,10 @@ def run(
     recorded as `failed`, with the traceback in train.log; a loss that is not finite ends it as `diverged`; a GPU that
     is not there makes it `unavailable`; Ctrl-C and SIGTERM leave it `interrupted` and raise `KeyboardInterrupt`.
 
-    Raise, before a file in the folder is touched: `ConfigError` and `DataError` for what the user can fix, `BusyError`
-    if another process trains in the folder. That is also raised if this process was held up so long that another one
-    took the folder over, in which it then writes no more.
+    Raises:
+        ConfigError, DataError: before a file in the folder is touched, for what the user can fix.
+        BusyError: likewise, where another process trains in the folder. Also where this process was held up so long
+            that another one took the folder over, in which it then writes no more.
 
     May be called from any thread. The process is left as it was: see `restore_process`.
     """
