@@ -57,10 +57,13 @@ def _of_factor(answers: Answers, factor: str) -> list[str]:
         if other.kind == "interaction" and other.factor.endswith(f" x {factor}"):
             first, p = other.factor.split(" x ")[0], p_word(other.decision.p[0])
             p = p if p.startswith("<") else f"= {p}"
-            if other.decision.verdict == "depends":
-                told.append(f"That depends on {first} (p {p}).")
+            if other.decision.verdict == "equivalent":
+                told.append(f"With every {first} it is the same within ± {answers.margin:g}.")
+            elif other.decision.verdict != "undecided":
+                less = ", by less than the margin" if other.decision.verdict == "less than the margin" else ""
+                told.append(f"That depends on {first}{less} (p {p}).")
             elif math.isfinite(other.decision.p[0]):
-                told.append(f"No sign that it depends on {first} (p {p}).")
+                told.append(f"Whether that depends on {first} is undecided (p {p}).")
     return told
 
 
