@@ -81,7 +81,7 @@ def outside(text: str) -> str:
             return f"[{shown}]({base}/{place}/main/{target.relative_to(REPOSITORY).as_posix()}{anchor})"
         return shown if target.is_dir() else f"[{shown}](<path:{path}>)"
 
-    return re.sub(r"\[([^\[\]]*)\]\((\.\./[^)#]+|studies)(#[^)]*)?\)", link, text)
+    return re.sub(r"(?<!!)\[([^\[\]]*)\]\((\.\./[^)#]+|studies)(#[^)]*)?\)", link, text)
 
 
 def read(_: Sphinx, page: str, source: list[str]) -> None:
