@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from normlab.analysis.colours import INK, QUIET
-from normlab.analysis.drawing import TEXT, figure, frame, png, svg
+from normlab.analysis.drawing import figure, plain, png, svg
 
 ARMS = {
     "R0": "plain Lightning script",
@@ -256,11 +255,12 @@ def _most(table: Sequence[Row], value: Callable[[Cell], int]) -> str:
     )
 
 
+@plain()
 def _lines(points: Mapping[str, Sequence[Point]], title: str, label: str) -> Figure:
     """points: (x, median, smallest, largest) by arm and batch size."""
-    fig = figure(880, 460, title)
+    fig = figure(title, 4.6, 8.8)
     ax = fig.subplots()
-    frame(ax, "model-epochs per hour")
+    ax.set_title("model-epochs per hour")
     for key, of in points.items():
         arm, _, batch = key.partition(" ")
         name = f"{ARMS[arm]}{f', batch {batch}' if batch else ''}"
@@ -273,6 +273,6 @@ def _lines(points: Mapping[str, Sequence[Point]], title: str, label: str) -> Fig
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
     ax.minorticks_off()
     ax.set_ylim(0)
-    ax.set_xlabel(label, size=TEXT, color=QUIET)
-    fig.legend(loc="outside right center", frameon=False, fontsize=TEXT, labelcolor=INK)
+    ax.set_xlabel(label)
+    fig.legend(loc="outside right center")
     return fig

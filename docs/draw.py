@@ -49,9 +49,9 @@ def axes_figure() -> Figure:
 def lanes_figure() -> Figure:
     """How 16 images lie in memory, and what one instruction does to them."""
     from normlab.analysis.colours import FAINT, INK, QUIET
-    from normlab.analysis.drawing import MARGIN, SMALL, TEXT, sheet
+    from normlab.analysis.drawing import SMALL, TEXT, sheet
 
-    accent = CATALOGUE["gn"].colour
+    margin, accent = 24, CATALOGUE["gn"].colour
     fig, ax, top = sheet(
         820, 270, "Sixteen images side by side", "A map is [channel][row][column][image]: one vector per pixel."
     )
@@ -61,14 +61,14 @@ def lanes_figure() -> Figure:
             ax.add_patch(Rectangle((x + 14 * image, y), 14, 22, facecolor=accent, alpha=shade, edgecolor="white"))
         ax.text(x + 112, y - 6, label, size=SMALL, color=QUIET, ha="center")
 
-    images = [(MARGIN + 6 * index, top + 16 + 6 * index) for index in range(16)]
+    images = [(margin + 6 * index, top + 16 + 6 * index) for index in range(16)]
     for x, y in images:
         ax.add_patch(Rectangle((x, y), 84, 84, facecolor="white", edgecolor=FAINT))
     x, y = images[-1]
     ax.add_patch(Rectangle((x, y), 14, 14, facecolor=accent, alpha=0.8))
     ax.add_patch(Rectangle((x + 14, y), 14, 14, facecolor=accent, alpha=0.4))
     ax.text(x + 42, y + 56, "image 15", size=SMALL, color=QUIET, ha="center")
-    ax.text(MARGIN, y + 106, "images 0 to 15", size=TEXT, color=INK)
+    ax.text(margin, y + 106, "images 0 to 15", size=TEXT, color=INK)
     left = 290
     strip(left, top + 30, "pixel 0 of images 0 to 15", 0.8)
     strip(left + 236, top + 30, "pixel 1 of images 0 to 15", 0.4)

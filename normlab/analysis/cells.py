@@ -249,14 +249,12 @@ def label(levels: Mapping[str, Any]) -> str:
 
 
 def _levels(key: str, cells: Sequence[Cell]) -> list[Any]:
-    """A factor's levels: numbers upwards, norms in the order of the catalogue, other words by their letters."""
+    """A factor's levels: norms in the order of the catalogue, numbers upwards, then words by their letters."""
     have = list({word(cell.levels[key]): cell.levels[key] for cell in cells}.values())
-    if numeric(have):
-        return sorted(have)
     if key == "norm":
         listed = list(CATALOGUE)
         return sorted(have, key=lambda name: (listed.index(name) if name in listed else len(listed), str(name)))
-    return sorted(have, key=word)
+    return sorted(have, key=lambda level: (0, level, "") if numeric([level]) else (1, 0, word(level)))
 
 
 def numeric(levels: Sequence[Any]) -> bool:

@@ -1,229 +1,342 @@
-"""What the figures share: an empty figure, a sheet of pixels, tiles, the look of a panel, labels that keep apart."""
+"""What the figures share: their one style, an empty figure, how a setting looks, axes of errors, keys, files."""
 
-import functools
 import io
-import itertools
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib import rc_context, rcdefaults
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import Colormap
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.text import Annotation
-from matplotlib.textpath import TextPath
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from normlab.analysis.colours import FAINT, INK, PAPER, QUIET
+from normlab.analysis.colours import FAINT, INK, PAPER, QUIET, norm_colour, norm_marker
 from normlab.analysis.part import Picture
 from normlab.files import write_atomically
 
 Array = npt.NDArray[Any]
 
-DPI = 100  # lengths below are pixels of 1/100 inch
-TITLE, TEXT, SMALL = 13.0, 10.0, 8.5  # type sizes, points
-MARGIN, TILE = 24, 84  # 84 pixels: 3 for each of 28, or 28 for each of 3
-ACC_TICKS = [99, 90, 50, 98, 95, 99.5, 100, 0, 97, 80, 99.8, 20, 96, 99.2, 98.5, 94, 92, 99.4, 99.6, 99.3, 99.9]
-CE_TICKS = [m * 10.0**e for m in (1, 3, 2, 5, 1.5, 7) for e in range(-6, 4)]  # both: the first that fit are drawn
+DPI, WIDTH = 100, 8.4  # inches: a figure is as wide as the column of the page, which then shows it in its own size
+TITLE, TEXT, SMALL = 12.5, 9.5, 8.5  # type sizes, points
+LINES: list[Any] = ["-", (0, (5, 2)), (0, (1.2, 1.3)), (0, (7, 2, 1.2, 2))]
+FILLS = ["full", "none", "bottom", "left"]
+SEQUENCE = "osD^vPXp<>"  # markers of what has an order and no norm of its own, such as layers
+STYLE = {
+    "figure.dpi": DPI,
+    "figure.facecolor": PAPER,
+    "figure.titlesize": TITLE,
+    "savefig.dpi": "figure",
+    "font.size": TEXT,
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # which is as wide: an SVG's reader may have either
+    "text.color": INK,
+    "axes.facecolor": PAPER,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlesize": TEXT,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.formatter.useoffset": False,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "xtick.labelcolor": QUIET,
+    "ytick.labelcolor": QUIET,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+    "xtick.minor.size": 0,
+    "legend.frameon": False,
+    "legend.title_fontsize": SMALL,
+    "legend.handlelength": 2.6,
+    "svg.fonttype": "none",  # text stays text: to be searched, read aloud, and a tenth of the size
+    "svg.hashsalt": "normlab",  # with no date: the same figure gives the same bytes
+}
 
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """While it is open, matplotlib has its own defaults, whatever its user's matplotlibrc or style says: figures are
-    drawn, and written, in it."""
+    """While it is open, matplotlib has this style, whatever its user's matplotlibrc or style says: figures are drawn,
+    and written, in it. Also a decorator: `@plain()`."""
     with rc_context():
         rcdefaults()
-        yield
+        # dict keys are strings to mypy, and names of parameters to matplotlib
+        with rc_context(STYLE):  # type: ignore[arg-type]
+            yield
 
 
-def figure(width: float, height: float, title: str) -> Figure:
-    """An empty figure of so many pixels, with its title at the upper left."""
-    layout = ConstrainedLayoutEngine(w_pad=MARGIN / DPI, h_pad=0.12)
-    fig = Figure((width / DPI, height / DPI), dpi=DPI, facecolor=PAPER, layout=layout)
-    wrapped = wrap(title, TITLE, width - 2 * MARGIN)
-    fig.suptitle(wrapped, x=MARGIN / width, ha="left", size=TITLE, color=INK)
+def figure(title: str, height: float, width: float = WIDTH) -> Figure:
+    """An empty figure, in inches, with its title at the upper left; matplotlib's constrained layout places the rest."""
+    fig = Figure((width, height), layout="constrained")
+    fig.suptitle(textwrap.fill(title, int(width * 8.5)), x=0.01, ha="left")
+    fig.get_layout_engine().set(w_pad=0.1, h_pad=0.07, wspace=0.02, hspace=0.02)  # type: ignore[union-attr, call-arg]
     return fig
+
+
+def key(fig: Figure, handles: Sequence[Artist] = (), note: str = "", columns: int = 0) -> None:
+    """Put a note and what the labelled handles mean below everything. columns: of the key; as many as fit unless
+    given."""
+    width = fig.get_figwidth()
+    labels = [textwrap.fill(str(handle.get_label()), int(width * 8)) for handle in handles]
+    fit = int(width * 72 / (5.8 * widest(labels) + 46)) if labels else 1
+    legend = fig.legend(
+        handles, labels, loc="outside lower left", ncols=max(1, min(columns or fit, fit, len(labels))), fontsize=TEXT,
+        title=textwrap.fill(note, int(width * 13.4)),
+    )  # fmt: skip
+    legend.set_alignment("left")
+    legend.get_title().set(color=QUIET)
+
+
+def widest(texts: Iterable[str]) -> int:
+    """Letters of the longest line of all texts."""
+    return max((len(line) for text in texts for line in text.split("\n")), default=0)
+
+
+def folded(label: str, letters: int = 26) -> str:
+    """A label in lines of about so many letters, broken at spaces, and within a word only where it is longer."""
+    if len(label) <= letters:
+        return label
+    return "\n".join(textwrap.fill(part, letters) for part in label.replace(" − ", " −\n").split("\n"))
+
+
+# How a setting looks
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a setting looks: colour and marker are its norm's; shade, fill and line tell settings of one norm apart."""
+
+    label: str
+    norm: str
+    colour: Any
+    marker: str
+    fill: str
+    line: Any
+
+    def mark(self, size: float = 6.0) -> dict[str, Any]:
+        """Keywords of ``Axes.plot`` for its marker, ``size`` in points."""
+        face = PAPER if self.fill == "none" else self.colour
+        fill = "full" if self.fill == "none" else self.fill  # matplotlib's own "none" lets lines shine through
+        look = {"marker": self.marker, "markersize": size, "markeredgecolor": self.colour, "markeredgewidth": 1.1}
+        return look | {"markerfacecolor": face, "markerfacecoloralt": PAPER, "fillstyle": fill}
+
+    def line_of(self, size: float = 5.0) -> dict[str, Any]:
+        """Keywords of ``Axes.plot`` for a line with markers."""
+        return {"color": self.colour, "linestyle": self.line, "linewidth": 1.6, **self.mark(size)}
+
+    @property
+    def handle(self) -> Line2D:
+        """Its piece of a key."""
+        return Line2D([], [], label=self.label, **self.line_of())
+
+
+def styles(norms: Mapping[str, str]) -> dict[str, Style]:
+    """A style for each label -> norm. The first setting of a norm is filled and solid, the second hollow and dashed;
+    of more than two, the colour becomes lighter. Give every figure of a report all settings in one order: then
+    a setting looks the same throughout, also where others are left out."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for label, norm in norms.items():
+        alike.setdefault((norm_colour(norm), norm_marker(norm)), []).append(label)
+    found = {}
+    for (colour, marker), labels in alike.items():
+        for i, label in enumerate(labels):
+            fill, line = FILLS[(i + i // 4) % 4], LINES[i % 4]
+            found[label] = Style(label, norms[label], shade(colour, i, len(labels)), marker, fill, line)
+    return {label: found[label] for label in norms}
+
+
+def in_sequence(labels: Sequence[str], norm: str) -> dict[str, Style]:
+    """A style for each of several lines that belong to one norm and have an order, such as its layers: its colour,
+    lighter and lighter, and a marker each."""
+    return {
+        label: Style(label, norm, shade(norm_colour(norm), i, max(len(labels), 3)), SEQUENCE[i % 10], "full", "-")
+        for i, label in enumerate(labels)
+    }
+
+
+def shade(colour: str, i: int, count: int) -> Any:
+    """The i-th of ``count`` shades of a colour, from itself to a lighter one; of one or two, the colour itself."""
+    if count < 3:
+        return colour
+    at = 0.5 * i / (count - 1)
+    return tuple(((1 - at) * np.array(to_rgb(colour)) + at * np.array(to_rgb(PAPER))).tolist())
+
+
+def looks_of(labels: Iterable[str], looks: Mapping[str, Style]) -> dict[str, Style]:
+    """The styles of these labels. Raise ValueError where one has none."""
+    labels = list(labels)
+    missing = [label for label in labels if label not in looks]
+    check(not missing, f"no norm is given for {', '.join(missing)}")
+    return {label: looks[label] for label in labels}
+
+
+# Axes
+
+
+def log_ticks(axis: Axis, zero: float = 0.0) -> None:
+    """Make an axis logarithmic, with plain numbers at powers of ten or, over few decades, between them.
+
+    zero: where values of 0 are drawn (`zero_place`), if there are any: the tick there says 0.
+    """
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]  # "x" or "y"
+    low, high = sorted(axis.get_view_interval())
+    for subs in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
+        ticks = LogLocator(subs=subs, numticks=20).tick_values(low, high)
+        ticks = ticks[(ticks >= low) & (ticks <= high) & (ticks > 1.6 * zero)]
+        if len(ticks) > 2:
+            break
+    else:
+        ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+    names = [short(tick) for tick in ticks]
+    axis.set_minor_locator(NullLocator())
+    axis.set_ticks([zero, *ticks] if zero else ticks, labels=["0", *names] if zero else names)
+
+
+def zero_place(values: npt.ArrayLike) -> float:
+    """Where a logarithmic axis shows 0: at half of the smallest positive value. 0 where none of the values is 0."""
+    given = finite(values)
+    positive = given[given > 0]
+    return float(positive.min(initial=1.0)) / 2 if len(positive) < len(given) else 0.0
+
+
+def short(value: float) -> str:
+    """A tick's number: 0.05, 3, 1e−4."""
+    plain, power = f"{value:g}", f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e+")
+    use = power if len(power) < len(plain) and float(power) == float(plain) else plain
+    return use.replace("-", "−")
+
+
+def whole_epochs(ax: Axes, last: float) -> None:
+    """The x axis of a learning curve."""
+    ax.set_xlim(1 - max(0.03 * (last - 1), 0.1), last + max(0.03 * (last - 1), 0.1))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+
+
+def empty(ax: Axes, text: str = "no values") -> None:
+    ax.text(0.5, 0.5, text, size=TITLE, color=QUIET, ha="center", va="center", transform=ax.transAxes)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(FixedLocator([]))
+
+
+def facets(
+    fig: Figure, count: int, y_labels: Sequence[str], x_label: str, across: int = 4
+) -> tuple[list[list[Axes]], int]:
+    """``count`` columns of axes, in even blocks of at most ``across`` columns, a row per y label; return a list of axes
+    per row, and how many columns stand side by side."""
+    rows, blocks = len(y_labels), -(-count // across)
+    across = -(-count // blocks)
+    panes = fig.subplots(blocks * rows, across, squeeze=False, sharex=True, sharey="row")
+    table = [[panes[i // across * rows + row, i % across] for i in range(count)] for row in range(rows)]
+    for ax in {*panes.flat} - {ax for row in table for ax in row}:
+        ax.set_axis_off()
+    for axes, label in zip(table, y_labels, strict=True):
+        for ax in axes[::across]:
+            ax.set_ylabel(label)
+    for ax in table[-1][-across:]:  # also where the block below has fewer columns
+        ax.tick_params(labelbottom=True)
+        ax.set_xlabel(x_label)
+    return table, across
+
+
+def level(axes: Sequence[Axes], kind: str = "linear", zero: float = 0.0) -> None:
+    """Give axes that show one quantity the same y limits, and ticks: ``kind`` is "linear" or "log"; zero: see
+    `log_ticks`."""
+    for ax in axes:
+        ax.set_yscale(kind)
+    ends = np.array([ax.get_ylim() for ax in axes if ax.has_data()] or [(1.0, 2.0)])
+    for ax in axes:
+        ax.set_ylim(ends.min(), ends.max())
+        if kind == "log":
+            log_ticks(ax.yaxis, zero)
+        else:
+            ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+
+
+def bars(
+    ax: Axes, at: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike, colour: Any, *, upright: bool = False
+) -> None:
+    """Draw intervals with caps, after the limits of ``ax`` are set: where one leaves them, an arrowhead stands for the
+    cap. ``at``: across, ``low`` and ``high`` along, float (K,); what is not finite is not drawn."""
+    table = np.stack(np.broadcast_arrays(*map(np.atleast_1d, (at, low, high))))
+    at, low, high = table[:, np.isfinite(table).all(axis=0)]
+    limits = ax.get_ylim() if upright else ax.get_xlim()
+    least, most = sorted(limits)
+    heads = ("v^" if upright else "<>")[:: 1 if limits[0] < limits[1] else -1]
+    ends = np.clip([low, high], least, most)
+    (ax.vlines if upright else ax.hlines)(at, *ends, color=colour, linewidth=1.4)
+    for end, out, head in zip(ends, (low < least, high > most), heads, strict=True):
+        for some, marker, size in ((out, head, 5), (~out, "_" if upright else "|", 7)):
+            place = (at[some], end[some]) if upright else (end[some], at[some])
+            if some.any():  # matplotlib's layout takes a line without points to lie in the corner of the figure
+                ax.plot(*place, marker, ms=size, mew=1.3, color=colour, clip_on=False, label="_")
+
+
+def room_for(ax: Axes, which: str, points: Array, ends: Array, kind: str) -> None:
+    """Set limits that show all points, and as much of their intervals as leaves the points half of the room."""
+    points, ends = finite(points), finite(ends)
+    if not points.size:
+        return
+    to, back = (np.log10, lambda height: 10.0**height) if kind == "log" else (np.asarray, np.asarray)
+    low, high = float(to(points.min())), float(to(points.max()))
+    span = max(high - low, 0.15 if kind == "log" else 0.004 * abs(high), 1e-9)
+    if ends.size:
+        if kind == "log":
+            ends = np.maximum(ends, points.min() / 100)
+        ends = np.clip(to(ends), low - span / 2, high + span / 2)
+    low, high = float(np.min([low, *ends])), float(np.max([high, *ends]))
+    pad = max(0.05 * (high - low), 0.02 * span, (span - (high - low)) / 2)
+    ax.set(**{f"{which}lim": (float(back(low - pad)), float(back(high + pad)))})
 
 
 def sheet(width: float, height: float, title: str, note: str = "") -> tuple[Figure, Axes, float]:
-    """A figure whose one set of axes counts pixels from its upper left corner, and where below its title it is free."""
-    wrapped = wrap(title, TITLE, width - 2 * MARGIN)
-    below = MARGIN + 21 * (wrapped.count("\n") + 1)
+    """A diagram's figure, whose one set of axes counts pixels of 1/100 inch from its upper left corner, and where below
+    its title it is free."""
+    wrapped = textwrap.fill(title, int((width - 40) / 11))
+    below = 24 + 21 * (wrapped.count("\n") + 1)
     top = below + (32 if note else 16)
-    fig = Figure((width / DPI, (top + height + MARGIN) / DPI), dpi=DPI, facecolor=PAPER)
-    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(top + height + MARGIN, 0))
+    fig = Figure((width / DPI, (top + height + 24) / DPI), dpi=DPI, facecolor=PAPER)
+    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(top + height + 24, 0))
     ax.set_axis_off()
-    ax.text(MARGIN, MARGIN - 4, wrapped, size=TITLE, color=INK, va="top")
-    ax.text(MARGIN, below, note, size=SMALL, color=QUIET, va="top")
+    ax.text(24, 20, wrapped, size=TITLE, color=INK, va="top")
+    ax.text(24, below, note, size=SMALL, color=QUIET, va="top")
     return fig, ax, top
 
 
-def tiles(
-    images: Array, names: Sequence[tuple[str, str]], below: Sequence[str], *, title: str, note: str, columns: int
-) -> Figure:
-    """Draw images, uint8 (N, H, W[, 3]), row by row, each with its true and predicted name and one more line below."""
-    n = len(images)
-    captions = [[f"{true} → {pred}"] for true, pred in names]
-    size, lines, pitch = TEXT, 1, TILE + 24
-    if widest(itertools.chain(*captions), TEXT) > pitch - 8:  # long names: two lines in smaller type, or a wider grid
-        captions = [[true, f"→ {pred}"] for true, pred in names]
-        size, lines = SMALL, 2
-        pitch = max(pitch, int(widest(itertools.chain(*captions), SMALL)) + 14)
-    across = min(columns, max(n, 5), max(columns * (TILE + 24) // pitch, 1))
-    left = MARGIN + (pitch - TILE - 24) // 2
-    width = max(2 * MARGIN + across * pitch - 24, 440, widest([note], SMALL) + 2 * MARGIN + 8)
-    step = TILE + 44 + 14 * lines
-    fig, ax, top = sheet(width, -(-n // across) * step - 18 if n else 96, title, note)
-    if not n:
-        ax.text(width / 2, top + 40, "No misclassified images", size=TITLE, color=QUIET, ha="center", va="center")
-    for i, caption in enumerate(captions):
-        x, y = left + i % across * pitch, top + i // across * step
-        tile(ax, images[i], x, y, "gray_r", 0, 255)
-        x, y = x + TILE // 2, y + TILE + 16
-        for line in caption:
-            ax.text(x, y, line, size=size, color=INK, ha="center")
-            y += 14
-        ax.text(x, y + 2, below[i], size=SMALL, color=QUIET, ha="center")
-    return fig
+# Numbers and files
 
 
-def tile(ax: Axes, image: Array, x: float, y: float, cmap: str | Colormap, low: float, high: float) -> None:
-    """Draw ``image`` into the square of a sheet whose upper left corner is (x, y)."""
-    box = (x, x + TILE, y + TILE, y)
-    ax.imshow(image, cmap, vmin=low, vmax=high, aspect="auto", interpolation="nearest", extent=box)
+def finite(values: npt.ArrayLike) -> Array:
+    flat: Array = np.ravel(np.asarray(values, dtype=float))
+    return flat[np.isfinite(flat)]
 
 
-def from_accuracy(per_cent: Array) -> Array:
-    """Height of an accuracy on an axis that is spaced by the logarithm of the error; 100 % stays finite."""
-    return -np.log10(np.maximum(100.05 - per_cent, 1e-9))
-
-
-def to_accuracy(height: Array) -> Array:
-    return 100.05 - 10.0**-height
-
-
-def frame(ax: Axes, heading: str, grid: Literal["x", "y"] = "y") -> None:
-    """The quiet look of a panel: a heading at the upper left, hairlines across, no box."""
-    ax.set_facecolor(PAPER)
-    ax.grid(axis=grid, color=FAINT, linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["left", "right", "top"]].set_visible(False)
-    ax.spines["bottom"].set_color(FAINT)
-    ax.tick_params(length=0, labelsize=SMALL, labelcolor=QUIET)
-    ax.set_title(heading, loc="left", size=TEXT, color=INK)
-
-
-def end_label(ax: Axes, text: str, end: tuple[float, float], colour: str, many: int, room: float = 0) -> Annotation:
-    """Label a line right of the panel, led to its ``end`` (data); one of ``many``, level only after ``settle``.
-
-    room: pixels that stay free between the leader and the text.
-    """
-    leader = {"color": colour, "alpha": 0.5, "lw": 0.7, "arrowstyle": "-", "relpos": (0, 0.5), "shrinkB": 4}
-    if room:
-        leader["shrinkA"] = (room + 3) * 72 / DPI
-    note = ax.annotate(text, end, color=colour, size=TEXT, va="center", arrowprops=leader)
-    beside = ScaledTranslation(room / DPI, 0, cast(Figure, ax.figure).dpi_scale_trans)
-    note.set(anncoords=ax.transAxes + beside if room else "axes fraction", position=(1.05 + 0.003 * many, 0.5))
-    return note
-
-
-def say_where_they_end(labels: Sequence[Annotation]) -> None:
-    """Add the last epoch to the labels of lines that end before the others."""
-    last = max((note.xy[0] for note in labels), default=1)
-    for note in labels:
-        if note.xy[0] < last and note.arrow_patch:
-            note.set_text(f"{note.get_text()}, to epoch {note.xy[0]:.0f}")
-            note.arrow_patch.set_linestyle(":")
-
-
-def settle(fig: Figure, panels: Mapping[Axes, Sequence[Annotation]]) -> None:
-    """Put the end labels of each panel level with their lines, or as near as their lines of text allow."""
-    fig.draw_without_rendering()  # runs the layout, which gives the panels their height
-    for ax, labels in panels.items():
-        wanted = [ax.transAxes.inverted().transform(ax.transData.transform(note.xy))[1] for note in labels]
-        high = np.array([label_height(note.get_text()) for note in labels]) / ax.bbox.height
-        for note, y in zip(labels, spread(np.array(wanted), high), strict=True):
-            note.xyann = (note.xyann[0], y)
-
-
-def label_height(text: str) -> float:
-    """Pixels that an end label needs."""
-    return 17.0 * text.count("\n") + 16
-
-
-def apart(candidates: Iterable[float], axis: Axis, share: float = 0.07) -> list[float]:
-    """The candidates that are in view and, with those before them kept, at least a ``share`` of the axis apart."""
-    height = axis.get_transform().transform
-    low, high = (float(end) for end in axis.get_view_interval())
-    near = share * (height(high) - height(low))
-    kept: list[float] = []
-    for tick in candidates:
-        clear = low < tick <= high and height(tick) > height(low) + near / 3  # of the line at the foot
-        if clear and all(abs(height(tick) - height(other)) >= near for other in kept):
-            kept.append(tick)
-    return kept
-
-
-def spread(wanted: Array, size: Array) -> Array:
-    """Positions in [0, 1] of things of such ``size``, clear of each other and ordered like ``wanted``, moved little."""
-    places = np.empty(len(wanted))
-    order = np.argsort(wanted, kind="stable")
-    half = size[order] / 2
-    offset = np.cumsum(np.r_[0.0, half[:-1] + half[1:]][: len(half)])
-    blocks: list[tuple[float, int]] = []  # pools of neighbours that touch: the mean of their free positions, how many
-    for free in wanted[order] - offset:
-        mean, count = float(free), 1
-        while blocks and blocks[-1][0] > mean:
-            before, many = blocks.pop()
-            mean, count = (before * many + mean * count) / (many + count), many + count
-        blocks.append((mean, count))
-    pooled = np.repeat([mean for mean, _ in blocks], [count for _, count in blocks])
-    if len(wanted):
-        places[order] = np.clip(pooled, half[0], 1 - half[-1] - offset[-1]) + offset
-    return places
-
-
-def quiet_bar(ax: Axes, label: str) -> None:
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    ax.tick_params(length=0, labelsize=SMALL, labelcolor=QUIET)
-    ax.set_ylabel(label, size=SMALL, color=QUIET)
-
-
-def widest(texts: Iterable[str], size: float) -> float:
-    """Width of the widest line of ``texts`` in pixels."""
-    lines = {line for text in texts for line in text.split("\n") if line.strip()}
-    return max((_width(line, size) for line in lines), default=0.0)
-
-
-@functools.lru_cache(maxsize=4096)  # outlines are slow to measure, and labels come again and again
-def _width(line: str, size: float) -> float:
-    return float(TextPath((0, 0), line, size=size).get_extents().width) * DPI / 72
-
-
-def wrap(text: str, size: float, width: float) -> str:
-    """Break ``text`` into lines that are no wider than ``width`` pixels, by the width of its mean letter."""
-    letters = int(len(text) * width / max(widest([text], size), 1))
-    return text if letters >= len(text) else textwrap.fill(text, max(letters - 2, 8))
-
-
-def readable(ground: npt.ArrayLike) -> str:
-    """Ink or paper, whichever has the more contrast on an RGB(A) ground."""
-    luminance = float(np.dot([0.2126, 0.7152, 0.0722], np.asarray(ground)[:3] ** 2.2))
-    return INK if (luminance + 0.05) ** 2 > 1.05 * 0.062 else PAPER  # 0.062: the luminance of INK, plus 0.05
+def check(fits: bool, message: str) -> None:
+    if not fits:
+        raise ValueError(message)
 
 
 def svg(fig: Figure, description: str | None = None) -> bytes:
-    """The figure as SVG, letters as outlines. A fixed salt and no date: the same figure gives the same bytes."""
-    with rc_context({"svg.hashsalt": "normlab", "svg.fonttype": "path"}):
-        return _saved(fig, "svg", {"Date": None, "Description": description})
+    """The figure as SVG. Lengths in paths have two decimals, of points: matplotlib's six would double the size."""
+    with plain():
+        drawn = _saved(fig, "svg", {"Date": None, "Description": description})
+    return re.sub(rb'(?<= d=")[^"]+', lambda path: re.sub(rb"(\.\d\d)\d+", rb"\1", path[0]), drawn)
 
 
 def png(fig: Figure) -> bytes:
@@ -245,22 +358,9 @@ def save(picture: Picture, folder: Path) -> bytes | None:
         content = at.read_bytes() if at.exists() else b""
         return content if mark in content else None
     folder.mkdir(parents=True, exist_ok=True)
+    picture.figure.draw_without_rendering()
+    picture.figure.set_layout_engine("none")  # it is laid out now: once for both
     content = svg(picture.figure, mark.decode())
     write_atomically(at, content)
     write_atomically(at.with_suffix(".png"), png(picture.figure))
     return content
-
-
-def shape_of(array: Array) -> str:
-    return f"{array.dtype} {array.shape}"
-
-
-def check(fits: bool, message: str) -> None:
-    if not fits:
-        raise ValueError(message)
-
-
-def check_images(images: Array) -> None:
-    shaped = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
-    fits = shaped and images.dtype == np.uint8
-    check(fits, f"images must be uint8 (N, H, W) or (N, H, W, 3), not {shape_of(images)}")

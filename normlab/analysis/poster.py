@@ -1,59 +1,38 @@
 """A study in one picture: how accurate, how learnt, what differs, what all of them get wrong."""
 
+import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.transforms import ScaledTranslation
 
-from normlab.analysis.cells import Cell, Sorted
-from normlab.analysis.colours import FAINT, INK, QUIET
+from normlab.analysis.cells import Cell
 from normlab.analysis.drawing import (
-    DPI,
-    MARGIN,
     SMALL,
-    TEXT,
-    TILE,
-    TITLE,
     Array,
+    Style,
     check,
-    frame,
-    label_height,
-    settle,
-    shape_of,
-    sheet,
-    tile,
-    widest,
-    wrap,
-)
-from normlab.analysis.numbers import signed
-from normlab.analysis.panels import (
-    SUFFIX,
-    VERDICTS,
-    band_panel,
-    difference_rows,
-    difference_view,
     empty,
-    finite,
-    first_word,
+    figure,
     folded,
-    interval_rows,
-    looks,
-    mean_sd,
-    samples,
-    scaled,
-    view,
+    key,
+    level,
+    plain,
+    styles,
+    zero_place,
 )
+from normlab.analysis.figures import montage, shape_of
+from normlab.analysis.line_figures import curve_panel, shown_series
+from normlab.analysis.parts.effects import effect_of
 from normlab.analysis.questions import Answer, Answers
+from normlab.analysis.row_figures import accuracy_rows, effect_rows, row_height
 
 __all__ = ["poster", "shared_errors", "strongest"]
 
-WIDTH, HALF = 1280, 596  # pixels: the whole, a column
-ROWS, ACROSS = 6, 5  # pairs that are shown; images side by side, in two rows
-LABEL = 170  # pixels that a label may be wide before it is broken
+ROWS, ACROSS = 6, 5  # contrasts that are shown; images side by side, in two rows
+LETTERS = 26  # of a label's line
+WIDE = 12.8  # inches
 
 
 def strongest(answers: Sequence[Answer], count: int = ROWS) -> list[Answer]:
@@ -90,6 +69,7 @@ def shared_errors(cells: Sequence[Cell], count: int = 2 * ACROSS) -> tuple[Array
     return ranked, true[ranked], taken, times[ranked], len(pred)
 
 
+@plain()
 def poster(
     answers: Answers,
     *,
@@ -102,67 +82,43 @@ def poster(
     images that most runs get wrong.
 
     images: uint8 (N, H, W), the test images in file order; None, or another number of them than there are predictions,
-    leaves the last panel without pictures. note: a line or two below the title. Raises ValueError if images are not
+    leaves the last panel without pictures. note: a line or two below the title. Raise ValueError if images are not
     uint8 (N, H, W), or no run was measured on test images.
     """
-    found, margin = answers.found, answers.margin
-    cells = [cell for cell in found.cells if cell.values("test_acc")]
+    cells = [cell for cell in answers.found.cells if cell.values("test_acc")]
     check(bool(cells), "no run here has a test accuracy")
     fits = images is None or (images.ndim == 3 and images.dtype == np.uint8)
     check(fits, f"images must be uint8 (N, H, W), not {shape_of(np.asarray(images))}")
-    chosen = strongest(answers.answers)
-    errors = shared_errors(cells)
-    names = {cell.label: folded(cell.label, LABEL) for cell in cells}
-    lines = max(name.count("\n") + 1 for name in names.values())
-    pitch = max(40, 12 + 17 * lines)
-    first = max(250, pitch * len(cells), sum(int(label_height(name)) + 3 for name in names.values()))
-    tallest = max((name.count("\n") + 1 for name in _pair_names(chosen)), default=1)
-    second = max(2 * (TILE + 56) - 10, len(chosen) * (12 + 17 * tallest))
-    told = wrap(note, TEXT, WIDTH - 4 * MARGIN)
-    above = 19 * (told.count("\n") + 1) + 18 if note else 0
-    key = wrap(_key(margin), SMALL, WIDTH - 4 * MARGIN)
-    below = 16 * (key.count("\n") + 1)
-    height = above + 44 + first + 74 + 44 + second + 50 + below
-    fig, page, top = sheet(WIDTH, height, title)
-    page.text(MARGIN, top, told, size=TEXT, color=QUIET, va="top", linespacing=1.35)
-    upper = top + above
-    lower = upper + 44 + first + 74
-    right = WIDTH - MARGIN - HALF
-    _accuracies(page, (MARGIN, upper, first), cells, answers, names)
-    _curves(page, (right, upper, first), cells, found, names)
-    _verdicts(page, (MARGIN, lower, second), chosen, len(answers.answers), margin)
-    _errors(page, (right, lower), errors, images if _fit(images, cells) else None, classes)
-    page.text(MARGIN, top + height - below, key, size=SMALL, color=QUIET, va="top")
-    return fig
-
-
-def _key(margin: float) -> str:
-    return (
-        "Dots: one seed each. Larger marks: mean with its 95 % interval. Curves: mean over seeds, band ± standard "
-        f"deviation. Grey: within ± {margin:g} percentage points, taken as equivalent. Verdicts are on the first of "
-        "each contrast; the chance of any false one is at most 5 %. Intervals are not adjusted for their number."
+    looks = styles({cell.label: cell.norm for cell in answers.found.cells})
+    chosen = [effect_of(answers, each)._replace(group="") for each in strongest(answers.answers)]
+    high = (
+        max(row_height([cell.label for cell in cells], 0.4, LETTERS), 2.6),
+        max(row_height([row.label for row in chosen], 0.42, LETTERS), 2.6),
     )
-
-
-def _accuracies(
-    page: Axes, place: tuple[float, float, float], cells: Sequence[Cell], answers: Answers, names: dict[str, str]
-) -> None:
-    x, y, high = place
-    look = looks(names, {cell.label: cell.norm for cell in answers.found.cells})
-    seeds = {cell.label: 100 * np.array(list(cell.values("test_acc").values())) for cell in cells}
-    means = {label: (float(values.mean()), *_ends(answers, label)) for label, values in seeds.items()}
-    points = np.concatenate(list(seeds.values()))
-    low, most, kind = view(points, finite([end for _, *ends in means.values() for end in ends]), True)
-    numbers = [mean_sd(values, ".2f") for values in seeds.values()]
-    left, beside = widest(names.values(), TEXT) + 16, widest(numbers, TEXT) + 16
-    ax = _panel(page, x + left, y + 44, HALF - left - beside, high)
-    _heading(page, x, y, "How accurate?", f"test accuracy of the last epoch, %{SUFFIX[kind]}")
-    frame(ax, "", "x")
-    scaled(ax, "x", low, most, kind)
-    interval_rows(ax, seeds, means, look)
-    _labels(ax, list(names.values()))
-    for row, number in enumerate(numbers):
-        _beside(ax, row, 12, number, INK)
+    above = f"{title}\n{textwrap.fill(note, 130)}" if note else title
+    fig = figure("", sum(high) + 2.6 + 0.2 * above.count("\n"), WIDE)
+    fig.suptitle(above, size=11, x=0.01, ha="left")
+    axes = fig.subplot_mosaic(
+        [["accuracies", "curves"], ["effects", "errors"]], height_ratios=high, gridspec_kw={"hspace": 0.08}
+    )
+    values = {cell.label: 100 * np.array([*cell.values("test_acc").values()]) for cell in cells}
+    means = {label: (float(of.mean()), *_ends(answers, label)) for label, of in values.items()}
+    accuracy_rows(axes["accuracies"], values, means, looks, letters=LETTERS)
+    axes["accuracies"].set_title("How accurate after the last epoch?", weight="bold")
+    _curves(axes["curves"], cells, looks)
+    effect_rows(axes["effects"], chosen, answers.margin, answers.about.unit, LETTERS, spans=False)
+    of = len(answers.answers)
+    some = f" The {len(chosen)} surest of {of} verdicts" if of > len(chosen) else ""
+    axes["effects"].set_title(f"What differs?{some}", weight="bold")
+    _errors(axes["errors"], shared_errors(cells), images if _fit(images, cells) else None, classes)
+    key(
+        fig,
+        note="Dots: one seed each. Larger marks: mean, or difference, with its 95 % interval, not adjusted for their "
+        "number. Curves: means over seeds. Images: true → most frequent wrong prediction, and how many runs miss them. "
+        f"Verdicts are on the first of each contrast; the chance of a false one is at most {100 * answers.alpha:g} %. "
+        f"Grey: within ± {answers.margin:g} {answers.about.unit}, taken as equivalent.",
+    )
+    return fig
 
 
 def _ends(answers: Answers, label: str) -> tuple[float, float]:
@@ -172,126 +128,41 @@ def _ends(answers: Answers, label: str) -> tuple[float, float]:
     return 100 * low, 100 * high
 
 
-def _curves(
-    page: Axes, place: tuple[float, float, float], cells: Sequence[Cell], found: Sorted, names: dict[str, str]
-) -> None:
-    x, y, high = place
-    look = looks(names, {cell.label: cell.norm for cell in found.cells})
-    series: dict[str, dict[str, Array | None]] = {
-        cell.label: {
-            name: cell.series(name) for name in ("test_acc", "val_acc", "train_acc_running") if cell.series(name).size
-        }
-        for cell in cells
-    }
-    room = widest([f"99.99  {name}" for name in names.values()], TEXT) + 66
-    ax = _panel(page, x + 36, y + 44, HALF - 36 - room, high)
-    labels, notes = band_panel(ax, "acc", series, names, look)
-    _heading(page, x, y, "How do they learn?", ax.get_title(loc="left"))
-    ax.set_title("", loc="left")
-    said = "; ".join(dict.fromkeys(f"{before}: {after}" for before, after in notes))
-    page.text(x + 36, y + 44 + high + 48, wrap(said, SMALL, HALF - 36), size=SMALL, color=QUIET, va="top")
-    figure = page.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    settle(figure, {ax: labels})
-    samples(ax, labels, look)
-
-
-def _verdicts(page: Axes, place: tuple[float, float, float], chosen: Sequence[Answer], of: int, margin: float) -> None:
-    x, y, high = place
-    some = f"surest {len(chosen)} of {of} verdicts" if of > len(chosen) else f"{of} verdict{'s' * (of != 1)}"
-    rows = []
-    for each in chosen:
-        assert each.estimate is not None
-        factor, (low, top) = each.outcome.factor, each.estimate.interval(0.95)
-        rows.append((each.label, factor * each.estimate.value, factor * low, factor * top, each.decision.verdict))
-    names = _pair_names(chosen)
-    verdicts = [each.decision.verdict.replace(" the ", "\nthe ") for each in chosen]
-    left = widest(names, TEXT) + 16
-    beside = widest(verdicts, TEXT) + 70
-    ax = _panel(page, x + left, y + 44, HALF - left - beside, high)
-    frame(ax, "", "x")
-    if not rows:
-        _heading(page, x, y, "What differs?", "nothing to compare")
+def _curves(ax: Axes, cells: Sequence[Cell], looks: dict[str, Style]) -> None:
+    names = ("test_acc", "val_acc", "train_acc_running")
+    words, series = shown_series({cell.label: {name: cell.series(name) for name in names} for cell in cells}, "acc")
+    means = {label: np.nanmean(of[:, there], axis=0, keepdims=True) for label, of in series.items()
+             if (there := np.isfinite(of).any(axis=0)).any()}  # fmt: skip
+    floor = zero_place(np.concatenate([np.ravel(of) for of in means.values()] or [np.zeros(0)]))
+    curve_panel(ax, means, looks, floor=floor)
+    ax.set(xlabel="epoch", ylabel=f"{words} (logarithmic)")
+    ax.set_title("How do they learn?", weight="bold")
+    if not means:
         empty(ax)
         return
-    low, most, bent = difference_view(rows, margin)
-    axis = f", logarithmic beyond ± {2 * margin:g}" if bent else ""
-    _heading(page, x, y, "What differs?", f"percentage points of test accuracy{axis}; {some}")
-    difference_rows(ax, rows, margin, low, most, bent)
-    _labels(ax, names)
-    for row, ((_, mean, *_, verdict), told) in enumerate(zip(rows, verdicts, strict=True)):
-        colour = VERDICTS[first_word(verdict)][0]
-        _beside(ax, row, 52, signed(mean, ".2f"), colour, "right")
-        _beside(ax, row, 62, told, colour)
-
-
-def _pair_names(chosen: Sequence[Answer]) -> list[str]:
-    """ "bn − ln", in two lines or more where it is long."""
-    found = []
-    for each in chosen:
-        name = each.label
-        lines = [name] if widest([name], TEXT) < LABEL else name.replace(" − ", " −\n").split("\n")
-        found.append("\n".join(folded(line, LABEL) for line in lines))
-    return found
+    level([ax], "log", floor)
+    ax.legend(
+        [looks[label].handle for label in means], [folded(label, LETTERS) for label in means],
+        loc="upper left", bbox_to_anchor=(1, 1), fontsize=SMALL,
+    )  # fmt: skip
 
 
 def _errors(
-    page: Axes,
-    place: tuple[float, float],
-    errors: tuple[Array, Array, Array, Array, int],
-    images: Array | None,
-    classes: Sequence[str],
+    ax: Axes, errors: tuple[Array, Array, Array, Array, int], images: Array | None, classes: Sequence[str]
 ) -> None:
-    x, y = place
     ranked, true, taken, times, runs = errors
-    said = "true → most frequent wrong prediction, and how many runs miss the image" if len(ranked) else ""
-    _heading(page, x, y, "What do most runs get wrong?", said)
+    ax.set_title("What do most runs get wrong?", weight="bold")
     if not len(ranked):
-        page.text(x, y + 80, "no errors, or no predictions", size=TEXT, color=QUIET)
-    pitch = (HALF - TILE) / (ACROSS - 1)
-    for i, number in enumerate(ranked):
-        left, high = x + i % ACROSS * pitch, y + 44 + i // ACROSS * (TILE + 56)
-        if images is None:
-            page.add_patch(Rectangle((left, high), TILE, TILE, facecolor="none", edgecolor=FAINT, linewidth=0.8))
-            page.text(left + TILE / 2, high + TILE / 2, f"no. {number}", size=SMALL, color=QUIET, ha="center")
-        else:
-            tile(page, images[number], left, high, "gray_r", 0, 255)
-        named = f"{classes[true[i]]} → {classes[taken[i]]}"
-        size = TEXT if widest([named], TEXT) < pitch else SMALL
-        page.text(left + TILE / 2, high + TILE + 16, named, size=size, color=INK, ha="center")
-        count = f"{times[i]} of {runs} runs"
-        page.text(left + TILE / 2, high + TILE + 31, count, size=SMALL, color=QUIET, ha="center")
+        empty(ax, "no errors, or no predictions")
+        ax.set_axis_off()
+        return
+    shown = np.full((len(ranked), 28, 28), 25, dtype=np.uint8) if images is None else images[ranked]
+    names = [f"{classes[t]} → {classes[p]}" for t, p in zip(true, taken, strict=True)]
+    captions = [f"{folded(name, 11)}\n{count} of {runs}" for name, count in zip(names, times, strict=True)]
+    montage(ax, shown, captions, ACROSS, 1.25, cmap="gray_r", vmin=0, vmax=255)
+    ax.set_anchor("NW")
 
 
 def _fit(images: Array | None, cells: Sequence[Cell]) -> bool:
     predicted = next((cell.predicted for cell in cells if cell.predicted), None)
     return images is not None and predicted is not None and len(images) == len(predicted[1])
-
-
-def _heading(page: Axes, x: float, y: float, heading: str, what: str) -> None:
-    page.text(x, y, heading, size=TITLE - 1, color=INK, weight="bold", va="top")
-    page.text(x, y + 21, what, size=SMALL, color=QUIET, va="top")
-
-
-def _panel(page: Axes, x: float, y: float, wide: float, high: float) -> Axes:
-    """Axes at so many pixels from the upper left corner of the sheet."""
-    figure = page.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    width, height = figure.bbox.width, figure.bbox.height
-    return figure.add_axes((x / width, 1 - (y + high) / height, wide / width, high / height))
-
-
-def _labels(ax: Axes, names: Sequence[str]) -> None:
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.set_yticks(range(len(names)), names)
-    ax.tick_params(axis="y", labelsize=TEXT, labelcolor=INK, pad=8)
-    for edge in np.arange(1, len(names)) - 0.5:
-        ax.axhline(edge, color=FAINT, linewidth=0.6, zorder=0.5)
-
-
-def _beside(ax: Axes, row: int, x: float, text: str, colour: str, side: Any = "left") -> None:
-    """Write right of the panel, so many pixels from its edge."""
-    figure = ax.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    place = ax.get_yaxis_transform() + ScaledTranslation(x / DPI, 0, figure.dpi_scale_trans)
-    ax.text(1, row, text, size=TEXT, color=colour, ha=side, va="center", transform=place)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from normlab.analysis.colours import INK, PAPER, QUIET, norm_colour
-from normlab.analysis.drawing import MARGIN, SMALL, TEXT, TITLE, sheet, widest
+from normlab.analysis.drawing import DPI, SMALL, TEXT, TITLE, sheet, widest
 from normlab.byhand import wording
 from normlab.byhand.exact import Result, Statistic
 from normlab.byhand.set_colours import set_colour
@@ -16,7 +16,12 @@ from normlab.byhand.wording import Window, blocks, window
 
 __all__ = ["overview", "picture"]
 
-GAP, LETTER, HEAD = 10, 17, 18  # pixels: between maps, for the letter above a map, for "channel 1" above all
+MARGIN, GAP, LETTER, HEAD = (
+    24,
+    10,
+    17,
+    18,
+)  # pixels: around all, between maps, for the letter above a map, for "channel 1" above all
 KEYS = 24  # sets in a key
 
 
@@ -35,8 +40,8 @@ def picture(result: Result) -> Figure:
     keys = [f"{s.where}: {', '.join(_values(s))}" for s in first[:shown]]
     more = wording.more_rows(result, KEYS)
     note = f"{wording.facts(result)} {part.line}".strip()
-    beside = 34 + MARGIN + 1.05 * max(widest(keys, SMALL), widest([more], SMALL))  # drawn letters are a little wider
-    width = max(left + wide + 30 + beside, widest([note], SMALL) + 2 * MARGIN + 8, 520)
+    beside = 34 + MARGIN + 1.05 * max(room(keys, SMALL), room([more], SMALL))  # drawn letters are a little wider
+    width = max(left + wide + 30 + beside, room([note], SMALL) + 2 * MARGIN + 8, 520)
     height = max(high, 20 * (shown + bool(more)) + HEAD + LETTER)
     fig, ax, top = sheet(width, height, wording.heading(result), note)
     _panel(ax, result, part, texts, left, top, cell, SMALL)
@@ -63,12 +68,12 @@ def overview(results: Sequence[Result]) -> Figure:
     beside, above = _beside(part, SMALL), 42
     facts = [wording.facts(result) for result in results]
     step = max(
-        beside + wide + 40, widest(facts, SMALL) + 30, widest([wording.heading(r) for r in results], TEXT) * 1.1 + 30
+        beside + wide + 40, room(facts, SMALL) + 30, room([wording.heading(r) for r in results], TEXT) * 1.1 + 30
     )
     across = min(len(results), 2)
     down = -(-len(results) // across)
     title = "Which numbers share a statistic"
-    width = max(2 * MARGIN + across * step - 30, widest([title], TITLE) + 2 * MARGIN, widest([part.line], SMALL) + 60)
+    width = max(2 * MARGIN + across * step - 30, room([title], TITLE) + 2 * MARGIN, room([part.line], SMALL) + 60)
     fig, ax, top = sheet(width, down * (high + above + 26) - 26, title, part.line)
     for i, result in enumerate(results):
         x, y = MARGIN + i % across * step, top + i // across * (high + above + 26)
@@ -94,7 +99,7 @@ def _panel(
     w, h = cell
     wide, high = part.columns * w, part.rows * h
     channels, area, across = result.batch.shape[1], result.batch.area, result.batch.shape[3]
-    short = widest([f"channel {part.channels}"], size) > wide + GAP - 4
+    short = room([f"channel {part.channels}"], size) > wide + GAP - 4
     for j in range(part.channels):
         x = left + j * (wide + GAP)
         ax.text(x, top + HEAD / 2, f"{'ch' if short else 'channel'} {j + 1}", size=size, color=QUIET, va="center")
@@ -130,7 +135,7 @@ def _values(statistic: Statistic) -> list[str]:
 def _cell(texts: list[list[list[list[str]]]], least: float) -> tuple[float, float]:
     """Width and height of a number's cell."""
     longest = max((text for image in texts for channel in image for row in channel for text in row), key=len)
-    return max(least, widest([longest], SMALL) + 9), least - 4
+    return max(least, room([longest], SMALL) + 9), least - 4
 
 
 def _size(part: Window, cell: tuple[float, float]) -> tuple[float, float]:
@@ -139,4 +144,9 @@ def _size(part: Window, cell: tuple[float, float]) -> tuple[float, float]:
 
 
 def _beside(part: Window, size: float) -> float:
-    return widest([f"image {part.images}"], size) + 10
+    return room([f"image {part.images}"], size) + 10
+
+
+def room(texts: Sequence[str], size: float) -> float:
+    """Pixels that texts of so many points need, by the number of their letters."""
+    return 0.62 * size * DPI / 72 * widest(texts)

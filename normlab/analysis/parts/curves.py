@@ -21,15 +21,16 @@ def curves(answers: Answers) -> Part | None:
         return None
 
     def draw(_: object) -> Iterator[Picture]:
-        from normlab.analysis.study_figures import bands
+        from normlab.analysis.line_figures import curves as draw_curves
 
         measured = any("test_acc" in some and np.isfinite(some["test_acc"]).any() for some in series.values())
         caption = (
-            f"Cross-entropy and accuracy on the {'test' if measured else 'validation'} images after every epoch: mean "
-            "and standard deviation over seeds. Nothing was chosen by these curves."
+            f"Cross-entropy and error on the {'test' if measured else 'validation'} images after every epoch: every "
+            "seed, and their mean. Nothing was chosen by these curves."
         )
         norms = {cell.label: cell.norm for cell in cells}
-        yield Picture("curves", caption, bands(series, norms, title=f"Learning curves on {answers.found.data}"))
+        title = f"Learning curves on {answers.found.data}"
+        yield Picture("curves", caption, draw_curves(series, norms, title=title))
 
     return Part("curves", "Learning curves", draw=draw)
 
@@ -39,21 +40,23 @@ def factors(answers: Answers) -> Part | None:
     axes = [factor for factor in answers.found.factors if _is_axis(answers, factor)]
 
     def draw(_: object) -> Iterator[Picture]:
-        from normlab.analysis.factor_figure import factor_curve
+        from normlab.analysis.drawing import styles
+        from normlab.analysis.line_figures import Along, along, factor_words
 
         for factor in axes:
-            series, norms = {}, {}
+            series, norms, words = {}, {}, factor_words(factor)
             for label, cells in _lines(answers, factor).items():
-                points = []
+                points, seeds = [], []
                 for cell in cells:
                     estimate = answers.estimate({cell.label: 1.0}, "test_acc")
                     ends = estimate.interval(0.95) if estimate else (np.nan, np.nan)
                     points.append([float(cell.levels[factor]), *(100 * x for x in (cell.mean("test_acc"), *ends))])
-                series[label] = tuple(np.array(points).T)
+                    seeds += [(points[-1][0], 100 * acc) for acc in cell.values("test_acc").values()]
+                series[label] = Along(*np.array(points).T, seeds=np.array(seeds).T)
                 norms[label] = cells[0].norm
-            caption = f"Test accuracy against {factor}: mean over seeds and its 95 % interval."
-            title = f"Test accuracy by {factor}, {answers.found.data}"
-            drawn = factor_curve(series, norms, factor=factor, y_label="test accuracy, %", title=title)
+            caption = f"Test accuracy against the {words}: every seed, their mean and its 95 % interval."
+            title = f"Test accuracy by {words}, {answers.found.data}"
+            drawn = along(series, styles(norms), x_label=words, y_label="test accuracy, %", title=title)
             yield Picture(f"by-{slug(factor)}", caption, drawn)
 
     return Part("factors", "Factors that are numbers", draw=draw) if axes else None

@@ -2,8 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -15,9 +15,13 @@ from normlab.analysis.part import Column, Part, Picture, Row, Table, interval, p
 from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.verdicts import Joint
 
-__all__ = ["effects", "family_words", "methods", "numbers_of", "pairs_frame", "questions_frame"]
+if TYPE_CHECKING:  # matplotlib takes half a second, which a report without figures saves
+    from normlab.analysis.row_figures import Effect
+
+__all__ = ["effect_of", "effects", "family_words", "methods", "numbers_of", "pairs_frame", "questions_frame"]
 
 KINDS = {"effect": "effect", "interaction": "interaction", "setting": "against its control", "claim": "claim"}
+GROUPS = {"effect": "averaged over the other factors", "setting": "one setting against its control"}
 MOST = 66  # rows that a figure can hold and still be read
 ALL_PAIRS = 12  # settings; with more, only pairs that differ in one factor are listed: the rest would drown them
 
@@ -171,21 +175,49 @@ def _ratio(row: Row) -> str:
 
 
 def _draw(answers: Answers) -> Iterator[Picture]:
-    from normlab.analysis.study_figures import differences
+    from normlab.analysis.row_figures import effects as draw_effects
 
-    factor, rows = answers.about.factor, []
-    for each in answers.answers:
-        if each.estimate is not None and each.kind != "claim":
-            low, high = each.estimate.interval(0.95)
-            rows.append((each.label, factor * each.estimate.value, factor * low, factor * high, each.decision.verdict))
+    rows = effect_rows(answers)
     if rows:
-        rows = sorted(rows, key=lambda row: -abs(row[1]))[:MOST]
         caption = (
-            "What each declared contrast adds to the test accuracy, in percentage points, the largest first: estimates "
-            "and 95 % intervals for new seeds and new test images, around the band that counts as equivalent."
+            f"What each declared contrast adds to the {answers.about.words}, the largest first: every seed, estimates "
+            f"and their 95 % intervals for {random_words(answers)}, around the band that counts as equivalent."
         )
         title = f"Effects on {answers.about.words}, {answers.found.data}"
-        yield Picture("effects", caption, differences(rows, answers.margin, title=title))
+        unit = answers.about.unit
+        drawn = draw_effects(rows, answers.margin, title=title, unit=unit, random=random_words(answers))
+        yield Picture("effects", caption, drawn)
+
+
+def effect_rows(answers: Answers) -> list["Effect"]:
+    """The declared contrasts as a figure shows them: effects first, then settings, in each the largest first."""
+    rows = [effect_of(answers, each) for each in answers.answers if each.estimate is not None and each.kind != "claim"]
+    rows = sorted(rows, key=lambda row: (row.group != GROUPS["effect"], -abs(row.value)))[:MOST]
+    return rows if len({row.group for row in rows}) > 1 else [row._replace(group="") for row in rows]
+
+
+def effect_of(answers: Answers, each: Answer) -> "Effect":
+    """A contrast with an estimate as a row of a figure, in the outcome's unit."""
+    from normlab.analysis.row_figures import Effect
+
+    assert each.estimate is not None
+    factor = each.outcome.factor
+    value, low, high = (factor * x for x in (each.estimate.value, *each.estimate.interval(0.95)))
+    seeds = [factor * x for x in seeds_of(answers, each.contrast)]
+    return Effect(each.label, value, low, high, each.decision.verdict, seeds, GROUPS.get(each.kind, ""))
+
+
+def seeds_of(answers: Answers, contrast: Mapping[str, float]) -> list[float]:
+    """A contrast of every seed that all of its settings have."""
+    values = {cell.label: cell.values(answers.primary) for cell in answers.found.cells if cell.label in contrast}
+    shared = set.intersection(*(set(of) for of in values.values())) if values else set()
+    return [sum(c * values[label][seed] for label, c in contrast.items()) for seed in sorted(shared)]
+
+
+def random_words(answers: Answers) -> str:
+    """What an interval is for."""
+    images = answers.model(answers.primary).images is not None
+    return "new seeds and new test images" if images else "new seeds, on these test images"
 
 
 def _narrow(row: Row) -> str:

@@ -109,7 +109,8 @@ def chance(a: float, b: float) -> float:
 
 def _draw(found: Sorted) -> list[Picture]:
     """Accuracy against exact zeros, before and after the refit."""
-    from normlab.analysis.factor_figure import factor_curve
+    from normlab.analysis.drawing import styles
+    from normlab.analysis.line_figures import Along, along
 
     drawn = []
     for metric, name, words in (
@@ -117,6 +118,7 @@ def _draw(found: Sorted) -> list[Picture]:
         ("refit_test_acc", "path-refit", "test accuracy after the refit, %"),
     ):
         lines: dict[str, list[tuple[float, ...]]] = {}
+        seeds: dict[str, list[tuple[float, float]]] = {}
         norms: dict[str, str] = {}
         for label, path in _paths(found).items():
             if not any(cell.values("zeros") and cell.mean("zeros") > 0 for cell in path):
@@ -124,19 +126,23 @@ def _draw(found: Sorted) -> list[Picture]:
             for cell in path:
                 if values := cell.values(metric):
                     ends = mean_interval([100 * value for value in values.values()])
-                    lines.setdefault(label, []).append((round(100 * cell.mean("zeros"), 1), *ends))
+                    lines.setdefault(label, []).append((100 * cell.mean("zeros"), *ends))
+                    zeros = cell.values("zeros")
+                    seeds.setdefault(label, []).extend((100 * zeros[s], 100 * acc) for s, acc in values.items())
                     norms[label] = cell.norm
         if lines:
-            curves: Mapping[str, Any] = {label: tuple(np.array(points).T) for label, points in lines.items()}
+            curves = {
+                label: Along(*np.array(points).T, seeds=np.array(seeds[label]).T) for label, points in lines.items()
+            }
             caption = (
-                "Accuracy against the share of weights that are exactly 0, λ rising along each line: means over seeds "
-                "and 95 % intervals. Settings without any exact zero are left out."
+                "Accuracy against the share of weights that are exactly 0, λ rising along each line: every seed, means "
+                "and their 95 % intervals. Settings without any exact zero are left out."
             )
             title = f"What can be removed, {found.data}"
-            figure = factor_curve(
+            figure = along(
                 curves,
-                norms,
-                factor="exact zeros, % of the convolutions' weights",
+                styles(norms),
+                x_label="exact zeros, % of the weights",
                 y_label=words,
                 title=title,
                 log_x=False,

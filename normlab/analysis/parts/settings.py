@@ -129,7 +129,7 @@ def _runs(row: Row) -> str:
 
 
 def _draw(answers: Answers) -> Iterator[Picture]:
-    from normlab.analysis.study_figures import intervals
+    from normlab.analysis.row_figures import accuracies
 
     norms = {cell.label: cell.norm for cell in answers.found.cells}
     values, means = {}, {}
@@ -147,5 +147,5 @@ def _draw(answers: Answers) -> Iterator[Picture]:
                     published.setdefault(cell.label, []).append((item.source, item.test_acc))
         title = f"Test accuracy on {answers.found.data}"
         caption = "Test accuracy of the last epoch: every seed, their mean and its 95 % interval."
-        drawn = intervals(values, means, norms, title=title, unit_label="test accuracy, %", reference=published)
+        drawn = accuracies(values, means, norms, title=title, reference=published)
         yield Picture("accuracy", caption, drawn)

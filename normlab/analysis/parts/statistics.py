@@ -1,6 +1,7 @@
 """Where batch norm's loss at small batches comes from: the rows of the probe `statistics`, by batch size."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,9 @@ from normlab.analysis.cells import Cell, Sorted, per_cent
 from normlab.analysis.inference import Group, Model, mean_interval
 from normlab.analysis.part import Part, Picture, Table, interval, text, value
 from normlab.analysis.questions import Answers
+
+if TYPE_CHECKING:  # matplotlib takes half a second, which a report without figures saves
+    from normlab.analysis.line_figures import Along
 
 __all__ = ["statistics", "statistics_frame", "statistics_of"]
 
@@ -96,7 +100,8 @@ def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, 
 
 def _draw(found: Sorted) -> list[Picture]:
     """Accuracies and errors against the batch size, three figures per kind of setting."""
-    from normlab.analysis.factor_figure import factor_curve
+    from normlab.analysis.drawing import in_sequence
+    from normlab.analysis.line_figures import along
 
     drawn = []
     for kind, group in _groups(found).items():
@@ -115,8 +120,8 @@ def _draw(found: Sorted) -> list[Picture]:
             "and their 95 % intervals."
         )
         title = f"What normalizes a trained network, {told}{found.data}"
-        labels = dict.fromkeys(scores, norm)
-        figure = factor_curve(scores, labels, factor="batch_size", y_label="accuracy, %", title=title)
+        looks = in_sequence(list(scores), norm)
+        figure = along(scores, looks, x_label="batch size", y_label="accuracy, %", title=title)
         drawn.append(Picture(f"statistics{name}", caption, figure))
         for quantity, words, y_label in (
             ("error_mean", "means", "rms error of the running means, standard deviations"),
@@ -134,8 +139,8 @@ def _draw(found: Sorted) -> list[Picture]:
                 "channels; means over seeds and their 95 % intervals."
             )
             title = f"Error of the running {words}, {told}{found.data}"
-            labels = dict.fromkeys(errors, norm)
-            figure = factor_curve(errors, labels, factor="batch_size", y_label=y_label, title=title, accuracy=False)
+            looks = in_sequence(list(errors), norm)
+            figure = along(errors, looks, x_label="batch size", y_label=y_label, title=title, accuracy=False)
             drawn.append(Picture(f"statistics-{words}{name}", caption, figure))
     return drawn
 
@@ -154,9 +159,12 @@ def _batch_size(cell: Cell) -> int:
     return int(cell.completed[0].config["batch_size"])
 
 
-def _curve(points: list[tuple[float, Mapping[int, float]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    xs = np.array([x for x, _ in points])
-    return xs, *np.array([mean_interval([*values.values()]) for _, values in points]).T
+def _curve(points: list[tuple[float, Mapping[int, float]]]) -> "Along":
+    from normlab.analysis.line_figures import Along
+
+    means = np.array([mean_interval([*values.values()]) for _, values in points]).T
+    seeds = [(x, value) for x, values in points for value in values.values()]
+    return Along(np.array([x for x, _ in points]), *means, seeds=np.array(seeds).T)
 
 
 def _spread(values: Mapping[int, float]) -> dict[str, float]:
