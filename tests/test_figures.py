@@ -1,426 +1,291 @@
-"""Figures: they say what was given, nothing in them overlaps or is cut off, and every eye can tell the colours."""
+"""Figures of a study: every seed is there, a setting looks the same throughout, nothing is cut off or overlaps."""
 
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
 import pytest
+from drawn import check_text, words
 from matplotlib import style
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.colors import same_color, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from normlab.analysis.colours import norm_colour, norm_marker
-from normlab.analysis.figures import confusion, curves, filters, gallery
+from normlab.analysis.drawing import png, short, styles, svg, zero_place
+from normlab.analysis.line_figures import Along, along, curves, factor_words
+from normlab.analysis.row_figures import VERDICTS, Effect, accuracies, effects
 from normlab.norms import CATALOGUE
 
 DIGITS = [str(i) for i in range(10)]
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 LONG = "A title that is a good deal longer than a figure of three small images can be wide, so that it takes two lines"
+FINAL = {"bn": 99.47, "bn l1=0.001": 97.8, "ln": 99.44, "ln l1=0.001": 99.41, "gn": 99.45, "gn l1=0.001": 99.42}
+LONGER = ["custom_mine.RMS placement=pre lr=0.05 l1=0.001", "gn batch_size=64 num_groups=5 l1=0.001 augment=shift"]
+LONGER += ["bn batch_size=16 lr=0.05 weight_decay=0.0005", "none"]
+MANY = [f"bn batch_size={2**i}" for i in range(9)] + ["ln", "gn", "in"]
 
 
-def some_gallery(n: int, classes: list[str] = DIGITS, title: str = "ln, seed 0", **more: int) -> Figure:
-    rng = np.random.default_rng(n)
-    images = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
-    true, pred = rng.integers(0, 10, n), rng.integers(0, 10, n)
-    return gallery(images, true, pred, rng.uniform(0.2, 1, n), classes=classes, title=title, **more)
+def norms_of(labels: Sequence[str]) -> dict[str, str]:
+    return {label: label.split()[0].split("_")[0] for label in labels}
 
 
-def some_counts(accuracy: float, k: int = 10) -> np.ndarray:
-    rng = np.random.default_rng(k)
-    odds = rng.gamma(0.5, size=(k, k)) * (1 - np.eye(k))
-    odds = (1 - accuracy) * odds / odds.sum(1, keepdims=True) + accuracy * np.eye(k)
-    return np.array([rng.multinomial(980 + i, row) for i, row in enumerate(odds)])
+def some_setting(final: float, seeds: int = 5, epochs: int = 20, split: str = "test") -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(int(100 * final))
+    error = (100 - final) / 100 + 0.06 * np.exp(-np.arange(epochs) / 2)
+    error = error * np.exp(rng.normal(0, 0.05, (seeds, epochs)))
+    held = {f"{split}_acc": 1 - error, f"{split}_ce": 3 * error}
+    return held | {"train_acc_running": 0.99 - error, "train_ce": 4 * error}
 
 
-def some_run(final: float, epochs: int = 20, split: str = "test") -> dict[str, np.ndarray | None]:
-    error = 1 - final + 0.06 * np.exp(-np.arange(epochs) / 2)
-    train = 1.5 * error + 0.004
-    return {"train_acc_running": 1 - train, f"{split}_acc": 1 - error, "train_ce": 3 * train, f"{split}_ce": 3 * error}
+def some_curves(labels: Sequence[str], title: str = "Learning curves", **more: int) -> Figure:
+    settings = {label: some_setting(FINAL.get(label, 98.5 + 0.05 * i), **more) for i, label in enumerate(labels)}
+    return curves(settings, norms_of(labels), title=title)
 
 
-SIX = {
-    label: some_run(final)
-    for label, final in [
-        ("none", 0.988),
-        ("bn", 0.9941),
-        ("bn l1=0.001", 0.986),
-        ("ln", 0.9943),
-        ("ln l1=0.001", 0.9944),
-        ("gn", 0.9942),
-    ]
-}
-GAPS = {
-    "bn": some_run(0.99, split="val"),
-    "in": {"val_acc": np.r_[0.9, 0.97, [np.nan] * 18], "train_ce": None},
-    "rms l1=0.1": {"test_acc": np.full(20, np.nan), "test_ce": np.full(20, np.inf)},
-    "gn": {},
-}
-MANY = {f"{norm}{more}": some_run(0.991) for norm in [*CATALOGUE, "custom"] for more in ("", " l1=0.001")}
+def some_values(labels: Sequence[str], seeds: int = 5) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(len(labels))
+    return {label: FINAL.get(label, 99.0 + 0.03 * i) + rng.normal(0, 0.04, seeds) for i, label in enumerate(labels)}
 
+
+def some_accuracies(labels: Sequence[str], half: float = 0.05, seeds: int = 5, title: str = "Accuracy") -> Figure:
+    values = some_values(labels, seeds)
+    means = {label: (of.mean(), of.mean() - half, of.mean() + half) for label, of in values.items()}
+    published = {labels[0]: [("seed study", 98.33), ("second copy", 98.63)]}
+    return accuracies(values, means, norms_of(labels), title=title, reference=published)
+
+
+def some_effects(labels: Sequence[str], scale: float = 1.0, half: float = 0.07) -> list[Effect]:
+    rows = []
+    for i, (a, b) in enumerate(combinations(labels, 2)):
+        value, verdict = scale * (0.3 - 0.08 * i), [*VERDICTS][i % 5]
+        group = "averaged over the other factors" if i < 2 else "one setting against its control"
+        rows.append(Effect(f"{a} − {b}", value, value - half, value + half, verdict, value + np.arange(3) / 50, group))
+    return rows
+
+
+def some_along(labels: Sequence[str], x: Sequence[float], base: float = 96.0, fall: float = 0.2) -> Figure:
+    lines = {}
+    for i, label in enumerate(labels):
+        mean = np.array([base + 0.3 * i - fall * j for j in range(len(x))])
+        seeds = np.stack([np.repeat(x, 2), np.repeat(mean, 2) + np.tile([-0.1, 0.1], len(x))])
+        lines[label] = Along(np.array(x), mean, mean - 0.2, mean + 0.2, seeds)
+    return along(lines, styles(norms_of(labels)), x_label="learning rate", y_label="test accuracy, %", title="By lr")
+
+
+L1 = [0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
 FIGURES: dict[str, Callable[[], Figure]] = {
-    "no image": lambda: some_gallery(0),
-    "3 images": lambda: some_gallery(3, title=LONG),
-    "25 images": lambda: some_gallery(25),
-    "50 images": lambda: some_gallery(50, FASHION),
-    "8 images, 4 a row": lambda: some_gallery(8, FASHION, columns=4),
-    "2 images, 1 a row": lambda: some_gallery(2, columns=1),
-    "very long names": lambda: some_gallery(12, [f"an uncommonly long name {i}" for i in range(10)]),
-    "99.4 %": lambda: confusion(some_counts(0.994), classes=DIGITS, title="ln, seed 0"),
-    "60 %": lambda: confusion(some_counts(0.6), classes=FASHION, title="ln, seed 0"),
-    "100 %": lambda: confusion(np.diag([30] * 10), classes=DIGITS, title="ln, seed 0"),
-    "2 classes": lambda: confusion(some_counts(0.9, 2), classes=["odd", "even"], title=LONG),
-    "20 classes": lambda: confusion(some_counts(0.9, 20), classes=[f"class {i}" for i in range(20)], title="ln"),
-    "compact": lambda: confusion(12 * some_counts(0.97), classes=DIGITS, title=LONG, compact=True),
-    "compact with long names": lambda: confusion(some_counts(0.6), classes=FASHION, title="ln, seed 0", compact=True),
-    "compact, 2 classes": lambda: confusion(some_counts(0.9, 2), classes=["odd", "even"], title=LONG, compact=True),
-    "1 filter": lambda: filters(np.ones((1, 1, 3, 3)), title=LONG),
-    "10 filters": lambda: filters(np.random.default_rng(0).normal(size=(10, 1, 3, 3)), title="ln, seed 0"),
-    "10 filters, 5 a row": lambda: filters(np.ones((10, 1, 3, 3)), title="ln, seed 0", columns=5),
-    "32 filters": lambda: filters(np.random.default_rng(0).normal(size=(32, 1, 3, 3)), title="ln, seed 0"),
-    "6 runs": lambda: curves(SIX, title="Replication"),
-    "1 epoch": lambda: curves({label: some_run(0.9 + 0.0001 * i, 1) for i, label in enumerate(SIX)}, title="Start"),
-    "far from 100 %": lambda: curves({"none": some_run(0.6), "bn": some_run(0.8)}, title="Slow"),
-    "gaps": lambda: curves(GAPS, title="Gaps"),
-    "26 runs that end together": lambda: curves(MANY, title="All"),
-    "a label of 60 letters": lambda: curves({f"custom {'letters ' * 7}": some_run(0.99)}, title="Own"),
-    "no runs": lambda: curves({}, title="Nothing yet"),
+    "curves": lambda: some_curves([*FINAL]),
+    "curves of 1 seed and epoch": lambda: some_curves(["bn"], seeds=1, epochs=1),
+    "curves of 12": lambda: some_curves(MANY),
+    "curves, long labels": lambda: some_curves(LONGER, LONG),
+    "curves of all norms": lambda: some_curves([*CATALOGUE], seeds=2, epochs=3),
+    "no curves": lambda: curves({}, {}, title="Nothing yet"),
+    "accuracies": lambda: some_accuracies([*FINAL]),
+    "accuracies of 12": lambda: some_accuracies(MANY),
+    "accuracies, long labels": lambda: some_accuracies(LONGER, half=9, title=LONG),
+    "no accuracies": lambda: accuracies({"bn": np.array([np.nan])}, {}, {"bn": "bn"}, title="Nothing yet"),
+    "effects": lambda: effects(some_effects([*FINAL]), 0.1, title="Effects"),
+    "effects, long labels": lambda: effects(some_effects(LONGER, 200), 0.1, title=LONG, random="new seeds"),
+    "no effects": lambda: effects([], 0.1, title="Nothing yet"),
+    "along l1": lambda: some_along(["bn", "ln", "gn", "none"], L1),
+    "along, near 100 %": lambda: some_along(["bn"], [0.01, 0.1, 1.0], base=100.0, fall=5),
+    "along many": lambda: some_along(LONGER[1:], [*range(40)]),
+    "along nothing": lambda: some_along([], []),
 }
-
-
-def texts(fig: Figure) -> list[Text]:
-    """All that is written in a figure: a tick label only if its tick is in view."""
-    found = [*fig.texts]
-    for ax in fig.axes:
-        found += ax.texts
-        if ax.axison:
-            found += [ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label]
-            for axis in (ax.xaxis, ax.yaxis):
-                low, high = sorted(axis.get_view_interval())
-                slack = 1e-9 * (high - low)
-                ticks = zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True)
-                found += [label for at, label in ticks if low - slack <= at <= high + slack]
-    return [text for text in found if text.get_text() and text.get_visible()]
-
-
-def pixels(fig: Figure) -> np.ndarray:
-    canvas = FigureCanvasAgg(fig)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 @pytest.mark.parametrize("case", FIGURES)
 def test_no_text_is_cut_off_and_no_two_overlap(case: str) -> None:
-    fig = FIGURES[case]()
-    fig.draw_without_rendering()
-    boxes = [(text, Text.get_window_extent(text)) for text in texts(fig)]  # Text's: without a leader line
-    assert len(boxes) > 1
-    for text, box in boxes:
-        assert box.x0 >= 0, text
-        assert box.y0 >= 0, text
-        assert box.x1 <= fig.bbox.width, text
-        assert box.y1 <= fig.bbox.height, text
-    for (one, a), (other, b) in combinations(boxes, 2):
-        wide, high = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-        if one.get_rotation() == other.get_rotation() == 45:  # of slanted names only the frames may overlap
-            apart = one.get_transform().transform(one.get_position()) - other.get_transform().transform(
-                other.get_position()
-            )
-            assert np.linalg.norm(apart) / 2**0.5 > 20, f"{one} and {other} are too near"
-        else:
-            assert min(wide, high) <= 1.5, f"{one} and {other} overlap by {wide:.1f} x {high:.1f} pixels"
+    check_text(FIGURES[case]())
 
 
-@pytest.mark.parametrize("case", ["25 images", "99.4 %", "10 filters", "6 runs"])
-def test_a_reader_s_dark_style_changes_nothing(case: str) -> None:
-    plain = pixels(FIGURES[case]())
-    with style.context("dark_background"):
-        dark = pixels(FIGURES[case]())
-    np.testing.assert_array_equal(dark, plain)
-    assert plain[0, 0].tolist() == [255, 255, 255]
-    assert 800 <= plain.shape[1] <= 1200
+def test_a_reader_s_dark_style_changes_nothing_and_an_svg_is_small_text() -> None:
+    def drawn() -> tuple[bytes, bytes]:
+        fig = some_accuracies(["bn", "ln"])
+        return svg(fig), png(fig)
+
+    usual = drawn()
+    with style.context(["dark_background", {"svg.fonttype": "path", "font.size": 20}]):
+        assert drawn() == usual
+    text = usual[0].decode()
+    assert ">test accuracy, %</text>" in text
+    assert len(text) < 20_000
+    assert not re.search(r' d="[^"]*\.\d{3}', text)
 
 
 def test_figures_touch_neither_pyplot_nor_torch() -> None:
     code = (
-        "import sys, numpy as np, matplotlib; backend = matplotlib.rcParams._get('backend')\n"
-        "from normlab.analysis.figures import curves, filters\n"
-        "filters(np.ones((2, 1, 3, 3)), title='t'); curves({'bn': {'test_acc': np.ones(3)}}, title='t')\n"
-        "print([m for m in ('matplotlib.pyplot', 'torch', 'lightning') if m in sys.modules], "
-        "backend is matplotlib.rcParams._get('backend'))"
+        "import sys, numpy as np\n"
+        "from normlab.analysis import error_figures, figures, line_figures, poster, probe_figures, row_figures\n"
+        "row_figures.accuracies({'bn': np.array([99.0, 99.1])}, {}, {'bn': 'bn'}, title='')\n"
+        "print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[] True"
+    assert done.stdout.strip() == "[]"
 
 
-class TestGallery:
-    def test_a_tile_says_what_was_given(self) -> None:
-        images = np.zeros((3, 28, 28), np.uint8)
-        true, pred, prob = np.array([4, 7, 0], np.uint8), np.array([9, 1, 6]), np.array([0.984, 0.9996, 0.31])
-        written = [text.get_text() for text in texts(gallery(images, true, pred, prob, classes=DIGITS, title="bn"))]
-        assert written[0] == "bn"
-        assert written[2:] == ["4 → 9", "98 %", "7 → 1", "> 99 %", "0 → 6", "31 %"]
+class TestStyles:
+    def test_a_norm_gives_colour_and_marker_and_its_settings_differ(self) -> None:
+        looks = styles(norms_of([*FINAL]))
+        for label, look in looks.items():
+            norm = label.split()[0]
+            assert (look.colour, look.marker) == (norm_colour(norm), norm_marker(norm))
+        assert len({(look.colour, look.fill, str(look.line)) for look in looks.values()}) == 6
 
-    def test_long_names_take_two_lines(self) -> None:
-        images, nine = np.zeros((1, 28, 28), np.uint8), np.array([9])
-        written = texts(gallery(images, nine, nine - 2, np.array([0.5]), classes=FASHION, title="bn"))
-        assert [text.get_text() for text in written][2:] == ["Ankle boot", "→ Sneaker", "50 %"]
-        assert written[2].get_window_extent().y0 > written[3].get_window_extent().y0
+    def test_of_many_settings_of_a_norm_the_first_has_its_colour_and_no_two_are_alike(self) -> None:
+        looks = [*styles(norms_of([f"bn l1={i}" for i in range(16)])).values()]
+        assert same_color(looks[0].colour, norm_colour("bn"))
+        assert len({(look.colour, look.fill, str(look.line)) for look in looks}) == 16
+        light = [sum(to_rgb(look.colour)) for look in looks]
+        assert light == sorted(light)
 
-    def test_a_digit_is_dark_on_white_and_3_by_3_pixels_for_each_of_its_own(self) -> None:
-        image = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
-        one = np.array([1])
-        drawn = pixels(gallery(image[None], one, one, np.array([0.5]), classes=DIGITS, title="bn"))[..., 0].astype(int)
-        want = 255 - np.kron(image, np.ones((3, 3), np.int16))
-        starts = range(len(drawn) - 84)
-        assert min(np.abs(drawn[y : y + 84, 24 : 24 + 84] - want).max() for y in starts) <= 1  # 1: 256 greys, rounded
-
-    def test_rows_hold_as_many_as_asked(self) -> None:
-        ax = some_gallery(25, columns=10).axes[0]
-        corners = [(image.get_extent()[0], image.get_extent()[3]) for image in ax.images]
-        assert len(set(corners)) == 25
-        assert [sum(y == row for _, y in corners) for row in sorted({y for _, y in corners})] == [10, 10, 5]
-
-    def test_no_images_is_said_in_words(self) -> None:
-        fig = some_gallery(0)
-        assert [text.get_text() for text in texts(fig)] == ["ln, seed 0", "No misclassified images"]
-        assert not fig.axes[0].images
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            (
-                {"images": np.zeros((2, 1, 28, 28), np.uint8)},
-                r"images must be uint8 \(N, H, W\) or \(N, H, W, 3\), not uint8 \(2, 1, 28",
-            ),
-            ({"images": np.zeros((2, 28, 28))}, r"images must be uint8 \(N, H, W\) or \(N, H, W, 3\), not float64"),
-            ({"true": np.array([1])}, r"true must be \(2,\)"),
-            ({"pred": np.array([1, 2, 3])}, r"pred must be \(2,\)"),
-            ({"prob": np.ones((2, 10))}, r"prob must be \(2,\)"),
-            ({"pred": np.array([1, 10])}, "pred must index the 10 classes"),
-            ({"true": np.array([-1, 1])}, "true must index the 10 classes"),
-            ({"columns": 0}, "columns must be at least 1"),
-        ],
-    )
-    def test_what_does_not_fit_is_refused(self, change: dict[str, object], message: str) -> None:
-        two = np.array([1, 2])
-        given = {"images": np.zeros((2, 28, 28), np.uint8), "true": two, "pred": two, "prob": two / 4} | change
-        with pytest.raises(ValueError, match=message):
-            gallery(**given, classes=DIGITS, title="bn")
-
-
-class TestConfusion:
-    @staticmethod
-    def cells(fig: Figure) -> dict[tuple[int, int], list[str]]:
-        found: dict[tuple[int, int], list[str]] = {}
-        for text in fig.axes[0].texts:
-            if text.get_horizontalalignment() == "center":
-                found.setdefault((round(text.get_position()[1]), round(text.get_position()[0])), []).append(
-                    text.get_text()
-                )
-        return found
-
-    @staticmethod
-    def colours(fig: Figure) -> np.ndarray:
-        image = fig.axes[0].images[0]
-        return image.cmap(image.norm(image.get_array()))[..., :3]
-
-    def test_a_cell_holds_its_count_and_its_share_of_the_row_and_an_empty_one_nothing(self) -> None:
-        counts = np.array([[1987, 12, 1], [0, 3, 1], [2, 0, 6]], np.uint16)
-        assert self.cells(confusion(counts, classes=list("abc"), title="t")) == {
-            (0, 0): ["1,987", "99.4 %"],
-            (0, 1): ["12", "0.6 %"],
-            (0, 2): ["1", "0.1 %"],
-            (1, 1): ["3", "75.0 %"],
-            (1, 2): ["1", "25.0 %"],
-            (2, 0): ["2", "25.0 %"],
-            (2, 2): ["6", "75.0 %"],
-        }
-
-    def test_rows_are_the_true_class(self) -> None:
-        ax = confusion(some_counts(0.9), classes=FASHION, title="t").axes[0]
-        assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true")
-        assert [label.get_text() for label in ax.get_yticklabels()] == FASHION
-        assert ax.yaxis_inverted()
-        assert [text.get_text() for text in ax.texts][-11:-1] == [str(980 + i) for i in range(10)]
-
-    @pytest.mark.parametrize("accuracy", [0.6, 0.994])
-    def test_the_diagonal_is_grey_and_the_scale_ends_at_the_largest_error(self, accuracy: float) -> None:
-        counts = some_counts(accuracy)
-        fig = confusion(counts, classes=DIGITS, title="t")
-        diagonal = np.diagonal(self.colours(fig)).T
-        assert np.ptp(diagonal) == 0  # red, green and blue alike, in all ten
-        errors = 100 * (counts / counts.sum(1, keepdims=True))[~np.eye(10, dtype=bool)]
-        assert fig.axes[0].images[0].get_clim() == pytest.approx((0, errors.max()))
-        luminance = self.colours(fig)[~np.eye(10, dtype=bool)] @ [0.2126, 0.7152, 0.0722]
-        assert (np.diff(luminance[np.argsort(errors)]) <= 1e-9).all()  # the more errors, the darker
-
-    def test_a_class_without_images(self) -> None:
-        counts = some_counts(0.9)
-        counts[3] = 0
-        with np.errstate(all="raise"):
-            fig = confusion(counts, classes=DIGITS, title="t")
-        assert not any(row == 3 for row, _ in self.cells(fig))
-        assert self.colours(fig)[3, 0].tolist() == [1, 1, 1]
-
-    def test_without_errors_there_is_no_scale(self) -> None:
-        assert len(confusion(np.diag([3, 0, 5]), classes=list("abc"), title="t").axes) == 1
-
-    def test_numbers_stand_out_from_their_ground(self) -> None:
-        fig = confusion(some_counts(0.6), classes=DIGITS, title="t")
-        grounds = self.colours(fig)
-        for text in fig.axes[0].texts:
-            if text.get_horizontalalignment() == "center":
-                column, row = (round(at) for at in text.get_position())
-                assert contrast(text.get_color(), grounds[row, column]) > 4
-
-    @pytest.mark.parametrize("counts", [np.ones((2, 3), int), np.ones((3, 3), int), np.ones(2, int), np.ones((2, 2))])
-    def test_what_does_not_fit_is_refused(self, counts: np.ndarray) -> None:
-        with pytest.raises(ValueError, match=r"counts must be int \(2, 2\)"):
-            confusion(counts, classes=["a", "b"], title="t")
-
-    def test_compact_says_the_same_of_every_cell_in_less_room(self) -> None:
-        full, small = (confusion(some_counts(0.994), classes=DIGITS, title="t", compact=c) for c in (False, True))
-        assert self.cells(full) == self.cells(small)
-        assert len(full.axes[0].texts) - len(small.axes[0].texts) == 11  # the images of each class, and a word above
-        np.testing.assert_array_equal(self.colours(full), self.colours(small))
-        assert len(small.axes) == 1  # no colour scale
-        assert 350 / small.bbox.width > 0.6  # TensorBoard's thumbnail: 350 pixels wide
-
-
-class TestFilters:
-    def test_one_symmetric_scale_for_all(self) -> None:
-        weights = np.random.default_rng(0).normal(size=(12, 1, 3, 3))
-        weights[3, 0, 1, 1] = -7.5
-        fig = filters(weights, title="t")
-        images = fig.axes[0].images
-        assert {image.get_clim() for image in images} == {(-7.5, 7.5)}
-        np.testing.assert_array_equal([image.get_array() for image in images], weights[:, 0])
-        assert [text.get_text() for text in texts(fig)][1:13] == [str(i) for i in range(1, 13)]
-        assert [text.get_text() for text in texts(fig)][13:] == ["−7.50", "0", "+7.50"]
-        low, middle, high = (np.array(images[0].cmap(x)[:3]) for x in (0.0, 0.5, 1.0))
-        assert low[2] > low[0]  # negative is blue
-        assert high[0] > high[2]  # positive is orange
-        assert np.ptp(middle) < 0.02  # zero is neither
-
-    def test_a_filter_of_zeros_and_one_that_is_not_finite(self) -> None:
-        assert filters(np.zeros((1, 1, 3, 3)), title="t").axes[0].images[0].get_clim() == (-1, 1)
-        weights = np.full((2, 1, 3, 3), np.nan)
-        weights[1] = 0.5
-        weights[1, 0, 0, 0] = np.inf
-        fig = filters(weights, title="t")
-        assert fig.axes[0].images[0].get_clim() == (-0.5, 0.5)
-        pixels(fig)
-
-    def test_columns_are_filled_row_by_row(self) -> None:
-        numbers = texts(filters(np.ones((10, 1, 3, 3)), title="t", columns=5))[1:11]
-        xs, ys = np.array([text.get_position() for text in numbers]).T
-        assert len(set(xs)) == 5
-        assert (np.diff(ys.reshape(2, 5), axis=0) > 0).all()
-        with pytest.raises(ValueError, match="columns must be at least 1"):
-            filters(np.ones((1, 1, 3, 3)), title="t", columns=0)
-
-    @pytest.mark.parametrize("shape", [(10, 3, 3), (10, 2, 3, 3), (0, 1, 3, 3)])
-    def test_what_does_not_fit_is_refused(self, shape: tuple[int, ...]) -> None:
-        with pytest.raises(ValueError, match=r"weights must be float \(C, 1, H, W\)"):
-            filters(np.zeros(shape), title="t")
+    def test_a_label_without_a_norm_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="no norm is given for ln"):
+            curves({"ln": {}}, {"bn": "bn"}, title="t")
 
 
 class TestCurves:
-    def test_values_and_what_the_lines_are(self) -> None:
-        accuracy, ax_ce = curves({"ln l1=0.001": some_run(0.99)}, title="t").axes
-        run = some_run(0.99)
-        for ax, factor, dashed, solid in [
-            (accuracy, 100, "train_acc_running", "test_acc"),
-            (ax_ce, 1, "train_ce", "test_ce"),
-        ]:
-            train, held = ax.lines
-            np.testing.assert_allclose(train.get_ydata(), factor * run[dashed])
-            np.testing.assert_allclose(held.get_ydata(), factor * run[solid])
-            assert held.get_xdata().tolist() == list(range(1, 21))
-            assert train.is_dashed()
-            assert not held.is_dashed()
-            assert train.get_color() == held.get_color() == norm_colour("ln")
-            assert train.get_alpha() < 1
+    def test_every_seed_is_a_line_and_their_mean_another(self) -> None:
+        setting = some_setting(99.4, seeds=3)
+        setting["test_acc"][2, 15:] = np.nan  # a seed that ended early leaves the mean to the others
+        ce, error = curves({"bn": setting}, {"bn": "bn"}, title="t").axes
+        for ax, values in ((ce, setting["test_ce"]), (error, 100 * (1 - setting["test_acc"]))):
+            seeds, mean = ax.lines
+            np.testing.assert_allclose(mean.get_ydata(), np.nanmean(values, axis=0))
+            drawn = np.asarray(seeds.get_ydata()).reshape(3, 21)
+            np.testing.assert_allclose(drawn[:, :20], values)
+            assert (mean.get_xdata()[[0, -1]] == [1, 20]).all()
+            assert ax.get_yscale() == "log"
+            assert mean.get_linewidth() > 2 * seeds.get_linewidth()
 
-    def test_labels_hold_the_last_value_and_stand_in_its_order(self) -> None:
-        fig = curves(SIX, title="t")
-        for ax, key, form in zip(fig.axes, ("test_acc", "test_ce"), ("{:.2f}", "{:.4f}"), strict=True):
-            factor = 100 if key == "test_acc" else 1
-            want = {label: form.format(factor * run[key][-1]) + "  " + label for label, run in SIX.items()}
-            notes = {note.get_text(): note for note in ax.texts}
-            assert set(notes) == set(want.values())
-            heights = [notes[want[label]].xyann[1] for label in sorted(SIX, key=lambda label: SIX[label][key][-1])]
-            assert heights == sorted(heights)
-            for label in SIX:
-                assert notes[want[label]].get_color() == norm_colour(label.split()[0])
+    def test_each_norm_of_many_settings_has_a_panel_with_the_others_in_grey(self) -> None:
+        axes = some_curves([*FINAL]).axes
+        assert [ax.get_title(loc="left") for ax in axes[:3]] == ["bn: batch norm", "ln: layer norm", "gn: group norm"]
+        for ax in axes:
+            assert [line.get_label() for line in ax.lines if not line.get_label().startswith("_")]
+            assert len(ax.lines) == 4 + 2 * 2  # means of the other norms; seeds and mean of its own settings
+        assert len({ax.get_ylim() for ax in axes[:3]}) == 1
 
-    def test_a_label_that_has_room_stands_level_with_its_line(self) -> None:
-        fig = curves({"none": some_run(0.97), "bn": some_run(0.99)}, title="t")
-        fig.draw_without_rendering()
-        for ax in fig.axes:
-            for note in ax.texts:
-                level = ax.transData.transform(note.xy)[1]
-                box = Text.get_window_extent(note)
-                assert abs((box.y0 + box.y1) / 2 - level) < 2
+    def test_validation_for_want_of_a_test_and_training_for_want_of_both(self) -> None:
+        said = words(some_curves(["bn"], split="val"))  # type: ignore[arg-type]
+        assert "validation error, %" in said
+        training = {name: of for name, of in some_setting(99.0).items() if name.startswith("train")}
+        assert "training error, %" in words(curves({"bn": training}, {"bn": "bn"}, title="t"))
 
-    def test_the_second_setting_of_a_norm_is_hollow(self) -> None:
-        solid = [line for line in curves(SIX, title="t").axes[0].lines if not line.is_dashed()]
-        assert [line.get_markerfacecolor() == line.get_color() for line in solid] == [
-            True,
-            True,
-            False,
-            True,
-            False,
-            True,
-        ]
-        assert [line.get_marker() for line in solid] == [norm_marker(label.split()[0]) for label in SIX]
+    def test_an_error_of_0_stands_below_the_smallest_and_says_so(self) -> None:
+        acc = np.array([[0.9, 0.998, 1.0], [0.9, 0.99, 0.998]])
+        fig = curves({"bn": {"test_acc": acc}}, {"bn": "bn"}, title="t")
+        (_, error) = fig.axes
+        seeds, mean = error.lines
+        assert mean.get_ydata()[-1] == pytest.approx(0.1)  # of 0 and 0.2 %
+        assert seeds.get_ydata()[2] == pytest.approx(0.1)  # 0, at half of 0.2 %
+        ticks = dict(zip([t.get_text() for t in error.get_yticklabels()], error.get_yticks(), strict=True))
+        assert ticks["0"] == pytest.approx(0.1)
 
-    def test_gaps_are_bridged_and_what_is_missing_is_said(self) -> None:
-        fig = curves(GAPS, title="t")
-        written = [text.get_text() for text in texts(fig)]
-        assert "solid: validation     dashed: training, running average\nno values: rms l1=0.1, gn" in written
-        assert "97.00  in, to epoch 2" in written
-        sparse = {"bn": {"test_acc": np.array([np.nan, 0.5, np.nan, 0.75])}}
-        line = curves(sparse, title="t").axes[0].lines[0]
-        np.testing.assert_array_equal(line.get_xydata(), [[2, 50], [4, 75]])
-
-    def test_validation_goes_before_test(self) -> None:
-        both = {"gn": some_run(0.97) | {"val_acc": np.full(20, 0.5)}}
-        fig = curves(both, title="t")
-        assert "50.00  gn" in [text.get_text() for text in texts(fig)]
-        assert any(
-            "solid: validation or test" in text.get_text() for text in fig.texts
-        )  # cross-entropy has only a test
-
-    def test_an_accuracy_of_100_per_cent_is_drawn(self) -> None:
-        fig = curves({"ln": {"test_acc": np.array([0.9, 1.0]), "test_ce": np.array([0.3, 0.0])}}, title="t")
-        low, high = fig.axes[0].get_ylim()
-        assert low < 90 < 100 < high
-        assert 100 in fig.axes[0].get_yticks()
-        assert [ax.get_yscale() for ax in fig.axes] == ["function", "linear"]  # a logarithm has no place for 0
-
-    def test_equal_factors_of_error_are_about_equally_far_apart(self) -> None:
-        ax = curves(SIX, title="t").axes[0]
-        _, at_92, at_96, at_98 = ax.transData.transform([(1, y) for y in (90, 92, 96, 98)])[:, 1]
-        assert (at_96 - at_92) == pytest.approx(at_98 - at_96, rel=0.05)
-
-    def test_epochs_are_whole_numbers(self) -> None:
-        for ax in FIGURES["1 epoch"]().axes:
-            assert [label.get_text() for label in ax.get_xticklabels() if 0.9 <= label.get_position()[0] <= 1.1] == [
-                "1"
-            ]
-
-    @pytest.mark.parametrize("run", [{"test_acc": np.ones((2, 3))}, {"test_acc": np.ones(3), "test_ce": np.ones(4)}])
-    def test_what_does_not_fit_is_refused(self, run: dict[str, np.ndarray]) -> None:
-        with pytest.raises(ValueError, match=r"'bn': the series must all be \(E,\) for one E"):
-            curves({"bn": run}, title="t")
+    def test_what_does_not_fit_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"'bn': test_acc must be \(S, E\), not \(3,\)"):
+            curves({"bn": {"test_acc": np.ones(3)}}, {"bn": "bn"}, title="t")
 
 
-# Colours ------------------------------------------------------------------------------------------------------------
+class TestAccuracies:
+    def test_a_row_holds_every_seed_its_mean_interval_and_numbers(self) -> None:
+        values = {"bn": np.array([99.4, 99.5, np.nan, 99.6])}
+        fig = accuracies(values, {"bn": (99.5, 99.3, 99.7)}, {"bn": "bn"}, title="t")
+        ax = fig.axes[0]
+        drawn = [np.asarray(line.get_xdata()).tolist() for line in ax.lines]
+        assert drawn == [[99.4, 99.5, 99.6], [99.3], [99.7], [99.5]]
+        assert "99.50 ± 0.10 (n = 3)" in words(fig)
+
+    def test_far_settings_are_errors_on_a_logarithmic_axis(self) -> None:
+        values = {"bn": np.array([99.5]), "ln": np.array([90.0])}
+        ax = accuracies(values, {}, norms_of([*values]), title="t").axes[0]
+        assert (ax.get_xscale(), ax.get_xlabel()) == ("log", "test error, % (logarithmic)")
+        assert ax.xaxis_inverted()
+        assert some_accuracies(["ln", "gn"]).axes[0].get_xscale() == "linear"
+
+    def test_an_interval_beyond_the_picture_ends_in_an_arrow(self) -> None:
+        markers = [line.get_marker() for line in some_accuracies(["bn"], half=30).axes[0].lines]
+        assert {"<", ">"} <= set(markers)
+        assert "|" not in markers
+
+    def test_what_does_not_fit_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"'bn': values must be \(S,\)"):
+            accuracies({"bn": np.ones((2, 2))}, {}, {"bn": "bn"}, title="t")
+        with pytest.raises(ValueError, match="estimates without values: ln"):
+            accuracies({"bn": np.ones(2)}, {"ln": (1, 1, 1)}, {"bn": "bn"}, title="t")
+
+
+class TestEffects:
+    def test_a_row_holds_every_seed_the_interval_and_the_verdict_in_its_colour(self) -> None:
+        rows = [Effect(f"{word} − bn", 0.3, 0.1, 0.5, word, [0.2, 0.4]) for word in VERDICTS]
+        fig = effects(rows, 0.1, title="t")
+        (ax,), said = fig.axes, words(fig)
+        for word, (colour, marker, filled) in VERDICTS.items():
+            assert f"+0.30 (+0.10 to +0.50)  {word}" in said
+            (line,) = [line for line in ax.lines if line.get_marker() == marker and len(line.get_xdata()) == 1]
+            assert line.get_color() == colour
+            assert (line.get_markerfacecolor() == colour) == filled
+        dots = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "None"]
+        assert [line.get_xdata().tolist() for line in dots] == [[0.2, 0.4]] * 5
+        assert len({(marker, filled) for _, marker, filled in VERDICTS.values()}) == 5  # told apart in grey
+        assert ax.get_xscale() == "linear"
+
+    def test_an_interval_of_two_seeds_does_not_squeeze_the_rest(self) -> None:
+        low, high = effects([Effect("a − b", 0.2, -30, 30, "undecided")], 0.1, title="t").axes[0].get_xlim()
+        assert -0.6 < low < -0.1 < 0.2 < high < 0.6
+
+    def test_what_does_not_fit_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="margin must be positive"):
+            effects([], 0, title="t")
+        with pytest.raises(ValueError, match="a verdict starts with better"):
+            effects([Effect("a", 1, 0, 2, "good")], 0.1, title="t")
+
+
+class TestAlong:
+    def test_zero_stands_left_of_a_broken_logarithmic_axis(self) -> None:
+        fig = some_along(["bn"], L1)
+        ax = fig.axes[0]
+        assert ax.get_xscale() == "symlog"
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1e−6", "1e−5", "1e−4", "1e−3", "0.01"]
+        assert "//" in words(fig)
+        steps = np.diff(ax.transData.transform([(x, 96) for x in L1])[:, 0])
+        assert np.ptp(steps[1:]) < 1e-6 * steps[1]
+
+    def test_nothing_is_moved_along_a_measured_axis(self) -> None:
+        x = [0.0, 20.0, 97.5]
+        for ax in some_along(["bn", "ln"], x).axes:
+            own = [line for line in ax.lines if not line.get_label().startswith("_")]
+            assert [line.get_xdata().tolist() for line in own] == [x]
+            assert own[0].get_transform() == ax.transData
+
+    def test_near_100_per_cent_it_is_the_error(self) -> None:
+        fig = some_along(["bn"], [0.01, 0.1, 1.0], base=99.9, fall=5)
+        assert "test error, %" in words(fig)
+        (mean,) = [line for line in fig.axes[0].lines if line.get_label() == "bn"]
+        np.testing.assert_allclose(mean.get_ydata(), [0.1, 5.1, 10.1])
+
+    def test_what_does_not_fit_is_refused(self) -> None:
+        two, looks = np.ones(2), styles({"bn": "bn"})
+        told = {"x_label": "lr", "y_label": "%", "title": "t"}
+        with pytest.raises(ValueError, match=r"'bn': x, mean, low and high must be \(K,\)"):
+            along({"bn": Along(two, two, two, np.ones(3), np.ones((2, 2)))}, looks, **told)
+        with pytest.raises(ValueError, match="there are negative values"):
+            along({"bn": Along(-two, two, two, two, np.ones((2, 2)))}, looks, log_x=True, **told)
+
+
+def test_words_and_numbers_of_axes() -> None:
+    assert [factor_words(name) for name in ("l1", "lr", "batch_size")] == [
+        "L1 penalty λ",
+        "learning rate",
+        "batch size",
+    ]
+    assert [short(x) for x in (0, 1e-6, 0.0001, 0.05, 10.0, 60000)] == ["0", "1e−6", "1e−4", "0.05", "10", "6e+4"]
+    assert zero_place([0, 0.2, 5]) == 0.1
+    assert zero_place([0.2, 5]) == 0
+
 
 SIGHT = {  # linear RGB to linear RGB: Machado, Oliveira & Fernandes (2009), severity 1.0
     "normal": np.eye(3),

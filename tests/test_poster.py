@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from drawn import check_text, words
 from made_up_runs import crossed, made_up
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.text import Text
-from test_study_figures import texts, words
 
 from normlab.analysis.cells import Sorted, sort
 from normlab.analysis.poster import poster, shared_errors, strongest
@@ -50,18 +49,7 @@ def lone(folder: Path) -> Sorted:
 @pytest.mark.parametrize("make", [six, many, lone])
 @pytest.mark.parametrize("images", [IMAGES, None], ids=["images", "no images"])
 def test_no_text_is_cut_off_and_no_two_overlap(make, images, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    fig = drawn(make(tmp_path), images=images)
-    fig.draw_without_rendering()
-    boxes = [(text, Text.get_window_extent(text)) for text in texts(fig)]
-    for text, box in boxes:
-        assert min(box.x0, box.y0) >= 0, text
-        assert box.x1 <= fig.bbox.width, text
-        assert box.y1 <= fig.bbox.height, text
-    for i, (text, box) in enumerate(boxes):
-        for other, beside in boxes[i + 1 :]:
-            wide = min(box.x1, beside.x1) - max(box.x0, beside.x0)
-            high = min(box.y1, beside.y1) - max(box.y0, beside.y0)
-            assert min(wide, high) <= 1.5, (text, other)
+    check_text(drawn(make(tmp_path), images=images))
 
 
 def test_the_numbers_are_those_of_the_runs(tmp_path: Path) -> None:
@@ -70,7 +58,6 @@ def test_the_numbers_are_those_of_the_runs(tmp_path: Path) -> None:
     for cell in found.cells:
         values = 100 * np.array(list(cell.values("test_acc").values()))
         assert f"{values.mean():.2f} ± {values.std(ddof=1):.2f} (n = 5)" in said
-        assert any(f"{values.mean():.2f}  {cell.label}" == word for word in said)
 
 
 def test_the_surest_verdicts_come_first(tmp_path: Path) -> None:
@@ -96,10 +83,11 @@ def test_the_images_are_those_that_most_runs_get_wrong(tmp_path: Path) -> None:
     assert of == 6
     np.testing.assert_array_equal(taken, (true + 1) % 10)
     fig = drawn(found)
-    shown = [image.get_array() for image in fig.axes[0].findobj(AxesImage)]
-    assert len(shown) == 4
-    np.testing.assert_array_equal(shown[0], IMAGES[7])
-    assert "6 of 6 runs" in words(fig)
+    (image,) = fig.findobj(AxesImage)
+    sheet = image.get_array()
+    left = (sheet.shape[1] // 4 - 28) // 2  # four images side by side
+    np.testing.assert_array_equal(sheet[:28, left : left + 28], IMAGES[7])
+    assert "6 of 6" in words(fig)
 
 
 def test_predictions_on_other_images_do_not_count(tmp_path: Path) -> None:
@@ -120,8 +108,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 def test_images_of_another_set_are_not_shown(tmp_path: Path) -> None:
     fig = drawn(six(tmp_path), images=IMAGES[:50])
-    assert not fig.findobj(AxesImage)
-    assert any(word.startswith("no. ") for word in words(fig))
+    (image,) = fig.findobj(AxesImage)
+    assert len(np.unique(image.get_array().compressed())) == 1  # empty tiles
 
 
 def test_the_command_draws_it(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def tiles(
         f"{true}{chr(10) if long else ' '}→ {predicted}\n{line}"
         for (true, predicted), line in zip(names, below, strict=True)
     ]
-    pitch = max(1.2, 0.078 * widest(captions))
+    pitch = max(1.2, 0.09 * widest(captions))
     columns = max(1, min(columns, len(images), int(columns * 1.2 / pitch) + 1))
     rows = -(-len(images) // columns)
     high = 0.84 * rows * (1.1 + 0.21 * (3 if long else 2))

@@ -7,17 +7,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from normlab.analysis.colours import INK, QUIET
-from normlab.analysis.drawing import SMALL, TEXT, TITLE, frame
-from normlab.analysis.panels import Style, looks
+from normlab.analysis.colours import QUIET
+from normlab.analysis.drawing import Style, figure, key, looks_of, plain, styles
 from normlab.settings.corruptions import CORRUPTIONS
 
 __all__ = ["strength_panel", "strengths"]
 
-WIDTH, HEIGHT = 8.4, 2.8  # inches: of the figure, of a row of panels
+HEIGHT = 2.8  # inches: of a row of panels
 ADAPTED = (0, (2, 1.4))  # the line of a network with the statistics of the corrupted images
 
 
+@plain()
 def strengths(values: pd.DataFrame, norms: Mapping[str, str], *, title: str) -> Figure:
     """Draw a panel per kind of corruption, a line per setting and mode.
 
@@ -25,23 +25,21 @@ def strengths(values: pd.DataFrame, norms: Mapping[str, str], *, title: str) -> 
         values: a row per setting, mode, kind and strength, with amount, acc_mean, acc_low and acc_high in [0, 1].
         norms: label -> norm of all settings of the report.
     """
-    style = looks(list(dict.fromkeys(values["setting"])), norms)
+    style = looks_of(dict.fromkeys(values["setting"]), styles(norms))
     kinds = list(dict.fromkeys(values["kind"]))
     rows = -(-len(kinds) // 2)
-    fig = Figure((WIDTH, HEIGHT * rows + 0.9), layout="constrained")
-    fig.suptitle(title, x=0.01, ha="left", size=TITLE, color=INK)
+    fig = figure(title, HEIGHT * rows + 0.9)
     axes = fig.subplots(rows, min(len(kinds), 2), squeeze=False, sharey=True).ravel()
     for ax, kind in zip(axes, kinds, strict=False):
         strength_panel(ax, values[values["kind"] == kind], kind, style)
     for ax in axes[len(kinds) :]:
         ax.set_visible(False)
     for ax in axes[:: min(len(kinds), 2)]:
-        ax.set_ylabel("accuracy, %", size=TEXT, color=QUIET)
-    drawn = [style[label] for label in dict.fromkeys(values["setting"])]
-    handles = [Line2D([], [], color=each.colour, label=each.label, **each.mark(5)) for each in drawn]
+        ax.set_ylabel("accuracy, %")
+    handles = [Line2D([], [], color=each.colour, label=each.label, **each.mark(5)) for each in style.values()]
     if "adapted" in set(values["mode"]):
         handles.append(Line2D([], [], color=QUIET, linestyle=ADAPTED, label="with the statistics of these images"))
-    fig.legend(handles=handles, loc="outside lower left", ncols=6, frameon=False, fontsize=SMALL)
+    key(fig, handles, "Mark: mean over seeds; bar: its 95 % interval.")
     return fig
 
 
@@ -55,9 +53,9 @@ def strength_panel(ax: Axes, values: pd.DataFrame, kind: str, style: Mapping[str
         line = ADAPTED if mode == "adapted" else "-"
         ax.plot(x, mean, color=own.colour, linestyle=line, linewidth=1.5, **own.mark(4.5))
     about = CORRUPTIONS[kind]  # type: ignore[index]  # a kind that was measured
-    frame(ax, f"images {about.title}")
+    ax.set_title(f"images {about.title}")
     ticks = [about.clean, *about.amounts]
     ax.set_xticks(ticks, ["clean", *(f"{amount:g}" for amount in about.amounts)])
     if about.clean > about.amounts[-1]:
         ax.invert_xaxis()
-    ax.set_xlabel(about.words, size=TEXT, color=QUIET)
+    ax.set_xlabel(about.words)

@@ -218,7 +218,8 @@ def effects(
     for row in rows:
         known = first_word(row.verdict) in VERDICTS
         check(known, f"{row.label!r}: a verdict starts with {', '.join(VERDICTS)}, not {row.verdict!r}")
-    fig = figure(title, row_height([row.label for row in rows], 0.4 if len(rows) < 16 else 0.3, 38) + 1.6)
+    named = [*(row.label for row in rows), *{row.group for row in rows if row.group}]
+    fig = figure(title, row_height(named, 0.4 if len(rows) < 16 else 0.3, 38) + 1.6)
     effect_rows(ax := fig.subplots(), rows, margin, unit)
     ax.tick_params(labeltop=len(rows) > 20)
     dotted = " Dots: single seeds." if any(len(row.seeds) for row in rows) else ""
