@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -128,7 +129,7 @@ def cube(ax: Axes, sets: Ints, colour: str) -> None:
         ("H · W", (0, 0, p / 2), (-0.25, 0), "right"),
     ]:
         x, y = _place([np.array(middle, dtype=float)])[0]
-        look = {"size": SMALL, "color": QUIET, "ha": side, "va": "center"}
+        look: dict[str, Any] = {"size": SMALL, "color": QUIET, "ha": side, "va": "center"}
         ax.text(x + dx, y + dy, text, rotation=90 if text == "H · W" else 0, **look)
     edge = np.concatenate(outline)
     ax.set_xlim(edge[:, 0].min() - 0.9, edge[:, 0].max() + 0.1)

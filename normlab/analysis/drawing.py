@@ -196,13 +196,14 @@ def log_ticks(axis: Axis, zero: float = 0.0) -> None:
     """
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]  # "x" or "y"
     low, high = sorted(axis.get_view_interval())
-    for subs in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
-        ticks = LogLocator(subs=subs, numticks=20).tick_values(low, high)
+    choices: list[list[float]] = [[1], [1, 3], [1, 2, 5], [*range(1, 10)]]
+    for subs in choices:
+        ticks = np.asarray(LogLocator(subs=subs, numticks=20).tick_values(low, high))
         ticks = ticks[(ticks >= low) & (ticks <= high) & (ticks > 1.6 * zero)]
         if len(ticks) > 2:
             break
     else:
-        ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        ticks = np.asarray(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
         ticks = ticks[(ticks >= low) & (ticks <= high)]
     names = [short(tick) for tick in ticks]
     axis.set_minor_locator(NullLocator())
@@ -275,15 +276,15 @@ def bars(
     """Draw intervals with caps, after the limits of ``ax`` are set: where one leaves them, an arrowhead stands for the
     cap. ``at``: across, ``low`` and ``high`` along, float (K,); what is not finite is not drawn."""
     table = np.stack(np.broadcast_arrays(*map(np.atleast_1d, (at, low, high))))
-    at, low, high = table[:, np.isfinite(table).all(axis=0)]
+    places, lows, highs = table[:, np.isfinite(table).all(axis=0)]
     limits = ax.get_ylim() if upright else ax.get_xlim()
     least, most = sorted(limits)
     heads = ("v^" if upright else "<>")[:: 1 if limits[0] < limits[1] else -1]
-    ends = np.clip([low, high], least, most)
-    (ax.vlines if upright else ax.hlines)(at, *ends, color=colour, linewidth=1.4)
-    for end, out, head in zip(ends, (low < least, high > most), heads, strict=True):
+    ends = np.clip([lows, highs], least, most)
+    (ax.vlines if upright else ax.hlines)(places, *ends, color=colour, linewidth=1.4)
+    for end, out, head in zip(ends, (lows < least, highs > most), heads, strict=True):
         for some, marker, size in ((out, head, 5), (~out, "_" if upright else "|", 7)):
-            place = (at[some], end[some]) if upright else (end[some], at[some])
+            place = (places[some], end[some]) if upright else (end[some], places[some])
             if some.any():  # matplotlib's layout takes a line without points to lie in the corner of the figure
                 ax.plot(*place, marker, ms=size, mew=1.3, color=colour, clip_on=False, label="_")
 

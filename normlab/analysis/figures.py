@@ -31,7 +31,8 @@ def montage(
     side, lines = images.shape[2], 1 + max((text.count("\n") for text in captions), default=0)
     wide, high = round(pitch * side), images.shape[1] + round((0.1 + 0.21 * lines) * side)
     rows = -(-len(images) // columns)
-    sheet = np.ma.masked_all((rows * high, min(columns, len(images)) * wide, *images.shape[3:]), dtype=images.dtype)
+    shape = rows * high, min(columns, len(images)) * wide, *images.shape[3:]
+    sheet = np.ma.masked_array(np.zeros(shape, images.dtype), mask=True)
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         top, left = i // columns * high, i % columns * wide + (wide - side) // 2
         sheet[top : top + len(image), left : left + side] = image
@@ -124,7 +125,11 @@ def confusion(counts: Array, *, classes: Sequence[str], title: str, compact: boo
     image = ax.imshow(errors, cmap, vmin=0, vmax=largest or 1.0)
     for i, j in zip(*np.nonzero(counts), strict=True):
         colour = QUIET if i == j else readable(cmap(image.norm(share[i, j])))
-        look = {"color": colour, "ha": "center", "in_layout": False}  # quicker: they lie within the axes
+        look: dict[str, Any] = {
+            "color": colour,
+            "ha": "center",
+            "in_layout": False,
+        }  # quicker: they lie within the axes
         ax.text(j, i + 0.06, f"{counts[i, j]:,}", va="bottom", **look)
         ax.text(j, i + 0.12, _share(share[i, j]), size=0.72 * TEXT, va="top", **look)
     ax.grid(visible=False)
@@ -144,7 +149,7 @@ def confusion(counts: Array, *, classes: Sequence[str], title: str, compact: boo
         ax.set_title("images", loc="right", size=SMALL, color=QUIET)
         if largest:
             bar = fig.colorbar(image, ax=ax, shrink=0.5, aspect=22 if k > 5 else 12, anchor=(0, 1))
-            bar.outline.set_visible(False)  # type: ignore[operator]
+            bar.outline.set_visible(False)
             bar.set_label("errors, % of the true class", color=QUIET)
     return fig
 
@@ -173,7 +178,7 @@ def filters(weights: Array, *, title: str, columns: int = 10) -> Figure:
             ax.set_title(f"{i + 1}", loc="center", size=SMALL, color=QUIET)
     bar = fig.colorbar(image, ax=panes, ticks=[-limit, 0, limit], shrink=0.7 if rows < 3 else 0.4)
     bar.set_ticklabels([signed(-limit), "0", signed(limit)])
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(length=0)
     return fig
 

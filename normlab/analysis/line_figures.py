@@ -173,6 +173,12 @@ class Along(NamedTuple):
     high: Array
     seeds: Array
 
+    @classmethod
+    def of(cls, points: Sequence[Sequence[float]], seeds: Sequence[tuple[float, float]]) -> "Along":
+        """From (x, mean, low, high) of each point, and (x, value) of each seed."""
+        x, mean, low, high = np.array(points, dtype=float).T
+        return cls(x, mean, low, high, np.array(seeds, dtype=float).T)
+
 
 @plain()
 def along(
@@ -245,7 +251,8 @@ def line_panel(ax: Axes, line: Along, style: Style) -> None:
 
 def kept(line: Along) -> Along:
     there = np.isfinite(line.mean)
-    return Along(*(a[there] for a in line[:4]), line.seeds[:, np.isfinite(line.seeds).all(axis=0)])
+    x, mean, low, high = (a[there] for a in line[:4])
+    return Along(x, mean, low, high, line.seeds[:, np.isfinite(line.seeds).all(axis=0)])
 
 
 def in_errors(line: Along, floor: float) -> Along:

@@ -174,7 +174,10 @@ def effect_rows(
     the intervals stand beside them in numbers, too."""
     low, high = limits_of(rows, margin)
     form = ".4f" if unit == "nats" else ".2f"
-    names, numbers, colours, places = [], [], [], []
+    names: list[str] = []
+    numbers: list[str] = []
+    colours: list[str] = []
+    places: list[float] = []
     for i, row in enumerate(rows):
         if row.group and (not i or row.group != rows[i - 1].group):  # a row of its own
             names, numbers, colours = [*names, row.group], [*numbers, ""], [*colours, QUIET]

@@ -52,7 +52,7 @@ def factors(answers: Answers) -> Part | None:
                     ends = estimate.interval(0.95) if estimate else (np.nan, np.nan)
                     points.append([float(cell.levels[factor]), *(100 * x for x in (cell.mean("test_acc"), *ends))])
                     seeds += [(points[-1][0], 100 * acc) for acc in cell.values("test_acc").values()]
-                series[label] = Along(*np.array(points).T, seeds=np.array(seeds).T)
+                series[label] = Along.of(points, seeds)
                 norms[label] = cells[0].norm
             caption = f"Test accuracy against the {words}: every seed, their mean and its 95 % interval."
             title = f"Test accuracy by {words}, {answers.found.data}"

@@ -131,9 +131,7 @@ def _draw(found: Sorted) -> list[Picture]:
                     seeds.setdefault(label, []).extend((100 * zeros[s], 100 * acc) for s, acc in values.items())
                     norms[label] = cell.norm
         if lines:
-            curves = {
-                label: Along(*np.array(points).T, seeds=np.array(seeds[label]).T) for label, points in lines.items()
-            }
+            curves = {label: Along.of(points, seeds[label]) for label, points in lines.items()}
             caption = (
                 "Accuracy against the share of weights that are exactly 0, λ rising along each line: every seed, means "
                 "and their 95 % intervals. Settings without any exact zero are left out."

@@ -162,9 +162,8 @@ def _batch_size(cell: Cell) -> int:
 def _curve(points: list[tuple[float, Mapping[int, float]]]) -> "Along":
     from normlab.analysis.line_figures import Along
 
-    means = np.array([mean_interval([*values.values()]) for _, values in points]).T
     seeds = [(x, value) for x, values in points for value in values.values()]
-    return Along(np.array([x for x, _ in points]), *means, seeds=np.array(seeds).T)
+    return Along.of([(x, *mean_interval([*values.values()])) for x, values in points], seeds)
 
 
 def _spread(values: Mapping[int, float]) -> dict[str, float]:
