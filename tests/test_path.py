@@ -83,9 +83,9 @@ def test_the_figure_holds_the_points(folder: Path) -> None:
     figures = {picture.name: picture.figure for picture in part.draw(ImageSet(None, ()))}
     assert list(figures) == ["path", "path-refit"]
     lines = [line.get_xydata().tolist() for line in figures["path"].axes[0].lines]
-    expected = [[0, pytest.approx(99)], [25, pytest.approx(98)], [75, pytest.approx(90)]]
+    expected = [[0, pytest.approx(1)], [25, pytest.approx(2)], [75, pytest.approx(10)]]  # errors, per cent
     assert any(line == expected for line in lines)
-    assert not any(line and line[0] == [0, 99] and len(line) == 1 for line in lines), "no zeros, no line"
+    assert not any(line and line[0] == [0, 1] and len(line) == 1 for line in lines), "no zeros, no line"
 
 
 def test_a_report_has_both(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
