@@ -10,6 +10,7 @@ from test_figures import DIGITS, FASHION, LONG, contrast
 
 from normlab.analysis.figures import confusion, filters, gallery
 
+
 def some_gallery(n: int, classes: list[str] = DIGITS, title: str = "ln, seed 0", **more: int) -> Figure:
     rng = np.random.default_rng(n)
     images = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
