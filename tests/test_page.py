@@ -8,11 +8,15 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from made_up_runs import crossed, made_up
+from matplotlib.figure import Figure
 
+from normlab.analysis.drawing import svg
 from normlab.analysis.page import Shown
 from normlab.analysis.parts.claims import claims_frame
 from normlab.analysis.parts.effects import questions_frame
@@ -135,15 +139,15 @@ def test_without_a_script_everything_is_there_but_the_dials(studies: dict[str, t
     assert "as declared: margin" not in text.rpartition("<script>")[0]
 
 
-def test_a_figure_is_made_small_and_stays_what_it_is() -> None:
-    from matplotlib.figure import Figure
-
-    from normlab.analysis.drawing import svg
-
+def test_a_figure_on_the_page_is_the_same_picture() -> None:
+    """Well-formed, whatever its texts hold: one wrong sign, and a browser shows nothing."""
     fig = Figure((4, 3))
-    fig.subplots().plot(np.linspace(0, 1, 200), RNG.random(200))
-    content = svg(fig)
-    shown = Shown.of(content, "c")
-    assert len(shown.svg) < 0.75 * len(content)
+    fig.subplots().set(title='an error\'s "name" <b> & 50 % #1', xlabel="λ", ylim=(0, 1))
+    drawn = svg(fig)
+    shown = Shown.of(drawn, "c")
+    small = unquote(shown.svg)
     assert shown.width == 400
     assert not set('"#\n') & set(shown.svg), "what ends an address or an attribute"
+    texts = [[each.text for each in ElementTree.fromstring(some).iter() if each.text] for some in (drawn, small)]
+    assert [text for text in texts[0] if text.strip() and "Matplotlib" not in text][-5:] == texts[1][-5:]
+    assert len(small) < len(drawn)

@@ -37,20 +37,20 @@ class Shown:
 
 
 def _small(svg: str) -> str:
-    """An SVG without what a browser does not need, numbers to a hundredth of a point, as it may stand after
-    "data:image/svg+xml,": half the size of base64."""
+    """An SVG without what a browser does not need, as it may stand after "data:image/svg+xml,": half the size of
+    base64."""
     for unneeded in (r"<\?xml.*?\?>", r"<!DOCTYPE.*?>", r"<!--.*?-->", r"<metadata>.*?</metadata>"):
         svg = re.sub(unneeded, "", svg, flags=re.DOTALL)
     svg = re.sub(r">\s+<", "><", svg)
     svg = re.sub(r"\s+", " ", svg)
     svg = re.sub(r"(?<=[\d\"]) ?([MLQCz]) ?(?=[\d\"z-])", r"\1", svg)  # of a path
-    pieces = re.split(r"(scale\([^)]*\)|base64,[^\"]*)", svg)  # these stay as they are
-    rounded = [re.sub(r"\d+\.\d{3,}", _hundredths, piece) if at % 2 == 0 else piece for at, piece in enumerate(pieces)]
-    return quote("".join(rounded).strip().replace('"', "'"), safe=" '()*!,;:@&=+$/?<>-_.~[]|^`{}\\")
+    small = re.sub(r"<[^>]+>", _in_single_quotes, svg.strip())
+    return quote(small, safe=" '()*!,;:@&=+$/?<>-_.~[]|^`{}\\")
 
 
-def _hundredths(found: re.Match[str]) -> str:
-    return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
+def _in_single_quotes(tag: re.Match[str]) -> str:
+    """A tag whose attributes stand in single quotes, which need no escape; names of fonts then have none."""
+    return tag[0].replace("'", "").replace('"', "'")
 
 
 @dataclass(frozen=True)
