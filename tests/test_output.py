@@ -160,7 +160,7 @@ def by_report(folder: Path) -> dict[str, bytes]:
 def by_calculation(folder: Path) -> dict[str, bytes]:
     from normlab.calculate import main
 
-    assert main(["--out", str(folder), "--shape", "2,2,2,2"]) == 0
+    assert main(["--norm", "bn,gn", "--out", str(folder), "--shape", "2,2,2,2"]) == 0
     return {file.name: file.read_bytes() for file in folder.glob("*.[ps][nv]g")}
 
 

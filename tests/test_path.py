@@ -99,7 +99,9 @@ def test_two_values_are_no_path(tmp_path: Path) -> None:
     for l1 in (0.0, 1e-3):
         made_up(tmp_path, "gn", 0, test_acc=0.9, l1=l1)
     assert path_frame(found(tmp_path)).empty
-    assert path(Answers(found(tmp_path), None, 0.5)) is None
+    part = path(Answers(found(tmp_path), None, 0.5))
+    assert part is not None
+    assert not any(len(table.frame) for table in part.tables)
 
 
 def test_a_damaged_support_is_one_line(folder: Path) -> None:

@@ -110,13 +110,15 @@ class Design:
 
 def planned(runs: Sequence[Settings], study: Study | None, spread: Spread | None = None) -> Design:
     """Return the design of planned runs of one data set."""
-    made = []
+    made, known = [], {}
     for each in runs:
         config = each.model_dump()
         record = Record(status="completed", config=config, config_hash="", setting={}, seed=each.seed)
         made.append(Run(Path(), record, flatten(config)))
+        known[id(config)] = each
     found = sort(made, (*(study.factors if study else ()), *PROTOCOL[1:]))
-    return Design(found, _settings(found.cells), study, len(runs) > 1, spread)
+    settings = tuple(Setting(cell, known[id(cell.ended[0].record.config)]) for cell in found.cells)
+    return Design(found, settings, study, len(runs) > 1, spread)
 
 
 def of_results(answers: "Answers", margin: float | None) -> Design:
