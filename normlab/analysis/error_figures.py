@@ -88,6 +88,7 @@ def confusions(errors: Mapping[str, Array], classes: Sequence[str], *, title: st
     scale = Normalize(0, most)
     for ax, (label, matrix) in zip(grid.flat, off.items(), strict=False):
         ax.imshow(np.ma.masked_invalid(matrix), cmap, norm=scale)
+        ax.grid(visible=False)
         ax.set_title(textwrap.fill(label, 44), size=TEXT, color=INK, loc="left")
         for i, j in zip(*np.nonzero(np.nan_to_num(matrix)), strict=True):
             if k <= NUMBERED:
@@ -126,6 +127,7 @@ def overlap(matrix: Array, labels: Sequence[str], *, title: str) -> Figure:
     cmap = LinearSegmentedColormap.from_list("shared", SHARED).with_extremes(bad=PAPER)
     off = np.where(np.eye(k, dtype=bool), np.nan, shares)
     ax.imshow(np.ma.masked_invalid(off), cmap, vmin=0, vmax=np.nanmax(off, initial=0.5))
+    ax.grid(visible=False)
     for i in range(k):
         ax.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, color=MUTED, linewidth=0))
     for i, j in zip(*np.nonzero(np.isfinite(off)), strict=True):
