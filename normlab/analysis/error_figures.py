@@ -82,7 +82,9 @@ def confusions(errors: Mapping[str, Array], classes: Sequence[str], *, title: st
     across = min(3, len(off))
     rows = -(-len(off) // across)
     side = 3.7 if across == 3 else 4.6
-    fig = _figure(across * side + 0.5, rows * (side - 0.1) + 0.6, title, note)
+    longest = max(map(len, classes), default=0)
+    below = 0.09 * longest if longest > 3 else 0.0  # names that stand upright
+    fig = _figure(across * side + 0.5, rows * (side + below - 0.1) + 0.6, title, note)
     grid = fig.subplots(rows, across, squeeze=False)
     cmap = LinearSegmentedColormap.from_list("errors", ERRORS).with_extremes(bad=MUTED)
     scale = Normalize(0, most)
@@ -95,7 +97,7 @@ def confusions(errors: Mapping[str, Array], classes: Sequence[str], *, title: st
                 colour = PAPER if matrix[i, j] > 0.6 * most else INK
                 text = f"{matrix[i, j]:.1f}" if matrix[i, j] < 9.95 else f"{matrix[i, j]:.0f}"
                 ax.text(j, i, text, size=6.5, color=colour, ha="center", va="center")
-        ax.set_xticks(range(k), classes, size=SMALL, rotation=90 if max(map(len, classes)) > 3 else 0)
+        ax.set_xticks(range(k), classes, size=SMALL, rotation=90 if below else 0)
         ax.set_yticks(range(k), classes, size=SMALL)
         _quiet(ax)
     for ax in grid.flat[len(off) :]:
