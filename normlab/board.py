@@ -142,7 +142,7 @@ def _write_setting(folders: Sequence[Path], key: str) -> None:
     if len(runs) < 2 or _stands(place, [run.folder / "result.json" for run in runs]):
         return
     cell = Cell(name, runs[0].config["norm"], {}, tuple(runs))
-    curves = {tag: cell.series(column) for column, tag in COLUMNS.items()}
+    curves = {tag: each for column, tag in COLUMNS.items() if (each := cell.series(column)).size}
     for metric, tag in FINAL.items():
         final = cell.values(metric)
         if not np.isfinite(curves.get(tag, np.nan)).any() and len(final) == len(runs):

@@ -107,7 +107,7 @@ def test_choosing(tmp_path: Path) -> None:
     assert len(chosen(found, {"l1": ["1e-3"]})) == 1, "numbers are compared as numbers"
     for wanted, told in [
         ({"nrm": ["bn"]}, "nrm is no setting"),
-        ({"norm": ["gn"]}, "no such run here; did you mean bn?"),
+        ({"norm": ["gn"]}, "norm=gn: no such run here; choose one of bn, ln"),
         ({"norm": ["ln"], "l1": ["1e-3"]}, "at once"),
     ]:
         with pytest.raises(NormlabError, match=told):

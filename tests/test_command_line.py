@@ -99,11 +99,11 @@ def test_a_sweep_leaves_a_folder_a_run_and_skips_what_is_done(train: Command, tm
     ask = ["-m", "norm=bn,ln", "l1=0,1e-3", "data=digits", "epochs=1", "threads=1", "name=sweep"]
     result = train(*ask)
     assert result.returncode == 0, result.stderr
-    folders = sorted((tmp_path / "lightning_logs/sweep").iterdir())
-    assert [folder.name for folder in folders if folder.is_dir()] == [
+    folders = sorted(file.parent for file in (tmp_path / "lightning_logs/sweep").rglob("result.json"))
+    assert [folder.name for folder in folders] == [
         f"{norm}-digits{l1}-epochs_1-seed_0" for norm in ("bn", "ln") for l1 in ("", "-l1_0.001")
     ]
-    assert {Record.load(folder).status for folder in folders if folder.is_dir()} == {"completed"}
+    assert {Record.load(folder).status for folder in folders} == {"completed"}
     assert "4 runs: 4 completed" in result.stdout
     again = train(*ask)
     assert again.returncode == 0

@@ -374,8 +374,10 @@ def test_a_worker_that_is_killed_names_its_run_and_leaves_the_same_bits(tmp_path
     assert "Traceback" not in done.stderr
     again = python_m("normlab.train", *words, "name=whole", cwd=tmp_path, env=environment)  # now nothing kills step=6
     assert "3 runs: 2 completed, 1 failed" in again.stdout
-    killed = {folder.name: folder for folder in (tmp_path / "lightning_logs/killed").iterdir() if folder.is_dir()}
-    whole = {folder.name: folder for folder in (tmp_path / "lightning_logs/whole").iterdir() if folder.is_dir()}
+    killed, whole = (
+        {file.parent.name: file.parent for file in (tmp_path / "lightning_logs" / name).glob("*/result.json")}
+        for name in ("killed", "whole")
+    )
     for name in killed:
         if "step_1-" not in name:
             same(killed[name], whole[name])

@@ -376,12 +376,12 @@ def test_the_gallery_shows_the_surest_mistakes_and_the_matrix_counts_all() -> No
     writer = drawn(pred, labels, confidence)
 
     order = sorted(wrong.tolist(), key=lambda i: -confidence[i].item())[:GALLERY]
-    title, _, *captions = writer.texts("test/misclassified")
-    assert title == "Misclassified test images: the 20 surest of 25"  # in one line
-    assert captions[::2] == [f"{labels[i]} → {pred[i]}" for i in order]
-    assert captions[1::2] == [f"{100 * confidence[i]:.0f} %" for i in order]
-    shown = [int(image.get_array()[0, 0]) for image in writer.figures["test/misclassified"].axes[0].images]
-    assert shown == order
+    figure = writer.figures["test/misclassified"]
+    assert figure.get_suptitle() == "Misclassified: the 20 surest of 25"  # in one line
+    captions = [f"{labels[i]} → {pred[i]}\n{100 * confidence[i]:.0f} %" for i in order]
+    assert writer.texts("test/misclassified") == captions
+    [sheet] = figure.axes[0].images
+    assert list(dict.fromkeys(sheet.get_array().compressed().tolist())) == order, "each image is of its own number"
 
     cells = {
         (round(text.get_position()[1]), round(text.get_position()[0])): int(text.get_text())
@@ -397,16 +397,17 @@ def test_the_gallery_shows_the_surest_mistakes_and_the_matrix_counts_all() -> No
 def test_colour_images_are_shown_in_colour() -> None:
     writer = drawn(torch.tensor([1, 2]), torch.tensor([1, 3]), torch.tensor([0.9, 0.8]), channels=3)
     (image,) = writer.figures["test/misclassified"].axes[0].images
-    assert image.get_array().shape == (28, 28, 3)
+    assert image.get_array().ndim == 3
+    assert image.get_array().shape[2] == 3
 
 
 def test_few_mistakes_and_none() -> None:
     labels = torch.arange(10)
     for pred, said in [(labels.clone(), "none"), (labels.roll(1) * (labels == 4) + labels * (labels != 4), "all 1")]:
         writer = drawn(pred, labels, torch.full((10,), 0.9))
-        assert said in writer.texts("test/misclassified")[0]
-        captions = writer.texts("test/misclassified")[2:]
-        assert captions == (["4 → 3", "90 %"] if said == "all 1" else ["No misclassified images"])
+        assert said in writer.figures["test/misclassified"].get_suptitle()
+        captions = writer.texts("test/misclassified")
+        assert captions == (["4 → 3\n90 %"] if said == "all 1" else ["No misclassified images"])
 
 
 def test_what_is_not_finite_gets_no_histogram() -> None:

@@ -28,7 +28,7 @@ def trained(place: str | PathLike[str], *, targets: Sequence[str] = ()) -> Class
     if not file.is_file():
         raise NormlabError(f"{file} is not there: name a run's folder, or a checkpoint such as best.ckpt")
     try:
-        return Classifier.load_from_checkpoint(file, "cpu", targets=targets).eval()
+        return Classifier.load_from_checkpoint(file, "cpu", targets=targets, weights_only=True).eval()
     except ConfigError:
         raise
     except Exception as error:  # a damaged file, or code that is not there any more, may raise anything

@@ -148,7 +148,7 @@ def show_result(
         pred[surest].numpy(),
         confidence[surest].numpy(),
         classes=classes,
-        title=f"Misclassified test images: {shown if len(wrong) else 'none'}",
+        title=f"Misclassified: {shown if len(wrong) else 'none'}",
         columns=COLUMNS,
     )
     counts = torch.bincount(labels * len(classes) + pred, minlength=len(classes) ** 2).view(len(classes), -1)
