@@ -62,7 +62,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["norm=", "ln"], "norm= ln: write norm=ln, without blanks"),
         (["-m", "hydra/sweeper=optuna", "seed=0"], "hydra/sweeper=optuna: values are crossed as by Hydra's basic"),
         (["-m", "hydra.sweeper.params=3", "seed=0,1"], "Hydra cannot do this (Error merging override"),
-        (["hydra.mode=MULTIRUM"], "hydra.mode=MULTIRUM: choose one of RUN, MULTIRUN"),
+        (["hydra.mode=MULTIRUM"], "hydra.mode=MULTIRUM: did you mean MULTIRUN?"),
         (
             ["norm=custom", "norm.target=/x/mine.py:RMS"],
             "norm.target=/x/mine.py:RMS: write norm.target=mine:RMS, and start the command in /x",
