@@ -196,7 +196,8 @@ def test_what_texts_name_is_there() -> None:
     found = {match.groups() for file in files for match in named.finditer(file.read_text(encoding="utf-8"))}
     assert len(found) > 15
     for module, script in found:
-        file = REPOSITORY / (script or f"{module.replace('.', '/')}.py")
+        place = REPOSITORY / (script or module.replace(".", "/"))
+        file = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
         assert "__main__" in file.read_text(encoding="utf-8"), f"{module or script} is no command"
 
 

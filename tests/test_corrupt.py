@@ -203,7 +203,7 @@ class TestSettings:
 
     @pytest.mark.parametrize(
         ("word", "told"),
-        [("shifted", "evaluate=shifted: write a list, as in evaluate=[clean"), ("[shift]", "'shifted'")],
+        [("shifted", "evaluate=shifted: write a list, as in evaluate=[shifted]"), ("[shift]", "'shifted'")],
     )
     def test_a_wrong_one_is_a_line_that_helps(self, word: str, told: str) -> None:
         with pytest.raises(ConfigError) as caught:
