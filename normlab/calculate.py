@@ -19,7 +19,7 @@ from normlab.byhand.exact import NORMS, Batch, Result, Rules, Shape, calculate
 from normlab.byhand.formula import given_signs
 from normlab.byhand.inputs import default_batch, number, random_batch, read_batch
 from normlab.byhand.terminal import show, walk
-from normlab.errors import ConfigError, NormlabError
+from normlab.errors import ConfigError, in_one_line
 from normlab.norms import CATALOGUE
 from normlab.output import command
 
@@ -42,29 +42,23 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}: --help shows what there is")
 
 
+@in_one_line()
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code: 0, 2 where something given is wrong, 130 where it was stopped."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without √ or γ gets a question mark, not a traceback
-    try:
-        given = _parser().parse_args(_signed(arguments))
-        results = _results(given)
-        written = _written(results, given)
-        # Away from a terminal there is no width to keep to, and no colour.
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
-        if given.step:
-            walk(console, results, _wait if sys.stdin is not None and sys.stdin.isatty() else lambda: True)
-        else:
-            show(console, results)
-        for line in written:
-            console.print(line, markup=False, soft_wrap=True)
-    except NormlabError as error:
-        print(f"normlab: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("normlab: stopped", file=sys.stderr)
-        return 130
+    given = _parser().parse_args(_signed(arguments))
+    results = _results(given)
+    written = _written(results, given)
+    # Away from a terminal there is no width to keep to, and no colour.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
+    if given.step:
+        walk(console, results, _wait if sys.stdin is not None and sys.stdin.isatty() else lambda: True)
+    else:
+        show(console, results)
+    for line in written:
+        console.print(line, markup=False, soft_wrap=True)
     return 0
 
 

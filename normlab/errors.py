@@ -1,5 +1,11 @@
 """The errors that a user can mend: each is one line that names the fix."""
 
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+
+Main = Callable[[Sequence[str]], int]
+
 
 class NormlabError(Exception):
     """Something the user can mend. Doors print its text on stderr and exit with 2, without a traceback."""
@@ -21,3 +27,26 @@ class BusyError(NormlabError):
 
 class DataError(NormlabError):
     """A data set that is missing, damaged or out of reach."""
+
+
+def in_one_line(stopped: str = "stopped") -> Callable[[Main], Main]:
+    """Let the main function of a command print one line on stderr and return 2 for a `NormlabError`, 130 for Ctrl-C.
+
+    stopped: what is printed after Ctrl-C.
+    """
+
+    def decorated(main: Main) -> Main:
+        @wraps(main)
+        def answered(arguments: Sequence[str]) -> int:
+            try:
+                return main(arguments)
+            except NormlabError as error:
+                print(f"normlab: {error}", file=sys.stderr)
+                return 2
+            except KeyboardInterrupt:
+                print(f"normlab: {stopped}", file=sys.stderr)
+                return 130
+
+        return answered
+
+    return decorated

@@ -1,18 +1,18 @@
 """Export: `normlab export lightning_logs/runs/ln-seed_0` writes a trained network as an ONNX file."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from normlab.errors import NormlabError
+from normlab.errors import in_one_line
 from normlab.output import command
 
 __all__ = ["main"]
 
 
+@in_one_line()
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code: 0, or 2 where the run cannot be exported."""
     parser = argparse.ArgumentParser(
@@ -28,17 +28,10 @@ def main(arguments: Sequence[str]) -> int:
         help="code of one's own that the network has: it is run",
     )  # fmt: skip
     given = parser.parse_args(arguments)
-    try:
-        with Console(stderr=True).status("exporting"):
-            from normlab.training.trained import export  # torch and Lightning: a second or two
+    with Console(stderr=True).status("exporting"):
+        from normlab.training.trained import export  # torch and Lightning: a second or two
 
-            out = export(given.run, given.out, targets=given.target)
-    except NormlabError as error:
-        print(f"normlab: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("normlab: stopped", file=sys.stderr)
-        return 130
+        out = export(given.run, given.out, targets=given.target)
     print(f"Written: {out}")
     return 0
 

@@ -9,7 +9,7 @@ from typing import get_args
 from rich.console import Console
 from rich.table import Table
 
-from normlab.errors import ConfigError, NormlabError
+from normlab.errors import ConfigError, NormlabError, in_one_line
 from normlab.output import command
 from normlab.record import ProbeRow, Record, Robustness
 from normlab.settings import Probe
@@ -21,6 +21,7 @@ PROBES: tuple[str, ...] = get_args(Probe)
 NAMES = (*PROBES, *CORRUPTIONS)
 
 
+@in_one_line()
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code: 0, 2 where a run cannot be measured, 130 where it was stopped."""
     parser = argparse.ArgumentParser(
@@ -40,17 +41,10 @@ def main(arguments: Sequence[str]) -> int:
         help="the layer of a run with norm=custom, or other code that its network has: it is run",
     )
     given = parser.parse_args(arguments)
-    try:
-        for name in given.what:
-            if name not in NAMES:
-                raise ConfigError(f"{name} is no probe: choose one of {', '.join(NAMES)}")
-        return _measure(given.folder, given.what or NAMES, given.target)
-    except NormlabError as error:
-        print(f"normlab: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("normlab: stopped", file=sys.stderr)
-        return 130
+    for name in given.what:
+        if name not in NAMES:
+            raise ConfigError(f"{name} is no probe: choose one of {', '.join(NAMES)}")
+    return _measure(given.folder, given.what or NAMES, given.target)
 
 
 def _measure(folder: Path, what: Sequence[str], targets: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ from normlab.analysis.part import Part, Table
 from normlab.analysis.parts.effects import methods
 from normlab.analysis.projection import as_json, numbers
 from normlab.compared import Beside, Compared, compare, compare_folders
-from normlab.errors import NormlabError
+from normlab.errors import NormlabError, in_one_line
 from normlab.files import write_atomically
 from normlab.output import command
 
@@ -34,6 +34,7 @@ SHORT = ("effects", "claims", "summary", "lost", "beside")  # tables that the fi
 SCREEN = 45  # lines
 
 
+@in_one_line()
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code: 0, or 2 where the folder cannot be reported."""
     parser = argparse.ArgumentParser(
@@ -68,21 +69,14 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_intermixed_args(arguments)
     folders = [word for word in given.words if "=" not in word or Path(word).is_dir()]
     choose = [word for word in given.words if word not in folders]
-    try:
-        if len(folders) > 1:
-            report_beside(folders, choose, given.out, margin=given.margin, every=given.all)
-        else:
-            [folder] = folders or given.words[:1]
-            report(
-                folder, choose, given.out, margin=given.margin, figures=not given.no_figures, every=given.all,
-                ignore=given.ignore,
-            )  # fmt: skip
-    except NormlabError as error:
-        print(f"normlab: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("normlab: stopped", file=sys.stderr)
-        return 130
+    if len(folders) > 1:
+        report_beside(folders, choose, given.out, margin=given.margin, every=given.all)
+    else:
+        [folder] = folders or given.words[:1]
+        report(
+            folder, choose, given.out, margin=given.margin, figures=not given.no_figures, every=given.all,
+            ignore=given.ignore,
+        )  # fmt: skip
     return 0
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from normlab import summary
 from normlab.board import Means
 from normlab.data.sources import check_split, resolve
-from normlab.errors import ConfigError, DataError, NormlabError
+from normlab.errors import ConfigError, DataError, NormlabError, in_one_line
 from normlab.output import command
 from normlab.record import DONE, DamagedError, Record, read_probes, read_robustness
 from normlab.scheduler.launch import Sweep, run_single
@@ -58,35 +58,28 @@ Hydra's own flags: normlab train --hydra-help. The same as a module: python -m n
 """
 
 
+@in_one_line("stopped; the same command resumes after the last completed epoch and skips finished runs")
 def main(arguments: Sequence[str]) -> int:
     """Do what a command line asks for. Return the exit code: 0 when every run completed (or diverged, in a sweep), 1
     when one did not, 2 when the command line was wrong, 130 when it was stopped."""
     parser = get_args_parser()
     parser.error = _wrong_flag  # type: ignore[method-assign]  # one line instead of a page of usage
-    try:
-        flags = parser.parse_intermixed_args(arguments)  # -m may stand anywhere
-        if flags.help:
-            print(_help(flags.overrides))
-            return 0
-        if flags.cfg:
-            print(_shown(flags), end="")
-            return 0
-        if flags.info or flags.hydra_help or flags.shell_completion:
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda _: None)()
-            return 0
-        for flag in ("config_name", "config_path", "config_dir"):
-            if getattr(flags, flag):
-                raise ConfigError(f"--{flag.replace('_', '-')}: settings stand in conf/ and on the command line alone")
-        if threading.current_thread() is threading.main_thread():  # no other thread can set a handler
-            signal.signal(signal.SIGTERM, _stop)
-        return 0 if do(flags.overrides, flags.multirun)[1] else 1
-    except NormlabError as error:
-        print(f"normlab: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        message = "stopped; the same command resumes after the last completed epoch and skips finished runs"
-        print(f"normlab: {message}", file=sys.stderr)
-        return 130
+    flags = parser.parse_intermixed_args(arguments)  # -m may stand anywhere
+    if flags.help:
+        print(_help(flags.overrides))
+        return 0
+    if flags.cfg:
+        print(_shown(flags), end="")
+        return 0
+    if flags.info or flags.hydra_help or flags.shell_completion:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda _: None)()
+        return 0
+    for flag in ("config_name", "config_path", "config_dir"):
+        if getattr(flags, flag):
+            raise ConfigError(f"--{flag.replace('_', '-')}: settings stand in conf/ and on the command line alone")
+    if threading.current_thread() is threading.main_thread():  # no other thread can set a handler
+        signal.signal(signal.SIGTERM, _stop)
+    return 0 if do(flags.overrides, flags.multirun)[1] else 1
 
 
 def _help(about: Sequence[str]) -> str:
