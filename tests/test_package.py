@@ -1,5 +1,6 @@
 """The sdist and the wheels: built, compared, put into a folder of their own, used from another one."""
 
+import ast
 import subprocess
 import sys
 import sysconfig
@@ -9,12 +10,14 @@ import venv
 import zipfile
 from email import message_from_bytes
 from email.message import Message
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 needs_git = pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="no clone: git cannot say what belongs to it")
@@ -125,6 +128,22 @@ def test_the_lowest_releases_are_those_of_pyproject() -> None:
     lines = (REPOSITORY / "tests/lowest.txt").read_text(encoding="utf-8").splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
     assert {name: {pin.removesuffix(".*")} for name, pin in pinned.items()} == asked
+
+
+def test_what_is_imported_is_asked_for() -> None:
+    """As a dependency or in an extra: what else this environment holds may be missing in others."""
+    project = PROJECT["project"]
+    named = [*project["dependencies"], *(requires("hydra-core") or ())]  # which brings OmegaConf, part of its interface
+    for extra in ("export", "slurm", "compiler", "wandb", "mlflow"):
+        named += project["optional-dependencies"][extra]
+    asked_for = {canonicalize_name(Requirement(each).name) for each in named}
+    made_of = packages_distributions()
+    for file in (REPOSITORY / "normlab").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else names
+            for name in {str(name).partition(".")[0] for name in names} - {*sys.stdlib_module_names, "normlab"}:
+                assert {canonicalize_name(each) for each in made_of.get(name, [name])} & asked_for, f"{file}: {name}"
 
 
 def test_a_run_from_the_wheel_in_another_folder(wheel: Path, tmp_path: Path) -> None:

@@ -1,15 +1,14 @@
 """Which classes does each setting get right, and in which do settings differ?"""
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped, unused-ignore]
 
 from normlab.analysis.inference import Group, Model
 from normlab.analysis.part import Column, Part, Table, interval, mean_sd, p, span, text
 from normlab.analysis.questions import Answers
+from normlab.analysis.verdicts import holm
 
 __all__ = ["apart_frame", "classes", "classes_frame"]
 
@@ -77,10 +76,7 @@ def apart_frame(answers: Answers) -> pd.DataFrame:
         rows.append(row | {"difference_low": 100 * low, "difference_high": 100 * high, "p": alike})
     frame = pd.DataFrame(rows)
     if len(frame):
-        known_p = frame["p"].notna()
-        frame["p_adjusted"] = math.nan
-        if known_p.any():
-            frame.loc[known_p, "p_adjusted"] = multipletests(frame.loc[known_p, "p"], method="holm")[1]
+        frame["p_adjusted"] = [adjusted for (adjusted,) in holm([(p,) for p in frame["p"]])]
         frame = frame.sort_values("difference_pp", ascending=False, kind="stable", ignore_index=True)
     return frame
 
