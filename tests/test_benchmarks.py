@@ -9,7 +9,7 @@ import pytest
 import torch
 from made_up_runs import made_up
 
-from benchmarks import scale, soak, study_results
+from benchmarks import scale, soak, step, study_results
 from benchmarks.arms import ArmError, together
 from benchmarks.clock import BATCH, MEETING, WARM_UP, Steps, rate, read
 from benchmarks.hfta import fused
@@ -229,10 +229,12 @@ def test_the_cost_model_finds_what_points_were_made_of() -> None:
 
 
 def test_the_document_has_the_tables_of_the_benchmark() -> None:
-    """docs/scale.md and docs/study.md say what docs/study.csv holds."""
+    """docs/scale.md, docs/study.md and docs/speed.md say what docs/study.csv and docs/step.csv hold."""
     found = scale.read(REPOSITORY / "docs" / "study.csv")
     text = (REPOSITORY / "docs" / "scale.md").read_text(encoding="utf-8")
     for line in scale.table(found):
+        assert line in text, line
+    for line in step.table(step.read(REPOSITORY / "docs" / "step.csv")):
         assert line in text, line
     lines = (REPOSITORY / "docs" / "study.md").read_text(encoding="utf-8").splitlines()
     table = [line.split(" | ") for line in lines if line.startswith("| ")][2:]
