@@ -27,6 +27,7 @@ FOLDER = REPOSITORY / "notebooks"
 RESULTS = REPOSITORY / "lightning_logs" / "replication"
 NOTEBOOKS = sorted(file.name for file in FOLDER.glob("*.ipynb"))
 BY_HAND, STUDY, OWN = "01_normalization_by_hand.ipynb", "02_reading_a_study.ipynb", "03_bring_your_own_norm.ipynb"
+BATCH = "04_batch_size_and_batch_statistics.ipynb"
 ABSOLUTE = re.compile(r"(?<![\w.:/<])/(?:home|root|tmp|work|Users|usr|opt|var|mnt|private)/|\b[A-Z]:\\\\")
 
 sys.path.insert(0, str(FOLDER))
@@ -85,7 +86,7 @@ def with_parameters(notebook: Any, **values: object) -> Any:
 
 
 def test_there_are_notebooks() -> None:
-    assert {BY_HAND, STUDY, OWN} <= set(NOTEBOOKS)
+    assert {BY_HAND, STUDY, OWN, BATCH} <= set(NOTEBOOKS)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -183,7 +184,7 @@ def test_02_runs_on_the_results_in_the_repository() -> None:
 
 @needs_results
 @pytest.mark.parametrize("start", [FOLDER, REPOSITORY], ids=["notebooks", "root"])
-@pytest.mark.parametrize(("name", "found"), [(STUDY, "results"), (OWN, "root")])
+@pytest.mark.parametrize(("name", "found"), [(STUDY, "results"), (OWN, "root"), (BATCH, "root")])
 def test_places_are_found_from_both_folders(
     start: Path, name: str, found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +212,11 @@ def test_03_runs(tmp_path: Path) -> None:
     assert "Mind: " in said, "two seeds decide little, and the linter says so"
     assert (tmp_path / "my_norm.py").exists()
     assert len(list((tmp_path / "logs/own").rglob("result.json"))) == 8
+
+
+@pytest.mark.slow
+def test_04_runs() -> None:
+    assert ran_as_committed(BATCH, REPOSITORY).count("changes by at most 0.000000 when 2 images become 8") == 3
 
 
 def test_what_changes_from_run_to_run_is_left_out() -> None:
