@@ -13,7 +13,7 @@ from math import isqrt
 
 import numpy as np
 
-from normlab.byhand.formula import Node, axes_of, formula, greek, is_known
+from normlab.byhand.formula import GREEK, Node, axes_of, formula, is_known
 from normlab.byhand.inputs import Batch
 from normlab.errors import ConfigError
 from normlab.norms import CATALOGUE
@@ -121,8 +121,7 @@ class Result:
         rules.check(c)
         self.norm, self.batch, self.rules = norm, batch, rules
         self.about, self.formula, self.given = CATALOGUE[norm], formula(norm), starts(norm, rules, batch.shape[1])
-        grouped = any("G" in over for over in self.about.axes)
-        self.groups = (rules.groups or default_groups(c)) if grouped else 1
+        self.groups = (rules.groups or default_groups(c)) if any("G" in over for over in self.about.axes) else 1
         self._maps = [place // batch.area for place in range(len(batch.values))]
         self.channels = [m % c for m in self._maps]
         self.sets = []
@@ -179,7 +178,7 @@ class Result:
         for row in zip(*(self.values(part, evaluating) for part in parts), strict=True):
             key = tuple(map(id, row))
             if key not in computed:
-                computed[key] = None if None in row else OPERATIONS[sign](*row)
+                computed[key] = None if id(None) in key else OPERATIONS[sign](*row)
             found.append(computed[key])
         return tuple(found)
 
@@ -259,7 +258,7 @@ def starts(norm: str, rules: Rules, channels: int) -> dict[str, tuple[Fraction, 
     found: dict[str, tuple[Fraction, ...]] = {}
     for key, value in options.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
-            found[greek(key)] = (Fraction(str(value)),)
+            found[GREEK.get(key, key)] = (Fraction(str(value)),)
     for learned in about.learned.values():
         start = Fraction(str(options[learned.start] if isinstance(learned.start, str) else learned.start))
         # Several that are no channel's are shares of as many statistics, alike at the start.

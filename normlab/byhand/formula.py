@@ -18,7 +18,7 @@ from typing import Any
 
 from normlab.norms import CATALOGUE, About
 
-__all__ = ["Formula", "Node", "axes_of", "formula", "greek", "is_known", "label", "symbols", "symbols_in_eval", "text"]
+__all__ = ["GREEK", "Formula", "Node", "axes_of", "formula", "is_known", "label", "symbols", "symbols_in_eval", "text"]
 
 Node = tuple[Any, ...]
 
@@ -26,6 +26,8 @@ X: Node = ("x",)
 STRENGTH = {"+": 1, "-": 1, "·": 2, "/": 2}
 BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "·", ast.Div: "/"}
 CALLS = {"sqrt": "√", "abs": "|", "max": "max", "sigmoid": "sigmoid", "tanh": "tanh"}
+# The sign of an option in formulas: "ρ" for rho; an option whose name is no Greek letter is its own sign.
+GREEK = {unicodedata.name(sign).split()[-1].lower(): sign for sign in "αβγδεζηθικλμνξοπρστυφχψω"}
 PRIME = "\u02b9"  # one that Python allows in a name
 PYTHON = {  # a formula's signs as Python writes them, whose parser then reads it; replaced in this order
     r"\|([^|]+)\|": r"(abs(\1))",
@@ -46,7 +48,11 @@ class Reader:
         main, *others = re.split(r", (?=(?:at first )?\S+ = |each )", about.formula)
         self.definitions = dict(re.split(" = | ", other.removeprefix("at first "), maxsplit=1) for other in others)
         self.about = about
-        self.signs = {"ε", *(learned.sign for learned in about.learned.values()), *map(greek, about.options)}
+        self.signs = {
+            "ε",
+            *(learned.sign for learned in about.learned.values()),
+            *(GREEK.get(key, key) for key in about.options),
+        }
         self.indices: dict[str, int] = {}
         self.argument, self.index, self.k = X, "", 0
         self.tree = self.read(main)
@@ -133,14 +139,6 @@ class Reader:
 def called(node: Node) -> Node:
     """A node that is called as it is written."""
     return "called", text(node, symbols), node
-
-
-def greek(option: str) -> str:
-    """The sign of an option in formulas: "ρ" for rho; the option itself where its name is not a Greek letter."""
-    try:
-        return unicodedata.lookup(f"GREEK SMALL LETTER {option}")
-    except KeyError:
-        return option
 
 
 class Formula:

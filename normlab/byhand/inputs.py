@@ -156,10 +156,8 @@ def _decimal_commas(lines: list[str], name: str) -> bool:
         return False
     for i, line in enumerate(lines, 1):
         if (found := re.search(r"(\S*\d,\d\S*)\s+(\S+)", line)) and ";" not in line:
-            raise DataError(
-                f"{name}, line {i}: {_short(found[0])!r} may have decimal commas or one number more: write decimal "
-                "points, or semicolons between numbers"
-            )
+            fix = "may have decimal commas or one number more: write decimal points, or semicolons between numbers"
+            raise DataError(f"{name}, line {i}: {_short(found[0])!r} {fix}")
     return any(";" in line for line in lines)
 
 

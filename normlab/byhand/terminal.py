@@ -9,7 +9,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from normlab.byhand import wording
-from normlab.byhand.exact import NORMS, Result
+from normlab.byhand.exact import NORMS, Result, Statistic
 from normlab.byhand.formula import Node, axes_of, symbols, text
 from normlab.byhand.wording import equals, fixed, number_text, set_colour, worded
 
@@ -94,20 +94,15 @@ def _grid(console: Console, result: Result, texts: wording.Blocks) -> None:
 
 
 def _table(console: Console, table: wording.Table) -> None:
-    def shown(narrow: bool) -> RichTable:
-        made = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for i, heading in enumerate(table.headings):
-            made.add_column(heading, justify="left" if i < table.text else "right", overflow="fold")
-        for k, row in zip(table.sets, table.rows, strict=True):
-            cells = [Text(re.sub(r" (?=[=≈])", "\n", cell) if narrow else cell) for cell in row]
-            cells[0] = Text(f" {row[0]} ", f"{INK} on {set_colour(k)}")
-            made.add_row(*cells)
-        return made
-
-    wide = shown(False)
-    # Where there is no room, the decimal goes below its fraction.
-    needed = console.measure(wide, options=console.options.update(max_width=1000)).maximum
-    console.print(wide if needed <= console.width else shown(True))
+    widths = [max(map(len, column)) + 2 for column in zip(table.headings, *table.rows, strict=True)]
+    narrow = sum(widths) > console.width  # then the decimal goes below its fraction
+    made = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for i, heading in enumerate(table.headings):
+        made.add_column(heading, justify="left" if i < table.text else "right", overflow="fold")
+    for k, row in zip(table.sets, table.rows, strict=True):
+        cells = [Text(re.sub(r" (?=[=≈])", "\n", cell) if narrow else cell) for cell in row]
+        made.add_row(Text(f" {row[0]} ", f"{INK} on {set_colour(k)}"), *cells[1:])
+    console.print(made)
 
 
 def _line(console: Console, text: str, style: str = "") -> None:
@@ -128,7 +123,7 @@ def steps(result: Result, k: int) -> Iterator[tuple[str, str]]:
     for name, node in result.formula.steps[s.axes].items():
         value, inner = s.values[name], node[-1]
         if inner[0] in ("mean", "sum"):
-            yield from _gathering(result, s.members, worded(name), inner, value)
+            yield from _gathering(result, s, name, inner)
         elif node[0] == "√":
             yield worded(name), f"{name} = {_numbers(result, node, first, root=False)} = {number_text(value)}"
         else:
@@ -143,22 +138,19 @@ def steps(result: Result, k: int) -> Iterator[tuple[str, str]]:
     yield from _running_steps(result, s.axes, first)
 
 
-def _gathering(
-    result: Result, members: Sequence[int], name: str, node: Node, value: Fraction | None
-) -> Iterator[tuple[str, str]]:
+def _gathering(result: Result, s: Statistic, name: str, node: Node) -> Iterator[tuple[str, str]]:
     """A mean or a sum: its terms where they are not x itself, their sum, and that divided by their number."""
     kind, _, inner = node
-    terms = [result.at(inner, place) for place in members]
-    total = sum((term for term in terms if term is not None), Fraction(0))
-    line = f"{_listed(list(map(_signed, terms)))} {equals(None if None in terms else total)}"
+    terms = [result.at(inner, place) for place in s.members]
+    total = None if None in terms else sum((term for term in terms if term is not None), Fraction(0))
+    line = f"{_listed(list(map(_signed, terms)))} {equals(total)}"
     if inner == ("x",):
         yield "sum", line
     else:
-        yield name, _listed([_numbers(result, inner, place, 2) for place in members], most=6)
+        yield worded(name), _listed([_numbers(result, inner, place, 2) for place in s.members], most=6)
         yield "", f"= {line}"
     if kind == "mean":
-        divided = f"{number_text(None if None in terms else total)} / {len(members)} {equals(value)}"
-        yield name if inner == ("x",) else "", divided
+        yield worded(name) * (inner == ("x",)), f"{number_text(total)} / {s.count} {equals(s.values[name])}"
 
 
 def _running_steps(result: Result, axes: int, place: int) -> Iterator[tuple[str, str]]:

@@ -157,8 +157,7 @@ def fixed(value: Fraction | None, undefined: str = UNDEFINED) -> str:
 
 def heading(result: Result) -> str:
     """ "Group norm, 2 groups: 8 statistics"."""
-    grouped = any("G" in over for over in result.about.axes)
-    groups = f", {count(result.groups, 'group')}" if grouped else ""
+    groups = f", {count(result.groups, 'group')}" if any("G" in over for over in result.about.axes) else ""
     return f"{NORMS[result.norm]}{groups}: {count(len(result.statistics), 'statistic')}"
 
 
@@ -242,25 +241,21 @@ def eval_rule(result: Result) -> str:
     return "In eval mode: the same, from the same statistics; nothing is remembered."
 
 
-def notes(result: Result) -> list[str]:
+def notes(result: Result) -> Iterator[str]:
     """What is unusual about a calculation."""
-    unusual = []
     flat = [s.letter for s in result.statistics if _has_zero_root(s.values)]
     if flat:
         where = ", ".join(flat[:8]) + (", …" if len(flat) > 8 else "")
-        unusual.append(
-            f"All numbers of {where} are equal and ε = 0: 0 / 0 is undefined (–). With --eps 1e-5 it would be 0."
-        )
+        yield f"All numbers of {where} are equal and ε = 0: 0 / 0 is undefined (–). With --eps 1e-5 it would be 0."
     elif result.about.centred and all(s.count == 1 for s in result.statistics):
-        unusual.append("A set of one number has variance 0 and is normalised to 0: y = β whatever x is.")
+        yield "A set of one number has variance 0 and is normalised to 0: y = β whatever x is."
     if any(None in values.values() for values in result.running):
-        unusual.append(
+        yield (
             "One number per channel: the unbiased variance is 0 / 0, so there is no running variance and no eval mode. "
             "torch refuses to train on such a batch: give more images or larger maps."
         )
     elif any(map(_has_zero_root, result.running)):
-        unusual.append("A running variance is 0 and ε = 0: eval mode is undefined there (–).")
-    return unusual
+        yield "A running variance is 0 and ε = 0: eval mode is undefined there (–)."
 
 
 def worded(name: str) -> str:

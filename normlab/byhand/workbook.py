@@ -17,7 +17,6 @@ from fractions import Fraction
 
 import numpy as np
 from openpyxl import Workbook
-from openpyxl.cell import Cell
 from openpyxl.styles import Alignment, Border, Font, PatternFill, Side
 from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.properties import PageSetupProperties
@@ -56,8 +55,7 @@ def workbook(results: Sequence[Result]) -> tuple[bytes, str]:
     batch, book = results[0].batch, Workbook()
     if LEFT + batch.shape[1] * (batch.shape[3] + 1) > COLUMNS:
         return b"", f": it would have more than {COLUMNS:,} columns"
-    assert isinstance(book.active, Worksheet)
-    _input(book.active, batch, results[0].rules.momentum)
+    _input(book.worksheets[0], batch, results[0].rules.momentum)
     known: list[Mapping[str, Fraction | None]] = [{}]  # what formulas come to, by sheet and cell
     left = []
     for result in results:
@@ -84,7 +82,6 @@ def put(sheet: Worksheet, row: int, column: int, value: str | Fraction, **style:
     """Write a cell and return its name. style: attributes of `openpyxl.cell.Cell`; None: as they are."""
     exact = isinstance(value, Fraction) and value.denominator == 1
     cell = sheet.cell(row, column, value if isinstance(value, str) else int(value) if exact else float(value))
-    assert isinstance(cell, Cell)
     for name, chosen in style.items():
         if chosen is not None:
             setattr(cell, name, chosen)
