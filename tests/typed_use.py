@@ -98,5 +98,4 @@ def planning() -> list[Finding]:
 def by_hand() -> Fraction:
     result = byhand.calculate("bn", byhand.default_batch(), byhand.Rules(eps=Fraction(0)))
     assert_type(result, byhand.Result)
-    assert_type(byhand.sets("gn", (3, 4, 2, 2)), list[tuple[str, tuple[int, ...]]])
     return result.statistics[0].total

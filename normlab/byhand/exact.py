@@ -5,80 +5,36 @@ where it is rational, as sqrt(25/4) = 5/2; any other one, like π, sigmoid and t
 digits, and so is what is computed from it where it grows beyond all reading: far more than a float64 holds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from functools import cache, cached_property
-from math import isqrt, prod
+from math import isqrt
 
-from normlab.byhand.formula import (
-    Node,
-    axes_of,
-    formula,
-    greek,
-    inner,
-    is_known,
-    kept,
-    kept_roots,
-    label,
-    steps,
-    symbols_in_eval,
-    text,
-)
+import numpy as np
+
+from normlab.byhand.formula import GREEK, Node, axes_of, formula, is_known
+from normlab.byhand.inputs import Batch
 from normlab.errors import ConfigError
-from normlab.norms import CATALOGUE, About
+from normlab.norms import CATALOGUE
 from normlab.settings.conf import group_values
 
 __all__ = [
-    "NORMS",
-    "Batch",
-    "Result",
-    "Rules",
-    "Running",
-    "Statistic",
-    "calculate",
-    "default_groups",
-    "sets",
-    "square_root",
-]
+    "NORMS", "Result", "Rules", "Statistic", "Values", "calculate", "default_groups", "letter",
+    "square_root", "starts", "units",
+]  # fmt: skip
 
 DIGITS = 50  # of a root that is not rational
 LONG = 800  # bits of a denominator beyond which nobody means the fraction
 PI = Fraction("3.1415926535897932384626433832795028841971693993751058209749445923")
 
-Shape = tuple[int, int, int, int]
 Values = tuple[Fraction | None, ...]  # None: undefined, 0 divided by 0
 
-
-def _title(about: About) -> str:
-    title = about.title.replace("normalization", "norm")
-    return title[0].upper() + title[1:]
-
-
-NORMS = {name: _title(about) for name, about in CATALOGUE.items() if is_known(about)}
-
-
-@dataclass(frozen=True)
-class Batch:
-    """N images of C channels of H x W numbers, flat and in row-major order. source: where they are from, for people.
-
-    Raises `ConfigError` where shape and values do not fit.
-    """
-
-    shape: Shape
-    values: tuple[Fraction, ...]
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        n, c, h, w = self.shape
-        if min(self.shape) < 1 or n * c * h * w != len(self.values):
-            raise ConfigError(f"{len(self.values)} numbers are not a batch of shape {n},{c},{h},{w}")
-
-    @property
-    def area(self) -> int:
-        """H · W, the numbers of one map: those of map m = i · C + j are values[m · area : (m + 1) · area]."""
-        return self.shape[2] * self.shape[3]
+NORMS = {  # in words: "Batch norm"
+    name: (about.title[0].upper() + about.title[1:]).replace("normalization", "norm")
+    for name, about in CATALOGUE.items()
+    if is_known(about)
+}
 
 
 @dataclass(frozen=True)
@@ -103,19 +59,17 @@ class Rules:
     learned: dict[str, Fraction] = field(default_factory=dict)
 
     def check(self, channels: int) -> None:
-        """Raises `ConfigError`, in one line, where something is out of range or does not fit so many channels."""
-        groups = self.groups
+        """Raise `ConfigError`, in one line, where something is out of range or does not fit so many channels."""
+        groups, eps, momentum = self.groups, self.eps, self.momentum
         if groups is not None and (groups < 1 or channels % groups):
             divisors = ", ".join(str(g) for g in range(1, channels + 1) if channels % g == 0)
             raise ConfigError(f"--groups {groups} does not divide {channels} channels: choose one of {divisors}")
         if self.images < 1:
             raise ConfigError(f"--images {self.images}: a ghost batch has at least 1 image")
-        if self.eps is not None and self.eps < 0:
-            raise ConfigError(f"--eps {float(self.eps):g} is negative: it is added to a variance, so give 0 or more")
-        if not 0 <= self.momentum <= 1:
-            raise ConfigError(
-                f"--momentum {float(self.momentum):g} is outside [0, 1]: it is the share of the new batch"
-            )
+        if eps is not None and eps < 0:
+            raise ConfigError(f"--eps {float(eps):g} is negative: it is added to a variance, so give 0 or more")
+        if not 0 <= momentum <= 1:
+            raise ConfigError(f"--momentum {float(momentum):g} is outside [0, 1]: it is the share of the new batch")
         for name, values in {"gamma": self.gamma, "beta": self.beta}.items():
             if values is not None and len(values) != channels:
                 raise ConfigError(f"--{name} has {len(values)} numbers for {channels} channels: give one per channel")
@@ -145,195 +99,175 @@ class Statistic:
         return len(self.members)
 
 
-@dataclass(frozen=True)
-class Running:
-    """Running averages of a channel after one step, from mean 0 and variance 1, and the roots of eval mode by name.
-
-    What follows from an unbiased variance of 0 / 0 is None: the batch has one number per channel.
-    """
-
-    where: str
-    values: dict[str, Fraction | None]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Values, and which of them is that of each number of the batch."""
-
-    owner: Sequence[int]
-    values: Sequence[Fraction | None]
-
-    def all(self) -> Values:
-        return tuple(self.values[k] for k in self.owner)
-
-
 class Result:
     """One norm of one batch. Values are flat, in the batch's order; None where undefined.
 
     Attributes:
-        about: what the norm's file says. groups: of channels; 1 where the norm has none.
-        tree, inner: the formula of y, and with γ = 1 and β = 0.
-        statistics: one per set, those over the first axes first. owner: for each number, the set of the first axes.
+        about: what the norm's file says. formula: what follows from its formula.
+        groups: of channels; 1 where the norm has none.
+        given: the numbers that the formula takes beside x, by sign: one, or one per channel.
+        channels: the channel of each number. sets: for each of the norm's axes, the set of each number, counted from 0
+        in the order in which they begin; owner: the set of the first axes.
+        statistics: one per set, those over the first axes first.
         normalised: y with γ = 1 and β = 0. output: y. evaluated: y in eval mode.
-        running: of a norm with running averages, one per channel; of the others empty.
+        running: by channel, running averages after one step from mean 0 and variance 1, and the roots of eval mode, by
+        name; empty where a norm has none. With one number per channel the unbiased variance is 0 / 0: None.
     """
 
     def __init__(self, norm: str, batch: Batch, rules: Rules) -> None:
         if norm not in NORMS:
             raise ConfigError(f"norm {norm!r} is unknown: choose one of {', '.join(NORMS)}, all")
-        self.norm, self.batch, self.rules, self.about = norm, batch, rules, CATALOGUE[norm]
-        c = batch.shape[1]
+        n, c, _, _ = batch.shape
         rules.check(c)
-        grouped = any("G" in over for over in self.about.axes)
-        self.groups = (rules.groups or default_groups(c)) if grouped else 1
-        self.tree = formula(norm)
-        self.inner = inner(norm)
-        size = len(batch.values)
-        self._one, self._each = [0] * size, range(size)
-        self._channel = [k // batch.area % c for k in self._each]
-        self._map = [k // batch.area for k in self._each]
-        self._sets = [
-            _owner(self.about, batch.shape, self.groups, rules.images, i) for i in range(len(self.about.axes))
-        ]
-        self._known: dict[tuple[Node, bool], Grid] = {}
-        self.owner = self._sets[0]
-        self.statistics = self._statistics()
-        self.normalised = self.grid(self.inner).all()
-        self.output = self.normalised if self.inner == self.tree else self.grid(self.tree).all()
-        self.evaluated = self.grid(self.tree, True).all() if kept(self.tree) else self.output
-        self.running = self._running() if kept(self.tree) else ()
-
-    @cached_property
-    def given(self) -> dict[str, tuple[Fraction, ...]]:
-        """The numbers that a formula takes beside x, by sign: one, or one per channel."""
-        return starts(self.norm, self.rules)
-
-    @cached_property
-    def plain(self) -> bool:
-        """Whether γ = 1 and β = 0 everywhere, so that output and normalised are the same."""
-        return self.output == self.normalised
+        self.norm, self.batch, self.rules = norm, batch, rules
+        self.about, self.formula, self.given = CATALOGUE[norm], formula(norm), starts(norm, rules, batch.shape[1])
+        self.groups = (rules.groups or default_groups(c)) if any("G" in over for over in self.about.axes) else 1
+        self._maps = [place // batch.area for place in range(len(batch.values))]
+        self.channels = [m % c for m in self._maps]
+        self.sets = []
+        for i in range(len(self.about.axes)):
+            numbers = self.about.sets(n, c, batch.area, self.groups, rules.images, i)
+            self.sets.append(np.unique(numbers, return_inverse=True)[1].ravel().tolist())
+        self.owner = self.sets[0]
+        self._shares: list[list[dict[int, list[int]]]] = []  # places by axes, channel and set
+        for owner in self.sets:
+            self._shares.append([{} for _ in range(c)])
+            for place, (j, k) in enumerate(zip(self.channels, owner, strict=True)):
+                self._shares[-1][j].setdefault(k, []).append(place)
+        self._known: dict[tuple[Node, bool], Values] = {}
+        self.statistics = tuple(self._statistics())
+        self.normalised, self.output = self.values(self.formula.inner), self.values(self.formula.tree)
+        self.plain = self.normalised == self.output  # γ = 1 and β = 0 everywhere
+        self.evaluated = self.values(self.formula.tree, True) if self.formula.kept else self.output
+        averages = self.formula.averages.items()
+        self.running = tuple(
+            {name: self.at(node, j * batch.area, True) for name, node in averages} for j in range(c if averages else 0)
+        )
 
     def at(self, node: Node, place: int, evaluating: bool = False) -> Fraction | None:
         """The value of a part of the formula at a number of the batch."""
-        grid = self.grid(node, evaluating)
-        return grid.values[grid.owner[place]]
+        return self.values(node, evaluating)[place]
 
-    def grid(self, node: Node, evaluating: bool = False) -> Grid:
-        """The values of a part of the formula, in train mode or in eval mode."""
+    def values(self, node: Node, evaluating: bool = False) -> Values:
+        """The values of a part of the formula at every number of the batch, in train mode or in eval mode."""
         key = node, evaluating
         if key not in self._known:
             self._known[key] = self._computed(node, evaluating)
         return self._known[key]
 
-    def _computed(self, node: Node, evaluating: bool) -> Grid:
+    def _computed(self, node: Node, evaluating: bool) -> Values:
         match node:
             case ("x",):
-                return Grid(self._each, self.batch.values)
+                return self.batch.values
             case ("number", word):
-                return Grid(self._one, (PI if word == "π" else Fraction(word),))
+                return (PI if word == "π" else Fraction(word),) * len(self.channels)
             case ("given", sign):
                 values = self.given[sign]
-                return Grid(self._channel if len(values) > 1 else self._one, values)
-            case ("kept", start, inner):
-                return self._average(start, inner) if evaluating else self.grid(inner)
+                return tuple(values[j % len(values)] for j in self.channels)
+            case ("kept", _, inner):
+                return self._averages(node) if evaluating else self.values(inner)
             case ("called", _, inner):
-                return self.grid(inner, evaluating)
+                return self.values(inner, evaluating)
             case ("mean" | "sum" as what, i, inner):
-                return _gathered(self.grid(inner, evaluating), self._sets[i], what == "mean")
+                return _gathered(self.values(inner, evaluating), self.sets[i], what == "mean")
             case ("map", inner):
-                return _gathered(self.grid(inner, evaluating), self._map, False)
+                return _gathered(self.values(inner, evaluating), self._maps, False)
         sign, *parts = node
-        grids = [self.grid(part, evaluating) for part in parts]
-        owners = {id(grid.owner): grid.owner for grid in grids if grid.owner is not self._one}
-        if len(owners) > 1:
-            grids = [Grid(self._each, grid.all()) if grid.owner is not self._one else grid for grid in grids]
-        owner = self._each if len(owners) > 1 else next(iter(owners.values()), self._one)
-        many = max(len(grid.values) for grid in grids)
-        columns = [list(grid.values) * (many if len(grid.values) == 1 else 1) for grid in grids]
-        compute = OPERATIONS[sign]
-        return Grid(owner, [None if None in row else compute(*row) for row in zip(*columns, strict=True)])
-
-    def _average(self, start: int, inner: Node) -> Grid:
-        """The running average of a statistic after one step: per channel, set by set in their order."""
-        grid, m = self.grid(inner), self.rules.momentum
-        seen: list[dict[int, int]] = [{} for _ in range(self.batch.shape[1])]  # numbers of a channel by set
-        for channel, k in zip(self._channel, grid.owner, strict=True):
-            seen[channel][k] = seen[channel].get(k, 0) + 1
-        averages: list[Fraction | None] = []
-        for counts in seen:
-            average: Fraction | None = Fraction(start)
-            for k, count in counts.items():
-                value = _unbiased(grid.values[k], count) if start else grid.values[k]
-                average = None if value is None or average is None else (1 - m) * average + m * value
-            averages.append(average)
-        return Grid(self._channel, averages)
-
-    def _statistics(self) -> tuple[Statistic, ...]:
-        found: list[Statistic] = []
-        for i, owner in enumerate(self._sets):
-            members: list[list[int]] = [[] for _ in range(max(owner) + 1)]
-            for place, k in enumerate(owner):
-                members[k].append(place)
-            named = [(label(node), node) for node in steps(self.tree, i)]
-            variances = [(node[2], label(node)) for node in kept(self.tree) if node[1] and axes_of(node) == {i}]
-            for places in members:
-                first = places[0]
-                values = {name: self.at(node, first) for name, node in named}
-                count = sum(self._channel[place] == self._channel[first] for place in places)
-                for node, name in variances:
-                    values[f"unbiased {name}"] = _unbiased(self.at(node, first), count)
-                where = _where(self.about.axes[i], self.batch.shape, self.groups, self.rules.images, first)
-                total = sum((self.batch.values[place] for place in places), Fraction(0))
-                found.append(Statistic(_letter(len(found)), where, i, tuple(places), total, values))
+        computed: dict[tuple[int, ...], Fraction | None] = {}  # once for the numbers that share their values' objects
+        found = []
+        for row in zip(*(self.values(part, evaluating) for part in parts), strict=True):
+            key = tuple(map(id, row))
+            if key not in computed:
+                computed[key] = None if id(None) in key else OPERATIONS[sign](*row)
+            found.append(computed[key])
         return tuple(found)
 
-    def _running(self) -> tuple[Running, ...]:
-        nodes = {f"running {label(node)}": node for node in kept(self.tree)}
-        nodes |= {text(node, symbols_in_eval): node for node in kept_roots(self.tree)}
-        area = self.batch.area
-        return tuple(
-            Running(f"channel {j + 1}", {name: self.at(node, j * area, True) for name, node in nodes.items()})
-            for j in range(self.batch.shape[1])
-        )
+    def taken(self, node: Node, channel: int) -> list[tuple[list[int], Fraction | None]]:
+        """What a running average takes of a channel, set by set: places, and their value; unbiased of a variance."""
+        _, start, inner = node
+        (i,) = axes_of(node)
+        values = self.values(inner)
+        pairs = [(places, values[places[0]]) for places in self._shares[i][channel].values()]
+        return [(places, _unbiased(value, len(places)) if start else value) for places, value in pairs]
+
+    def _averages(self, node: Node) -> Values:
+        """A running average after one step, at every number: per channel."""
+        m = self.rules.momentum
+        averages: list[Fraction | None] = []
+        for channel in range(self.batch.shape[1]):
+            average: Fraction | None = Fraction(node[1])
+            for _, value in self.taken(node, channel):
+                average = None if value is None or average is None else (1 - m) * average + m * value
+            averages.append(average)
+        return tuple(averages[j] for j in self.channels)
+
+    def _statistics(self) -> Iterator[Statistic]:
+        k = 0
+        for i, owner in enumerate(self.sets):
+            members: list[list[int]] = [[] for _ in range(max(owner) + 1)]
+            for place, own in enumerate(owner):
+                members[own].append(place)
+            variances = {name: node for name, node in self.formula.kept.items() if node[1] and axes_of(node) == {i}}
+            for own, places in enumerate(members):
+                first = places[0]
+                values = {name: self.at(node, first) for name, node in self.formula.steps[i].items()}
+                count = len(self._shares[i][self.channels[first]][own])
+                values |= {f"unbiased {name}": _unbiased(self.at(of, first), count) for name, of in variances.items()}
+                total = sum((self.batch.values[place] for place in places), Fraction(0))
+                yield Statistic(letter(k), self._where(self.about.axes[i], first), i, tuple(places), total, values)
+                k += 1
+
+    def _where(self, over: str, place: int) -> str:
+        """Where the set is that a number belongs to: "image 1, group 2"."""
+        i, j, row, column = map(int, np.unravel_index(place, self.batch.shape))
+        images = self.rules.images
+        first, last = i // images * images + 1, min(i // images * images + images, self.batch.shape[0])
+        names = {
+            "ghost batch": f"image {last}" if first == last else f"images {first} to {last}",
+            "image": f"image {i + 1}",
+            "group of channels": f"group {j // (self.batch.shape[1] // self.groups) + 1}",
+            "channel": f"channel {j + 1}",
+            "pixel": f"row {row + 1}, column {column + 1}",
+        }
+        return ", ".join(names[unit] for unit in units(over)) or "all numbers"
+
+
+def units(over: str) -> list[str]:
+    """Of what there is one set each, by the axes that a statistic is over: ["image", "group of channels"]."""
+    image = [] if "N" in over else ["ghost batch" if "V" in over else "image"]
+    channel = [] if "C" in over else ["group of channels" if "G" in over else "channel"]
+    return image + channel + ([] if "H" in over else ["pixel"])
 
 
 def calculate(norm: str, batch: Batch, rules: Rules | None = None) -> Result:
-    """Every number of a norm of the catalogue over a batch: statistics, normalised values, output, running averages.
+    """Every number of a norm of the catalogue over a batch.
 
     Batch norm, for one: y = γ · (x - μ) / sqrt(σ² + ε) + β, with μ = Σx / m and the biased σ² = Σ(x - μ)² / m over the
-    m numbers of a set. Running averages make one step from mean 0 and variance 1, with the unbiased
-    Σ(x - μ)² / (m - 1), and take the place of μ and σ² in eval mode. Formula, axes and source of each norm are in its
-    file, normlab/norms/<name>.py.
-
-    Raises `ConfigError` where the norm is unknown or the rules do not fit.
+    m numbers of a set. Running averages take the unbiased Σ(x - μ)² / (m - 1), and the place of μ and σ² in eval mode.
+    Raise `ConfigError` where the norm is unknown or the rules do not fit.
     """
     return Result(norm, batch, rules or Rules())
 
 
-def starts(norm: str, rules: Rules) -> dict[str, tuple[Fraction, ...]]:
-    """The numbers that a norm's formula takes beside x, by sign: those given, else those that the norm starts from."""
-    about, options = CATALOGUE[norm], group_values("norm", norm)
-    found: dict[str, tuple[Fraction, ...]] = {
-        greek(key): (_exact(value),) for key, value in options.items() if _is_number(value)
-    }
-    found["ε"] = (_exact(options.get("eps", 0)) if rules.eps is None else rules.eps,)
-    for learned in about.learned.values():
-        start = options[learned.start] if isinstance(learned.start, str) else learned.start
-        # Several that are no channel's are shares of as many statistics, alike at the start.
-        share = int(learned.shape) if learned.shape.isdecimal() else 1
-        found[learned.sign] = (_exact(start) / share,)
-    found |= {"γ": rules.gamma} if rules.gamma and "γ" in found else {}
-    found |= {"β": rules.beta} if rules.beta and "β" in found else {}
-    return found | {sign: (value,) for sign, value in rules.learned.items() if sign in found}
+def starts(norm: str, rules: Rules, channels: int) -> dict[str, tuple[Fraction, ...]]:
+    """The numbers that a norm's formula takes beside x, by sign, ε last: those given, else what the norm starts from.
 
-
-def sets(norm: str, shape: Shape, groups: int = 2, images: int = 2, axes: int = 0) -> list[tuple[str, tuple[int, ...]]]:
-    """Which numbers share a statistic: for each set, where it is ("channel 2") and the places of its numbers.
-
-    Raises `ConfigError` where the norm is unknown or `groups` does not divide the channels.
+    One, or one per channel.
     """
-    result = Result(norm, Batch(shape, (Fraction(0),) * prod(shape)), Rules(groups=groups, images=images))
-    return [(s.where, s.members) for s in result.statistics if s.axes == axes]
+    about, options = CATALOGUE[norm], group_values("norm", norm)
+    found: dict[str, tuple[Fraction, ...]] = {}
+    for key, value in options.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            found[GREEK.get(key, key)] = (Fraction(str(value)),)
+    for learned in about.learned.values():
+        start = Fraction(str(options[learned.start] if isinstance(learned.start, str) else learned.start))
+        # Several that are no channel's are shares of as many statistics, alike at the start.
+        shares = int(learned.shape) if learned.shape.isdecimal() else 0
+        found[learned.sign] = (start / shares,) if shares else (start,) * channels
+    found["ε"] = (Fraction(str(options.get("eps", 0))) if rules.eps is None else rules.eps,)
+    given = {sign: (value,) * len(found[sign]) for sign, value in rules.learned.items() if sign in found}
+    chosen: dict[str, tuple[Fraction, ...] | None] = {"γ": rules.gamma, "β": rules.beta, **given}
+    return {sign: chosen.get(sign) or value for sign, value in found.items() if sign in formula(norm).signs}
 
 
 def square_root(value: Fraction) -> Fraction:
@@ -351,27 +285,23 @@ def default_groups(channels: int) -> int:
     return next((g for g in range(2, channels + 1) if channels % g == 0), 1)
 
 
-def _owner(about: About, shape: Shape, groups: int, images: int, axes: int) -> list[int]:
-    """The set of each number, counted in the order in which they begin."""
-    n, c, h, w = shape
-    numbers: dict[int, int] = {}
-    found = about.sets(n, c, h * w, groups, images, axes).ravel().tolist()
-    return [numbers.setdefault(k, len(numbers)) for k in found]
+def letter(k: int) -> str:
+    """A, B, …, Z, AA, AB, …: as a spreadsheet names its columns."""
+    return (letter(k // 26 - 1) if k >= 26 else "") + chr(ord("A") + k % 26)
 
 
-def _gathered(grid: Grid, owner: Sequence[int], mean: bool) -> Grid:
-    """The sum or the mean of the values of each set."""
+def _gathered(values: Values, owner: Sequence[int], mean: bool) -> Values:
+    """The sum or the mean of the values of each set, at every number."""
     many = max(owner) + 1
-    totals, counts, undefined = [Fraction(0)] * many, [0] * many, set()
-    for k, at in zip(owner, grid.owner, strict=True):
-        value = grid.values[at]
+    totals: list[Fraction | None] = [Fraction(0)] * many
+    counts = [0] * many
+    for k, value in zip(owner, values, strict=True):
+        total = totals[k]
+        totals[k] = None if total is None or value is None else total + value
         counts[k] += 1
-        if value is None:
-            undefined.add(k)
-        else:
-            totals[k] += value
-    values = [total / count if mean else total for total, count in zip(totals, counts, strict=True)]
-    return Grid(owner, [None if k in undefined else value for k, value in enumerate(values)])
+    if mean:
+        totals = [None if total is None else total / m for total, m in zip(totals, counts, strict=True)]
+    return tuple(totals[k] for k in owner)
 
 
 def _unbiased(value: Fraction | None, count: int) -> Fraction | None:
@@ -382,75 +312,27 @@ def _short(value: Fraction) -> Fraction:
     """A fraction that has grown beyond all reading, to 50 significant digits."""
     if value.denominator.bit_length() < LONG:
         return value
-    k = DIGITS + max(value.denominator.bit_length() - abs(value.numerator).bit_length(), 0) * 301 // 1000
-    return Fraction(round(value * 10**k), 10**k)
-
-
-def _divided(a: Fraction, b: Fraction) -> Fraction | None:
-    return _short(a / b) if b else None
+    extra = max(value.denominator.bit_length() - abs(value.numerator).bit_length(), 0) * 301 // 1000  # digits
+    return round(value, DIGITS + extra)
 
 
 def _sigmoid(value: Fraction) -> Fraction:
-    """1 / (1 + exp(-value))"""
+    """1 / (1 + exp(-value)), which is 0 or 1 to 50 digits beyond ±200."""
+    value = min(max(value, Fraction(-200)), Fraction(200))
     with localcontext() as context:
-        context.prec = DIGITS + 10
-        context.Emin, context.Emax = -999_999, 999_999
-        size = -abs(Decimal(value.numerator) / value.denominator)
-        small = Fraction((size if size > -200_000 else Decimal(-200_000)).exp())  # no more than 1
-    return (Fraction(1) if value >= 0 else small) / (1 + small)
+        context.prec = 2 * DIGITS
+        return Fraction(1 / (1 + (Decimal(-value.numerator) / value.denominator).exp()))
 
 
 OPERATIONS: dict[str, Callable[..., Fraction | None]] = {
     "+": lambda a, b: _short(a + b),
     "-": lambda a, b: _short(a - b),
     "·": lambda a, b: _short(a * b),
-    "/": _divided,
+    "/": lambda a, b: _short(a / b) if b else None,
     "max": max,
-    "√": cache(lambda a: square_root(a) if a >= 0 else None),
+    "√": lambda a: square_root(a) if a >= 0 else None,
     "²": lambda a: _short(a * a),
     "|": abs,
-    "sigmoid": lambda a: _short_digits(_sigmoid(a)),
-    "tanh": lambda a: _short_digits(2 * _sigmoid(2 * a) - 1),
+    "sigmoid": lambda a: round(_sigmoid(a), DIGITS),
+    "tanh": lambda a: round(2 * _sigmoid(2 * a) - 1, DIGITS),
 }
-
-
-def _short_digits(value: Fraction) -> Fraction:
-    return Fraction(round(value * 10**DIGITS), 10**DIGITS)
-
-
-def _where(over: str, shape: Shape, groups: int, images: int, place: int) -> str:
-    """Where the set is that a number belongs to: "image 1, group 2"."""
-    n, c, h, w = shape
-    i, j, row, column = place // (c * h * w), place // (h * w) % c, place // w % h, place % w
-    words = []
-    if "V" in over:
-        start = i // images * images
-        last = min(start + images, n)
-        words.append(f"image {last}" if last == start + 1 else f"images {start + 1} to {last}")
-    elif "N" not in over:
-        words.append(f"image {i + 1}")
-    if "G" in over:
-        words.append(f"group {j // (c // groups) + 1}")
-    elif "C" not in over:
-        words.append(f"channel {j + 1}")
-    if "H" not in over:
-        words.append(f"row {row + 1}, column {column + 1}")
-    return ", ".join(words) or "all numbers"
-
-
-def _exact(value: float) -> Fraction:
-    return Fraction(str(value))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _letter(k: int) -> str:
-    """A, B, …, Z, AA, AB, …: as a spreadsheet names its columns."""
-    name = ""
-    k += 1
-    while k:
-        k, rest = divmod(k - 1, 26)
-        name = chr(ord("A") + rest) + name
-    return name

@@ -1,4 +1,4 @@
-"""A norm's formula, as its file writes it, read into a tree that arithmetic, workbook and page compute with.
+"""A norm's formula, as its file writes it, read into a tree that arithmetic, words, workbook and page compute with.
 
 Nodes are tuples, lists in JSON: ("x",), ("number", "2"), ("given", "γ"); ("mean", i, a) and ("sum", i, a) over the
 axes number i of the norm, ("map", a), the sum over a map; ("called", name, a), ("kept", start, a), whose running
@@ -9,148 +9,117 @@ average takes its place in eval mode; ("+", a, b), as - · / and max; ("√", a)
 else over the first axes. After a comma follow definitions ("s = …") and, for norms in a chain, what each computes.
 """
 
+import ast
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, reduce
 from typing import Any
 
 from normlab.norms import CATALOGUE, About
 
-__all__ = [
-    "Node",
-    "axes_of",
-    "formula",
-    "given_signs",
-    "greek",
-    "inner",
-    "is_known",
-    "kept",
-    "kept_roots",
-    "label",
-    "steps",
-    "symbols",
-    "symbols_in_eval",
-    "text",
-    "walk",
-]
+__all__ = ["GREEK", "Formula", "Node", "axes_of", "formula", "is_known", "label", "symbols", "symbols_in_eval", "text"]
 
 Node = tuple[Any, ...]
 
-TOKEN = re.compile(r"‖x_c‖|σ(?:_[A-Za-z]+)?²|[^\W\d_²]+′?(?:_[A-Za-z]+)?|\d+|\S")
-STRENGTH = {"+": 1, "-": 1, "·": 2, "/": 2}
 X: Node = ("x",)
+STRENGTH = {"+": 1, "-": 1, "·": 2, "/": 2}
+BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "·", ast.Div: "/"}
+CALLS = {"sqrt": "√", "abs": "|", "max": "max", "sigmoid": "sigmoid", "tanh": "tanh"}
+# The sign of an option in formulas: "ρ" for rho; an option whose name is no Greek letter is its own sign.
+GREEK = {unicodedata.name(sign).split()[-1].lower(): sign for sign in "αβγδεζηθικλμνξοπρστυφχψω"}
+PRIME = "\u02b9"  # one that Python allows in a name
+PYTHON = {  # a formula's signs as Python writes them, whose parser then reads it; replaced in this order
+    r"\|([^|]+)\|": r"(abs(\1))",
+    "‖x_c‖": "(x_c)",
+    r"Σ ((?:[^()+−,]|\([^()]*\))+)": r"Σ(\1)",
+    "√": "sqrt",
+    "²": "**2",
+    "·": "*",
+    "−": "-",
+    "′": PRIME,
+}
 
 
 class Reader:
-    """Recursive descent. Raise `ValueError` where a formula has what nothing here can compute."""
+    """Read a formula. Raise `ValueError` or `SyntaxError` where it has what nothing here can compute."""
 
     def __init__(self, about: About) -> None:
-        main, *others = parts(about.formula)
-        found = [re.match(r"(?:at first )?(\S+) (?:= )?(.+)", other) for other in others]
-        self.definitions = {match[1]: match[2] for match in found if match}
-        listed = re.search(r"k = ([\w, ]+)", about.formula)
-        self.names = listed[1].split(", ") if listed else []  # of the axes over which Σ goes
+        main, *others = re.split(r", (?=(?:at first )?\S+ = |each )", about.formula)
+        self.definitions = dict(re.split(" = | ", other.removeprefix("at first "), maxsplit=1) for other in others)
         self.about = about
-        self.signs = {"ε", *(learned.sign for learned in about.learned.values()), *map(greek, about.options)}
+        self.signs = {
+            "ε",
+            *(learned.sign for learned in about.learned.values()),
+            *(GREEK.get(key, key) for key in about.options),
+        }
         self.indices: dict[str, int] = {}
-        self.argument, self.index, self.stage, self.k = X, "", 0, 0
-        self.tokens: list[str] = []
-        self.tree = self.parsed(main)
+        self.argument, self.index, self.k = X, "", 0
+        self.tree = self.read(main)
 
-    def parsed(self, source: str) -> Node:
-        outer, self.tokens = self.tokens, TOKEN.findall(source)[::-1]
-        node = self.sum()
-        if self.tokens:
-            raise ValueError(self.tokens[-1])
-        self.tokens = outer
-        return node
+    def read(self, source: str) -> Node:
+        for sign, python in PYTHON.items():
+            source = re.sub(sign, python, source)
+        return self.node(ast.parse(source, mode="eval").body)
 
-    def taken(self, *signs: str) -> str:
-        return self.tokens.pop() if self.tokens and self.tokens[-1] in signs else ""
+    def node(self, part: ast.expr) -> Node:
+        match part:
+            case ast.Constant(value=int(value)):
+                return "number", str(value)
+            case ast.Name(name):
+                return self.named(name.replace(PRIME, "′"))
+            case ast.BinOp(ast.Name(name), ast.Pow()) if name.split("_")[0] == "σ":
+                return self.statistic("σ", name[2:])
+            case ast.BinOp(base, ast.Pow()):
+                square = "²", self.node(base)
+                return self.kept(1, square) if square[1][0] == "called" else square
+            case ast.BinOp(left, operator, right) if type(operator) in BINARY:
+                return BINARY[type(operator)], self.node(left), self.node(right)
+            case ast.Call(ast.Name("Σ"), [term]):
+                return self.total(term)
+            case ast.Call(ast.Name("mean"), [term]):
+                return called(("mean", 0, self.node(term)))
+            case ast.Call(ast.Name(name), terms) if name in CALLS:
+                return CALLS[name], *map(self.node, terms)
+            case ast.Call(ast.Name(name), [term]) if "each" in self.definitions:
+                self.argument, self.index = self.node(term), name[0]
+                node = self.read(self.definitions["each"])
+                self.argument, self.index = X, ""
+                return node
+        raise ValueError(ast.unparse(part))
 
-    def expect(self, sign: str) -> None:
-        if not self.taken(sign):
-            raise ValueError(f"no {sign}")
-
-    def sum(self) -> Node:
-        node = self.product()
-        while sign := self.taken("+", "−"):
-            node = ("+" if sign == "+" else "-", node, self.product())
-        return node
-
-    def product(self) -> Node:
-        node = self.power()
-        while sign := self.taken("·", "/"):
-            node = (sign, node, self.power())
-        return node
-
-    def power(self) -> Node:
-        node = self.atom()
-        while self.taken("²"):
-            node = self.kept(1, ("²", node)) if node[0] == "called" else ("²", node)
-        return node
-
-    def atom(self) -> Node:
-        token = self.tokens.pop() if self.tokens else "an end"
-        if token in ("(", "|"):
-            node = self.sum()
-            self.expect(")" if token == "(" else "|")
-            return node if token == "(" else ("|", node)
-        if token.isdecimal() or token == "π":
-            return "number", token
-        if token == "x":
+    def named(self, name: str) -> Node:
+        sign, _, index = name.partition("_")
+        if name == "x":
             return self.argument
-        if token == "√":
-            return "√", self.atom()
-        if token == "mean":
-            mean = "mean", 0, self.atom()
-            return "called", text(mean, symbols), mean
-        if token == "‖x_c‖":
-            return "called", token, ("√", ("map", ("²", self.argument)))
-        if token == "Σ":
-            return self.every()
-        if token in ("max", "sigmoid", "tanh"):
-            self.expect("(")
-            nodes = [self.sum()]
-            while self.taken(","):
-                nodes.append(self.sum())
-            self.expect(")")
-            return token, *nodes
-        if match := re.fullmatch(r"([μσ])(?:_([A-Za-z]+))?²?", token):
-            return self.statistic(match[1], match[2] or "")
-        if token in self.definitions:
-            inner = self.parsed(self.definitions[token])
-            return inner if inner[0] == "number" else ("called", token, inner)
-        if self.tokens[-1:] == ["("] and "each" in self.definitions:
-            self.argument = self.atom()
-            self.index = token[0]
-            node = self.parsed(self.definitions["each"])
-            self.argument, self.index = X, ""
-            return node
-        if token in self.signs:
-            return "given", token
-        raise ValueError(token)
+        if name == "x_c":
+            return "called", "‖x_c‖", ("√", ("map", ("²", self.argument)))
+        if sign == "μ":
+            return self.statistic(sign, index)
+        if name in self.definitions:
+            node = self.read(self.definitions[name])
+            return node if node[0] == "number" else ("called", name, node)
+        if name == "π":
+            return "number", name
+        if name in self.signs:
+            return "given", name
+        raise ValueError(name)
 
-    def every(self) -> Node:
-        rest, terms = list(self.tokens), []
+    def total(self, term: ast.expr) -> Node:
+        if not any(isinstance(part, ast.Name) and part.id.endswith("_k") for part in ast.walk(term)):
+            return called(("sum", 0, self.node(term)))
+        terms = []
         for k in range(len(self.about.axes)):
-            self.tokens, self.k = list(rest), k
-            terms.append(self.product())
-        if not any("_k" in token for token in rest[len(self.tokens) :]):
-            total = "sum", 0, terms[0]
-            return "called", text(total, symbols), total
-        node = terms[0]
-        for term in terms[1:]:
-            node = ("+", node, term)
-        return node
+            self.k = k
+            terms.append(self.node(term))
+        return reduce(lambda one, other: ("+", one, other), terms)
 
     def statistic(self, sign: str, index: str) -> Node:
         """μ or σ²; an index says of which axes."""
         first, last = 0, len(self.about.axes) - 1
         if index == "k":
             first = last = self.k
-            index = self.names[self.k]
+            index = self.definitions["k"].split(", ")[self.k]
         elif index := index or self.index:
             first = last = self.indices.setdefault(index, len(self.indices))
         if last >= len(self.about.axes):
@@ -167,56 +136,62 @@ class Reader:
         return ("kept", start, node) if self.about.state and batch else node
 
 
-def parts(source: str) -> list[str]:
-    """A formula and what follows after commas, those in brackets left alone."""
-    found, depth = [""], 0
-    for sign in source:
-        depth += (sign == "(") - (sign == ")")
-        if sign == "," and not depth:
-            found.append("")
-        else:
-            found[-1] += sign
-    return [part.strip() for part in found]
+def called(node: Node) -> Node:
+    """A node that is called as it is written."""
+    return "called", text(node, symbols), node
 
 
-def greek(option: str) -> str:
-    """The sign of an option in formulas: "ρ" for rho; the option itself where its name is not a Greek letter."""
-    try:
-        return unicodedata.lookup(f"GREEK SMALL LETTER {option}")
-    except KeyError:
-        return option
+class Formula:
+    """What follows from a norm's formula. Raise `ValueError` or `SyntaxError` where it cannot be computed here.
+
+    Attributes:
+        tree, inner: of y, and of y with γ = 1 and β = 0: what is normalised.
+        written, written_inner, written_in_eval: both, and y in eval mode, as text.
+        signs: of the numbers that it takes beside x: γ, β, ε, τ, …
+        steps: for each of the norm's axes, what is computed once per set, in order, by name: "μ", "√(σ² + ε)".
+        kept: the statistics that have a running average, by name.
+        averages: by name, those running averages, and the roots that eval mode takes of nothing else that depends on x.
+    """
+
+    def __init__(self, about: About) -> None:
+        sign = {of: learned.sign for of, learned in about.learned.items()}
+        self.tree = Reader(about).tree
+        self.inner = unscaled(self.tree, sign.get("weight", ""), sign.get("bias", ""))
+        self.written, self.written_inner = text(self.tree, symbols), text(self.inner, symbols)
+        self.written_in_eval = text(self.tree, symbols_in_eval)
+        nodes = list(dict.fromkeys(walk(self.tree)))
+        self.signs = [node[1] for node in nodes if node[0] == "given"]
+        once = [node for node in nodes if node[0] in ("called", "√")]
+        self.steps = [{label(node): node for node in once if axes_of(node) == {i}} for i in range(len(about.axes))]
+        self.kept = {label(node): node for node in nodes if node[0] == "kept"}
+        self.averages = {f"running {name}": node for name, node in self.kept.items()}
+        roots = [node for node in nodes if node[0] == "√" and any(part[0] == "kept" for part in walk(node))]
+        self.averages |= {text(node, symbols_in_eval): node for node in roots if of_averages(node)}
 
 
 @cache
-def formula(name: str) -> Node:
-    """The tree of y. Raise `ValueError` where a norm's formula has what cannot be computed here."""
-    return Reader(CATALOGUE[name]).tree
-
-
-def inner(name: str) -> Node:
-    """The tree of a norm's y with γ = 1 and β = 0: what is normalised."""
-    signs = {of: learned.sign for of, learned in CATALOGUE[name].learned.items()}
-    return unscaled(formula(name), signs.get("weight", ""), signs.get("bias", ""))
-
-
-def given_signs(name: str) -> set[str]:
-    """The numbers that a norm's formula takes beside x: γ, β, ε, τ, …"""
-    return {node[1] for node in walk(formula(name)) if node[0] == "given"}
+def formula(name: str) -> Formula:
+    """The formula of a norm of the catalogue."""
+    return Formula(CATALOGUE[name])
 
 
 def is_known(about: About) -> bool:
     """Whether a norm has a statistic and a formula that can be computed here."""
     try:
         return bool(about.axes) and bool(Reader(about).tree)
-    except ValueError:
+    except (ValueError, SyntaxError):
         return False
+
+
+def parts(node: Node) -> Sequence[Node]:
+    """The nodes that a node is made of."""
+    return [part for part in node[1:] if isinstance(part, tuple)]
 
 
 def walk(node: Node) -> Iterator[Node]:
     """The nodes of a tree, each after those that it is made of."""
-    for part in node[1:]:
-        if isinstance(part, tuple):
-            yield from walk(part)
+    for part in parts(node):
+        yield from walk(part)
     yield node
 
 
@@ -231,7 +206,14 @@ def axes_of(node: Node) -> set[Any]:
             return {"map"}
         case ("given", sign):
             return set() if sign == "ε" else {"channel"}
-    return set[Any]().union(*(axes_of(part) for part in node[1:] if isinstance(part, tuple)))
+    return set[Any]().union(*map(axes_of, parts(node)))
+
+
+def of_averages(node: Node) -> bool:
+    """Whether a value depends on x through running averages only."""
+    if node[0] in ("kept", "mean", "sum", "map", "x"):
+        return bool(node[0] == "kept")
+    return all(map(of_averages, parts(node)))
 
 
 def unscaled(node: Node, scale: str, shift: str) -> Node:
@@ -266,31 +248,6 @@ def symbols_in_eval(node: Node) -> str:
     return f"running {label(node)}" if node[0] == "kept" else symbols(node)
 
 
-def steps(tree: Node, axes: int) -> list[Node]:
-    """What is computed once per set of these axes, in order."""
-    return _of(tree, lambda node: node[0] in ("called", "√") and axes_of(node) == {axes})
-
-
-def kept(tree: Node) -> list[Node]:
-    """The statistics that have a running average."""
-    return _of(tree, lambda node: node[0] == "kept")
-
-
-def kept_roots(tree: Node) -> list[Node]:
-    """The roots that eval mode takes of running averages and of nothing else that depends on x."""
-
-    def of_kept(node: Node) -> bool:
-        if node[0] in ("kept", "mean", "sum", "map", "x"):
-            return bool(node[0] == "kept")
-        return all(of_kept(part) for part in node[1:] if isinstance(part, tuple))
-
-    return _of(tree, lambda node: node[0] == "√" and bool(kept(node)) and of_kept(node))
-
-
-def _of(tree: Node, fits: Callable[[Node], bool]) -> list[Node]:
-    return list(dict.fromkeys(node for node in walk(tree) if fits(node)))
-
-
 def text(node: Node, shown: Callable[[Node], str], strength: int = 0) -> str:
     """A tree as it is written, with brackets where it stands beside what binds more strongly.
 
@@ -314,4 +271,4 @@ def text(node: Node, shown: Callable[[Node], str], strength: int = 0) -> str:
             return f"mean{inner if inner[0] in '|‖' else f'({inner})'}"
         case ("sum", _, a) | ("map", a):
             return f"Σ {text(a, shown, 2)}"
-    return f"{node[0]}({', '.join(text(part, shown) for part in node[1:])})"
+    return f"{node[0]}({', '.join(text(part, shown) for part in parts(node))})"

@@ -103,94 +103,93 @@ function text(node, shown, strength = 0) {
   return `${sign}(${parts(node).map(part => text(part, shown)).join(", ")})`;
 }
 // The calculation
-const ONE = Array(SIZE).fill(0), EACH = Array.from(ONE, (_, k) => k);
-const MAP = EACH.map(k => k / AREA | 0), CHANNEL = MAP.map(m => m % C);
-function setsOf(axes, groups, images) {
-  const seen = new Map(), has = axis => axes.includes(axis);
-  return EACH.map(k => {
-    const i = k / (C * AREA) | 0, j = CHANNEL[k];
-    const image = has("N") ? 0 : has("V") ? i / images | 0 : i, channel = has("C") ? 0 : has("G") ? j / (C / groups) | 0 : j;
-    const key = (image * C + channel) * AREA + (has("H") ? 0 : k % AREA);
+const EACH = repeat(SIZE, k => k), MAP = EACH.map(k => k / AREA | 0), CHANNEL = MAP.map(m => m % C);
+function unit(name, place, groups, images) {  // the number of the image, channel, … that a number belongs to
+  const i = place / (C * AREA) | 0, j = CHANNEL[place];
+  return { image: i, "ghost batch": i / images | 0, "group of channels": j / (C / groups) | 0, channel: j, pixel: place % AREA }[name];
+}
+function setsOf(units, groups, images) {
+  const seen = new Map();
+  return EACH.map(place => {
+    const key = units.map(name => unit(name, place, groups, images)).join();
     if (!seen.has(key)) seen.set(key, seen.size);
     return seen.get(key);
   });
 }
-function letter(k) { let name = ""; for (k++; k; k = (k - 1) / 26 | 0) name = String.fromCharCode(65 + (k - 1) % 26) + name; return name; }
+const letter = k => (k >= 26 ? letter((k / 26 | 0) - 1) : "") + String.fromCharCode(65 + k % 26);
 const unbiased = (a, count) => a && count > 1 ? ratio(a[0] * BigInt(count), a[1] * BigInt(count - 1)) : null;
 const plus = terms => terms.includes(null) ? null : terms.reduce(add, whole(0));
+const axesOf = node => ["mean", "sum"].includes(node[0]) ? node[1] : parts(node).map(axesOf).find(i => i !== undefined);
+const grouped = (owner, places = EACH) => places.reduce((of, p) => { (of[owner[p]] ||= []).push(p); return of; }, []);
+function gathered(values, owner, mean) {  // the sum or the mean of each set, at every number
+  const totals = grouped(owner).map(places => {
+    const total = plus(places.map(p => values[p]));
+    return total && mean ? over(total, whole(places.length)) : total;
+  });
+  return owner.map(k => totals[k]);
+}
 
 class Calculation {
   constructor(state) {
     Object.assign(this, state, { known: {} });
-    const { tree, axes, inner, steps, kept } = this.about;
-    this.sets = axes.map(a => setsOf(a, this.groups, this.images));
+    const { tree, units, inner, steps, kept } = this.about;
+    this.sets = units.map(a => setsOf(a, this.groups, this.images));
     this.statistics = [];
     this.sets.forEach((owner, i) => {
-      const members = [];
-      owner.forEach((k, place) => (members[k] ||= []).push(place));
-      for (const places of members) {
+      for (const places of grouped(owner)) {
         const first = places[0], count = places.filter(p => CHANNEL[p] === CHANNEL[first]).length;
-        const values = steps[i].map(([name, , node]) => [name, this.at(node, first)]);
-        for (const [name, over, node] of kept) if (over === i && node[1]) values.push([`unbiased ${name}`, unbiased(this.at(node, first), count)]);
-        this.statistics.push({ k: this.statistics.length, i, places, where: this.where(axes[i], first), values, total: plus(places.map(p => this.x[p])) });
+        const values = steps[i].map(([name, node]) => [name, this.at(node, first)]);
+        for (const [name, node] of kept) if (axesOf(node) === i && node[1]) values.push([`unbiased ${name}`, unbiased(this.at(node, first), count)]);
+        this.statistics.push({ k: this.statistics.length, i, places, where: this.where(units[i], first), values, total: plus(places.map(p => this.x[p])) });
       }
     });
-    this.normalised = this.all(inner);
-    this.output = this.all(tree);
-    this.evaluated = kept.length ? this.all(tree, true) : this.output;
+    this.normalised = this.values(inner);
+    this.output = this.values(tree);
+    this.evaluated = kept.length ? this.values(tree, true) : this.output;
     this.plain = this.output.every((y, k) => same(y, this.normalised[k]));
   }
-  all(node, mode) { const { owner, values } = this.grid(node, mode); return owner.map(k => values[k]); }
-  at(node, place, mode) { const { owner, values } = this.grid(node, mode); return values[owner[place]]; }
-  grid(node, mode = false) {
+  at(node, place, mode) { return this.values(node, mode)[place]; }
+  values(node, mode = false) {  // of a part of the formula at every number; mode: eval
     const key = JSON.stringify(node) + mode;
     return this.known[key] ||= this.computed(node, mode);
   }
   computed(node, mode) {
     const [sign, a, b] = node;
-    if (sign === "x") return { owner: EACH, values: this.x };
-    if (sign === "number") return { owner: ONE, values: [a === "π" ? PI : whole(a)] };
-    if (sign === "given") { const values = this.given[a]; return { owner: values.length > 1 ? CHANNEL : ONE, values }; }
-    if (sign === "kept") return mode ? this.average(node) : this.grid(b);
-    if (sign === "called") return this.grid(b, mode);
-    if (sign === "mean" || sign === "sum") return this.gathered(this.all(b, mode), this.sets[a], sign === "mean");
-    if (sign === "map") return this.gathered(this.all(a, mode), MAP, false);
-    let grids = parts(node).map(part => this.grid(part, mode));
-    const owners = [...new Set(grids.map(g => g.owner).filter(o => o !== ONE))], owner = owners.length > 1 ? EACH : owners[0] || ONE;
-    grids = grids.map(g => g.owner === owner || g.owner === ONE ? g : { values: g.owner.map(k => g.values[k]) });
-    const values = repeat(Math.max(...grids.map(g => g.values.length)), k => {
-      const row = grids.map(g => g.values[g.owner === ONE ? 0 : k]);
-      return row.includes(null) ? null : OPERATIONS[sign](...row);
+    if (sign === "x") return this.x;
+    if (sign === "number") return Array(SIZE).fill(a === "π" ? PI : whole(a));
+    if (sign === "given") return CHANNEL.map(j => this.given[a][j % this.given[a].length]);
+    if (sign === "kept") return mode ? this.average(node) : this.values(b);
+    if (sign === "called") return this.values(b, mode);
+    if (sign === "mean" || sign === "sum") return gathered(this.values(b, mode), this.sets[a], sign === "mean");
+    if (sign === "map") return gathered(this.values(a, mode), MAP, false);
+    const columns = parts(node).map(part => this.values(part, mode)), known = new Map();
+    return EACH.map(place => {  // once for the numbers that share a value: the same object
+      const row = columns.map(values => values[place]);
+      let at = known;
+      for (const value of row) at = at.get(value) || at.set(value, new Map()).get(value);
+      if (!("value" in at)) at.value = row.includes(null) ? null : OPERATIONS[sign](...row);
+      return at.value;
     });
-    return { owner, values };
   }
-  gathered(values, owner, mean) {
-    const found = [];
-    owner.forEach((k, place) => (found[k] ||= []).push(values[place]));
-    return { owner, values: found.map(of => { const t = plus(of); return t && mean ? over(t, whole(of.length)) : t; }) };
-  }
-  ofChannel(node, j) {  // the sets of a channel: [value, count of the channel's numbers, places]
-    const { owner, values } = this.grid(node), own = EACH.filter(p => CHANNEL[p] === j);
-    return [...new Set(own.map(p => owner[p]))].map(k => {
-      const places = own.filter(p => owner[p] === k);
-      return [node[1] ? unbiased(values[k], places.length) : values[k], places.length, places];
+  ofChannel(node, j) {  // the sets of a channel: [value, places]
+    return grouped(this.sets[axesOf(node)], EACH.filter(p => CHANNEL[p] === j)).filter(places => places).map(places => {
+      const value = this.at(node, places[0]);
+      return [node[1] ? unbiased(value, places.length) : value, places];
     });
   }
   average(node) {
-    const keep = minus(whole(1), this.momentum);
-    return { owner: CHANNEL, values: repeat(C, j =>
-      this.ofChannel(node, j).reduce((a, [v]) => a && v ? add(times(keep, a), times(this.momentum, v)) : null, whole(node[1]))) };
+    const keep = minus(whole(1), this.momentum), averages = repeat(C, j =>
+      this.ofChannel(node, j).reduce((a, [v]) => a && v ? add(times(keep, a), times(this.momentum, v)) : null, whole(node[1])));
+    return CHANNEL.map(j => averages[j]);
   }
-  where(axes, place) {
-    const i = place / (C * AREA) | 0, j = CHANNEL[place], words = [], has = axis => axes.includes(axis);
-    if (has("V")) {
-      const start = i - i % this.images, last = Math.min(start + this.images, N);
-      words.push(last === start + 1 ? `image ${last}` : `images ${start + 1} to ${last}`);
-    } else if (!has("N")) words.push(`image ${i + 1}`);
-    if (has("G")) words.push(`group ${(j / (C / this.groups) | 0) + 1}`);
-    else if (!has("C")) words.push(`channel ${j + 1}`);
-    if (!has("H")) words.push(`row ${(place / W | 0) % H + 1}, column ${place % W + 1}`);
-    return words.join(", ") || "all numbers";
+  where(units, place) {
+    const first = i => i * this.images + 1, last = i => Math.min((i + 1) * this.images, N);
+    const names = {
+      image: i => `image ${i + 1}`, channel: j => `channel ${j + 1}`, "group of channels": g => `group ${g + 1}`,
+      "ghost batch": i => first(i) === last(i) ? `image ${last(i)}` : `images ${first(i)} to ${last(i)}`,
+      pixel: p => `row ${(p / W | 0) + 1}, column ${p % W + 1}`,
+    };
+    return units.map(name => names[name](unit(name, place, this.groups, this.images))).join(", ") || "all numbers";
   }
   numbers(node, place, { strength = 0, roots = true, mode = false } = {}) {  // with the numbers put in
     const shown = part => part[0] === "number" ? part[1]
@@ -202,25 +201,25 @@ class Calculation {
     axes.forEach((_, i) => {
       const s = this.statistics.find(s => s.i === i && s.places.includes(place));
       if (axes.length > 1) say("", `${letter(s.k)}: ${s.where}, ${s.places.length} numbers`);
-      for (const [name, worded, node] of this.about.steps[i]) {
+      for (const [name, node] of this.about.steps[i]) {
         const value = this.at(node, s.places[0]), of = node[node.length - 1], plainX = of[2] && of[2][0] === "x";
         if (of[0] !== "mean" && of[0] !== "sum") {
-          say(worded, `${name} = ${this.numbers(node[0] === "√" ? node : of, s.places[0], { roots: false })} ${node[0] === "√" ? `= ${number(value)}` : equals(value)}`);
+          say(worded(name), `${name} = ${this.numbers(node[0] === "√" ? node : of, s.places[0], { roots: false })} ${node[0] === "√" ? `= ${number(value)}` : equals(value)}`);
           continue;
         }
         const terms = s.places.map(p => this.at(of[2], p)), total = plus(terms);
-        if (!plainX) say(worded, listed(s.places.map(p => this.numbers(of[2], p, { strength: 2 })), " + ", 6));
+        if (!plainX) say(worded(name), listed(s.places.map(p => this.numbers(of[2], p, { strength: 2 })), " + ", 6));
         say(plainX ? "sum" : "", `${plainX ? "" : "= "}${listed(terms.map(signed))} ${equals(total)}`);
-        if (of[0] === "mean") say(plainX ? worded : "", `${number(total)} / ${s.places.length} ${equals(value)}`);
+        if (of[0] === "mean") say(plainX ? worded(name) : "", `${number(total)} / ${s.places.length} ${equals(value)}`);
       }
     });
     say("normalised", `${this.numbers(this.about.inner, place)} = ${fixed(this.normalised[place])}`);
     say("output", `y = ${this.numbers(this.about.tree, place)} = ${fixed(this.output[place])}`);
     const keep = number(minus(whole(1), this.momentum)), take = number(this.momentum);
-    for (const [name, , node] of this.about.kept) {
+    for (const [name, node] of this.about.kept) {
       let line = `${node[1]}`;
-      this.ofChannel(node, CHANNEL[place]).forEach(([value, count, places], i) => {
-        if (node[1] && places.includes(place)) say(`unbiased ${name}`, `${number(this.at(node, place))} · ${count} / ${count - 1} ${equals(value)}`);
+      this.ofChannel(node, CHANNEL[place]).forEach(([value, places], i) => {
+        if (node[1] && places.includes(place)) say(`unbiased ${name}`, `${number(this.at(node, place))} · ${places.length} / ${places.length - 1} ${equals(value)}`);
         line = `${keep} · ${i ? `(${line})` : line} + ${take} · ${signed(value)}`;
       });
       say(`running ${name}`, `${line} ${equals(this.at(node, place, true))}`);
@@ -259,6 +258,7 @@ function table(headings, rows) {
   const head = make("tr", {}, ...headings.map((t, i) => cell("th", t, i)));
   return make("div", { className: "wide", tabIndex: 0 }, make("table", { className: "table" }, make("thead", {}, head), make("tbody", {}, ...cells)));
 }
+const worded = name => (data.words[name[0]] || "") + name;
 const cellText = (name, value) => name[0] === "√" ? number(value) : amount(value);
 const section = (title, ...children) => make("section", {}, make("h3", {}, title), ...children);
 
@@ -282,11 +282,10 @@ function compute() {
     const images = Number(read($("images"), v => v[0] > 0n && v[1] === 1n)[0]);
     now = new Calculation({ about, x, given, momentum, images, groups: Number($("groups").value) });
     $("problem").textContent = "";
+    render();
   } catch (error) {
     $("problem").textContent = error.message;
-    return;
   }
-  render();
 }
 function render() {
   const about = now.about, out = [];
@@ -294,22 +293,21 @@ function render() {
   $("facts").textContent = about.facts;
   about.axes.forEach((_, i) => {
     const of = now.statistics.filter(s => s.i === i).slice(0, 64);
-    const headings = ["set", "where", "numbers", "sum", ...about.steps[i].map(step => step[1]), ...of[0].values.slice(about.steps[i].length).map(v => v[0])];
+    const headings = ["set", "where", "numbers", "sum", ...of[0].values.map(([name]) => worded(name))];
     out.push(section(`Statistics: ${about.sharing[i]}`, table(headings, of.map(s =>
       [s.k, letter(s.k), s.where, `${s.places.length}`, number(s.total), ...s.values.map(v => cellText(...v))]))));
   });
   if (about.kept.length) {
-    const columns = [...about.kept.map(([name, , node]) => [`running ${name}`, node]), ...about.roots];
     const rows = repeat(Math.min(C, 64), j => {
       const k = now.sets[0][j * AREA];
-      return [k, letter(k), `channel ${j + 1}`, ...columns.map(([name, p]) => cellText(name, now.at(p, j * AREA, true)))];
+      return [k, letter(k), `channel ${j + 1}`, ...about.averages.map(([name, p]) => cellText(name, now.at(p, j * AREA, true)))];
     });
-    out.push(section("Running averages after one step", table(["set", "where", ...columns.map(([name]) => name)], rows)));
+    out.push(section("Running averages after one step", table(["set", "where", ...about.averages.map(([name]) => name)], rows)));
   }
   const tables = make("div", { className: "tables" }, ...out.splice(0));
-  const values = [[`Normalised${now.plain ? " and output, y = " : ", "}${about.innerWritten}`, now.normalised]];
+  const values = [[`Normalised${now.plain ? " and output, y = " : ", "}${about.written_inner}`, now.normalised]];
   if (!now.plain) values.push(["Output y", now.output]);
-  if (about.kept.length) values.push([`Output in eval mode, y = ${about.evalWritten}`, now.evaluated]);
+  if (about.kept.length) values.push([`Output in eval mode, y = ${about.written_in_eval}`, now.evaluated]);
   for (const [title, of] of values) out.push(section(title, ...maps(place => fixed(of[place], "–"), letters)));
   $("results").replaceChildren(tables, ...out);
   $("batch").querySelectorAll("caption b").forEach((b, m) => { b.textContent = letters((m / c | 0) * C + m % c); });
@@ -327,21 +325,21 @@ function choose(place) {
   $("steps").replaceChildren(...now.lines(place).flatMap(([name, line]) => [make("dt", {}, name), make("dd", {}, line)]));
 }
 function controls() {  // what the chosen norm takes
-  const about = data.norms[$("norm").value], has = axis => about.axes.some(a => a.includes(axis)), rows = [];
+  const about = data.norms[$("norm").value], has = axis => about.axes.some(a => a.includes(axis));
   $("groups").parentNode.hidden = !has("G");
   $("images").parentNode.hidden = !has("V");
   $("momentum").parentNode.hidden = !about.kept.length;
-  for (const sign in about.given) {
-    const values = about.given[sign];
-    rows.push(make("span", { className: "given" }, make("b", {}, sign), ...values.slice(0, 8).map((value, j) =>
-      field(value, 5, values.length > 1 ? `${sign}, channel ${j + 1}` : sign, { "data-sign": sign, "data-index": j }))));
-  }
-  $("given").replaceChildren(...rows);
+  $("given").replaceChildren(...Object.entries(about.given).map(([sign, values]) => make("span", { className: "given" },
+    make("b", {}, sign), ...values.slice(0, 8).map((value, j) =>
+      field(value, 5, values.length > 1 ? `${sign}, channel ${j + 1}` : sign, { "data-sign": sign, "data-index": j })))));
 }
 const field = (a, size, name, more) => make("input", { value: shown(a), size, inputMode: "decimal", autocomplete: "off", ariaLabel: name, ...more });
 const shown = a => { const d = number(a); return same(parse(d), a) ? d : exact(a); };
 
-for (const list of Object.values(data.norms)) for (const sign in list.given) list.given[sign] = list.given[sign].map(parse);
+for (const about of Object.values(data.norms)) {
+  for (const sign in about.given) about.given[sign] = about.given[sign].map(parse);
+  Object.assign(about, { steps: about.steps.map(Object.entries), kept: Object.entries(about.kept), averages: Object.entries(about.averages) });
+}
 data.values = data.values.map(parse);
 const start = $("norm").value;
 function reset() {

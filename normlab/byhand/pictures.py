@@ -2,27 +2,31 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from normlab.analysis import drawing
 from normlab.analysis.colours import INK, PAPER, QUIET, norm_colour
-from normlab.analysis.drawing import DPI, SMALL, TEXT, TITLE, sheet, widest
+from normlab.analysis.drawing import DPI, SMALL, TEXT, TITLE
 from normlab.byhand import wording
-from normlab.byhand.exact import Result, Statistic
-from normlab.byhand.set_colours import set_colour
-from normlab.byhand.wording import Window, blocks, window
+from normlab.byhand.exact import Result
+from normlab.byhand.wording import set_colour
 
-__all__ = ["overview", "picture"]
+__all__ = ["files", "overview", "picture"]
 
-MARGIN, GAP, LETTER, HEAD = (
-    24,
-    10,
-    17,
-    18,
-)  # pixels: around all, between maps, for the letter above a map, for "channel 1" above all
+MARGIN, GAP = 24, 10  # pixels: around all, between maps
+LETTER, HEAD = 17, 18  # pixels: for the letter above a map, for "channel 1" above all
 KEYS = 24  # sets in a key
+
+
+def files(results: Sequence[Result]) -> dict[str, bytes]:
+    """A picture of each norm, and one of all where there are several, as PNG and as SVG, by the file's name."""
+    with drawing.plain():
+        figures = {"norms": overview(results)} if len(results) > 1 else {}
+        figures |= {result.norm: picture(result) for result in results}
+        made = {f"{title}.svg": drawing.svg(figure, f"normlab {title}") for title, figure in figures.items()}
+        return made | {f"{title}.png": drawing.png(figure) for title, figure in figures.items()}
 
 
 def picture(result: Result) -> Figure:
@@ -30,123 +34,102 @@ def picture(result: Result) -> Figure:
 
     Images down, channels across; beside them each set's mean and variance.
     """
-    part = window(result.batch)
-    texts = blocks(result.batch.values, result.batch, part, places=None)
-    cell = _cell(texts, 26)
-    wide, high = _size(part, cell)
-    left = MARGIN + _beside(part, SMALL)
+    panel = Panel(result, 26)
+    left, keys = MARGIN + panel.beside, []
     first = [s for s in result.statistics if not s.axes]
-    shown = min(len(first), KEYS)
-    keys = [f"{s.where}: {', '.join(_values(s))}" for s in first[:shown]]
-    more = wording.more_rows(result, KEYS)
-    note = f"{wording.facts(result)} {part.line}".strip()
-    beside = 34 + MARGIN + 1.05 * max(room(keys, SMALL), room([more], SMALL))  # drawn letters are a little wider
-    width = max(left + wide + 30 + beside, room([note], SMALL) + 2 * MARGIN + 8, 520)
-    height = max(high, 20 * (shown + bool(more)) + HEAD + LETTER)
-    fig, ax, top = sheet(width, height, wording.heading(result), note)
-    _panel(ax, result, part, texts, left, top, cell, SMALL)
-    x, y = left + wide + 30, top + HEAD + LETTER
+    for s in first[:KEYS]:
+        values = [f"{name} {wording.equals(value)}" for name, value in s.values.items() if name[0] not in "√u"]
+        keys.append(f"{s.where}: {', '.join(values)}")
+    if len(first) > KEYS:
+        keys.append(f"… and {wording.count(len(first) - KEYS, 'more statistic')}.")
+    note = f"{wording.facts(result)} {wording.shown_only(result.batch)}".strip()
+    width = left + panel.wide + 64 + MARGIN + 1.05 * room(keys, SMALL)  # drawn letters are a little wider
+    width = max(width, room([note], SMALL) + 2 * MARGIN + 8, 520)
+    height = max(panel.high, 20 * len(keys) + HEAD + LETTER)
+    fig, ax, top = drawing.sheet(width, height, wording.heading(result), note)
+    panel.draw(ax, left, top)
+    x, y = left + panel.wide + 30, top + HEAD + LETTER
     for k, key in enumerate(keys):
-        ax.add_patch(Rectangle((x, y), 26, 16, facecolor=set_colour(k), linewidth=0))
-        ax.text(
-            x + 13, y + 8.5, result.statistics[k].letter, size=SMALL, color=INK, ha="center", va="center", weight="bold"
-        )
-        ax.text(x + 34, y + 8.5, key, size=SMALL, color=INK, va="center")
+        if k < KEYS:
+            ax.add_patch(Rectangle((x, y), 26, 16, facecolor=set_colour(k), linewidth=0))
+            ax.text(x + 13, y + 8.5, first[k].letter, size=SMALL, color=INK, ha="center", va="center", weight="bold")
+        ax.text(x + 34, y + 8.5, key, size=SMALL, color=INK if k < KEYS else QUIET, va="center")
         y += 20
-    if more:
-        ax.text(x + 34, y + 8.5, more, size=SMALL, color=QUIET, va="center")
     return fig
 
 
 def overview(results: Sequence[Result]) -> Figure:
     """The sets of several norms over the same numbers, two norms side by side."""
-    batch = results[0].batch
-    part = window(batch)
-    texts = blocks(batch.values, batch, part, places=None)
-    cell = _cell(texts, 21)
-    wide, high = _size(part, cell)
-    beside, above = _beside(part, SMALL), 42
+    panels = [Panel(result, 21) for result in results]
+    beside, wide, high, above = panels[0].beside, panels[0].wide, panels[0].high, 42
     facts = [wording.facts(result) for result in results]
-    step = max(
-        beside + wide + 40, room(facts, SMALL) + 30, room([wording.heading(r) for r in results], TEXT) * 1.1 + 30
-    )
+    heads = [wording.heading(result) for result in results]
+    step = max(beside + wide + 40, room(facts, SMALL) + 30, room(heads, TEXT) * 1.1 + 30)
     across = min(len(results), 2)
     down = -(-len(results) // across)
-    title = "Which numbers share a statistic"
-    width = max(2 * MARGIN + across * step - 30, room([title], TITLE) + 2 * MARGIN, room([part.line], SMALL) + 60)
-    fig, ax, top = sheet(width, down * (high + above + 26) - 26, title, part.line)
-    for i, result in enumerate(results):
+    title, note = "Which numbers share a statistic", wording.shown_only(results[0].batch)
+    width = max(2 * MARGIN + across * step - 30, room([title], TITLE) + 2 * MARGIN, room([note], SMALL) + 60)
+    fig, ax, top = drawing.sheet(width, down * (high + above + 26) - 26, title, note)
+    for i, panel in enumerate(panels):
         x, y = MARGIN + i % across * step, top + i // across * (high + above + 26)
-        ax.text(
-            x, y + 8, wording.heading(result), size=TEXT, color=norm_colour(result.norm), weight="bold", va="center"
-        )
+        colour = norm_colour(panel.result.norm)
+        ax.text(x, y + 8, heads[i], size=TEXT, color=colour, weight="bold", va="center")
         ax.text(x, y + 26, facts[i], size=SMALL, color=QUIET, va="center")
-        _panel(ax, result, part, texts, x + beside, y + above, cell, SMALL)
+        panel.draw(ax, x + beside, y + above)
     return fig
 
 
-def _panel(
-    ax: Axes,
-    result: Result,
-    part: Window,
-    texts: list[list[list[list[str]]]],
-    left: float,
-    top: float,
-    cell: tuple[float, float],
-    size: float,
-) -> None:
-    """Draws the window's maps from (left, top), labels of channels above and of images beside."""
-    w, h = cell
-    wide, high = part.columns * w, part.rows * h
-    channels, area, across = result.batch.shape[1], result.batch.area, result.batch.shape[3]
-    short = room([f"channel {part.channels}"], size) > wide + GAP - 4
-    for j in range(part.channels):
-        x = left + j * (wide + GAP)
-        ax.text(x, top + HEAD / 2, f"{'ch' if short else 'channel'} {j + 1}", size=size, color=QUIET, va="center")
-    for i in range(part.images):
-        y = top + HEAD + i * (high + LETTER + GAP)
-        ax.text(left - 8, y + LETTER + high / 2, f"image {i + 1}", size=size, color=QUIET, ha="right", va="center")
-        for j in range(part.channels):
-            x = left + j * (wide + GAP)
-            owners = result.owner[(i * channels + j) * area :]
-            # One ground for letter and numbers, and lines of paper between the numbers.
-            ax.add_patch(Rectangle((x, y), wide, LETTER + high, facecolor=set_colour(owners[0]), linewidth=0))
-            letter = wording.letters(result, i * channels + j)
-            ax.text(x + 5, y + LETTER / 2 + 1, letter, size=size, color=INK, weight="bold", va="center")
-            for r, s in np.ndindex(part.rows, part.columns):
-                if (k := owners[r * across + s]) != owners[0]:
-                    place = x + s * w, y + LETTER + r * h
-                    ax.add_patch(Rectangle(place, w, h, facecolor=set_colour(k), linewidth=0))
-            for r in range(part.rows):
-                ax.plot([x, x + wide], [y + LETTER + r * h] * 2, color=PAPER, linewidth=0.8, solid_capstyle="butt")
-                for s in range(part.columns):
-                    place = (x + (s + 0.5) * w, y + LETTER + (r + 0.5) * h + 0.5)
-                    ax.text(*place, texts[i][j][r][s], size=size, color=INK, ha="center", va="center")
-            for s in range(1, part.columns):
-                ax.plot([x + s * w] * 2, [y + LETTER, y + LETTER + high], color=PAPER, linewidth=0.8)
+class Panel:
+    """The maps in the window of a batch, with labels of channels above and of images beside.
 
+    wide, high, beside: pixels, of all maps and of the labels at their left.
+    """
 
-def _values(statistic: Statistic) -> list[str]:
-    """ "μ = 11/2 = 5.5": what a set's numbers share, but for roots."""
-    shown = {name: value for name, value in statistic.values.items() if name[0] not in "√u"}
-    return [f"{name} {wording.equals(value)}" for name, value in shown.items()]
+    def __init__(self, result: Result, least: float) -> None:
+        """least: the width of a number's cell, where no number needs more."""
+        self.result = result
+        self.texts = wording.blocks(result.batch.values, result.batch, exact=True)
+        images, self.channels, self.rows, self.columns = wording.window(result.batch)
+        longest = [text for image in self.texts for channel in image for row in channel for text in row]
+        self.cell = max(least, room(longest, SMALL) + 9), least - 4
+        self.map_wide, self.map_high = self.columns * self.cell[0], self.rows * self.cell[1]
+        self.wide = self.channels * (self.map_wide + GAP) - GAP
+        self.high = HEAD + images * (self.map_high + LETTER + GAP) - GAP
+        self.beside = room([f"image {images}"], SMALL) + 10
 
+    def draw(self, ax: Axes, left: float, top: float) -> None:
+        """Draw it; left, top: where the maps begin."""
+        short = room([f"channel {self.channels}"], SMALL) > self.map_wide + GAP - 4
+        for j in range(self.channels):
+            x, name = left + j * (self.map_wide + GAP), f"{'ch' if short else 'channel'} {j + 1}"
+            ax.text(x, top + HEAD / 2, name, size=SMALL, color=QUIET, va="center")
+        for i, image in enumerate(self.texts):
+            y = top + HEAD + i * (self.map_high + LETTER + GAP)
+            middle = y + LETTER + self.map_high / 2
+            ax.text(left - 8, middle, f"image {i + 1}", size=SMALL, color=QUIET, ha="right", va="center")
+            for j in range(self.channels):
+                self._map(ax, i, j, left + j * (self.map_wide + GAP), y, image[j])
 
-def _cell(texts: list[list[list[list[str]]]], least: float) -> tuple[float, float]:
-    """Width and height of a number's cell."""
-    longest = max((text for image in texts for channel in image for row in channel for text in row), key=len)
-    return max(least, room([longest], SMALL) + 9), least - 4
-
-
-def _size(part: Window, cell: tuple[float, float]) -> tuple[float, float]:
-    wide = part.channels * (part.columns * cell[0] + GAP) - GAP
-    return wide, HEAD + part.images * (part.rows * cell[1] + LETTER + GAP) - GAP
-
-
-def _beside(part: Window, size: float) -> float:
-    return room([f"image {part.images}"], size) + 10
+    def _map(self, ax: Axes, i: int, j: int, x: float, y: float, texts: list[list[str]]) -> None:
+        w, h = self.cell
+        ground = wording.owners(self.result, i, j, 0)[0]
+        # One ground for letter and numbers, and lines of paper between the numbers.
+        size = self.map_wide, LETTER + self.map_high
+        ax.add_patch(Rectangle((x, y), *size, facecolor=set_colour(ground), linewidth=0))
+        letters = wording.letters(self.result, i, j)
+        ax.text(x + 5, y + LETTER / 2 + 1, letters, size=SMALL, color=INK, weight="bold", va="center")
+        for r, row in enumerate(texts):
+            below = y + LETTER + r * h
+            for s, (k, number) in enumerate(zip(wording.owners(self.result, i, j, r), row, strict=False)):
+                if k != ground:
+                    ax.add_patch(Rectangle((x + s * w, below), w, h, facecolor=set_colour(k), linewidth=0))
+                place = x + (s + 0.5) * w, below + 0.5 * h + 0.5
+                ax.text(*place, number, size=SMALL, color=INK, ha="center", va="center")
+            ax.plot([x, x + self.map_wide], [below] * 2, color=PAPER, linewidth=0.8, solid_capstyle="butt")
+        for s in range(1, self.columns):
+            ax.plot([x + s * w] * 2, [y + LETTER, y + LETTER + self.map_high], color=PAPER, linewidth=0.8)
 
 
 def room(texts: Sequence[str], size: float) -> float:
     """Pixels that texts of so many points need, by the number of their letters."""
-    return 0.62 * size * DPI / 72 * widest(texts)
+    return 0.62 * size * DPI / 72 * drawing.widest(texts)

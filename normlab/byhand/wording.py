@@ -1,50 +1,39 @@
-"""What people read of a calculation: numbers as text, headings, tables and the steps of one statistic."""
+"""What people read of a calculation: numbers as text, headings, tables and blocks of values."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from fractions import Fraction
 from html import escape
 
-from normlab.byhand.exact import NORMS, Batch, Result, Values
-from normlab.byhand.formula import Node, axes_of, given_signs, kept, label, symbols, symbols_in_eval, text
-from normlab.byhand.formula import steps as of_axes
-from normlab.norms.about import AXES, About
+import numpy as np
+
+from normlab.byhand.exact import NORMS, Result, Values, units
+from normlab.byhand.inputs import Batch, Shape
+from normlab.norms.about import AXES
 
 __all__ = [
-    "PLACES",
-    "ROUNDED",
-    "Table",
-    "Window",
-    "amount",
-    "blocks",
-    "equals",
-    "eval_rule",
-    "facts",
-    "fixed",
-    "fraction",
-    "given",
-    "heading",
-    "letters",
-    "more_rows",
-    "notes",
-    "number_text",
-    "numbers",
-    "running_rule",
-    "running_table",
-    "statistic_title",
-    "steps",
-    "tables",
-    "values_of",
-    "window",
-    "worded",
-]
+    "ROUNDED", "SET_COLOURS", "WORDS", "Blocks", "Part", "Table", "amount", "blocks", "count", "equals", "eval_rule",
+    "facts", "fixed", "given", "heading", "letters", "notes", "number_text", "over", "owners", "parts", "running_table",
+    "set_colour", "sharing", "shown_only", "source", "tables", "window", "worded",
+]  # fmt: skip
 
 ROUNDED = "Sums, means and variances are exact; where it says ≈, and after a root, decimals are rounded."
-PLACES = 4  # of a normalised value
 UNDEFINED = "undefined"
 LONGEST = 13  # signs of a fraction that is still read
 WORDS = {"μ": "mean ", "σ": "variance "}  # before what a formula names so
 NUMBERS, IMAGES, CHANNELS, SIDE, ROWS = 1024, 8, 8, 8, 64  # that are drawn or listed; a workbook holds everything
+
+# One ground per set, for dark text. A search for little chroma found them: any two stay at least 14 CIELAB units apart
+# in normal vision and under simulated protanopia, deuteranopia and tritanopia (Machado et al. 2009, full severity), the
+# first four at least 32, and dark text (#222222) on each has a contrast of at least 4.7. In a grey print the letter of
+# a set says what its colour does. More than sixteen sets take the colours again; no letter comes twice.
+SET_COLOURS = [
+    "#6891D9", "#FAFAC3", "#A28B4A", "#AEFCFF", "#ACB1C9", "#D6CBD0", "#E999A3", "#DAFFE4",
+    "#81AF75", "#839279", "#7CE0FA", "#6EB7E5", "#BD7E9C", "#A083B7", "#F1BDA1", "#CDBB6F",
+]  # fmt: skip
+
+Blocks = list[list[list[list[str]]]]  # texts by image, channel, row and column
 
 
 @dataclass(frozen=True)
@@ -64,32 +53,60 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Window:
-    """The part of a batch that is drawn: the first so many images, channels, rows and columns. whole: all of it."""
+class Part:
+    """A heading with a table or with blocks of values."""
 
-    images: int
-    channels: int
-    rows: int
-    columns: int
-    whole: bool
-
-    @property
-    def line(self) -> str:
-        """What a reader has to know where the window is not the whole."""
-        if self.whole:
-            return ""
-        return (
-            f"Shown are the first {_count(self.images, 'image')}, {_count(self.channels, 'channel')}, "
-            f"{_count(self.rows, 'row')} and {_count(self.columns, 'column')}; every number takes part."
-        )
+    heading: str
+    table: Table | None = None
+    blocks: Blocks | None = None
 
 
-def window(batch: Batch) -> Window:
-    """As much of a batch as is drawn and still read: at most 1,024 numbers."""
+# The batch
+
+
+def source(batch: Batch) -> str:
+    """ "the fixed batch, 4 x 4 x 3 x 3 (N x C x H x W)"."""
+    return f"{batch.source}, {' x '.join(map(str, batch.shape))} (N x C x H x W)"
+
+
+def window(batch: Batch) -> Shape:
+    """So many images, channels, rows and columns are drawn: at most 1,024 numbers, which are still read."""
     n, c, h, w = batch.shape
     h, w, c = min(h, SIDE), min(w, SIDE), min(c, CHANNELS)
-    n = min(n, IMAGES, max(NUMBERS // (h * w * c), 1))
-    return Window(n, c, h, w, (n, c, h, w) == batch.shape)
+    return min(n, IMAGES, max(NUMBERS // (h * w * c), 1)), c, h, w
+
+
+def shown_only(batch: Batch) -> str:
+    """What a reader has to know where not all of a batch is drawn; else nothing."""
+    n, c, h, w = window(batch)
+    some = f"{count(n, 'image')}, {count(c, 'channel')}, {count(h, 'row')} and {count(w, 'column')}"
+    return "" if (n, c, h, w) == batch.shape else f"Shown are the first {some}; every number takes part."
+
+
+def blocks(values: Values, batch: Batch, *, exact: bool = False) -> Blocks:
+    """Text of the values in the window of a batch. exact: as they were given."""
+    n, c, h, w = window(batch)
+    shown = np.array(values, object).reshape(batch.shape)[:n, :c, :h, :w]
+    texts: Blocks = np.vectorize(number_text if exact else lambda v: fixed(v, "–"), otypes=[object])(shown).tolist()
+    return texts
+
+
+def owners(result: Result, i: int, j: int, r: int) -> list[int]:
+    """The set of each number of row r in image i, channel j."""
+    _, c, h, w = result.batch.shape
+    start = ((i * c + j) * h + r) * w
+    return result.owner[start : start + w]
+
+
+def letters(result: Result, i: int, j: int) -> str:
+    """The letter of the set of a map, or the first and the last of its sets: "A", "A–I"."""
+    ends = owners(result, i, j, 0)[0], owners(result, i, j, result.batch.shape[2] - 1)[-1]
+    return "–".join(dict.fromkeys(result.statistics[k].letter for k in ends))
+
+
+def set_colour(k: int) -> str:
+    """The ground of set k, as #RRGGBB."""
+    return SET_COLOURS[k % len(SET_COLOURS)]
 
 
 # Numbers
@@ -130,27 +147,9 @@ def equals(value: Fraction | None) -> str:
     return end if end.startswith("≈") else f"= {end}"
 
 
-def fixed(value: Fraction | None, places: int = PLACES) -> str:
-    """A decimal with so many places, half rounded to even; never a negative zero."""
-    if value is None:
-        return UNDEFINED
-    scaled = round(value * 10**places)
-    digits = f"{abs(scaled):0{places + 1}d}"
-    sign = "-" if scaled < 0 else ""
-    return f"{sign}{digits[:-places]}.{digits[-places:]}" if places else f"{sign}{digits}"
-
-
-def blocks(values: Values, batch: Batch, part: Window, *, places: int | None = PLACES) -> list[list[list[list[str]]]]:
-    """Text of the values in the window, as [image][channel][row][column]; places None: as they were given."""
-    _, c, h, w = batch.shape
-    write = number_text if places is None else lambda value: "–" if value is None else fixed(value, places)
-    return [
-        [
-            [[write(values[((i * c + j) * h + r) * w + s]) for s in range(part.columns)] for r in range(part.rows)]
-            for j in range(part.channels)
-        ]
-        for i in range(part.images)
-    ]
+def fixed(value: Fraction | None, undefined: str = UNDEFINED) -> str:
+    """A decimal with four places, half rounded to even; never a negative zero."""
+    return undefined if value is None else str(Decimal(f"{round(value * 10_000)}e-4"))
 
 
 # Headings and tables
@@ -158,140 +157,105 @@ def blocks(values: Values, batch: Batch, part: Window, *, places: int | None = P
 
 def heading(result: Result) -> str:
     """ "Group norm, 2 groups: 8 statistics"."""
-    grouped = any("G" in over for over in result.about.axes)
-    groups = f", {_count(result.groups, 'group')}" if grouped else ""
-    return f"{NORMS[result.norm]}{groups}: {_count(len(result.statistics), 'statistic')}"
+    groups = f", {count(result.groups, 'group')}" if any("G" in over for over in result.about.axes) else ""
+    return f"{NORMS[result.norm]}{groups}: {count(len(result.statistics), 'statistic')}"
 
 
 def facts(result: Result) -> str:
     """What shares a statistic: a sentence for each of the norm's axes."""
-    found = []
-    for i in range(len(result.about.axes)):
+    sentences = []
+    for i, axes in enumerate(result.about.axes):
         counts = {s.count for s in result.statistics if s.axes == i}
-        many = f"{_count(max(counts), 'number')} {'each' if len(counts) == 1 else 'or fewer'}"
-        found.append(f"{over(result.about, i)}: {many}.")
-    return " ".join(found)
+        many = f"{count(max(counts), 'number')} {'each' if len(counts) == 1 else 'or fewer'}"
+        sentences.append(f"{over(axes)}: {many}.")
+    return " ".join(sentences)
 
 
-def sharing(about: About, axes: int) -> str:
+def sharing(axes: str) -> str:
     """ "One for each image and group of channels"."""
-    over = set(about.axes[axes])
-    each = ["ghost batch"] if "V" in over else [] if "N" in over else ["image"]
-    each += ["group of channels"] if "G" in over else [] if "C" in over else ["channel"]
-    each += [] if "H" in over else ["pixel"]
-    if not each:
-        return "One for all"
-    return "One for each " + (", ".join(each[:-1]) + " and " if len(each) > 1 else "") + each[-1]
+    each = " and ".join(", ".join(units(axes)).rsplit(", ", 1))
+    return f"One for each {each}" if each else "One for all"
 
 
-def over(about: About, axes: int) -> str:
+def over(axes: str) -> str:
     """ "One for each channel, over N, H, W"."""
-    return f"{sharing(about, axes)}, over {', '.join(AXES[axis] for axis in about.axes[axes])}"
+    return f"{sharing(axes)}, over {', '.join(AXES[axis] for axis in axes)}"
 
 
 def given(result: Result) -> str:
     """The formula and the numbers that it takes, in a line: "y = …; γ = 1; β = 0; ε = 0.00001"."""
-    named = given_signs(result.norm)
-    lines = [f"y = {text(result.tree, symbols)}"]
-    for sign, values in sorted(result.given.items(), key=lambda item: item[0] == "ε"):
-        if sign not in named:
-            continue
+    items = [f"y = {result.formula.written}"]
+    for sign, values in result.given.items():
         written = [number_text(v) if sign == "ε" else fraction(v) or number_text(v) for v in values]
-        if len(set(values)) == 1:
-            lines.append(f"{sign} = {written[0]}")
-        else:
-            lines.append(f"{sign} = {', '.join(written)}" if len(values) <= 16 else f"{sign} as given")
-    return "; ".join(lines)
+        some = written[:1] if len(set(values)) == 1 else written
+        items.append(f"{sign} = {', '.join(some)}" if len(some) <= 16 else f"{sign} as given")
+    return "; ".join(items)
 
 
-def tables(result: Result, most: int = ROWS) -> list[tuple[str, Table]]:
-    """For each of the norm's axes: what they are over, and a row per statistic, the first `most` of them."""
+def parts(result: Result) -> Iterator[Part]:
+    """What is shown of a norm, in order: the numbers, its statistics, then values, and running averages before eval."""
+    of, batch = result.formula, result.batch
+    yield Part("The numbers", blocks=blocks(batch.values, batch, exact=True))
+    for i, table in enumerate(tables(result)):
+        many, shown = sum(s.axes == i for s in result.statistics), len(table.rows)
+        which = f": {sharing(result.about.axes[i])}" if len(result.about.axes) > 1 else ""
+        some = f" (the first {shown} of {many:,}; --out writes a workbook with all)" if shown < many else ""
+        yield Part(f"Statistics{which}{some}", table)
+    output = " and output, y = " if result.plain else ", "
+    yield Part(f"Normalised{output}{of.written_inner}", blocks=blocks(result.normalised, batch))
+    if not result.plain:
+        yield Part(f"Output, y = {of.written}", blocks=blocks(result.output, batch))
+    if result.running:
+        keep, take = number_text(1 - result.rules.momentum), number_text(result.rules.momentum)
+        rules = [
+            f"running {name} = {keep} · {node[1]} + {take} · {'unbiased ' * node[1]}{name}"
+            for name, node in of.kept.items()
+        ]
+        heading = f"Running averages after one step with momentum {take}: {', '.join(rules)}."
+        yield Part(heading, running_table(result))
+        yield Part("Output in eval mode", blocks=blocks(result.evaluated, batch))
+
+
+def tables(result: Result) -> list[Table]:
+    """For each of the norm's axes a row per statistic, the first 64 of them."""
     found = []
     for i in range(len(result.about.axes)):
-        of = [(k, s) for k, s in enumerate(result.statistics) if s.axes == i]
-        names = list(of[0][1].values)
-        rows = [
-            [s.letter, s.where, str(s.count), number_text(s.total)] + [_cell(*item) for item in s.values.items()]
-            for _, s in of[:most]
-        ]
-        headings = ["set", "where", "numbers", "sum", *map(worded, names)]
-        found.append((sharing(result.about, i), Table(headings, rows, [k for k, _ in of[:most]])))
+        shown = [(k, s) for k, s in enumerate(result.statistics) if s.axes == i][:ROWS]
+        rows = [[s.letter, s.where, str(s.count), number_text(s.total), *_cells(s.values)] for _, s in shown]
+        headings = ["set", "where", "numbers", "sum", *map(worded, shown[0][1].values)]
+        found.append(Table(headings, rows, [k for k, _ in shown]))
     return found
 
 
-def running_table(result: Result, most: int = ROWS) -> Table:
-    """The running averages after one step: one row per channel."""
-    owners = [result.owner[j * result.batch.area] for j in range(len(result.running))][:most]
-    rows = [
-        [result.statistics[k].letter, r.where, *(_cell(*item) for item in r.values.items())]
-        for k, r in zip(owners, result.running, strict=False)
-    ]
-    return Table(["set", "where", *result.running[0].values], rows, owners)
-
-
-def running_rule(result: Result) -> str:
-    """How a running average moves."""
-    m = result.rules.momentum
-    keep, take = number_text(1 - m), number_text(m)
-    lines = [
-        f"running {label(node)} = {keep} · {node[1]} + {take} · {'unbiased ' * node[1]}{label(node)}"
-        for node in kept(result.tree)
-    ]
-    return f"Running averages after one step with momentum {take}: {', '.join(lines)}."
+def running_table(result: Result) -> Table:
+    """The running averages after one step: one row per channel, the first 64 of them."""
+    sets = [result.owner[j * result.batch.area] for j in range(len(result.running))][:ROWS]
+    rows = [[result.statistics[k].letter, f"channel {j + 1}", *_cells(result.running[j])] for j, k in enumerate(sets)]
+    return Table(["set", "where", *result.running[0]], rows, sets)
 
 
 def eval_rule(result: Result) -> str:
     """What the norm does in eval mode, in a sentence."""
     if result.running:
-        return f"In eval mode: y = {text(result.tree, symbols_in_eval)}."
+        return f"In eval mode: y = {result.formula.written_in_eval}."
     return "In eval mode: the same, from the same statistics; nothing is remembered."
 
 
-def notes(result: Result) -> list[str]:
+def notes(result: Result) -> Iterator[str]:
     """What is unusual about a calculation."""
-    found = []
-    flat = [s for s in result.statistics if 0 in [v for name, v in s.values.items() if name[0] == "√"]]
-    single = all(s.count == 1 for s in result.statistics)
+    flat = [s.letter for s in result.statistics if _has_zero_root(s.values)]
     if flat:
-        where = ", ".join(s.letter for s in flat[:8]) + (", …" if len(flat) > 8 else "")
-        found.append(
-            f"All numbers of {where} are equal and ε = 0: 0 / 0 is undefined (–). With --eps 1e-5 it would be 0."
-        )
-    elif single and result.about.centred:
-        found.append("A set of one number has variance 0 and is normalised to 0: y = β whatever x is.")
-    if any(None in r.values.values() for r in result.running):
-        found.append(
+        where = ", ".join(flat[:8]) + (", …" if len(flat) > 8 else "")
+        yield f"All numbers of {where} are equal and ε = 0: 0 / 0 is undefined (–). With --eps 1e-5 it would be 0."
+    elif result.about.centred and all(s.count == 1 for s in result.statistics):
+        yield "A set of one number has variance 0 and is normalised to 0: y = β whatever x is."
+    if any(None in values.values() for values in result.running):
+        yield (
             "One number per channel: the unbiased variance is 0 / 0, so there is no running variance and no eval mode. "
             "torch refuses to train on such a batch: give more images or larger maps."
         )
-    elif any(0 in [v for name, v in r.values.items() if name[0] == "√"] for r in result.running):
-        found.append("A running variance is 0 and ε = 0: eval mode is undefined there (–).")
-    return found
-
-
-def more_rows(result: Result, most: int = ROWS) -> str:
-    """The line for what a table leaves out."""
-    left = max(sum(s.axes == i for s in result.statistics) for i in range(len(result.about.axes))) - most
-    return f"… and {_count(left, 'more statistic')}." if left > 0 else ""
-
-
-def values_of(result: Result) -> list[tuple[str, Values]]:
-    """The blocks of values worth showing, each with its heading: x̂, y where γ and β change it, y in eval mode."""
-    plain = result.plain
-    inner = text(result.inner, symbols)
-    shown = [(f"Normalised{' and output, y = ' if plain else ', '}{inner}", result.normalised)]
-    if not plain:
-        shown.append((f"Output, y = {text(result.tree, symbols)}", result.output))
-    if result.running:
-        shown.append(("Output in eval mode", result.evaluated))
-    return shown
-
-
-def letters(result: Result, m: int) -> str:
-    """The letter of the set of map m, or the first and the last of its sets: "A", "A–I"."""
-    area = result.batch.area
-    found = dict.fromkeys(result.statistics[k].letter for k in result.owner[m * area : (m + 1) * area])
-    return "–".join(dict.fromkeys((next(iter(found)), next(reversed(found)))))
+    elif any(map(_has_zero_root, result.running)):
+        yield "A running variance is 0 and ε = 0: eval mode is undefined there (–)."
 
 
 def worded(name: str) -> str:
@@ -299,111 +263,13 @@ def worded(name: str) -> str:
     return WORDS.get(name[0], "") + name
 
 
-# One statistic, step by step
+def _has_zero_root(values: dict[str, Fraction | None]) -> bool:
+    return any(value == 0 for name, value in values.items() if name[0] == "√")
 
 
-def steps(result: Result, k: int) -> Iterator[tuple[str, str]]:
-    """What is done for statistic k, in order, as (name of the step, line)."""
-    s, batch = result.statistics[k], result.batch
-    c, area = batch.shape[1], batch.area
-    maps: dict[int, list[int]] = {}
-    for place in s.members:
-        maps.setdefault(place // area, []).append(place)
-
-    def listed(parts: list[str], sign: str = " + ", most: int = 48) -> str:
-        return sign.join(parts[:most]) + (f"{sign}…" if len(parts) > most else "")
-
-    for m, places in list(maps.items())[:8]:
-        yield (
-            f"image {m // c + 1}, channel {m % c + 1}",
-            listed([number_text(batch.values[p]) for p in places], "  ", 25),
-        )
-    if len(maps) > 8:
-        yield "", f"… and {_count(len(maps) - 8, 'more map')}"
-    for node in of_axes(result.tree, s.axes):
-        name, inner, value = worded(label(node)), node[-1], s.values[label(node)]
-        if inner[0] not in ("mean", "sum"):
-            written = numbers(result, node if node[0] == "√" else inner, s.members[0], root=False)
-            yield name, f"{label(node)} = {written} {equals(value) if node[0] != '√' else f'= {number_text(value)}'}"
-            continue
-        terms = [result.at(inner[2], place) for place in s.members]
-        total = None if None in terms else sum((term for term in terms if term is not None), Fraction(0))
-        if inner[2] != ("x",):
-            yield name, listed([numbers(result, inner[2], place, 2) for place in s.members], most=6)
-        each = listed([f"({number_text(term)})" if term and term < 0 else number_text(term) for term in terms])
-        yield ("sum" if inner[2] == ("x",) else ""), f"{'' if inner[2] == ('x',) else '= '}{each} {equals(total)}"
-        if inner[0] == "mean":
-            yield name if inner[2] == ("x",) else "", f"{number_text(total)} / {s.count} {equals(value)}"
-    shown = [(f"y, image {m // c + 1}, channel {m % c + 1}", places) for m, places in list(maps.items())[:8]]
-    for i, place in enumerate(s.members[:2]):
-        yield "" if i else "normalised", f"{numbers(result, result.inner, place)} = {fixed(result.normalised[place])}"
-        if not result.plain:
-            yield "", f"y = {numbers(result, result.tree, place)} = {fixed(result.output[place])}"
-    for name, places in shown:
-        yield name, listed([fixed(result.output[p]) for p in places], "  ", 25)
-    yield from _running_steps(result, s.axes, s.members[0])
+def _cells(values: dict[str, Fraction | None]) -> list[str]:
+    return [number_text(value) if name[0] == "√" else amount(value) for name, value in values.items()]
 
 
-def numbers(
-    result: Result, node: Node, place: int, strength: int = 0, *, root: bool = True, eval_mode: bool = False
-) -> str:
-    """A part of the formula with the numbers put in that it has at a place. root: roots as numbers, too."""
-
-    def shown(part: Node) -> str:
-        known = part[0] in ("x", "given", "kept", "called", "map") or (part[0] == "√" and root)
-        return (
-            number_text(result.at(part, place, eval_mode))
-            if known and part != node
-            else symbols(part) * (part[0] == "number")
-        )
-
-    return text(node, shown, strength)
-
-
-def _running_steps(result: Result, axes: int, place: int) -> Iterator[tuple[str, str]]:
-    """The running averages of the channel of a number, and its output in eval mode."""
-    own = [node for node in kept(result.tree) if axes_of(node) == {axes}]
-    m, batch = result.rules.momentum, result.batch
-    keep, take = number_text(1 - m), number_text(m)
-    channel = place // batch.area % batch.shape[1]
-    for node in own:
-        name, line, value = label(node), str(node[1]), None
-        places = [i for i in range(len(batch.values)) if i // batch.area % batch.shape[1] == channel]
-        sets = dict.fromkeys(result.grid(node).owner[i] for i in places)
-        for i, k in enumerate(sets):
-            of = [p for p in places if result.grid(node).owner[p] == k]
-            value = result.at(node, of[0])
-            if node[1]:
-                count = len(of)
-                unbiased = None if count == 1 or value is None else value * count / (count - 1)
-                if of[0] <= place <= of[-1] or place in of:
-                    yield f"unbiased {name}", f"{number_text(value)} · {count} / {count - 1} {equals(unbiased)}"
-                value = unbiased
-            line = f"{keep} · {f'({line})' if i else line} + {take} · {_signed(value)}"
-        yield f"running {name}", f"{line} {equals(result.at(node, place, True))}"
-    if own:
-        y = result.evaluated[place]
-        written = numbers(result, result.inner if result.plain else result.tree, place, root=False, eval_mode=True)
-        yield "eval mode", f"{written} = {UNDEFINED if y is None else fixed(y)}"
-
-
-def _cell(name: str, value: Fraction | None) -> str:
-    return number_text(value) if name[0] == "√" else amount(value)
-
-
-def _signed(value: Fraction | None) -> str:
-    """A number as a term of a sum: a negative one in brackets."""
-    return f"({number_text(value)})" if value is not None and value < 0 else number_text(value)
-
-
-def _count(n: int, what: str) -> str:
+def count(n: int, what: str) -> str:
     return f"{n:,} {what}{'s' * (n != 1)}"
-
-
-def statistic_title(result: Result, k: int) -> str:
-    """ "Batch norm, statistic 2 of 4: B, channel 2 (36 numbers)"."""
-    s = result.statistics[k]
-    return (
-        f"{NORMS[result.norm]}, statistic {k + 1} of {len(result.statistics)}: {s.letter}, {s.where} "
-        f"({_count(s.count, 'number')})"
-    )

@@ -12,10 +12,10 @@ for programs that show a workbook without computing it; those that can compute d
 import io
 import re
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
+import numpy as np
 from openpyxl import Workbook
 from openpyxl.styles import Alignment, Border, Font, PatternFill, Side
 from openpyxl.utils import get_column_letter
@@ -23,112 +23,28 @@ from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
 from normlab.byhand import wording
-from normlab.byhand.exact import Batch, Result, Statistic
-from normlab.byhand.formula import (
-    Node,
-    axes_of,
-    given_signs,
-    kept,
-    kept_roots,
-    label,
-    steps,
-    symbols,
-    symbols_in_eval,
-    text,
-)
-from normlab.byhand.set_colours import set_colour
+from normlab.byhand.exact import Result, Statistic, Values
+from normlab.byhand.formula import Node, axes_of, label, text
+from normlab.byhand.inputs import Batch, Shape
 from normlab.errors import ConfigError
 
-__all__ = ["Places", "workbook"]
+__all__ = ["Norm", "number_cell", "workbook"]
+
+Formulas = dict[int, tuple[str, Fraction | None]]  # by column, and what they come to
 
 COLUMNS = 16_384  # of a sheet
 MOST = 30  # arguments that a function has always taken
 LEFT, TOP = 3, 10  # first column and row of the numbers on `input`; first column of values on a norm's sheet
-MOMENTUM, START = (
-    "input!$B$4",
-    ("input!$B$5", "input!$B$6"),
-)  # on `input`: the momentum, where a running mean and a variance start
+MOMENTUM, START = "input!$B$4", ("input!$B$5", "input!$B$6")  # and where a running mean and a variance start
 GIVEN = 5  # on a norm's sheet: row of the first number that it takes
 
 BOLD, QUIET = Font(bold=True), Font(color="6B6B6B")
 EDITABLE = PatternFill("solid", fgColor="FFF6CC")
+GROUNDS = [PatternFill("solid", fgColor=colour[1:]) for colour in wording.SET_COLOURS]
 RIGHT = Alignment(horizontal="right")
 EDGE = Border(left=Side("medium", color="FFFFFF"))  # between the maps of one set
 FUNCTIONS = {"√": "SQRT", "²": "^2", r"\|([^|]*)\|": r"ABS(\1)", "max": "MAX", "tanh": "TANH", "π": "PI()", "·": "*"}
 FUNCTIONS |= {r"sigmoid\(([^()]*)\)": r"(1/(1+EXP(-(\1))))"}  # of a product: no brackets in it
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where things stand: cells as (row, column), from 1."""
-
-    batch: Batch
-    signs: int = 0
-    statistics: int = 0
-    running: int = 0
-
-    @classmethod
-    def of(cls, result: Result) -> "Places":
-        """The places on the sheet of a norm."""
-        signs = len(given_signs(result.norm))
-        return cls(result.batch, signs, len(result.statistics), len(result.running))
-
-    def number(self, i: int, j: int, r: int, s: int) -> tuple[int, int]:
-        """x[i, j, r, s] on the sheet `input`."""
-        _, _, h, w = self.batch.shape
-        return TOP + i * (h + 1) + r, LEFT + j * (w + 1) + s
-
-    def statistic(self, k: int) -> int:
-        """The row of statistic k on its norm's sheet; -1: of the headings."""
-        return GIVEN + self.signs + 2 + k
-
-    def average(self, j: int) -> int:
-        """The row of the running averages of channel j; -1: of the headings."""
-        return self.statistic(self.statistics) + 2 + j
-
-    def block(self, b: int) -> int:
-        """The row of the heading of block b on a norm's sheet: 0 is normalised values, 1 the output, 2 eval mode."""
-        n, _, h, _ = self.batch.shape
-        return self.average(self.running) + 1 + b * (n * (h + 1) + 3)
-
-    def value(self, b: int, i: int, j: int, r: int, s: int) -> tuple[int, int]:
-        """The value of block b at [i, j, r, s] on a norm's sheet."""
-        _, _, h, w = self.batch.shape
-        return self.block(b) + 3 + i * (h + 1) + r, LEFT + j * w + s
-
-
-@dataclass
-class Sheet:
-    """A worksheet that remembers what its formulas come to. known: by cell name; None: a division by 0."""
-
-    of: Worksheet
-    known: dict[str, Fraction | None] = field(default_factory=dict)
-
-    def put(
-        self,
-        row: int,
-        column: int,
-        value: str | int | float,
-        *,
-        font: Font | None = None,
-        fill: PatternFill | None = None,
-    ) -> None:
-        cell = self.of.cell(row, column, value)
-        if font:
-            cell.font = font
-        if fill:
-            cell.fill = fill
-
-    def formula(
-        self, row: int, column: int, text: str, value: Fraction | None, style: tuple[PatternFill, bool] | None = None
-    ) -> None:
-        cell = self.of.cell(row, column, f"={text}")
-        self.known[cell.coordinate] = value
-        if style:
-            cell.fill = style[0]
-            cell.number_format = "0.0000"
-            if style[1]:
-                cell.border = EDGE
 
 
 def workbook(results: Sequence[Result]) -> tuple[bytes, str]:
@@ -136,74 +52,181 @@ def workbook(results: Sequence[Result]) -> tuple[bytes, str]:
 
     The same results give the same bytes; none where a sheet has too few columns, or no norm's steps fit its cells.
     """
-    batch = results[0].batch
+    batch, book = results[0].batch, Workbook()
     if LEFT + batch.shape[1] * (batch.shape[3] + 1) > COLUMNS:
-        return b"", f"sheet.xlsx is left out: it would have more than {COLUMNS:,} columns"
-    fitting, left = [], []
+        return b"", f": it would have more than {COLUMNS:,} columns"
+    _input(book.worksheets[0], batch, results[0].rules.momentum)
+    known: list[Mapping[str, Fraction | None]] = [{}]  # what formulas come to, by sheet and cell
+    left = []
     for result in results:
         try:
-            fitting.append((result, [Column(result, i) for i in range(len(result.about.axes))]))
+            norm = Norm(result)
         except ConfigError:
             left.append(result.norm)
-    missing = f"sheet.xlsx is left out for {', '.join(left)}: cells cannot hold every step" if left else ""
-    if not fitting:
+        else:
+            known.append(norm.written(book.create_sheet(result.norm)))
+    missing = f" for {', '.join(left)}: cells cannot hold every step" if left else ""
+    if len(known) == 1:
         return b"", missing
-    book = Workbook()
+    for sheet in book.worksheets:  # on paper: on its side, as wide as a page
+        sheet.page_setup.orientation = "landscape"
+        sheet.page_setup.fitToHeight = 0
+        sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
     book.properties.creator = "normlab"
-    assert isinstance(book.active, Worksheet)
-    sheets = [Sheet(book.active)]
-    _input(sheets[0], results[0])
-    for result, columns in fitting:
-        sheets.append(Sheet(book.create_sheet(result.norm)))
-        Norm(sheets[-1], result, columns).write()
-    for sheet in sheets:  # on paper: on its side, as wide as a page
-        sheet.of.page_setup.orientation = "landscape"
-        sheet.of.page_setup.fitToHeight = 0
-        sheet.of.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
     stream = io.BytesIO()
     book.save(stream)
-    return _finished(stream.getvalue(), sheets), missing
+    return _finished(stream.getvalue(), known), missing
 
 
-def _input(sheet: Sheet, result: Result) -> None:
-    batch, at = result.batch, Places(result.batch)
+def put(sheet: Worksheet, row: int, column: int, value: str | Fraction, **style: object) -> str:
+    """Write a cell and return its name. style: attributes of `openpyxl.cell.Cell`; None: as they are."""
+    exact = isinstance(value, Fraction) and value.denominator == 1
+    cell = sheet.cell(row, column, value if isinstance(value, str) else int(value) if exact else float(value))
+    for name, chosen in style.items():
+        if chosen is not None:
+            setattr(cell, name, chosen)
+    return str(cell.coordinate)
+
+
+def widen(sheet: Worksheet, columns: Mapping[int, int]) -> None:
+    for column, width in columns.items():
+        sheet.column_dimensions[get_column_letter(column)].width = width
+
+
+def number_cell(shape: Shape, place: Shape) -> tuple[int, int]:
+    """Row and column of x[i, j, r, s] on the sheet `input`."""
+    (_, _, h, w), (i, j, r, s) = shape, place
+    return TOP + i * (h + 1) + r, LEFT + j * (w + 1) + s
+
+
+def _input(sheet: Worksheet, batch: Batch, momentum: Fraction) -> None:
     n, c, h, w = batch.shape
-    sheet.of.title = "input"
-    sheet.put(1, 1, f"Normalization by hand: {batch.source}", font=BOLD)
-    sheet.put(2, 1, "Change a yellow cell: all follows. Which numbers share a statistic stays.", font=QUIET)
-    settings = {
-        "momentum": result.rules.momentum,
-        "running mean, start": Fraction(0),
-        "running variance, start": Fraction(1),
-    }
+    sheet.title = "input"
+    put(sheet, 1, 1, f"Normalization by hand: {batch.source}", font=BOLD)
+    put(sheet, 2, 1, "Change a yellow cell: all follows. Which numbers share a statistic stays.", font=QUIET)
+    settings = {"momentum": momentum, "running mean, start": Fraction(0), "running variance, start": Fraction(1)}
     for row, (name, value) in enumerate(settings.items(), 4):
-        sheet.put(row, 1, name)
-        sheet.put(row, 2, _plain(value), fill=EDITABLE)
+        put(sheet, row, 1, name)
+        put(sheet, row, 2, value, fill=EDITABLE)
     for j in range(c):
-        sheet.put(TOP - 1, LEFT + j * (w + 1), f"channel {j + 1}", font=QUIET)
-    values = iter(batch.values)
+        put(sheet, TOP - 1, LEFT + j * (w + 1), f"channel {j + 1}", font=QUIET)
     for i in range(n):
-        sheet.put(at.number(i, 0, 0, 0)[0], 1, f"image {i + 1}", font=QUIET)
-        for j in range(c):
-            for r in range(h):
-                for s in range(w):
-                    sheet.put(*at.number(i, j, r, s), _plain(next(values)), fill=EDITABLE)
-    sheet.of.column_dimensions["A"].width = 24
-    for column in range(LEFT, LEFT + c * (w + 1)):
-        sheet.of.column_dimensions[get_column_letter(column)].width = 7 if (column - LEFT) % (w + 1) < w else 3
-    sheet.of.freeze_panes = _cell(TOP, LEFT)
+        put(sheet, TOP + i * (h + 1), 1, f"image {i + 1}", font=QUIET)
+    for place, value in zip(np.ndindex(batch.shape), batch.values, strict=True):
+        put(sheet, *number_cell(batch.shape, place), value, fill=EDITABLE)
+    widen(sheet, {1: 24, **{LEFT + k: 3 if k % (w + 1) == w else 7 for k in range(c * (w + 1))}})
+    sheet.freeze_panes = f"{get_column_letter(LEFT)}{TOP}"
 
 
-class Column:
-    """The formulas of the statistics over some axes of a norm. Raise `ConfigError` where cells cannot hold them."""
+class Norm:
+    """The sheet of a norm; rows and columns count from 1. Raise `ConfigError` where cells cannot hold its steps.
 
-    def __init__(self, result: Result, axes: int) -> None:
-        self.result, self.at, self.axes = result, Places.of(result), axes
-        self.steps = steps(result.tree, axes)
-        first = next(s for s in result.statistics if s.axes == axes)
-        for node in self.steps:
-            if node[-1][0] in ("mean", "sum"):
-                self.gathered(node[-1], first)
+    Attributes:
+        columns: of what a statistic has, by name. statistics, averages: the row of the first statistic, and of the
+        first channel's running averages. places: i, j, r, s of each number.
+    """
+
+    def __init__(self, result: Result) -> None:
+        self.result, self.formulas, self.places = result, result.formula, list(np.ndindex(result.batch.shape))
+        names = dict.fromkeys(name for s in result.statistics for name in s.values)
+        self.columns = {name: column for column, name in enumerate(names, 5)}
+        self.first = [next(k for k, s in enumerate(result.statistics) if s.axes == i) for i in range(len(result.sets))]
+        self.statistics = GIVEN + len(result.given) + 2
+        self.averages = self.statistics + len(result.statistics) + 2
+        for k in self.first:
+            self.statistic(result.statistics[k])
+
+    def written(self, sheet: Worksheet) -> Mapping[str, Fraction | None]:
+        """Write the sheet; return what each formula comes to, by the cell's name; None: a division by 0."""
+        result, formulas = self.result, self.formulas
+        self.sheet, self.known = sheet, dict[str, Fraction | None]()
+        put(sheet, 1, 1, wording.heading(result), font=BOLD)
+        put(sheet, 2, 1, f"{wording.facts(result)} {wording.eval_rule(result)}", font=QUIET)
+        put(sheet, 3, 1, f"y = {formulas.written}", font=QUIET)
+        for row, (sign, values) in enumerate(result.given.items(), GIVEN):
+            put(sheet, row, 1, sign, font=BOLD)
+            for j, value in enumerate(values):
+                put(sheet, row, LEFT + j, value, fill=EDITABLE)
+                if len(values) > 1:
+                    put(sheet, GIVEN - 1, LEFT + j, f"channel {j + 1}", font=QUIET)
+        names = ["numbers", "sum", *map(wording.worded, self.columns)]
+        self.table(self.statistics, names, [(k, s.where, self.statistic(s)) for k, s in enumerate(result.statistics)])
+        if result.running:
+            owners = [result.owner[j * result.batch.area] for j in range(len(result.running))]
+            rows = [(k, f"channel {j + 1}", self.average(j)) for j, k in enumerate(owners)]
+            self.table(self.averages, list(formulas.averages), rows)
+        self.block(0, f"normalised: {formulas.written_inner}", formulas.inner, result.normalised)
+        self.block(1, "output y", formulas.tree, result.output)
+        if result.running:
+            self.block(2, "output in eval mode", formulas.tree, result.evaluated)
+        values_end = LEFT + result.batch.shape[1] * result.batch.shape[3]
+        widen(sheet, {1: 10, 2: 26, **dict.fromkeys(range(LEFT, max(values_end, len(names) + LEFT)), 16)})
+        return self.known
+
+    def table(self, top: int, names: list[str], rows: list[tuple[int, str, Formulas]]) -> None:
+        """Headings, and below them, from row `top`, a row per set: its letter, where it is, and formulas by column."""
+        for column, name in enumerate(["set", "where", *names], 1):
+            put(self.sheet, top - 1, column, name, font=BOLD, alignment=RIGHT if column > 2 else None)
+        for row, (k, where, formulas) in enumerate(rows, top):
+            put(self.sheet, row, 1, self.result.statistics[k].letter, font=BOLD, fill=GROUNDS[k % len(GROUNDS)])
+            put(self.sheet, row, 2, where)
+            for column, (formula, value) in formulas.items():  # in full they would touch; the cell keeps every digit
+                whole = names[column - LEFT] in ("numbers", "sum")
+                style = {"number_format": "General" if whole else "0.000000"}
+                self.known[put(self.sheet, row, column, f"={formula}", **style)] = value
+
+    def statistic(self, s: Statistic) -> Formulas:
+        """The formulas of a statistic, by column, over the cells of `input` that hold its numbers."""
+        area, place = self.area(s), s.members[0]
+        formulas: Formulas = {3: (f"COUNT({area})", Fraction(s.count)), 4: (f"SUM({area})", s.total)}
+        for name, node in self.formulas.steps[s.axes].items():
+            inner = node[-1] if node[0] == "called" else node
+            gathered = inner[0] in ("mean", "sum")
+            formula = self.gathered(inner, s) if gathered else self.formula(inner, place, own=inner)
+            formulas[self.columns[name]] = formula, s.values[name]
+        for name, node in self.formulas.kept.items():
+            if (unbiased := f"unbiased {name}") in s.values:
+                m = sum(self.result.channels[p] == self.result.channels[place] for p in s.members)
+                formula = f"{self.formula(node[2], place)}*{m}/{m - 1}"
+                formulas[self.columns[unbiased]] = formula, s.values[unbiased]
+        return formulas
+
+    def average(self, j: int) -> Formulas:
+        """The running averages of channel j, set by set, and the roots of eval mode, by column."""
+        formulas: Formulas = {}
+        for column, (name, node) in enumerate(self.formulas.averages.items(), LEFT):
+            if node[0] == "kept":
+                (i,) = axes_of(node)
+                formula = START[node[1]]
+                for places, _ in self.result.taken(node, j):
+                    cell = self.statistic_cell(i, places[0], "unbiased " * node[1] + label(node))
+                    formula = f"(1-{MOMENTUM})*({formula})+{MOMENTUM}*{cell}"
+            else:
+                formula = self.formula(node, j * self.result.batch.area, own=node, evaluating=True)
+            formulas[column] = formula, self.result.running[j][name]
+        return formulas
+
+    def value_cell(self, b: int, place: Shape) -> tuple[int, int]:
+        """Row and column of the value at [i, j, r, s] of block b: 0 normalised, 1 the output, 2 eval mode."""
+        (n, _, h, w), (i, j, r, s) = self.result.batch.shape, place
+        heading = self.averages + len(self.result.running) + 1 + b * (n * (h + 1) + 3)
+        return heading + 3 + i * (h + 1) + r, LEFT + j * w + s
+
+    def block(self, b: int, heading: str, tree: Node, values: Values) -> None:
+        """A heading, the channels' names, and for each image a row of letters and its values."""
+        top, _ = self.value_cell(b, (0, 0, 0, 0))
+        put(self.sheet, top - 3, 1, heading, font=BOLD)
+        for place, (i, j, r, s) in enumerate(self.places):
+            row, column = self.value_cell(b, (i, j, r, s))
+            style = {"fill": GROUNDS[self.result.owner[place] % len(GROUNDS)], "border": None if s else EDGE}
+            if i == r == s == 0:
+                put(self.sheet, top - 2, column, f"channel {j + 1}", font=QUIET)
+            if j == r == s == 0:
+                put(self.sheet, row, 1, f"image {i + 1}", font=QUIET)
+            if r == 0:  # the row of letters belongs to the set as well
+                put(self.sheet, row - 1, column, "" if s else wording.letters(self.result, i, j), font=BOLD, **style)
+            formula = f"={self.formula(tree, place, evaluating=b == 2)}"
+            self.known[put(self.sheet, row, column, formula, number_format="0.0000", **style)] = values[place]
 
     def gathered(self, node: Node, s: Statistic) -> str:
         """A mean over the numbers of a set, as a function of their cells."""
@@ -228,203 +251,65 @@ class Column:
         ends = [(s.members[0], s.members[-1])] if whole else [(place, place) for place in s.members]
         if len(ends) > MOST:
             raise ConfigError(f"no function takes {len(ends)} arguments")
-        cells = [":".join(_locked(*self.at.number(*self.place(p))) for p in dict.fromkeys(pair)) for pair in ends]
+        shape = self.result.batch.shape
+        cells = [":".join(_locked(*number_cell(shape, self.places[p])) for p in dict.fromkeys(pair)) for pair in ends]
         return ",".join(f"input!{cell}" for cell in cells)
-
-    def place(self, place: int) -> tuple[int, int, int, int]:
-        """The indices of a number."""
-        _, c, h, w = self.result.batch.shape
-        return place // (c * h * w), place // (h * w) % c, place // w % h, place % w
-
-
-class Norm:
-    """A norm's sheet."""
-
-    def __init__(self, sheet: Sheet, result: Result, columns: Sequence[Column]) -> None:
-        self.sheet, self.result, self.columns, self.at = sheet, result, columns, Places.of(result)
-        self.signs = [sign for sign in result.given if sign in given_signs(result.norm)]
-        self.names = list(dict.fromkeys(name for s in result.statistics for name in s.values))
-        self.averages = [(f"running {label(node)}", node) for node in kept(result.tree)]
-        self.averages += [(text(node, symbols_in_eval), node) for node in kept_roots(result.tree)]
-        self.owners = [result.grid(("mean", i, ("x",))).owner for i in range(len(columns))]
-        self.first = [next(k for k, s in enumerate(result.statistics) if s.axes == i) for i in range(len(columns))]
-
-    def write(self) -> None:
-        result, sheet, at = self.result, self.sheet, self.at
-        c, w = result.batch.shape[1], result.batch.shape[3]
-        sheet.put(1, 1, wording.heading(result), font=BOLD)
-        sheet.put(2, 1, f"{wording.facts(result)} {wording.eval_rule(result)}", font=QUIET)
-        sheet.put(3, 1, wording.given(result).partition(";")[0], font=QUIET)
-        for row, sign in enumerate(self.signs, GIVEN):
-            sheet.put(row, 1, sign, font=BOLD)
-            for j, value in enumerate(result.given[sign] * (c if self.spread(sign) else 1), LEFT):
-                sheet.put(row, j, _plain(value), fill=EDITABLE)
-        if any(map(self.spread, self.signs)):
-            for j in range(c):
-                sheet.put(GIVEN - 1, LEFT + j, f"channel {j + 1}", font=QUIET)
-        headings = ["set", "where", "numbers", "sum", *map(wording.worded, self.names)]
-        self.headings(at.statistic(-1), headings)
-        for k in range(len(result.statistics)):
-            self.statistic(k)
-        if result.running:
-            self.headings(at.average(-1), ["set", "where", *(name for name, _ in self.averages)])
-        for j in range(len(result.running)):
-            self.average(j)
-        fills = [PatternFill("solid", fgColor=set_colour(k)[1:]) for k in range(len(result.statistics))]
-        plain = f"normalised: {text(result.inner, symbols)}", "output y"
-        for b, heading in enumerate([*plain, "output in eval mode"] if result.running else plain):
-            self.block(b, heading, fills)
-        sheet.of.column_dimensions["A"].width = 10
-        sheet.of.column_dimensions["B"].width = 26
-        for column in range(LEFT, max(LEFT + c * w, len(headings) + 1)):
-            sheet.of.column_dimensions[get_column_letter(column)].width = 16
-
-    def spread(self, sign: str) -> bool:
-        """Whether a number is one per channel."""
-        return sign in ("γ", "β") or len(self.result.given[sign]) > 1
-
-    def headings(self, row: int, names: Sequence[str]) -> None:
-        for column, name in enumerate(names, 1):
-            self.sheet.put(row, column, name, font=BOLD)
-            if column > 2:
-                self.sheet.of.cell(row, column).alignment = RIGHT
-
-    def statistic(self, k: int) -> None:
-        """One row: what the set is, and its formulas over the cells of `input` that hold its numbers."""
-        s, row = self.result.statistics[k], self.at.statistic(k)
-        column = self.columns[s.axes]
-        self.sheet.put(row, 1, s.letter, font=BOLD, fill=PatternFill("solid", fgColor=set_colour(k)[1:]))
-        self.sheet.put(row, 2, s.where)
-        area = column.area(s)
-        formulas: dict[str, tuple[str, Fraction | None]] = {
-            "": (f"COUNT({area})", Fraction(s.count)),
-            " ": (f"SUM({area})", s.total),
-        }
-        for node in column.steps:
-            inner = node[-1] if node[0] == "called" else node
-            gathered = inner[0] in ("mean", "sum")
-            formula = column.gathered(inner, s) if gathered else self.formula(inner, s.members[0], own=inner)
-            formulas[label(node)] = formula, s.values[label(node)]
-        for node in kept(self.result.tree):
-            if node[1] and (name := f"unbiased {label(node)}") in s.values:
-                m = sum(self.channel(p) == self.channel(s.members[0]) for p in s.members)
-                formulas[name] = f"{self.formula(node[2], s.members[0])}*{m}/{m - 1}", s.values[name]
-        for name, (formula, value) in formulas.items():
-            column_number = 4 if name == " " else 5 + self.names.index(name) if name else 3
-            self.sheet.formula(row, column_number, formula, value)
-            if column_number > 4:  # in full they would touch; the cell keeps every digit
-                self.sheet.of.cell(row, column_number).number_format = "0.000000"
-
-    def average(self, j: int) -> None:
-        """One row: the running averages of a channel, set by set, and the roots of eval mode."""
-        row, batch, m = self.at.average(j), self.result.batch, MOMENTUM
-        places = [place for place in range(len(batch.values)) if self.channel(place) == j]
-        k = self.result.owner[places[0]]
-        fill = PatternFill("solid", fgColor=set_colour(k)[1:])
-        self.sheet.put(row, 1, self.result.statistics[k].letter, font=BOLD, fill=fill)
-        self.sheet.put(row, 2, f"channel {j + 1}")
-        for number, (name, node) in enumerate(self.averages, 3):
-            if node[0] == "kept":
-                (i,) = axes_of(node)
-                formula = START[node[1]]
-                for owner in dict.fromkeys(self.owners[i][place] for place in places):
-                    line = self.at.statistic(self.first[i] + owner)
-                    column = 5 + self.names.index("unbiased " * node[1] + label(node))
-                    formula = f"(1-{m})*({formula})+{m}*{_cell(line, column)}"
-            else:
-                formula = self.formula(node, places[0], own=node, evaluating=True)
-            self.sheet.formula(row, number, formula, self.result.running[j].values[name])
-            self.sheet.of.cell(row, number).number_format = "0.000000"
-
-    def channel(self, place: int) -> int:
-        return place // self.result.batch.area % self.result.batch.shape[1]
-
-    def block(self, b: int, heading: str, fills: Sequence[PatternFill]) -> None:
-        """A heading, the channels' names, and for each image a row of letters and its values."""
-        at, sheet, result = self.at, self.sheet, self.result
-        n, c, h, w = result.batch.shape
-        values = (result.normalised, result.output, result.evaluated)[b]
-        sheet.put(at.block(b), 1, heading, font=BOLD)
-        for j in range(c):
-            sheet.put(at.block(b) + 1, at.value(b, 0, j, 0, 0)[1], f"channel {j + 1}", font=QUIET)
-        for i in range(n):
-            sheet.put(at.value(b, i, 0, 0, 0)[0], 1, f"image {i + 1}", font=QUIET)
-            for j in range(c):
-                start = (i * c + j) * h * w
-                row, left = at.value(b, i, j, 0, 0)
-                for column in range(left, left + w):  # the row of letters belongs to the set as well
-                    letter = wording.letters(result, i * c + j) if column == left else ""
-                    sheet.put(row - 1, column, letter, font=BOLD, fill=fills[result.owner[start]])
-                    if column == left:
-                        sheet.of.cell(row - 1, column).border = EDGE
-                for place in range(start, start + h * w):
-                    r, s = divmod(place - start, w)
-                    tree = result.inner if b == 0 else result.tree
-                    formula = self.formula(tree, place, evaluating=b == 2)
-                    style = fills[result.owner[place]], s == 0
-                    sheet.formula(row + r, left + s, formula, values[place], style)
 
     def formula(self, node: Node, place: int, own: Node | None = None, evaluating: bool = False) -> str:
         """A part of the norm's formula over cells, for a number. own: the part that its cell itself computes."""
-        written = text(node, lambda part: "" if part == own else self.known(part, place, evaluating))
+        written = text(node, lambda part: "" if part == own else self.cell_of(part, place, evaluating))
         for sign, function in FUNCTIONS.items():
             written = re.sub(sign, function, written)
         return written.replace(" ", "")
 
-    def known(self, node: Node, place: int, evaluating: bool) -> str:
+    def cell_of(self, node: Node, place: int, evaluating: bool) -> str:
         """The cell that holds a part of the formula for a number, or a number itself; nothing where there is none."""
-        for column, (_, other) in enumerate(self.averages, 3):
-            if evaluating and node == other:
-                return _locked(self.at.average(self.channel(place)), column)
-        over = axes_of(node)
-        if node[0] in ("called", "√") and len(over) == 1 and label(node) in self.names:
+        over, channel = axes_of(node), self.result.channels[place]
+        averages = list(self.formulas.averages.values())
+        if evaluating and node in averages:
+            return _locked(self.averages + channel, LEFT + averages.index(node))
+        if node[0] in ("called", "√") and len(over) == 1 and label(node) in self.columns:
             (i,) = over
-            row = self.at.statistic(self.first[i] + self.owners[i][place])
-            return _locked(row, 5 + self.names.index(label(node)))
+            return self.statistic_cell(i, place, label(node))
         match node:
             case ("x",):
-                return f"input!{_cell(*self.at.number(*self.columns[0].place(place)))}"
+                return f"input!{_locked(*number_cell(self.result.batch.shape, self.places[place]))}".replace("$", "")
             case ("number", word):
                 return str(word)
             case ("given", sign):
-                column = LEFT + (self.channel(place) if self.spread(sign) else 0)
-                return _locked(GIVEN + self.signs.index(sign), column)
+                row = GIVEN + list(self.result.given).index(sign)
+                return _locked(row, LEFT + channel % len(self.result.given[sign]))
         return ""
 
+    def statistic_cell(self, axes: int, place: int, name: str) -> str:
+        """The cell of what a number shares with its set."""
+        return _locked(self.statistics + self.first[axes] + self.result.sets[axes][place], self.columns[name])
 
-def _finished(content: bytes, sheets: Sequence[Sheet]) -> bytes:
-    """Puts the formulas' values into the sheets, which openpyxl cannot, and takes the dates out of the file."""
+
+def _finished(content: bytes, known: Sequence[Mapping[str, Fraction | None]]) -> bytes:
+    """Put the formulas' values into the sheets, which openpyxl cannot, and take the dates out of the file."""
     stream = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
             text = old.read(name).decode()
             if match := re.fullmatch(r"xl/worksheets/sheet(\d+)\.xml", name):
-                text = _with_values(text, sheets[int(match[1]) - 1].known)
+                text = _with_values(text, known[int(match[1]) - 1])
             elif name == "docProps/core.xml":
                 text = re.sub(r"(<dcterms:(created|modified)[^>]*>)[^<]*", r"\g<1>2000-01-01T00:00:00Z", text)
             new.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)  # ZipInfo's own date: 1980
     return stream.getvalue()
 
 
-def _with_values(text: str, known: dict[str, Fraction | None]) -> str:
+def _with_values(text: str, known: Mapping[str, Fraction | None]) -> str:
     """A sheet's XML with a value after each formula: 0 divided by 0 is stored as a spreadsheet program would."""
 
     def filled(match: re.Match[str]) -> str:
         name, attributes, formula = match.groups()
         value = known[name]
-        if value is None:
-            return f'<c r="{name}"{attributes} t="e">{formula}<v>#DIV/0!</v></c>'
-        return f'<c r="{name}"{attributes}>{formula}<v>{float(value)!r}</v></c>'
+        kind, written = (' t="e"', "#DIV/0!") if value is None else ("", repr(float(value)))
+        return f'<c r="{name}"{attributes}{kind}>{formula}<v>{written}</v></c>'
 
     return re.sub(r'<c r="([A-Z]+\d+)"((?: s="\d+")?)>(<f>[^<]*</f>)<v ?(?:/>|></v>)</c>', filled, text)
-
-
-def _plain(value: Fraction) -> int | float:
-    return int(value) if value.denominator == 1 else float(value)
-
-
-def _cell(row: int, column: int) -> str:
-    return f"{get_column_letter(column)}{row}"
 
 
 def _locked(row: int, column: int) -> str:
