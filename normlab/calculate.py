@@ -42,7 +42,13 @@ def main(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without √ or γ gets a question mark, not a traceback
-    given = Parser().parse_args(arguments)
+    words = list(arguments)
+    for at in reversed(
+        range(1, len(words))
+    ):  # "--beta=-1,2" for "--beta -1,2", where argparse would see an option -1,2
+        if re.match(r"-[\d.,]", words[at]) and re.fullmatch("--[a-z]+", words[at - 1]):
+            words[at - 1 : at + 1] = [f"{words[at - 1]}={words[at]}"]
+    given = Parser().parse_args(words)
     results = _results(given)
     written = _written(results, given)
     # Away from a terminal there is no width to keep to, and no colour.
@@ -67,7 +73,6 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self._negative_number_matcher = re.compile(r"-[\d.,]")
         add = self.add
         add("--norm", _norms, "NORM", "bn unless given; several as in bn,gn; all for every one", ["bn"])
         add("--input", Path, "FILE", "a batch: .npy, or text with numbers in the order N, C, H, W")

@@ -179,8 +179,8 @@ def test_every_interval_in_words_is_in_the_tables(page: str) -> None:
     """Of the replication, "0.35 points (0.28 to 0.42)" with or without signs; what the demo came to stands twice."""
     text = re.sub(r"\s+", " ", (REPOSITORY / page).read_text(encoding="utf-8"))
     known = {("17.53", "8.03", "28.37")}
-    differences = dict.fromkeys(("effects", "pairs", "claims"), [f"difference_{end}" for end in ("value", "low", "high")])
-    for name, columns in (differences | {"robustness": ["change_pp", "change_low", "change_high"]}).items():
+    columns_of = {name: list(COLUMNS) for name in ("effects", "pairs", "claims")}
+    for name, columns in (columns_of | {"robustness": ["change_pp", "change_low", "change_high"]}).items():
         for value, low, high in pd.read_csv(RESULTS / f"{name}.csv")[columns].abs().to_numpy():
             known |= {(f"{value:.2f}", f"{a:.2f}", f"{b:.2f}") for a, b in ((low, high), (high, low))}
     number = r"[+−]?(\d+\.\d\d)"
