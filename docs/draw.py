@@ -12,8 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from normlab.analysis.drawing import plain, save
-from normlab.analysis.part import Picture
+from normlab.analysis.drawing import plain, png, svg
 from normlab.errors import DataError, NormlabError
 from normlab.norms import CATALOGUE
 
@@ -34,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             figure = drawn[given.picture]()
         except NormlabError as error:
             parser.error(str(error))
-        save(Picture(given.picture, "", figure, given.picture), given.out)
+        given.out.mkdir(parents=True, exist_ok=True)
+        for ending, content in {"svg": svg(figure), "png": png(figure)}.items():
+            (given.out / f"{given.picture}.{ending}").write_bytes(content)
 
 
 def axes_figure() -> Figure:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -53,10 +54,9 @@ def compare(
     """
     check_codes(ignore)
     read = _read(Path(folder), choose, margin)
-    found = sort(read.runs, read.study.factors if read.study else ())
-    found = replace(found, notes=(*read.left_out, *found.notes))
-    margin = MARGIN if read.margin is None else read.margin
-    return Compared(Answers(found, read.study, margin), read.margin, ignore)
+    found = sort(read.runs, read.study.factors if read.study else (), read.left_out)
+    answers = Answers(found, read.study, MARGIN if read.margin is None else read.margin)
+    return Compared(answers, read.margin, ignore)
 
 
 class _Read(NamedTuple):
@@ -74,7 +74,7 @@ def _read(folder: Path, choose: Sequence[str], margin: float | None) -> _Read:
     if asked is not None and not (math.isfinite(asked) and asked > 0):
         raise NormlabError(f"--margin {asked:g}: must be above 0 percentage points")
     every, left_out = find(folder)
-    return _Read(chosen(every, _wanted(choose)), left_out, study, asked)
+    return _Read(chosen(every, choose), left_out, study, asked)
 
 
 @dataclass(frozen=True)
@@ -82,15 +82,19 @@ class Beside:
     """Folders of runs, setting by setting beside the first of them.
 
     Attributes:
-        names: of the folders. found: their runs. frame: one row per common setting. findings: sentences.
-        part: the same as a part of a report.
+        names: of the folders. found: their runs. frame: one row per common setting.
+        parts, findings, warnings: as of `Compared`.
     """
 
     names: list[str]
     found: list[Sorted]
     frame: pd.DataFrame
+    parts: list[Part]
     findings: list[str]
-    part: Part
+
+    @property
+    def warnings(self) -> list[str]:
+        return [note for found in self.found for note in found.notes]
 
 
 def compare_folders(
@@ -105,14 +109,13 @@ def compare_folders(
     outcome = study.primary if study else "test_acc"
     half = next((each.margin for each in read if each.margin is not None), MARGIN)
     names = _names([Path(folder) for folder in folders])
-    sorted_ = both([each.runs for each in read], names, study.factors if study else ())
-    found = [replace(each, notes=(*one.left_out, *each.notes)) for each, one in zip(sorted_, read, strict=True)]
+    factors = study.factors if study else ()
+    found = both([each.runs for each in read], names, factors, [each.left_out for each in read])
     frame = beside_frame(found, names, outcome, half)
     told = beside_findings(found, names, frame, outcome)
     if frame.empty:
         raise NormlabError(f"nothing to compare: no setting is in two of the folders. {' '.join(told)}")
-    part = beside(frame, outcome, half, len(folders) > 2)
-    return Beside(names, found, frame, told, part)
+    return Beside(names, found, frame, [beside(frame, outcome, half, len(folders) > 2)], told)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -134,10 +137,8 @@ class Compared:
 
     def __init__(self, answers: Answers, asked: float | None = None, ignore: Sequence[str] = ()) -> None:
         self.answers = answers
-        self.parts = [part for make in PARTS if (part := make(answers)) is not None]
-        claims_ = self.frame("claims")
-        rulings = list(claims_["ruling"]) if len(claims_) else []
-        self.findings = findings(answers, rulings)
+        self.parts = [make(answers) for make in PARTS]
+        self.findings = findings(answers)
         self.warnings = [str(each) for each in lint_results(answers, margin=asked, ignore=ignore)]
 
     def _table(self, name: str) -> Table:
@@ -163,28 +164,26 @@ class Compared:
 
         Raise `KeyError`, with the names, where there is none.
         """
-        names = []
-        for _, picture in self.pictures():
-            names.append(picture.name)
-            if picture.name == name and picture.figure is not None:
-                return picture.figure
-        raise KeyError(f"{name} is no figure of this report; there are {', '.join(names)}")
+        pictures = {picture.name: picture for _, picture in self.pictures()}
+        figure = self.draw(pictures[name]) if name in pictures else None
+        if figure is not None:
+            return figure
+        raise KeyError(f"{name} is no figure of this report; there are {', '.join(pictures)}")
 
-    def pictures(self, telling: Callable[[str], None] = lambda _: None) -> Iterator[tuple[Part, Picture]]:
-        """Draw the figures, each with its part.
-
-        Args:
-            telling: called with the reason where galleries cannot be drawn on this machine.
-        """
+    def draw(self, picture: Picture) -> "Figure | None":
+        """Draw a figure, whatever matplotlib's own settings are; None where its images are not on this machine."""
         from normlab.analysis.drawing import plain  # matplotlib: half a second that a report without figures saves
 
-        images = self._images(telling)
         with plain():
-            for part in self.parts:
-                for picture in part.draw(images):
-                    yield part, picture
+            return picture.draw(self.images)
 
-    def _images(self, telling: Callable[[str], None]) -> ImageSet:
+    def pictures(self) -> Iterator[tuple[Part, Picture]]:
+        """The figures, to be drawn, each with its part."""
+        return ((part, picture) for part in self.parts for picture in part.pictures())
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """The test images, where they are on this machine, for figures that show some."""
         from normlab.data.sources import load
 
         found = self.answers.found
@@ -201,32 +200,19 @@ class Compared:
             loaded = load(found.data, root, download=False, size=size)  # type: ignore[arg-type]  # as it was recorded
             return ImageSet(loaded.test_images, loaded.classes)
         except DataError as error:
-            telling(str(error).splitlines()[0])
-            return ImageSet(None, classes)
+            return ImageSet(None, classes, str(error).splitlines()[0])
 
 
-def _lost(answers: Answers) -> Part | None:
-    lost = answers.found.lost
-    if not lost:
-        return None
-    frame = pd.DataFrame(
-        [{"run": run.folder.name, "status": run.record.status, "why": run.record.error or ""} for run in lost]
-    )
-    table = Table("lost", frame, [text("run"), text("status"), text("why")])
+def _lost(answers: Answers) -> Part:
+    rows = [
+        {"run": run.folder.name, "status": run.record.status, "why": run.record.error or ""}
+        for run in answers.found.lost
+    ]
+    table = Table("lost", pd.DataFrame(rows), [text("run"), text("status"), text("why")], first=True)
     return Part("lost", "Runs that did not complete", tables=[table])
 
 
-PARTS: Sequence[Callable[[Answers], Part | None]] = (  # in the order of the page
+PARTS: Sequence[Callable[[Answers], Part]] = (  # in the order of the page
     effects, claims, settings, published, curves, factors, rates, path, robustness, statistics, probes, errors, classes,
     persistent_errors, _lost,
 )  # fmt: skip
-
-
-def _wanted(choose: Sequence[str]) -> dict[str, list[str]]:
-    wanted = {}
-    for given in choose:
-        key, equals, values = given.partition("=")
-        if not (key and equals and values):
-            raise NormlabError(f"{given}: write setting=value, as in norm=bn,ln")
-        wanted[key] = values.split(",")
-    return wanted

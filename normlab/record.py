@@ -5,7 +5,8 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from html import escape
@@ -20,24 +21,10 @@ from normlab.files import write_atomically
 from normlab.settings import Settings, check_recorded
 
 __all__ = [
-    "DONE",
-    "PROBE_COLUMNS",
-    "SCHEMA",
-    "STATUSES",
-    "DamagedError",
-    "ProbeRow",
-    "Record",
-    "RecordError",
-    "Robustness",
-    "read_probes",
-    "read_robustness",
-    "read_support",
-    "write_metrics",
-    "write_predictions",
-    "write_probes",
-    "write_robustness",
-    "write_support",
-]
+    "DONE", "PROBE_COLUMNS", "SCHEMA", "STATUSES", "DamagedError", "ProbeRow", "Record", "RecordError", "Robustness",
+    "read_probes", "read_robustness", "read_support", "reading", "write_metrics", "write_predictions", "write_probes",
+    "write_robustness", "write_support",
+]  # fmt: skip
 
 SCHEMA = 1
 STATUSES = ("completed", "diverged", "failed", "unavailable", "interrupted")
@@ -233,13 +220,80 @@ def _checked(record: Record) -> Record:
     return record
 
 
-def write_metrics(folder: Path, rows: Iterable[Mapping[str, float]], columns: Sequence[str]) -> None:
-    """metrics.csv: a row an epoch; a cell is empty where nothing was measured."""
+# Files of rows
+
+
+MEASURE_AGAIN = "delete it, and python -m normlab.probe measures again"
+
+
+@contextmanager
+def reading(file: Path, remedy: str) -> Iterator[None]:
+    """Turn what is wrong with a file into a `RecordError` of one line that names the remedy."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, OSError, EOFError, csv.Error, zipfile.BadZipFile) as error:
+        raise RecordError(f"{file} is damaged ({error}): {remedy}") from None
+
+
+def _write_rows(file: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
     writer.writerows(rows)
-    write_atomically(folder / "metrics.csv", text.getvalue().encode())
+    write_atomically(file, text.getvalue().encode())
+
+
+def _read_rows(file: Path, columns: Sequence[str]) -> list[list[str]]:
+    with file.open(encoding="utf-8", newline="") as stream:
+        found, *rows = csv.reader(stream)
+    if found != [*columns]:
+        raise ValueError(f"its columns are not {', '.join(columns)}")
+    return rows
+
+
+def write_metrics(folder: Path, rows: Iterable[Mapping[str, float]], columns: Sequence[str]) -> None:
+    """Write metrics.csv: one row per epoch; a cell is empty where nothing was measured."""
+    _write_rows(folder / "metrics.csv", columns, ([row.get(column) for column in columns] for row in rows))
+
+
+def write_probes(folder: Path, rows: Iterable[ProbeRow]) -> None:
+    """Write probes.csv: one row per value that a probe measured. epoch: how many were done (0.5: half of the first),
+    step: how many steps. Values in float32, as TensorBoard has them: nine digits bring those back exactly."""
+    with np.errstate(over="ignore"):
+        short = [(f"{epoch:.6g}", step, *names, f"{np.float32(value):.9g}") for epoch, step, *names, value in rows]
+    _write_rows(folder / "probes.csv", PROBE_COLUMNS, short)
+
+
+def read_probes(folder: Path) -> list[ProbeRow]:
+    """Return the rows of probes.csv; none where the file is missing. Raise `RecordError`, in one line, where it is
+    damaged."""
+    file = folder / "probes.csv"
+    if not file.is_file():
+        return []
+    with reading(file, MEASURE_AGAIN):
+        rows = _read_rows(file, PROBE_COLUMNS)
+        return [(float(e), int(s), probe, layer, what, float(value)) for e, s, probe, layer, what, value in rows]
+
+
+def write_robustness(folder: Path, rows: Iterable[Robustness]) -> None:
+    """Write robustness.csv, one row per way in which the test images were corrupted."""
+    _write_rows(folder / "robustness.csv", Robustness._fields, rows)
+
+
+def read_robustness(folder: Path) -> list[Robustness]:
+    """Return the rows of robustness.csv, as `read_probes` does."""
+    file = folder / "robustness.csv"
+    if not file.is_file():
+        return []
+    with reading(file, MEASURE_AGAIN):
+        rows = _read_rows(file, Robustness._fields)
+        found = [Robustness(kind, int(strength), mode, *map(float, values)) for kind, strength, mode, *values in rows]
+        if not all(math.isfinite(number) for row in found for number in row[3:]):
+            raise ValueError("a value is not finite")
+        return found
+
+
+# Arrays
 
 
 def write_predictions(folder: Path, log_probs: npt.NDArray[Any], true: npt.NDArray[Any]) -> None:
@@ -259,79 +313,18 @@ def write_predictions(folder: Path, log_probs: npt.NDArray[Any], true: npt.NDArr
 
 
 def write_support(folder: Path, support: npt.NDArray[np.bool_]) -> None:
-    """support.npz: which of the penalised weights, bool (P,), are not exactly 0; `packed`, eight a byte, and `size`."""
+    """Write support.npz: which of the penalised weights, bool (P,), are not exactly 0; `packed`, eight per byte, and
+    `size`."""
     content = io.BytesIO()
     np.savez_compressed(content, packed=np.packbits(support), size=np.array(support.size))
     write_atomically(folder / "support.npz", content.getvalue())
 
 
 def read_support(folder: Path) -> npt.NDArray[np.bool_] | None:
-    """The support as it was written; None where there is no file. `RecordError`, in one line, where it is damaged."""
+    """Return the support as it was written; None where there is no file. Raise `RecordError`, in one line, where it is
+    damaged."""
     file = folder / "support.npz"
     if not file.is_file():
         return None
-    try:
-        with np.load(file, allow_pickle=False) as found:
-            return np.unpackbits(found["packed"], count=int(found["size"])).astype(bool)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise RecordError(f"{file} is damaged ({error}): delete it, and the report goes without it") from error
-
-
-def write_probes(folder: Path, rows: Iterable[ProbeRow]) -> None:
-    """probes.csv: one row per value that a probe measured. epoch: how many were done (0.5: half of the first), step:
-    how many steps. Values in float32, as TensorBoard has them: nine digits bring those back exactly."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(PROBE_COLUMNS)
-    with np.errstate(over="ignore"):
-        writer.writerows(
-            (f"{epoch:.6g}", step, *names, f"{np.float32(value):.9g}") for epoch, step, *names, value in rows
-        )
-    write_atomically(folder / "probes.csv", text.getvalue().encode())
-
-
-def read_probes(folder: Path) -> list[ProbeRow]:
-    """The rows of probes.csv; none where the file is missing. `RecordError`, in one line, where it is damaged."""
-    file = folder / "probes.csv"
-    try:
-        with file.open(encoding="utf-8", newline="") as stream:
-            columns, *rows = csv.reader(stream)
-        if tuple(columns) != PROBE_COLUMNS:
-            raise ValueError(f"its columns are not {', '.join(PROBE_COLUMNS)}")
-        return [(float(e), int(s), probe, layer, what, float(value)) for e, s, probe, layer, what, value in rows]
-    except FileNotFoundError:
-        return []
-    except (ValueError, OSError, csv.Error) as error:
-        raise RecordError(
-            f"{file} is damaged ({error}): delete it, and python -m normlab.probe measures again"
-        ) from None
-
-
-def write_robustness(folder: Path, rows: Iterable[Robustness]) -> None:
-    """Write robustness.csv, one row per way in which the test images were corrupted."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Robustness._fields)
-    writer.writerows(rows)
-    write_atomically(folder / "robustness.csv", text.getvalue().encode())
-
-
-def read_robustness(folder: Path) -> list[Robustness]:
-    """Return the rows of robustness.csv; none where the file is missing. Raise `RecordError`, in one line, where it is
-    damaged."""
-    file = folder / "robustness.csv"
-    try:
-        with file.open(encoding="utf-8", newline="") as stream:
-            columns, *rows = csv.reader(stream)
-        if tuple(columns) != Robustness._fields:
-            raise ValueError(f"its columns are not {', '.join(Robustness._fields)}")
-        found = [Robustness(kind, int(strength), mode, *map(float, values)) for kind, strength, mode, *values in rows]
-        if not all(math.isfinite(number) for row in found for number in row[3:]):
-            raise ValueError("a value is not finite")
-        return found
-    except FileNotFoundError:
-        return []
-    except (ValueError, TypeError, OSError, csv.Error) as error:
-        raise RecordError(
-            f"{file} is damaged ({error}): delete it, and python -m normlab.probe measures again"
-        ) from None
+    with reading(file, "delete it, and the report goes without it"), np.load(file, allow_pickle=False) as found:
+        return np.unpackbits(found["packed"], count=int(found["size"])).astype(bool)

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -15,8 +15,18 @@ from normlab.settings.plan import Job, label, labels
 
 __all__ = ["show"]
 
-STYLES = {"completed": "green", "diverged": "yellow", "failed": "red", "unavailable": "yellow", "interrupted": "yellow"}
-MEASURED = {"train %": "train_acc", "val %": "val_acc", "test %": "test_acc", "test ce": "test_ce"}
+STYLES = {
+    "completed": "green", "diverged": "yellow", "failed": "red", "unavailable": "yellow", "interrupted": "yellow",
+    "no result": "red",
+}  # fmt: skip
+MEASURED = {  # heading: where it is in a record, factor, decimals
+    "train %": ("metrics", "train_acc", 100, 2),
+    "val %": ("metrics", "val_acc", 100, 2),
+    "test %": ("metrics", "test_acc", 100, 2),
+    "test ce": ("metrics", "test_ce", 1, 4),
+    "seconds": ("time", "fit_s", 1, 1),
+    "images/s": ("time", "images_per_s", 1, 0),
+}
 
 
 def show(jobs: Sequence[Job], records: Sequence[Record | None], skipped: int, *, sweep: bool = False) -> None:
@@ -33,19 +43,33 @@ def show(jobs: Sequence[Job], records: Sequence[Record | None], skipped: int, *,
         console = Console(width=160)  # rich takes 80 columns where there is no terminal, and would fold names in logs
     folders = [job.folder for job in jobs]
     names = [label(each) for each in labels(jobs)]
+    statuses = [record.status if record else "no result" for record in records]
     settings: dict[str, list[Record | None]] = {}
     for differing, record in zip(labels(jobs), records, strict=True):
         setting = label({key: value for key, value in differing.items() if key != "seed"}) or jobs[0].settings.norm.name
         settings.setdefault(setting, []).append(record)
     data = sorted({str(record.data["name"]) for record in records if record is not None and record.data})
     title = f"Accuracy on {', '.join(data)}" if data else None
-    repeated = any(len(each) > 1 for each in settings.values())
+    table = Table(title=title, title_justify="left", title_style="", box=None)
+    repeated = len(settings) < len(jobs)
+    table.add_column("setting" if repeated else "run", overflow="fold")
+    table.add_column("n" if repeated else "status", justify="right" if repeated else "left")
+    headings = [*MEASURED][:-1] if repeated else [*MEASURED]
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    if repeated:
+        for setting, some in settings.items():
+            completed = [record for record in some if record and record.status == "completed"]
+            table.add_row(escape(setting), str(len(completed)), *_cells(completed, headings))
+    else:
+        for name, record, status in zip(names, records, statuses, strict=True):
+            table.add_row(escape(name), f"[{STYLES[status]}]{status}[/]", *_cells([record] if record else [], headings))
     console.print()
-    console.print(_settings_table(title, settings) if repeated else _runs_table(title, names, records))
+    console.print(table)
     console.print()
     _print_reasons(console, names, records)
     if len(jobs) > 1:
-        counts = Counter(record.status if record else "no result" for record in records)
+        counts = Counter(statuses)
         told = [f"{counts[status]} {status}" for status in (*STATUSES, "no result") if counts[status]]
         before = f" ({skipped} finished before, skipped)" if skipped else ""
         console.print(f"{len(jobs)} runs: {', '.join(told)}{before}")
@@ -61,38 +85,14 @@ def show(jobs: Sequence[Job], records: Sequence[Record | None], skipped: int, *,
         console.print(f"{what:<12} {line}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _table(title: str | None, first: Iterable[str], rest: Iterable[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="", box=None)
-    for index, heading in enumerate(first):
-        table.add_column(heading, overflow="fold" if index == 0 else "ellipsis")
-    for heading in rest:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
-def _runs_table(title: str | None, names: Sequence[str], records: Sequence[Record | None]) -> Table:
-    table = _table(title, ("run", "status"), (*MEASURED, "seconds", "images/s"))
-    for name, record in zip(names, records, strict=True):
-        if record is None:
-            table.add_row(escape(name), "[red]no result[/]")
-            continue
-        style = STYLES[record.status]
-        cells = [_spread([record], heading, key) for heading, key in MEASURED.items()]
-        cells += [_number(record.time.get("fit_s"), "{:,.1f}"), _number(record.time.get("images_per_s"), "{:,.0f}")]
-        table.add_row(escape(name), f"[{style}]{record.status}[/]", *cells)
-    return table
-
-
-def _settings_table(title: str | None, settings: Mapping[str, Sequence[Record | None]]) -> Table:
-    """n counts the completed runs; ± is their standard deviation."""
-    table = _table(title, ("setting",), ("n", *MEASURED, "s per run"))
-    for setting, records in settings.items():
-        completed = [record for record in records if record is not None and record.status == "completed"]
-        cells = [_spread(completed, heading, key) for heading, key in MEASURED.items()]
-        seconds = [record.time["fit_s"] for record in completed if record.time.get("fit_s") is not None]
-        cells.append(_number(mean(seconds) if seconds else None, "{:,.1f}"))
-        table.add_row(escape(setting), str(len(completed)), *cells)
-    return table
+def _cells(records: Sequence[Record], headings: Sequence[str]) -> list[str]:
+    """What was measured, as far as it was: the mean over runs, of metrics with its standard deviation."""
+    cells = []
+    for of, key, factor, digits in (MEASURED[heading] for heading in headings):
+        values = [factor * value for record in records if (value := getattr(record, of).get(key)) is not None]
+        sd = f" ± {stdev(values):.{digits}f}" if len(values) > 1 and of == "metrics" else ""
+        cells.append(f"{mean(values):,.{digits}f}{sd}" if values else "–")
+    return cells
 
 
 def _print_reasons(console: Console, names: Sequence[str], records: Sequence[Record | None]) -> None:
@@ -104,15 +104,3 @@ def _print_reasons(console: Console, names: Sequence[str], records: Sequence[Rec
     for (status, error), who in reasons.items():
         told = who[0] if len(who) == 1 else f"{len(who)} runs"
         console.print(f"{told} {status}: {error}", style=STYLES[status], markup=False, soft_wrap=True)
-
-
-def _spread(records: Sequence[Record], heading: str, key: str) -> str:
-    """Mean and standard deviation of a metric, as far as it was measured."""
-    times, form = (100, "{:.2f}") if heading.endswith("%") else (1, "{:.4f}")
-    values = [times * value for record in records if (value := record.metrics.get(key)) is not None]
-    told = _number(mean(values) if values else None, form)
-    return f"{told} ± {form.format(stdev(values))}" if len(values) > 1 else told
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else form.format(value)

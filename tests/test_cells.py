@@ -102,13 +102,13 @@ def test_a_study_may_vary_its_protocol_but_never_its_data(tmp_path: Path) -> Non
 def test_choosing(tmp_path: Path) -> None:
     crossed(tmp_path, {("bn", 0.0): 0.9, ("ln", 0.0): 0.9, ("bn", 1e-3): 0.9}, seeds=1)
     found = runs(tmp_path)
-    assert len(chosen(found, {"norm": ["bn"]})) == 2
-    assert len(chosen(found, {"norm": ["bn", "ln"], "l1": ["0"]})) == 2
-    assert len(chosen(found, {"l1": ["1e-3"]})) == 1, "numbers are compared as numbers"
+    assert len(chosen(found, ["norm=bn"])) == 2
+    assert len(chosen(found, ["norm=bn,ln", "l1=0"])) == 2
+    assert len(chosen(found, ["l1=1e-3"])) == 1, "numbers are compared as numbers"
     for wanted, told in [
-        ({"nrm": ["bn"]}, "nrm is no setting"),
-        ({"norm": ["gn"]}, "norm=gn: no such run here; choose one of bn, ln"),
-        ({"norm": ["ln"], "l1": ["1e-3"]}, "at once"),
+        (["nrm=bn"], "nrm is no setting"),
+        (["norm=gn"], "norm=gn: no such run here; choose one of bn, ln"),
+        (["norm=ln", "l1=1e-3"], "at once"),
     ]:
         with pytest.raises(NormlabError, match=told):
             chosen(found, wanted)

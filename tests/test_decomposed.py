@@ -44,9 +44,7 @@ def found(folder: Path) -> Sorted:
 
 
 def pictures(folder: Path) -> list[Picture]:
-    part = statistics(Answers(found(folder), None, 0.5))
-    assert part is not None
-    return [*part.draw(ImageSet(None, ()))]
+    return [*statistics(Answers(found(folder), None, 0.5)).pictures()]
 
 
 def test_the_table(folder: Path) -> None:
@@ -64,7 +62,7 @@ def test_the_table(folder: Path) -> None:
 
 
 def test_the_figures_hold_the_points(folder: Path) -> None:
-    figures = {picture.name: picture.figure for picture in pictures(folder)}
+    figures = {picture.name: picture.draw(ImageSet(None, ())) for picture in pictures(folder)}
     assert list(figures) == ["statistics", "statistics-means", "statistics-variances"]
     lines = [line.get_xydata().tolist() for line in figures["statistics"].axes[0].lines]
     assert [[2, 10], [8, 4], [32, 1.5]] in [[[x, pytest.approx(y)] for x, y in line] for line in lines], "errors, %"

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from normlab.analysis.colours import norm_colour, norm_marker
 from normlab.analysis.drawing import png, short, styles, svg, zero_place
-from normlab.analysis.line_figures import Along, along, curves, factor_words
+from normlab.analysis.line_figures import Along, along, curves
+from normlab.analysis.parts.curves import factor_words
 from normlab.analysis.row_figures import VERDICTS, Effect, accuracies, effects
 from normlab.norms import CATALOGUE
 

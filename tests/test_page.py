@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 import subprocess
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,11 +18,12 @@ from made_up_runs import crossed, made_up
 from matplotlib.figure import Figure
 
 from normlab.analysis.drawing import svg
+from normlab.analysis.inference import Floats, Model, caution
 from normlab.analysis.page import Shown
 from normlab.analysis.parts.claims import claims_frame
 from normlab.analysis.parts.effects import questions_frame
 from normlab.analysis.parts.rates import at_own_best
-from normlab.analysis.projection import Projected
+from normlab.analysis.projection import prior, share
 from normlab.analysis.questions import Answers
 from normlab.report import report
 from normlab.settings import Study
@@ -47,6 +49,42 @@ def browse(page: Path, script: str, *options: str) -> Any:
     dom = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
     [found] = re.findall(r"<pre id=\"told\">(.*?)</pre>", dom, re.DOTALL)
     return json.loads(html.unescape(found))
+
+
+class Planned(Model):
+    """A model with so many seeds in every group: means, variances and what the images bring stay as they are."""
+
+    def __init__(self, model: Model, seeds: int) -> None:
+        super().__init__(model.groups, model.link, model.resolution)
+        self.of, self.pairing, self.images = model, model.pairing, model.images
+        self.n = np.full(len(self.names), float(seeds))
+        self.degrees = self.n - 1
+
+    def _scaled(self, variances: tuple[Floats, Floats], share: float) -> tuple[Floats, Floats]:
+        known, df = variances
+        old, new = self.of.degrees * share, self.degrees * share
+        usable = new[np.isfinite(known)]
+        return known, np.minimum(prior(df, old) + new, float(usable.sum())) * caution(usable)
+
+    @cached_property
+    def variances(self) -> tuple[Floats, Floats]:
+        return self._scaled(self.of.variances, 1.0)
+
+    @cached_property
+    def variances_of_contrasts(self) -> tuple[Floats, Floats]:
+        return self._scaled(self.of.variances_of_contrasts, share(self.of))
+
+
+class Projected(Answers):
+    """The same questions with another margin or level, and so many seeds per setting; None: those that were run."""
+
+    def __init__(self, answers: Answers, margin: float, alpha: float, seeds: int | None = None) -> None:
+        super().__init__(answers.found, answers.study, margin, alpha)
+        self.of, self.seeds = answers, seeds
+
+    def model(self, outcome: str) -> Model:
+        model = self.of.model(outcome)
+        return model if self.seeds is None else Planned(model, self.seeds)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +141,7 @@ def test_the_browser_decides_as_python_does(studies: dict[str, tuple[Path, Answe
                 seen.add(word)
                 if each.estimate is not None:
                     low, high = each.estimate.interval(0.95)
-                    assert float(half) == pytest.approx(each.outcome.factor * (high - low) / 2, abs=1e-9, nan_ok=True)
+                    assert float(half) == pytest.approx(each.about.factor * (high - low) / 2, abs=1e-9, nan_ok=True)
         if seeds is None:
             assert float(needed) == pytest.approx(here.seeds_needed, nan_ok=True)
     assert len(seen) > 3

@@ -79,8 +79,7 @@ def test_agreement_by_hand() -> None:
 
 def test_the_figure_holds_the_points(folder: Path) -> None:
     part = path(Answers(found(folder), None, 0.5))
-    assert part is not None
-    figures = {picture.name: picture.figure for picture in part.draw(ImageSet(None, ()))}
+    figures = {picture.name: picture.draw(ImageSet(None, ())) for picture in part.pictures()}
     assert list(figures) == ["path", "path-refit"]
     lines = [line.get_xydata().tolist() for line in figures["path"].axes[0].lines]
     expected = [[0, pytest.approx(1)], [25, pytest.approx(2)], [75, pytest.approx(10)]]  # errors, per cent
@@ -100,7 +99,7 @@ def test_two_values_are_no_path(tmp_path: Path) -> None:
         made_up(tmp_path, "gn", 0, test_acc=0.9, l1=l1)
     assert path_frame(found(tmp_path)).empty
     part = path(Answers(found(tmp_path), None, 0.5))
-    assert part is not None
+    assert not [*part.pictures()]
     assert not any(len(table.frame) for table in part.tables)
 
 

@@ -161,9 +161,8 @@ def test_a_seed_that_was_measured_at_other_steps_leaves_gaps(tmp_path: Path) -> 
 
 def test_a_report_has_a_figure_of_each_probe_that_was_used(folder: Path) -> None:
     part = probes(Answers(sort(runs(folder)), None, 0.5))
-    assert part is not None
-    pictures = {picture.name: picture.figure for picture in part.draw(ImageSet(None, ()))}
-    assert list(pictures) == ["probe-relu", "probe-landscape", "probe-bands", "probe-shift"]
+    pictures = {picture.name: picture.draw(ImageSet(None, ())) for picture in part.pictures()}
+    assert list(pictures) == ["probe-relu", "probe-shift", "probe-landscape", "probe-bands"]
     for figure in pictures.values():
         for legend in figure.legends:
             assert [text.get_text() for text in legend.get_texts()] == ["bn", "ln"]
@@ -180,4 +179,6 @@ def test_the_page_shows_them_only_where_there_are_any(folder: Path, tmp_path: Pa
     assert (tmp_path / "with/figures/probe-bands.png").exists()
     assert main([str(folder), "norm=gn", "--out", str(tmp_path / "without"), "--no-figures"]) == 0
     assert "Inside the network" not in (tmp_path / "without/report.html").read_text(encoding="utf-8")
-    assert probes(Answers(sort([run for run in runs(folder) if run.config["norm"] == "gn"]), None, 0.5)) is None
+    assert not [
+        *probes(Answers(sort([run for run in runs(folder) if run.config["norm"] == "gn"]), None, 0.5)).pictures()
+    ]

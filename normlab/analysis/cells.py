@@ -16,20 +16,9 @@ from normlab.settings.conf import instead
 from normlab.settings.corruptions import CORRUPTIONS
 
 __all__ = [
-    "PROTOCOL",
-    "Cell",
-    "Sorted",
-    "at_chance",
-    "chosen",
-    "factors_of",
-    "holds",
-    "label",
-    "numeric",
-    "per_cent",
-    "sort",
-    "trained",
-    "word",
-]
+    "PROTOCOL", "Cell", "Sorted", "alike", "at_chance", "chosen", "factors_of", "holds", "label", "level", "numeric",
+    "sort", "trained", "without", "word",
+]  # fmt: skip
 
 # How much was learned from, and what was measured: the yardstick itself.
 PROTOCOL = ("data", "epochs", "train_size", "val_size")
@@ -102,11 +91,17 @@ class Sorted:
         return [run for cell in self.cells for run in cell.ended if run.record.status != "completed"]
 
 
-def chosen(found: Sequence[Run], wanted: Mapping[str, Sequence[str]]) -> list[Run]:
-    """The runs whose settings are among those wanted: {"norm": ["bn", "ln"], "l1": ["0"]}.
+def chosen(found: Sequence[Run], choose: Sequence[str]) -> list[Run]:
+    """Return the runs that have one of the wanted values of each setting: "norm=bn,ln", "l1=0".
 
-    Raises `NormlabError` where a name is no setting of these runs, or nothing is left.
+    Raise `NormlabError` where a name is no setting of these runs, or nothing is left.
     """
+    wanted = {}
+    for given in choose:
+        key, equals, values = given.partition("=")
+        if not (key and equals and values):
+            raise NormlabError(f"{given}: write setting=value, as in norm=bn,ln")
+        wanted[key] = values.split(",")
     for key, words in wanted.items():
         have = {word(run.config.get(key)) for run in found} if any(key in run.config for run in found) else set()
         if not have:
@@ -125,13 +120,16 @@ def chosen(found: Sequence[Run], wanted: Mapping[str, Sequence[str]]) -> list[Ru
     return left
 
 
-def sort(found: Sequence[Run], factors: Sequence[str] = ()) -> Sorted:
-    """Sorts runs into settings.
+def sort(
+    found: Sequence[Run], factors: Sequence[str] = (), left_out: Sequence[str] = (), keys: Sequence[str] | None = None
+) -> Sorted:
+    """Sort runs into settings.
 
     Args:
-        factors: what the study varies on purpose, the protocol included.
+        factors: what the study varies on purpose, the protocol included. left_out: notes on what could not be read.
+        keys: what settings are told apart by; what differs between them unless given.
 
-    Raises `NormlabError` where runs of several data sets or protocols lie together.
+    Raise `NormlabError` where runs of several data sets or protocols lie together.
     """
     for key in PROTOCOL:
         have = sorted({word(run.config.get(key)) for run in found})
@@ -140,8 +138,8 @@ def sort(found: Sequence[Run], factors: Sequence[str] = ()) -> Sorted:
                 f"these runs differ in {key} ({', '.join(have)}), so they cannot be compared: choose some, "
                 f"as in {key}={have[0]}"
             )
-    keys = factors_of([run.config for run in found], factors)
-    notes: list[str] = []
+    keys = tuple(keys or factors_of([run.config for run in found], factors))
+    notes = [*left_out]
     groups: dict[str, list[Run]] = {}
     for run in found:
         groups.setdefault(json.dumps([run.config.get(key) for key in keys]), []).append(run)
@@ -216,12 +214,25 @@ def trained(cell: Cell) -> bool:
 
 def holds(cell: Cell, wanted: Mapping[str, Any]) -> bool:
     """Whether the runs of a setting have these values."""
-    return all(cell.ended[0].config.get(key) == level for key, level in wanted.items())
+    return all(level(cell, key) == wanted[key] for key in wanted)
 
 
-def per_cent(values: Mapping[int, float]) -> dict[int, float]:
-    """Shares by seed, in per cent."""
-    return {seed: 100 * share for seed, share in values.items()}
+def level(cell: Cell, factor: str) -> Any:
+    """What a setting's runs have of a factor, whether or not it differs between settings."""
+    return cell.ended[0].config.get(factor)
+
+
+def without(cell: Cell, *factors: str) -> str:
+    """A setting's label without some of its factors and their options."""
+    return label({key: x for key, x in cell.levels.items() if not {key, key.partition(".")[0]} & {*factors}})
+
+
+def alike(cells: Sequence[Cell], factor: str) -> dict[str, list[Cell]]:
+    """Settings that differ in a factor alone, by what they share; its levels upwards."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(without(cell, factor), []).append(cell)
+    return {rest: sorted(group, key=lambda cell: level(cell, factor)) for rest, group in groups.items()}
 
 
 def word(value: Any) -> str:
@@ -240,12 +251,10 @@ def _same(text: str, other: str) -> bool:
 
 def label(levels: Mapping[str, Any]) -> str:
     """ "bn l1=0.001": the norm, then every other factor; an L1 of 0 and an option that a norm lacks are left out."""
-    told = [
-        f"{key}={word(level)}"
-        for key, level in levels.items()
-        if key != "norm" and not (key == "l1" and not level) and not (level is None and key.startswith("norm."))
-    ]
-    return " ".join([str(levels["norm"]), *told])
+    left = {
+        key: x for key, x in levels.items() if (key != "l1" or x) and (x is not None or not key.startswith("norm."))
+    }
+    return " ".join(str(x) if key == "norm" else f"{key}={word(x)}" for key, x in left.items())
 
 
 def _levels(key: str, cells: Sequence[Cell]) -> list[Any]:

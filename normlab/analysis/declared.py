@@ -6,14 +6,13 @@ are one family (`normlab.analysis.verdicts`). Every other pair of settings gets 
 """
 
 import itertools
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from normlab.analysis.cells import Cell, Sorted, holds, numeric, word
+from normlab.analysis.cells import Cell, Sorted, holds, numeric, without, word
 from normlab.analysis.outcomes import OUTCOMES, Outcome
 from normlab.settings import Claim, Study
 
@@ -49,6 +48,10 @@ class Declared:
     high: float = math.nan
     of_range: bool = False
     claims: tuple[tuple[Claim, bool], ...] = ()
+
+    @property
+    def about(self) -> Outcome:
+        return OUTCOMES[self.outcome]
 
     @property
     def key(self) -> tuple[Any, bool]:
@@ -112,14 +115,15 @@ class Family:
                 low, high = middle - (claim.give or 0), middle + (claim.give or 0)
             of_range = claim.expect == "similar" or claim.by is not None
             for of, against in pairs_of(claim, self.found.cells):
-                yield self._pair("claim", of, against, claim.measure, low, high, of_range, claims=((claim, False),))
+                label, contrasts = _pair(of, against)
+                yield Declared(
+                    "claim", label, claim.measure, contrasts, low=low, high=high, of_range=of_range,
+                    claims=((claim, False),),
+                )  # fmt: skip
 
     def _effects(self) -> Iterator[Declared]:
         for factor, level, control, pairs in self._by_control():
-            contrast: dict[str, float] = {}
-            for of, against in pairs:
-                contrast[of.label] = contrast.get(of.label, 0.0) + 1 / len(pairs)
-                contrast[against.label] = contrast.get(against.label, 0.0) - 1 / len(pairs)
+            contrast = {cell.label: c / len(pairs) for pair in pairs for cell, c in zip(pair, (1, -1), strict=True)}
             mean = f", mean of {len(pairs)} settings" if len(pairs) > 1 else ""
             label = f"{named(factor, level)} − {named(factor, control)}{mean}"
             low, high = self._range(self.primary)
@@ -128,15 +132,9 @@ class Family:
     def _settings(self) -> Iterator[Declared]:
         low, high = self._range(self.primary)
         for factor, level, control, pairs in self._by_control():
-            names = {"factor": factor, "level": level, "control": control}
             for of, against in pairs:
-                yield self._pair("setting", of, against, self.primary, low, high, False, **names)
-
-    def _pair(
-        self, kind: Kind, of: Cell, against: Cell, outcome: str, low: float, high: float, of_range: bool, **more: Any
-    ) -> Declared:
-        contrast, label = {of.label: 1.0, against.label: -1.0}, f"{of.label} − {against.label}"
-        return Declared(kind, label, outcome, (contrast,), low=low, high=high, of_range=of_range, **more)
+                label, contrasts = _pair(of, against)
+                yield Declared("setting", label, self.primary, contrasts, factor, level, control, low, high)
 
     def _interactions(self) -> Iterator[Declared]:
         for one, two in itertools.combinations(self.factors, 2):
@@ -151,11 +149,9 @@ class Family:
         for factor, levels in self.factors.items():
             at: dict[str, dict[str, Cell]] = {level: {} for level in levels}
             for cell in self.cells:
-                at[level_of(cell, factor)][_rest(cell, factor)] = cell
+                at[level_of(cell, factor)][without(cell, factor)] = cell
             for level in levels:
-                own = factor == "norm" and level.startswith(
-                    "custom"
-                )  # somebody's own layer is compared with all others
+                own = factor == "norm" and level.startswith("custom")  # which is compared with all others
                 for control in levels if own else [self.control(factor)]:
                     pairs = [(cell, at[control][rest]) for rest, cell in at[level].items() if rest in at[control]]
                     if level != control and pairs:
@@ -166,8 +162,7 @@ class Family:
         the control's, averaged over all other factors; none where settings are missing."""
         at: dict[tuple[str, str], dict[str, Cell]] = {}
         for cell in self.cells:
-            rest = _rest(cell, one, two)
-            at.setdefault((level_of(cell, one), level_of(cell, two)), {})[rest] = cell
+            at.setdefault((level_of(cell, one), level_of(cell, two)), {})[without(cell, one, two)] = cell
         first, second = self.control(one), self.control(two)
         found = []
         for a, b in itertools.product(self.factors[one], self.factors[two]):
@@ -177,11 +172,8 @@ class Family:
             rests = set.intersection(*(set(corner) for corner in corners))
             if not rests or any(len(corner) != len(rests) for corner in corners):
                 return []
-            contrast: dict[str, float] = {}
-            for corner, sign in zip(corners, (1, 1, -1, -1), strict=True):
-                for rest in rests:
-                    contrast[corner[rest].label] = sign / len(rests)
-            found.append(contrast)
+            signs = zip(corners, (1, 1, -1, -1), strict=True)
+            found.append({corner[rest].label: sign / len(rests) for corner, sign in signs for rest in rests})
         return found
 
     @cached_property
@@ -230,11 +222,9 @@ def level_of(cell: Cell, factor: str) -> str:
     return " ".join([cell.norm, *options])
 
 
+def _pair(of: Cell, against: Cell) -> tuple[str, tuple[dict[str, float]]]:
+    return f"{of.label} − {against.label}", ({of.label: 1.0, against.label: -1.0},)
+
+
 def named(factor: str, level: str) -> str:
     return level if factor == "norm" else f"{factor}={level}"
-
-
-def _rest(cell: Cell, *factors: str) -> str:
-    """A setting without some of its factors."""
-    own = {key: x for key, x in cell.levels.items() if key.partition(".")[0] not in factors and key not in factors}
-    return json.dumps(own, sort_keys=True)

@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 from normlab.analysis.colours import FAINT, INK, PAPER, QUIET, norm_colour, norm_marker
-from normlab.analysis.part import Picture
-from normlab.files import write_atomically
 
 Array = npt.NDArray[Any]
 
@@ -349,19 +346,3 @@ def _saved(fig: Figure, form: str, metadata: dict[str, str | None]) -> bytes:
     stream = io.BytesIO()
     fig.savefig(stream, format=form, metadata=metadata)
     return stream.getvalue()
-
-
-def save(picture: Picture, folder: Path) -> bytes | None:
-    """Write a picture as PNG and SVG; return the SVG. Where it could not be drawn here, files that show the same thing
-    are kept; return None where there are none."""
-    at, mark = folder / f"{picture.name}.svg", f"normlab {picture.digest}".encode()
-    if picture.figure is None:
-        content = at.read_bytes() if at.exists() else b""
-        return content if mark in content else None
-    folder.mkdir(parents=True, exist_ok=True)
-    picture.figure.draw_without_rendering()
-    picture.figure.set_layout_engine("none")  # it is laid out now: once for both
-    content = svg(picture.figure, mark.decode())
-    write_atomically(at, content)
-    write_atomically(at.with_suffix(".png"), png(picture.figure))
-    return content

@@ -31,17 +31,11 @@ from normlab.analysis.drawing import (
 )
 from normlab.norms import CATALOGUE
 
-__all__ = ["Along", "along", "curve_panel", "curves", "factor_words", "seeds_and_mean"]
+__all__ = ["Along", "along", "curve_panel", "curves", "seeds_and_mean"]
 
 ROOM, ERROR_ONLY = 4, 8  # settings that one panel holds, else each norm has its own; norms that have two panels each
 BESIDE = "#C4C4C4"  # the other norms, in a panel of one
 SPLITS = {"test": "test", "val": "validation", "train": "training"}  # in order of preference
-WORDS = {"l1": "L1 penalty λ", "lr": "learning rate", "train_size": "training images", "penalty.l2": "L2 penalty λ"}
-
-
-def factor_words(factor: str) -> str:
-    """A factor in words, for an axis: "batch_size" is the batch size."""
-    return WORDS.get(factor, factor.replace("_", " ").replace("norm.", ""))
 
 
 def by_norm(labels: Sequence[str], looks: Mapping[str, Style], room: int) -> dict[str, list[str]]:

@@ -2,8 +2,9 @@
 
 import math
 import re
+from collections.abc import Iterable
 
-__all__ = ["NONE", "number", "p_word", "percent", "signed"]
+__all__ = ["NONE", "number", "p_word", "percent", "signed", "with_interval"]
 
 NONE = "–"
 
@@ -12,7 +13,7 @@ def number(value: object, digits: int) -> str:
     """A number with so many decimals; a dash for what is none, or is not finite."""
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         return NONE
-    return f"{value:.{digits}f}".replace("-", "−")
+    return f"{value:,.{digits}f}".replace("-", "−")
 
 
 def signed(value: float, form: str = ".2f") -> str:
@@ -21,6 +22,14 @@ def signed(value: float, form: str = ".2f") -> str:
         return NONE
     text = f"{value:+{form}}".replace("-", "−")
     return text if re.search("[1-9]", text) else text[1:]
+
+
+def with_interval(numbers: Iterable[float], digits: int = 2, unit: str = "") -> str:
+    """A number and the ends of its interval: +0.12 pp (+0.05 to +0.19); without the interval where there is none."""
+    middle, *ends = (signed(each, f".{digits}f") for each in numbers)
+    if middle == NONE:
+        return NONE
+    return f"{middle} {unit}".rstrip() + ("" if NONE in ends else f" ({ends[0]} to {ends[1]})")
 
 
 def p_word(p: float) -> str:

@@ -36,6 +36,21 @@ class Outcome:
     def factor(self) -> float:
         return 100.0 if self.unit == "pp" else 1.0
 
+    @property
+    def digits(self) -> int:
+        """Decimals that people are shown."""
+        return 2 if self.unit == "pp" else 4
+
+    @property
+    def own_unit(self) -> str:
+        """Of the outcome itself."""
+        return "%" if self.unit == "pp" else self.unit
+
+    @property
+    def points(self) -> str:
+        """The unit of differences in a sentence."""
+        return "points" if self.unit == "pp" else self.unit
+
 
 def _right(run: Run) -> Floats:
     arrays = run.predictions or {}

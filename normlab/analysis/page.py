@@ -3,8 +3,8 @@
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -12,12 +12,12 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from normlab.analysis.cells import Sorted, word
-from normlab.analysis.part import Part
 from normlab.norms import CATALOGUE
 
-__all__ = ["Section", "Shown", "glossary", "made", "recipe", "render", "run_links"]
+__all__ = ["Shown", "glossary", "made", "recipe", "render", "run_links"]
 
 WIDEST = 1140  # of a figure, CSS pixels
+OPTIONAL = ("family", "live", "methods", "question", "recipe", "runs", "tensorboard", "unit", "warnings")
 
 
 @dataclass(frozen=True)
@@ -39,31 +39,18 @@ class Shown:
 def _small(svg: str) -> str:
     """An SVG without what a browser does not need, as it may stand after "data:image/svg+xml,": half the size of
     base64."""
-    for unneeded in (r"<\?xml.*?\?>", r"<!DOCTYPE.*?>", r"<!--.*?-->", r"<metadata>.*?</metadata>"):
-        svg = re.sub(unneeded, "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r">\s+<", "><", svg)
     svg = re.sub(r"\s+", " ", svg)
     svg = re.sub(r"(?<=[\d\"]) ?([MLQCz]) ?(?=[\d\"z-])", r"\1", svg)  # of a path
-    small = re.sub(r"<[^>]+>", _in_single_quotes, svg.strip())
+    # attributes in single quotes need no escape; names of fonts then have none
+    small = re.sub(r"<[^>]+>", lambda tag: tag[0].replace("'", "").replace('"', "'"), svg.strip())
     return quote(small, safe=" '()*!,;:@&=+$/?<>-_.~[]|^`{}\\")
 
 
-def _in_single_quotes(tag: re.Match[str]) -> str:
-    """A tag whose attributes stand in single quotes, which need no escape; names of fonts then have none."""
-    return tag[0].replace("'", "").replace('"', "'")
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part with its figures drawn."""
-
-    part: Part
-    pictures: list[Shown] = field(default_factory=list)
-
-
-def render(values: Mapping[str, object]) -> str:
+def render(**values: object) -> str:
     """The page as HTML. Everything in `values` is escaped: a name with markup in it is shown, not obeyed. The one
-    script that the page admits is page.js, by its hash."""
+    script that the page admits is page.js, by its hash. Some of the values may be left out: see `OPTIONAL`."""
     here = Path(__file__).parent
     environment = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -71,15 +58,15 @@ def render(values: Mapping[str, object]) -> str:
     script = (here / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     own = {"script": script, "script_hash": f"sha256-{digest}"}
-    return environment.get_template("page.html.j2").render({**values, **own})
+    return environment.get_template("page.html.j2").render({**dict.fromkeys(OPTIONAL, ()), **own, **values})
 
 
 # How it was made
 
 
-def glossary(norms: Iterable[str]) -> dict[str, str]:
+def glossary(found: Iterable[Sorted]) -> dict[str, str]:
     """What the names of norms stand for, by the catalogue; nothing for a layer of somebody's own."""
-    present = set(norms)
+    present = {cell.norm for some in found for cell in some.cells}
     return {name: about.title for name, about in CATALOGUE.items() if name in present}
 
 
@@ -98,15 +85,14 @@ def recipe(found: Sorted) -> dict[str, str]:
     configs = [run.config for cell in found.cells for run in cell.ended]
     lines = {}
     for heading, keys in RECIPE.items():
-        parts = []
-        for key in keys:
-            levels = list(dict.fromkeys(config.get(key) for config in configs))
-            if levels not in ([None], [False], [0.0]):
-                parts.append(f"{key.rpartition('.')[2]} {', '.join(map(word, levels))}")
-        if parts:
+        levels = {key: list(dict.fromkeys(config.get(key) for config in configs)) for key in keys}
+        parts = [
+            f"{key.rpartition('.')[2]} {', '.join(map(word, have))}"
+            for key, have in levels.items()
+            if have not in ([None], [False], [0.0])
+        ]
+        if parts and (heading != "L1" or any(levels["l1"])):
             lines[heading] = "; ".join(parts)
-    if not any(word(config.get("l1")) not in ("0", "0.0", "null") for config in configs):
-        lines.pop("L1", None)
     record = next((run.record for cell in found.cells for run in cell.completed), found.cells[0].ended[0].record)
     if record.data:
         held = f", {record.data['val']:,} held out" if record.data.get("val") else ""
@@ -117,15 +103,15 @@ def recipe(found: Sorted) -> dict[str, str]:
 
 def made(found: Sorted) -> dict[str, str]:
     """When, on what and with which versions the runs were trained, and how many there are."""
+    ended = [run for cell in found.cells for run in cell.ended]
     records = [run.record for cell in found.cells for run in cell.completed]
-    ended = sum(len(cell.ended) for cell in found.cells)
-    lines = {"runs": f"{ended:,} of {len(found.cells):,} settings, {len(records):,} completed; the last epoch counts"}
-    days = sorted(day for cell in found.cells for run in cell.ended if (day := _day(run.folder)))
-    if days:
-        lines["trained"] = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-    devices = sorted({str(r.device.get("name", r.device.get("accelerator"))) for r in records})
-    versions = sorted({", ".join(f"{k} {v}" for k, v in r.versions.items()) for r in records})
-    return lines | ({"device": ", ".join(devices), "versions": "; ".join(versions)} if records else {})
+    runs = f"{len(ended):,} of {len(found.cells):,} settings, {len(records):,} completed; the last epoch counts"
+    days = sorted({day for run in ended if (day := _day(run.folder))})
+    devices = {str(r.device.get("name", r.device.get("accelerator"))) for r in records}
+    versions = {", ".join(f"{k} {v}" for k, v in r.versions.items()) for r in records}
+    lines = {"runs": runs, "trained": " to ".join(dict.fromkeys([*days[:1], *days[-1:]]))}
+    lines |= {"device": ", ".join(sorted(devices)), "versions": "; ".join(sorted(versions))}
+    return {heading: line for heading, line in lines.items() if line}
 
 
 def _day(folder: Path) -> str:

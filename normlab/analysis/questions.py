@@ -7,41 +7,35 @@ from functools import cached_property
 from typing import Any
 
 from normlab.analysis.cells import Cell, Sorted, trained
-from normlab.analysis.declared import ALPHA, Declared, Family, Kind
+from normlab.analysis.declared import ALPHA, Declared, Family
 from normlab.analysis.inference import Estimate, Model
-from normlab.analysis.outcomes import OUTCOMES, Outcome, model_of
+from normlab.analysis.outcomes import model_of
 from normlab.analysis.verdicts import Decision, Joint, Question, decide, seeds_needed
-from normlab.settings import Claim, Study
+from normlab.settings import Study
 
 __all__ = ["Answer", "Answers", "identity"]
 
 
-@dataclass(frozen=True)
-class Answer:
+@dataclass(frozen=True, kw_only=True)
+class Answer(Declared):
     """A declared question and what the runs say to it.
 
     Attributes:
-        label: what is compared, such as "ln − bn" or "l1=0.001 − l1=0, mean of 3 settings".
-        contrast: c by the label of a setting; of an interaction, empty.
-        factor, level, control: of an effect or a setting, what differs, the level, and the one it is compared with.
-        claims: the claims that ask this, each with whether it speaks of the contrast's negative.
-        estimate: in the outcome's own unit; None for an interaction.
+        question: with its estimates. decision: at level alpha.
     """
 
-    kind: Kind
-    label: str
-    outcome: Outcome
-    contrast: Mapping[str, float]
     question: Question | Joint
     decision: Decision
-    factor: str = ""
-    level: str = ""
-    control: str = ""
-    claims: tuple[tuple[Claim, bool], ...] = ()
     alpha: float = ALPHA
 
     @property
+    def contrast(self) -> Mapping[str, float]:
+        """c by the label of a setting; of an interaction, empty."""
+        return {} if self.kind == "interaction" else self.contrasts[0]
+
+    @property
     def estimate(self) -> Estimate | None:
+        """In the outcome's own unit; None for an interaction."""
         return self.question.estimate if isinstance(self.question, Question) else None
 
 
@@ -61,6 +55,12 @@ class Answers(Family):
     def several(self) -> bool:
         """Whether a setting has several seeds: without, there is neither an interval nor a verdict."""
         return bool(self.model(self.primary).degrees.any())
+
+    @property
+    def random(self) -> str:
+        """What an interval of the primary outcome is for."""
+        images = self.model(self.primary).images is not None
+        return "new seeds and new test images" if images else "new seeds, on these test images"
 
     @cached_property
     def seeds_needed(self) -> float:
@@ -86,22 +86,15 @@ class Answers(Family):
         open_ = [(each, question) for each in self.declared if (question := self._question(each)) is not None]
         decisions = decide([question for _, question in open_], self.alpha)
         return [
-            Answer(
-                each.kind, each.label, OUTCOMES[each.outcome], {} if each.kind == "interaction" else each.contrasts[0],
-                question, decision, each.factor, each.level, each.control, each.claims, self.alpha,
-            )
+            Answer(**vars(each), question=question, decision=decision, alpha=self.alpha)
             for (each, question), decision in zip(open_, decisions, strict=True)
-        ]  # fmt: skip
+        ]
 
     def _question(self, each: Declared) -> Question | Joint | None:
-        estimates, about = (
-            [self.estimate(contrast, each.outcome) for contrast in each.contrasts],
-            OUTCOMES[each.outcome],
-        )
-        low, high = each.low / about.factor, each.high / about.factor
-        asked = [
-            Question(one, low, high, each.of_range, about.higher_is_better) for one in estimates if one is not None
-        ]
+        about = each.about
+        ends = each.low / about.factor, each.high / about.factor
+        estimates = [self.estimate(contrast, each.outcome) for contrast in each.contrasts]
+        asked = [Question(one, *ends, each.of_range, about.higher_is_better) for one in estimates if one is not None]
         if len(asked) < len(each.contrasts):
             return None
         if each.kind == "interaction":
@@ -117,6 +110,4 @@ class Answers(Family):
 
 def identity(each: Answer) -> Any:
     """What makes a question of one report the same as that of another."""
-    of_range = isinstance(each.question, Question) and each.question.of_range
-    asked = (each.question.low, each.question.high) if of_range else ()  # type: ignore[union-attr]  # a `Question`
-    return each.label, each.outcome.words, each.factor, asked
+    return each.label, each.outcome, each.factor, (each.low, each.high) if each.of_range else ()

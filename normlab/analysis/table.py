@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from normlab.record import (
     read_probes,
     read_robustness,
     read_support,
+    reading,
 )
 from normlab.settings import flatten
 from normlab.settings.corruptions import STRENGTHS
@@ -79,10 +79,12 @@ class Run:
         """The rows of robustness.csv; none without the file."""
         return self._read(read_robustness, [])
 
-    def corrupted(self, kinds: Collection[str], score: str = "acc", mode: str = "eval") -> float | None:
-        """Return the mean of a score over all strengths of some kinds of corruption, or of `clean`; None where one was
-        not measured."""
-        wanted = {(kind, strength) for kind in kinds for strength in (STRENGTHS if kind != "clean" else (0,))}
+    def corrupted(
+        self, kinds: Collection[str], score: str = "acc", mode: str = "eval", strengths: Collection[int] = STRENGTHS
+    ) -> float | None:
+        """Return the mean of a score over strengths of some kinds of corruption, or of `clean`; None where one was not
+        measured."""
+        wanted = {(kind, strength) for kind in kinds for strength in (strengths if kind != "clean" else (0,))}
         rows = [row for row in self.robustness if (row.kind, row.strength) in wanted and row.mode == mode]
         if {(row.kind, row.strength) for row in rows} != wanted:
             return None
@@ -94,24 +96,27 @@ class Run:
         return self._read(read_support, None)
 
 
+TRAIN_AGAIN = "train its run again with force=true"
+
+
 def _curves(folder: Path) -> dict[str, npt.NDArray[np.float64]]:
     file = folder / "metrics.csv"
-    try:
+    if not file.is_file():
+        return {}
+    with reading(file, TRAIN_AGAIN):
         text = file.read_text(encoding="utf-8")
         if text and not text.endswith("\n"):
             raise ValueError("its last line is cut")
         rows = list(csv.DictReader(text.splitlines()))
         return {key: np.array([float(row[key] or "nan") for row in rows]) for key in (rows[0] if rows else [])}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError, KeyError, OSError, csv.Error) as error:
-        raise RecordError(f"{file} is damaged ({error}): train its run again with force=true") from None
 
 
 def _predictions(folder: Path) -> dict[str, npt.NDArray[Any]] | None:
     """Nothing in the file is ever executed."""
     file = folder / "predictions.npz"
-    try:
+    if not file.is_file():
+        return None
+    with reading(file, TRAIN_AGAIN):
         with np.load(file, allow_pickle=False) as found:
             arrays = {key: found[key] for key in ("pred", "true", "log_probs") if key in found}
         log_probs = arrays.get("log_probs", np.zeros((len(arrays["pred"]), CLASSES), np.float16))
@@ -124,10 +129,6 @@ def _predictions(folder: Path) -> dict[str, npt.NDArray[Any]] | None:
             if known.dtype.kind != "u" or known.ndim != 1 or known.max(initial=0) > last:
                 raise ValueError(f"{key} holds something other than the classes 0 to {last}")
         return arrays
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, OSError, EOFError, KeyError, BadZipFile) as error:
-        raise RecordError(f"{file} is damaged ({error}): train its run again with force=true") from None
 
 
 def find(folder: str | Path) -> tuple[list[Run], list[str]]:

@@ -153,7 +153,7 @@ def _reached(design: Design) -> Iterator[str]:
     assert answers is not None
     halves = []
     for each in answers.answers if margin is not None else ():
-        if each.decision.verdict == "undecided" and each.estimate is not None and each.outcome is answers.about:
+        if each.decision.verdict == "undecided" and each.estimate is not None and each.about is answers.about:
             low, high = each.estimate.interval(0.95)
             halves.append(answers.about.factor * (high - low) / 2)
     halves = sorted(half for half in halves if half > (margin or 0))  # NaN is not above

@@ -1,127 +1,120 @@
 """What was claimed, and what these runs say to it."""
 
 import math
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from normlab.analysis.cells import holds
 from normlab.analysis.declared import pairs_of
-from normlab.analysis.numbers import NONE, number, p_word, signed
+from normlab.analysis.numbers import number, p_word, signed, with_interval
 from normlab.analysis.outcomes import OUTCOMES
-from normlab.analysis.part import Column, Part, Row, Table, mean_sd, p, text, value
+from normlab.analysis.part import Column, Part, Row, Table, mean_sd, named, p, text, value
 from normlab.analysis.questions import Answer, Answers
+from normlab.analysis.verdicts import Question
 from normlab.settings import Claim
 
-__all__ = ["claims", "claims_frame", "published", "published_frame"]
-
-Ruling = Literal["supported", "refuted", "undecided", "untested"]
+INTRO = "What was claimed, and what these runs say to it."
+NOTE = (
+    "Each claim is one question of the study's family; p is adjusted over it. A claim and its mirror image are one "
+    "question. Unevenness: the sum over epochs of the falls in test accuracy from one epoch to "
+    "the next (in validation accuracy where no test curve was drawn); a curve that only rises has 0."
+)
 
 
 def claims(answers: Answers) -> Part:
-    frame = claims_frame(answers)
-    if not answers.several:  # nothing can be ruled on
-        return Part("claims", "Claims", tables=[Table("claims", frame)])
     columns = [
-        text("claim"),
-        text("by", "source"),
-        text("ruling"),
-        text("because"),
-        text("what was compared", "compared"),
-        Column("difference (95 % interval)", _difference, "difference_value"),
+        text("claim"), text("by", "source"), text("ruling", verdict=True), text("because"),
+        text("what was compared", "compared"), Column("difference (95 % interval)", _difference, "difference_value"),
         p("p", "p"),
-    ]
-    note = (
-        "Each claim is one question of the study's family; p is adjusted over it. A claim and its mirror image are one "
-        "question. Unevenness: the sum over epochs of the falls in test accuracy from one epoch to "
-        "the next (in validation accuracy where no test curve was drawn); a curve that only rises has 0."
-    )
-    return Part(
-        "claims",
-        "Claims",
-        "What was claimed, and what these runs say to it.",
-        [Table("claims", frame, columns, note, "ruling")],
-    )
+    ]  # fmt: skip
+    table = Table("claims", claims_frame(answers), columns if answers.several else (), NOTE, first=True)
+    return Part("claims", "Claims", INTRO, [table])
+
+
+class Asked(NamedTuple):
+    """A claim about one pair of settings.
+
+    answer: None where these runs have none. sign: -1 where the claim speaks of the negative of the answer's contrast.
+    """
+
+    claim: Claim
+    answer: Answer | None = None
+    sign: int = 1
+
+
+def asked(answers: Answers) -> list[Asked]:
+    """The claims of a study in their order, one for each pair of settings that they speak of."""
+    found = []
+    for claim in answers.study.claims if answers.study else []:
+        known = [(answer, turned) for answer in answers.answers for one, turned in answer.claims if one is claim]
+        found += [Asked(claim, answer, -1 if turned else 1) for answer, turned in known] or [Asked(claim)]
+    return found
 
 
 def claims_frame(answers: Answers) -> pd.DataFrame:
     """One row per claim and pair of settings that it speaks of; differences in pp (nats for a cross-entropy)."""
-    by_claim: dict[int, list[tuple[Answer, bool]]] = {}
-    for answer in answers.answers:
-        for claim, turned in answer.claims:
-            by_claim.setdefault(id(claim), []).append((answer, turned))
     rows = []
-    for claim in answers.study.claims if answers.study else []:
-        common: dict[str, Any] = {"claim": claim.claim, "source": claim.source, "measure": claim.measure}
+    for each in asked(answers):
+        claim, answer, sign = each
+        row: dict[str, Any] = {"claim": claim.claim, "source": claim.source, "measure": claim.measure}
         words = OUTCOMES[claim.measure].words
-        for answer, turned in by_claim.get(id(claim), []):
-            ruling, because, which = _rule(claim, answer, turned)
-            of, against = _sides(answer, turned)
-            row = common | {"ruling": ruling, "because": because, "compared": f"{words}, {of} − {against}"}
-            rows.append(
-                row | {"of": of, "against": against} | _numbers(answer, turned) | {"p": answer.decision.adjusted[which]}
-            )
-        if id(claim) not in by_claim:
+        numbers, p_adjusted = (math.nan, math.nan, math.nan), math.nan
+        if answer is None or answer.estimate is None:
             there = pairs_of(claim, answers.found.cells)
             why = "these runs have not measured it, or did not all train" if there else "no runs of these settings"
-            nothing = dict.fromkeys(("difference_value", "difference_low", "difference_high", "p"), math.nan)
-            rows.append(
-                common | {"ruling": "untested", "because": why, "compared": words, "of": "", "against": ""} | nothing
-            )
+            row |= {"ruling": "untested", "because": why, "compared": words, "of": "", "against": ""}
+        else:
+            ruling, because, which = rule(each)
+            of, against = sorted(answer.contrast, key=lambda name: -sign * answer.contrast[name])
+            row |= {"ruling": ruling, "because": because, "compared": f"{words}, {of} − {against}"}
+            row |= {"of": of, "against": against}
+            low, high = sorted(sign * end for end in answer.estimate.interval(0.95))
+            numbers, p_adjusted = (sign * answer.estimate.value, low, high), answer.decision.adjusted[which]
+        factor = OUTCOMES[claim.measure].factor
+        row |= named("difference", factor, **dict(zip(("value", "low", "high"), numbers, strict=True)))
+        rows.append(row | {"p": p_adjusted})
     return pd.DataFrame(rows)
 
 
-def _rule(claim: Claim, answer: Answer, turned: bool) -> tuple[Ruling, str, int]:
-    """The ruling, the test that made it, and which of the question's two p that was."""
-    decision, question, unit = answer.decision, answer.question, answer.outcome.unit
-    assert answer.estimate is not None
-    differs, same = (each <= answer.alpha for each in (*decision.adjusted, math.nan)[:2])
-    t = f"t({answer.estimate.df:.0f}) = {number(answer.estimate.t() * (-1 if turned else 1), 1)}"
-    if math.isnan(answer.estimate.se):
+def rule(asked: Asked, rejected: tuple[bool, bool] | None = None) -> tuple[str, str, int]:
+    """Return the ruling (supported, refuted, undecided or untested), the test that made it, and which of the two p.
+
+    rejected: its two hypotheses, "it is 0" (in the range) and "it lies outside"; as decided unless given.
+    """
+    claim, answer, sign = asked
+    if answer is None:
+        return "untested", "", 0
+    decision, question, about = answer.decision, answer.question, answer.about
+    assert isinstance(question, Question)  # a claim is about a contrast
+    if math.isnan(question.estimate.se):
         return "undecided", "one seed has no interval", 0
-    if question.of_range:  # type: ignore[union-attr]  # a claim's question is of a contrast
-        ends = sorted((-1 if turned else 1) * answer.outcome.factor * end for end in (question.low, question.high))  # type: ignore[union-attr]
-        within = f"{signed(ends[0])} to {signed(ends[1])} {unit}"
+    differs, same = rejected or [each <= answer.alpha for each in decision.adjusted]
+    t = f"t({question.estimate.df:.0f}) = {number(sign * question.estimate.t(), 1)}"
+    if question.of_range:
+        low, high = sorted(sign * about.factor * end for end in (question.low, question.high))
+        within = f"{signed(low)} to {signed(high)} {about.unit}"
         if same:
             return "supported", f"it lies within {within} (two one-sided tests)", 1
         if differs:
             return "refuted", f"it lies outside {within}", 0
         return "undecided", f"the interval reaches into and out of {within}", 1
     if differs:
-        seen = "higher" if (answer.estimate.value > 0) != turned else "lower"
+        seen = "higher" if sign * question.estimate.value > 0 else "lower"
         less = ", by less than the margin" if same else ""
         return ("supported" if seen == claim.expect else "refuted"), f"it is {seen}{less}: {t}", 0
     if same:
-        half = answer.outcome.factor * question.high  # type: ignore[union-attr]
-        return "refuted", f"they are equivalent within {half:g} {unit} (two one-sided tests)", 1
+        return "refuted", f"they are equivalent within {answer.high:g} {about.unit} (two one-sided tests)", 1
     return "undecided", f"{t}, p = {p_word(decision.p[0])} before adjustment", 0
 
 
-def _sides(answer: Answer, turned: bool) -> tuple[str, str]:
-    first, second = sorted(answer.contrast, key=lambda name: -answer.contrast[name])
-    return (second, first) if turned else (first, second)
-
-
-def _numbers(answer: Answer, turned: bool) -> dict[str, float]:
-    assert answer.estimate is not None
-    low, high = answer.estimate.interval(0.95)
-    numbers = [answer.outcome.factor * each for each in (answer.estimate.value, low, high)]
-    if turned:
-        numbers = [-numbers[0], -numbers[2], -numbers[1]]
-    return dict(zip(("difference_value", "difference_low", "difference_high"), numbers, strict=True))
-
-
 def _difference(row: Row) -> str:
-    unit = OUTCOMES[row["measure"]].unit
-    form = ".4f" if unit == "nats" else ".2f"
-    if not math.isfinite(row["difference_value"]):
-        return NONE
-    span = f" ({signed(row['difference_low'], form)} to {signed(row['difference_high'], form)})"
-    return f"{signed(row['difference_value'], form)} {unit}" + (span if math.isfinite(row["difference_low"]) else "")
+    about = OUTCOMES[row["measure"]]
+    numbers = (row[f"difference_{key}"] for key in ("value", "low", "high"))
+    return with_interval(numbers, about.digits, about.unit)
 
 
 def published(answers: Answers) -> Part:
-    frame = published_frame(answers)
     columns = [
         text("source"),
         text("setting"),
@@ -136,7 +129,7 @@ def published(answers: Answers) -> Part:
         "one. Ours are means ± standard deviations over seeds; the best test epoch is shown for comparison only, it "
         "is chosen by the test set."
     )
-    return Part("published", "Published numbers", tables=[Table("published", frame, columns, note)])
+    return Part("published", "Published numbers", tables=[Table("published", published_frame(answers), columns, note)])
 
 
 def published_frame(answers: Answers) -> pd.DataFrame:
@@ -147,12 +140,8 @@ def published_frame(answers: Answers) -> pd.DataFrame:
         for cell in (cell for cell in answers.found.cells if holds(cell, item.setting)):
             row: dict[str, Any] = {"source": item.source, "setting": cell.label, "n": len(cell.completed)}
             for name in ("train_acc_running", "test_acc"):
-                values = 100 * pd.Series(cell.values(name), dtype=float)
-                row |= {
-                    f"published_{name}": getattr(item, name),
-                    f"{name}_mean": values.mean(),
-                    f"{name}_sd": values.std(),
-                }
-            row["best_epoch_test_acc_mean"] = 100 * cell.best_epoch
-            rows.append(row)
+                values = pd.Series(cell.values(name), dtype=float)
+                row |= {f"published_{name}": getattr(item, name)}
+                row |= named(name, 100, mean=values.mean(), sd=values.std())
+            rows.append(row | {"best_epoch_test_acc_mean": 100 * cell.best_epoch})
     return pd.DataFrame(rows)

@@ -6,43 +6,31 @@ import numpy as np
 import pandas as pd
 
 from normlab.analysis.inference import Group, Model
-from normlab.analysis.part import Column, Part, Table, interval, mean_sd, p, span, text
+from normlab.analysis.part import Part, Table, interval, mean_sd, named, p, span, text, value
 from normlab.analysis.questions import Answers
 from normlab.analysis.verdicts import holm
 
-__all__ = ["apart_frame", "classes", "classes_frame"]
-
 MOST = 20  # classes of which the page has every row
+NOTE = "Test accuracy of each class: mean ± standard deviation over seeds, 95 % interval for new seeds and images."
+APART = (
+    "Those first in which settings lie farthest apart. The interval of best minus worst is not adjusted for having "
+    "picked the two; p is that of all settings being alike in this class (F test), adjusted for the number of "
+    "classes (Holm)."
+)
 
 
-def classes(answers: Answers) -> Part | None:
+def classes(answers: Answers) -> Part:
     frame = classes_frame(answers)
-    if frame.empty:
-        return None
+    known, difference = value("class", "class"), interval("best minus worst, pp", "difference")
+    differ = [known, text("best"), text("worst"), difference, p("p that all are alike", "p_adjusted")]
     columns = [
-        Column("class", lambda row: f"{row['class']}", "class"),
-        text("setting"),
-        Column("images", lambda row: f"{row['images']:,}", "images"),
-        mean_sd("accuracy, %", "acc"),
-        span("95 % interval", "acc"),
+        known, text("setting"), value("images", "images"), mean_sd("accuracy, %", "acc"), span("95 % interval", "acc"),
+    ]  # fmt: skip
+    many = len(frame) and frame["class"].nunique() > MOST
+    tables = [
+        Table("classes_apart", apart_frame(answers), differ, APART),
+        Table("classes", frame, () if many else columns, NOTE),
     ]
-    differ = [
-        Column("class", lambda row: f"{row['class']}", "class"),
-        text("best"),
-        text("worst"),
-        interval("best minus worst, pp", "difference"),
-        p("p that all are alike", "p_adjusted"),
-    ]
-    how = (
-        "Those first in which settings lie farthest apart. The interval of best minus worst is not adjusted for having "
-        "picked the two; p is that of all settings being alike in this class (F test), adjusted for the number of "
-        "classes (Holm)."
-    )
-    note = "Test accuracy of each class: mean ± standard deviation over seeds, 95 % interval for new seeds and images."
-    tables = [Table("classes", frame, columns if frame["class"].nunique() <= MOST else (), note)]
-    apart = apart_frame(answers)
-    if len(apart):
-        tables.insert(0, Table("classes_apart", apart, differ, how))
     return Part("classes", "Accuracy by class", tables=tables, folded=True)
 
 
@@ -51,10 +39,10 @@ def classes_frame(answers: Answers) -> pd.DataFrame:
     rows = []
     for known, size, model in _models(answers):
         for label, group in model.groups.items():
-            low, high = model.estimate({label: 1.0}).interval(0.95)
+            ends = model.estimate({label: 1.0}).interval(0.95)._asdict()
             values = pd.Series(group.values)
             row = {"class": known, "setting": label, "n": len(values), "images": size}
-            rows.append(row | {"acc_mean": values.mean(), "acc_sd": values.std(), "acc_low": low, "acc_high": high})
+            rows.append(row | named("acc", mean=values.mean(), sd=values.std(), **ends))
     return pd.DataFrame(rows)
 
 
@@ -68,12 +56,11 @@ def apart_frame(answers: Answers) -> pd.DataFrame:
             return pd.DataFrame()
         best, worst = model.names[int(model.means.argmax())], model.names[int(model.means.argmin())]
         if best == worst:
-            best, worst = model.names[0], model.names[1]
+            best, worst = first, others[0]
         estimate = model.estimate({best: 1.0, worst: -1.0})
-        low, high = estimate.interval(0.95)
+        difference = named("difference", 100, pp=estimate.value, **estimate.interval(0.95)._asdict())
         _, _, alike = model.joint([{other: 1.0, first: -1.0} for other in others])
-        row = {"class": known, "best": best, "worst": worst, "difference_pp": 100 * estimate.value}
-        rows.append(row | {"difference_low": 100 * low, "difference_high": 100 * high, "p": alike})
+        rows.append({"class": known, "best": best, "worst": worst, **difference, "p": alike})
     frame = pd.DataFrame(rows)
     if len(frame):
         frame["p_adjusted"] = [adjusted for (adjusted,) in holm([(p,) for p in frame["p"]])]
@@ -87,8 +74,7 @@ def _models(answers: Answers) -> Iterator[tuple[int, int, Model]]:
     whole = answers.model("test_acc")
     if whole.images is None:
         return
-    runs = (run for cell in answers.found.cells for run in cell.completed)
-    true = next(run.predictions["true"] for run in runs if run.predictions and "true" in run.predictions)
+    true = next(cell.predicted[1] for cell in answers.found.cells if cell.predicted)
     paired = whole.pairing is not None and whole.pairing.used
     for known in np.unique(true):
         where = true == known

@@ -1,76 +1,105 @@
 """How do the networks learn, and how does accuracy go with a factor that is a number?"""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from normlab.analysis.cells import Cell, numeric, word
-from normlab.analysis.part import Part, Picture, slug
+from normlab import analysis
+from normlab.analysis.cells import Cell, alike, numeric, word
+from normlab.analysis.inference import Interval, mean_interval
+from normlab.analysis.part import ImageSet, Part, Picture, slug
 from normlab.analysis.questions import Answers
 
-__all__ = ["curves", "factors"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SERIES = ("test_acc", "test_ce", "val_acc", "val_ce", "train_acc_running", "train_ce")
 POINTS = 3  # levels that make a number an axis
+WORDS = {"l1": "L1 penalty λ", "lr": "learning rate", "train_size": "training images", "penalty.l2": "L2 penalty λ"}
 
 
-def curves(answers: Answers) -> Part | None:
+def curves(answers: Answers) -> Part:
     cells = answers.found.cells
     series = {cell.label: {name: cell.series(name) for name in SERIES if cell.series(name).size} for cell in cells}
-    if not any(series.values()):
-        return None
-
-    def draw(_: object) -> Iterator[Picture]:
-        from normlab.analysis.line_figures import curves as draw_curves
-
-        measured = any("test_acc" in some and np.isfinite(some["test_acc"]).any() for some in series.values())
-        caption = (
-            f"Cross-entropy and error on the {'test' if measured else 'validation'} images after every epoch: every "
-            "seed, and their mean. Nothing was chosen by these curves."
-        )
-        norms = {cell.label: cell.norm for cell in cells}
-        title = f"Learning curves on {answers.found.data}"
-        yield Picture("curves", caption, draw_curves(series, norms, title=title))
-
-    return Part("curves", "Learning curves", draw=draw)
+    measured = any(np.isfinite(some.get("test_acc", np.nan)).any() for some in series.values())
+    caption = (
+        f"Cross-entropy and error on the {'test' if measured else 'validation'} images after every epoch: every "
+        "seed, and their mean. Nothing was chosen by these curves."
+    )
+    norms = {cell.label: cell.norm for cell in cells}
+    title = f"Learning curves on {answers.found.data}"
+    picture = Picture("curves", caption, lambda _: analysis.line_figures.curves(series, norms, title=title))
+    return Part("curves", "Learning curves", pictures=lambda: [picture] if any(series.values()) else [])
 
 
-def factors(answers: Answers) -> Part | None:
+class Point(NamedTuple):
+    """A setting in a figure of lines: (x, mean, low, high), and (x, value) of every seed."""
+
+    middle: tuple[float, ...]
+    seeds: list[tuple[float, float]]
+
+    @classmethod
+    def of(
+        cls, x: Mapping[int, float], y: Mapping[int, float], factor: float = 1.0, ends: Interval | None = None
+    ) -> "Point":
+        """From x and y by seed, y times a factor. ends: of the interval of the mean of y; a t interval's by default."""
+        mean, *others = mean_interval([*y.values()])
+        numbers = (factor * each for each in (mean, *(ends or others)))
+        return cls((float(np.mean([*x.values()])), *numbers), [(x[seed], factor * y[seed]) for seed in y])
+
+
+def along(
+    name: str, caption: str, lines: Mapping[str, Sequence[Point]], norms: str | Mapping[str, str], **options: Any
+) -> Picture:
+    """Return a figure of lines.
+
+    norms: of each line, or that of all, whose lines have an order (layers). options: of `line_figures.along`.
+    """
+
+    def draw(_: ImageSet) -> "Figure":
+        from normlab.analysis.drawing import in_sequence, styles
+
+        looks = in_sequence(list(lines), norms) if isinstance(norms, str) else styles(norms)
+        drawn = {
+            label: analysis.line_figures.Along.of(
+                [point.middle for point in points], [seed for point in points for seed in point.seeds]
+            )
+            for label, points in lines.items()
+        }
+        return analysis.line_figures.along(drawn, looks, **options)
+
+    return Picture(name, caption, draw)
+
+
+def factors(answers: Answers) -> Part:
     """A factor that is a number becomes an axis, with a line for each combination of the others."""
-    axes = [factor for factor in answers.found.factors if _is_axis(answers, factor)]
-
-    def draw(_: object) -> Iterator[Picture]:
-        from normlab.analysis.drawing import styles
-        from normlab.analysis.line_figures import Along, along, factor_words
-
-        for factor in axes:
-            series, norms, words = {}, {}, factor_words(factor)
-            for label, cells in _lines(answers, factor).items():
-                points, seeds = [], []
-                for cell in cells:
-                    estimate = answers.estimate({cell.label: 1.0}, "test_acc")
-                    ends = estimate.interval(0.95) if estimate else (np.nan, np.nan)
-                    points.append([float(cell.levels[factor]), *(100 * x for x in (cell.mean("test_acc"), *ends))])
-                    seeds += [(points[-1][0], 100 * acc) for acc in cell.values("test_acc").values()]
-                series[label] = Along.of(points, seeds)
-                norms[label] = cells[0].norm
-            caption = f"Test accuracy against the {words}: every seed, their mean and its 95 % interval."
-            title = f"Test accuracy by {words}, {answers.found.data}"
-            drawn = along(series, styles(norms), x_label=words, y_label="test accuracy, %", title=title)
-            yield Picture(f"by-{slug(factor)}", caption, drawn)
-
-    return Part("factors", "Factors that are numbers", draw=draw) if axes else None
+    return Part("factors", "Factors that are numbers", pictures=lambda: _factors(answers))
 
 
-def _is_axis(answers: Answers, factor: str) -> bool:
-    levels = {word(cell.levels[factor]): cell.levels[factor] for cell in answers.found.cells}
-    return len(levels) >= POINTS and numeric(list(levels.values())) and bool(_lines(answers, factor))
+def factor_words(factor: str) -> str:
+    """A factor in words, for an axis: "batch_size" is the batch size."""
+    return WORDS.get(factor, factor.replace("_", " ").replace("norm.", ""))
 
 
-def _lines(answers: Answers, factor: str) -> dict[str, list[Cell]]:
-    lines: dict[str, list[Cell]] = {}
-    for cell in answers.found.cells:
-        if cell.values("test_acc"):
-            rest = [f"{key}={word(x)}" for key, x in cell.levels.items() if key not in ("norm", factor)]
-            lines.setdefault(" ".join([cell.norm, *rest]), []).append(cell)
-    return {label: sorted(cells, key=lambda cell: float(cell.levels[factor])) for label, cells in lines.items()}
+def _factors(answers: Answers) -> Iterator[Picture]:
+    cells = [cell for cell in answers.found.cells if cell.values("test_acc")]
+    for factor in answers.found.factors:
+        levels = [cell.levels[factor] for cell in answers.found.cells]
+        if not cells or not numeric(levels) or len({word(each) for each in levels}) < POINTS:
+            continue
+        groups = alike(cells, factor)
+        lines = {label: [_point(answers, cell, factor) for cell in group] for label, group in groups.items()}
+        norms = {label: group[0].norm for label, group in groups.items()}
+        words = factor_words(factor)
+        caption = f"Test accuracy against the {words}: every seed, their mean and its 95 % interval."
+        labels = {"x_label": words, "y_label": "test accuracy, %"}
+        title = f"Test accuracy by {words}, {answers.found.data}"
+        yield along(f"by-{slug(factor)}", caption, lines, norms, title=title, **labels)
+
+
+def _point(answers: Answers, cell: Cell, factor: str) -> Point:
+    accs, estimate = cell.values("test_acc"), answers.estimate({cell.label: 1.0}, "test_acc")
+    ends = estimate.interval(0.95) if estimate else Interval(math.nan, math.nan)
+    return Point.of(dict.fromkeys(accs, float(cell.levels[factor])), accs, 100, ends)

@@ -3,154 +3,137 @@
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from normlab import analysis
 from normlab.analysis.cells import Cell
-from normlab.analysis.forensics import jaccard, majority, mcnemar, persistent, variance_shares
+from normlab.analysis.forensics import jaccard, majority, mcnemar, variance_shares
 from normlab.analysis.numbers import percent
 from normlab.analysis.part import Column, ImageSet, Part, Picture, Row, Table, p, share, text, value
 from normlab.analysis.questions import Answers
 
-__all__ = [
-    "confusion_frame",
-    "errors",
-    "errors_frame",
-    "overlap_frame",
-    "persistent_errors",
-    "persistent_frame",
-    "wrong",
-]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LISTED, SHOWN = 100, 30  # persistent errors in the table, and in the figure
 MATRICES = 12  # confusion matrices in the figure
 MOST_SETTINGS = 12  # with a column of their own in the table of persistent errors
+SHARES = ("share_seed", "share_test_set", "share_interaction")
+NOTE = (
+    "The last four columns: where the variance of one run's accuracy would come from, on a fresh seed and a fresh test "
+    "set of this size, and its standard deviation (two-way random effects, seeds by images). A negative estimate of a "
+    "variance counts as 0: it is too small for these seeds to show."
+)
+OVERLAP = (
+    "Errors of the majority vote of each setting's seeds. Jaccard index: errors of both over errors of either. "
+    "McNemar's exact p, not adjusted: whether the two votes err equally often."
+)
+PERSISTENT = (
+    "Test images by their place in the file, from 0, those first that most runs get wrong. Predicted: the most "
+    "frequent wrong class; probabilities are means over all runs. Then, per setting, how many of its seeds are wrong."
+)
 
 
 def errors(answers: Answers) -> Part:
     frame, overlap = errors_frame(answers.found.cells), overlap_frame(answers.found.cells)
-    if frame.empty:
-        return Part("errors", "Errors", tables=[Table("errors", frame), Table("overlap", overlap)])
     columns = [
-        text("setting"),
-        value("errors per run", "errors_mean", 1),
-        Column("wrong in most seeds", lambda row: f"{row['persistent']}", "persistent"),
-        Column("wrong in all", lambda row: f"{row['always']}", "always"),
-        share("seed", "share_seed"),
-        share("test set", "share_test_set"),
-        share("both together", "share_interaction"),
-        value("sd, pp", "sd_pp", 3),
-    ]
-    note = (
-        f"Of {int(frame['images'].iloc[0]):,} test images. The last four columns: where the variance of one run's "
-        "accuracy would come from, on a fresh seed and a fresh test set of this size, and its standard deviation "
-        "(two-way random effects, seeds by images). A negative estimate of a variance counts as 0: it is too small for "
-        "these seeds to show."
-    )
+        text("setting"), value("errors per run", "errors_mean", 1), value("wrong in most seeds", "persistent"),
+        value("wrong in all", "always"), share("seed", "share_seed"), share("test set", "share_test_set"),
+        share("both together", "share_interaction"), value("sd, pp", "sd_pp", 3),
+    ]  # fmt: skip
     shared = [
-        text("pair", "pair"),
-        Column("first alone", lambda row: f"{row['only_a']}", "only_a"),
-        Column("second alone", lambda row: f"{row['only_b']}", "only_b"),
-        Column("both", lambda row: f"{row['both']}", "both"),
-        value("Jaccard", "jaccard", 2),
-        p("p (McNemar)", "p_mcnemar"),
-    ]
-    how = (
-        "Errors of the majority vote of each setting's seeds. Jaccard index: errors of both over errors of either. "
-        "McNemar's exact p, not adjusted: whether the two votes err equally often."
-    )
-    tables = [Table("errors", frame, columns, note), Table("overlap", overlap, shared, how)]
-    return Part("errors", "Errors", tables=tables, draw=lambda _: _draw(frame, overlap, answers.found.data))
+        text("pair"), value("first alone", "only_a"), value("second alone", "only_b"), value("both", "both"),
+        value("Jaccard", "jaccard", 2), p("p (McNemar)", "p_mcnemar"),
+    ]  # fmt: skip
+    images = f"Of {frame['images'].iloc[0]:,} test images. " if len(frame) else ""
+    tables = [Table("errors", frame, columns, images + NOTE), Table("overlap", overlap, shared, OVERLAP)]
+    return Part("errors", "Errors", tables=tables, pictures=lambda: _pictures(frame, overlap, answers.found.data))
 
 
 def persistent_errors(answers: Answers) -> Part:
     """The test images that most runs of all settings get wrong, and which class is taken for which."""
     cells = [cell for cell in answers.found.cells if cell.predicted]
     frame, counts = persistent_frame(cells), confusion_frame(cells)
-    per_setting = [Column(cell.label, lambda row, key=f"wrong {cell.label}": _of_runs(row, key)) for cell in cells]  # type: ignore[misc]
     columns = [
         Column("test image", lambda row: f"{row['image']}", "image"),
         text("true → predicted", "taken_for"),
         Column("wrong in", lambda row: f"{row['wrong']} of {row['runs']} runs", "wrong"),
         share("prob. of true class", "prob_true"),
         share("prob. of predicted", "prob_predicted"),
-        *(per_setting if len(cells) <= MOST_SETTINGS else []),
+        *(_of_setting(cell.label) for cell in cells if len(cells) <= MOST_SETTINGS),
     ]
-    note = (
-        "Test images by their place in the file, from 0, those first that most runs get wrong. Predicted: the most "
-        "frequent wrong class; probabilities are means over all runs. Then, per setting, how many of its seeds are "
-        "wrong."
-    )
-    tables = [Table("persistent", frame, columns, note), Table("confusion", counts)]
-    data = answers.found.data
-    return Part(
-        "persistent",
-        "Persistent errors and confusion",
-        tables=tables,
-        draw=lambda seen: _images(frame, counts, cells, data, seen) if cells else (),
-        folded=True,
-    )
+    tables = [Table("persistent", frame, columns, PERSISTENT), Table("confusion", counts)]
+    pictures = [
+        _misclassified(frame.head(SHOWN), cells, answers.found.data), _confusion(counts, cells, answers.found.data),
+    ] if cells else []  # fmt: skip
+    heading = "Persistent errors and confusion"
+    return Part("persistent", heading, tables=tables, pictures=lambda: pictures, folded=True)
 
 
-def _of_runs(row: Row, key: str) -> str:
-    wrong, runs = row[key], row[key.replace("wrong", "runs", 1)]
-    return f"{wrong} of {runs}" if wrong else "0"
+def _of_setting(label: str) -> Column:
+    def show(row: Row) -> str:
+        wrong = row[f"wrong {label}"]
+        return f"{wrong} of {row[f'runs {label}']}" if wrong else "0"
+
+    return Column(label, show, f"wrong {label}")
 
 
-def _draw(errors: pd.DataFrame, overlap: pd.DataFrame, data: str) -> Iterator[Picture]:
-    from normlab.analysis.error_figures import overlap as overlap_figure
-    from normlab.analysis.error_figures import variance_shares as shares_figure
-
-    parts = errors.set_index("setting")[["share_seed", "share_test_set", "share_interaction"]].astype(float)
-    shares = {str(label): (float(a), float(b), float(c)) for label, a, b, c in parts.itertuples()}
-    if np.isfinite(parts.to_numpy()).all(axis=1).any():
+def _pictures(errors: pd.DataFrame, overlap: pd.DataFrame, data: str) -> Iterator[Picture]:
+    parts = errors.set_index("setting")[[*SHARES]].astype(float) if len(errors) else errors
+    if np.isfinite(parts.to_numpy(float)).all(axis=1).any():
         caption = "What the variance of one run's accuracy is made of: the seed, the test images, and both together."
+        shares = {str(label): (float(a), float(b), float(c)) for label, a, b, c in parts.itertuples()}
         title = f"Where the variance of an accuracy comes from, {data}"
-        yield Picture("variance", caption, shares_figure(shares, title=title))
+        yield Picture("variance", caption, lambda _: analysis.error_figures.variance_shares(shares, title=title))
     if len(overlap):
         labels = list(dict.fromkeys([*overlap["a"], *overlap["b"]]))
-        matrix = np.full((len(labels), len(labels)), np.nan)
+        shared = overlap.pivot(index="a", columns="b", values="jaccard").reindex(index=labels, columns=labels)
+        matrix = shared.fillna(shared.T).to_numpy(float, copy=True)
         np.fill_diagonal(matrix, 1.0)
-        for a, b, share_ in zip(overlap["a"], overlap["b"], overlap["jaccard"], strict=True):
-            i, j = labels.index(a), labels.index(b)
-            matrix[i, j] = matrix[j, i] = share_
         caption = "Errors that two settings share, of all that either makes (Jaccard index), by majority vote of seeds."
-        yield Picture("overlap", caption, overlap_figure(matrix, labels, title=f"Overlap of errors on {data}"))
+        of = f"Overlap of errors on {data}"
+        yield Picture("overlap", caption, lambda _: analysis.error_figures.overlap(matrix, labels, title=of))
 
 
-def _images(
-    frame: pd.DataFrame, counts: pd.DataFrame, cells: Sequence[Cell], data: str, seen: ImageSet
-) -> Iterator[Picture]:
-    from normlab.analysis.error_figures import confusions, persistent_gallery
+def _misclassified(frame: pd.DataFrame, cells: Sequence[Cell], data: str) -> Picture:
+    """The gallery of the first rows of `persistent_frame`."""
 
-    images, classes = seen
-    rows = frame.head(SHOWN).to_dict("records")
-    figure, size = None, len(cells[0].predicted[1]) if cells[0].predicted else 0
-    if images is not None and len(images) == size:
+    def draw(seen: ImageSet) -> "Figure | None":
+        assert cells[0].predicted
+        if seen.images is None or len(seen.images) != len(cells[0].predicted[1]):
+            return None
+        rows = frame.to_dict("records")
         below = [
             f"image {row['image']}\n{row['wrong']} of {row['runs']} runs"
             + (f"\n{percent(row['prob_true'])}, {percent(row['prob_predicted'])}" if row["prob_true"] >= 0 else "")
             for row in rows
         ]
-        names = [(classes[row["true"]], classes[row["predicted"]]) for row in rows]
+        names = [(seen.classes[row["true"]], seen.classes[row["predicted"]]) for row in rows]
         note = "Above: true → most frequent wrong class. Below: how many runs of all settings are wrong"
         note += " and the mean probabilities of the two classes." if "%" in "".join(below) else "."
-        chosen = images[[row["image"] for row in rows]]
-        figure = persistent_gallery(chosen, names, below, title=f"What most runs get wrong on {data}", note=note)
-    caption = f"The test images that most runs of all {len(cells)} settings get wrong." if len(cells) > 1 else ""
-    caption = caption or "The test images that most seeds get wrong."
-    digest = hashlib.sha256(frame.head(SHOWN).to_csv().encode()).hexdigest()[:16]
-    yield Picture("misclassified", caption, figure, digest)
-    errors = {}
-    for cell in cells[:MATRICES]:
-        own = counts[counts["setting"] == cell.label]
-        errors[cell.label] = np.zeros((len(classes), len(classes)))
-        errors[cell.label][own["true"].to_numpy(int), own["predicted"].to_numpy(int)] = own["per_run"]
+        chosen, title = seen.images[[row["image"] for row in rows]], f"What most runs get wrong on {data}"
+        return analysis.error_figures.persistent_gallery(chosen, names, below, title=title, note=note)
+
+    several = f"runs of all {len(cells)} settings" if len(cells) > 1 else "seeds"
+    digest = hashlib.sha256(frame.to_csv().encode()).hexdigest()[:16]
+    return Picture("misclassified", f"The test images that most {several} get wrong.", draw, digest)
+
+
+def _confusion(counts: pd.DataFrame, cells: Sequence[Cell], data: str) -> Picture:
+    """The matrices of `confusion_frame`."""
+
+    def draw(seen: ImageSet) -> "Figure":
+        errors = {cell.label: np.zeros((len(seen.classes), len(seen.classes))) for cell in cells[:MATRICES]}
+        for label, true, predicted, per_run in counts.itertuples(index=False):
+            if label in errors:
+                errors[label][true, predicted] = per_run
+        return analysis.error_figures.confusions(errors, seen.classes, title=f"Confusion on {data}, errors per run")
+
     some = f" Of {len(cells)} settings the first {MATRICES}; confusion.csv has all." if len(cells) > MATRICES else ""
-    caption = f"Which class is taken for which: errors per run, mean over seeds.{some}"
-    title = f"Confusion on {data}, errors per run"
-    yield Picture("confusion", caption, confusions(errors, classes, title=title))
+    return Picture("confusion", f"Which class is taken for which: errors per run, mean over seeds.{some}", draw)
 
 
 def persistent_frame(cells: Sequence[Cell]) -> pd.DataFrame:
@@ -167,20 +150,18 @@ def persistent_frame(cells: Sequence[Cell]) -> pd.DataFrame:
     count = (pred != true).sum(axis=0)
     ranked = np.argsort(-count, kind="stable")[: min(LISTED, int((count > 0).sum()))]
     voted = np.array([np.bincount(pred[pred[:, i] != true[i], i]).argmax() for i in ranked], dtype=int)
-    kept = [run.predictions or {} for cell in cells for run in cell.completed]
-    kept = [
-        arrays for arrays in kept if {"log_probs", "true"} <= arrays.keys() and np.array_equal(arrays["true"], true)
-    ]
-    probs = {
-        name: np.mean([np.exp(arrays["log_probs"][ranked, of].astype(float)) for arrays in kept], axis=0)
-        if kept
-        else np.full(len(ranked), np.nan)
-        for name, of in (("prob_true", true[ranked]), ("prob_predicted", voted))
-    }
     frame = pd.DataFrame({"image": ranked, "true": true[ranked].astype(int), "predicted": voted})
     frame["taken_for"] = [f"{a} → {b}" for a, b in zip(frame["true"], frame["predicted"], strict=True)]
     frame["wrong"], frame["runs"] = count[ranked], len(pred)
-    frame = frame.assign(**probs)
+    kept = [
+        arrays["log_probs"][ranked]
+        for cell in cells
+        for run in cell.completed
+        if (arrays := run.predictions or {}).keys() >= {"log_probs", "true"} and np.array_equal(arrays["true"], true)
+    ]
+    for name, of in (("prob_true", true[ranked]), ("prob_predicted", voted)):
+        probs = [np.exp(log_probs[range(len(ranked)), of].astype(float)) for log_probs in kept]
+        frame[name] = np.mean(probs, axis=0) if probs else np.nan
     for label, own in preds.items():
         frame[f"wrong {label}"] = (own != true).sum(axis=0)[ranked]
         frame[f"runs {label}"] = len(own)
@@ -195,14 +176,8 @@ def confusion_frame(cells: Sequence[Cell]) -> pd.DataFrame:
             pred, true = cell.predicted
             pairs = np.stack([np.broadcast_to(true, pred.shape)[pred != true], pred[pred != true]]).astype(int)
             found, counts = np.unique(pairs, axis=1, return_counts=True)
-            for (a, b), count in zip(found.T.tolist(), counts.tolist(), strict=True):
-                rows.append({"setting": cell.label, "true": a, "predicted": b, "per_run": count / len(pred)})
+            rows += [(cell.label, a, b, count / len(pred)) for (a, b), count in zip(found.T, counts, strict=True)]
     return pd.DataFrame(rows, columns=["setting", "true", "predicted", "per_run"])
-
-
-def wrong(cell: Cell) -> np.ndarray | None:
-    """bool (S, N): which test images each seed's network got wrong; None where predictions are missing."""
-    return cell.predicted[0] != cell.predicted[1] if cell.predicted else None
 
 
 def errors_frame(cells: Sequence[Cell]) -> pd.DataFrame:
@@ -211,21 +186,13 @@ def errors_frame(cells: Sequence[Cell]) -> pd.DataFrame:
     pp."""
     rows = []
     for cell in cells:
-        if (bad := wrong(cell)) is None:
-            continue
-        shares = variance_shares(~bad)
-        rows.append(
-            {
-                "setting": cell.label,
-                "n": len(bad),
-                "images": bad.shape[1],
-                "errors_mean": float(bad.sum(1).mean()),
-                "persistent": len(persistent(bad)),
-                "always": int(bad.all(0).sum()),
-                **dict(zip(("share_seed", "share_test_set", "share_interaction"), shares.shares, strict=True)),
-                "sd_pp": 100 * shares.sd,
-            }
-        )
+        if cell.predicted:
+            wrong = cell.predicted[0] != cell.predicted[1]
+            found = variance_shares(~wrong)
+            row = {"setting": cell.label, "n": len(wrong), "images": wrong.shape[1]}
+            row |= {"errors_mean": float(wrong.sum(1).mean()), "persistent": int((2 * wrong.sum(0) > len(wrong)).sum())}
+            row |= {"always": int(wrong.all(0).sum()), **dict(zip(SHARES, found.shares, strict=True))}
+            rows.append(row | {"sd_pp": 100 * found.sd})
     return pd.DataFrame(rows)
 
 

@@ -1,24 +1,23 @@
 """What the probes of many runs measured, by setting, and the figures of it that a report has."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from normlab import analysis
 from normlab.analysis.cells import Cell, Sorted
-from normlab.analysis.part import Part, Picture
+from normlab.analysis.part import ImageSet, Part, Picture
 from normlab.analysis.questions import Answers
 
-if TYPE_CHECKING:  # matplotlib takes half a second, which a report without figures saves
-    from normlab.analysis.probe_figures import Panel
-
-__all__ = ["probed", "probes"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Curve = tuple[Any, Any]  # epochs float (X,), values float (S, X)
 Curves = Mapping[tuple[str, str], Curve]  # (layer, quantity) -> epochs, values
 
 ACROSS = 7  # layers side by side: all convolutions of the small network
-
+INTRO = "What the probes measured while the networks trained; docs/probes.md has the definitions."
 LAYER_FIGURES = {  # name: its title, its quantities with their words, its caption
     "relu": (
         "What ReLU puts out",
@@ -43,7 +42,21 @@ LAYER_FIGURES = {  # name: its title, its quantities with their words, its capti
         "Convolutions: norm and stable rank of the weights, and the norm of their gradient on one fixed batch. Where a "
         "norm follows, the network is the same for every scale of W, and lr / ‖W‖² is the effective learning rate.",
     ),
+    "shift": (
+        "Internal covariate shift",
+        {"l2": "‖G − G′‖", "cosine": "cosine(G, G′)"},
+        "Internal covariate shift as Santurkar et al. (2018) define it: how far the gradient of a layer's "
+        "convolution moves on the same batch because the step has moved the layers before it. No shift: 0, and a "
+        "cosine of 1.",
+    ),
 }
+ALONG = {"spread": "spread of the loss", "change_max": "largest change of the gradient",
+         "smoothness": "effective β-smoothness"}  # fmt: skip
+BANDS = [("loss", "loss_min", "loss_max", "loss"), ("change of gradient", "change_min", "change_max", "")]
+
+
+def probes(answers: Answers) -> Part:
+    return Part("probes", "Inside the network", INTRO, pictures=lambda: _pictures(answers.found), folded=True)
 
 
 def probed(cell: Cell, probe: str) -> dict[tuple[str, str], Curve]:
@@ -61,92 +74,62 @@ def probed(cell: Cell, probe: str) -> dict[tuple[str, str], Curve]:
     return found
 
 
-def probes(answers: Answers) -> Part | None:
-    if not any(probed(cell, probe) for cell in answers.found.cells for probe in ("layers", "landscape", "shift")):
-        return None
-    return Part("probes", "Inside the network", PROBES, draw=lambda _: _draw(answers.found), folded=True)
-
-
-PROBES = "What the probes measured while the networks trained; docs/probes.md has the definitions."
-
-
-def _draw(found: Sorted) -> Iterator[Picture]:
+def _pictures(found: Sorted) -> Iterator[Picture]:
     """Every figure that the runs' probes.csv give."""
-    from normlab.analysis.probe_figures import lines_together
-
     norms = {cell.label: cell.norm for cell in found.cells}
-    layers, landscape, shift = (
-        {cell.label: curves for cell in found.cells if (curves := probed(cell, probe))}
-        for probe in ("layers", "landscape", "shift")
-    )
+    layers = {cell.label: probed(cell, "layers") | probed(cell, "shift") for cell in found.cells}
     for name, (title, quantities, caption) in LAYER_FIGURES.items():
-        if some := _only(layers, quantities):
-            table, shown = _table(some, quantities)
-            drawn = lines_together(some, norms, table, title=f"{title}, {found.data}")
-            yield Picture(f"probe-{name}", caption + shown, drawn)
-    if landscape:
-        yield from _landscape(landscape, norms, found.data)
-    if shift:
-        table, shown = _table(shift, {"l2": "‖G − G′‖", "cosine": "cosine(G, G′)"})
-        caption = (
-            "Internal covariate shift as Santurkar et al. (2018) define it: how far the gradient of a layer's "
-            "convolution moves on the same batch because the step has moved the layers before it. No shift: 0, and a "
-            "cosine of 1."
-        )
-        title = f"Internal covariate shift, {found.data}"
-        yield Picture("probe-shift", caption + shown, lines_together(shift, norms, table, title=title))
-
-
-def _table(curves: Mapping[str, Curves], quantities: Mapping[str, str]) -> tuple[list[list["Panel"]], str]:
-    """Return a row of panels per quantity with a panel per layer, and what the caption says where not all are shown."""
-    from normlab.analysis.probe_figures import Panel
-
-    layers = list(dict.fromkeys(layer for of in curves.values() for layer, what in of if what in quantities))
-    count = min(len(layers), ACROSS)
-    chosen = [layers[round(i * (len(layers) - 1) / max(count - 1, 1))] for i in range(count)]
-    table = [
-        [
-            Panel(layer, what, layer if not row else "", word if not column else "")
-            for column, layer in enumerate(chosen)
-        ]
-        for row, (what, word) in enumerate(quantities.items())
-    ]
-    return table, f" {count} of {len(layers)} layers are shown." if count < len(layers) else ""
-
-
-def _landscape(landscape: Mapping[str, Curves], norms: Mapping[str, str], data: str) -> Iterator[Picture]:
-    from normlab.analysis.probe_figures import Panel, bands_apart, lines_together
-
-    spread = {label: _with_spread(curves) for label, curves in landscape.items()}
-    table = [
-        [
-            Panel("", "spread", "spread of the loss"),
-            Panel("", "change_max", "largest change of the gradient"),
-            Panel("", "smoothness", "effective β-smoothness"),
-        ]
-    ]
+        some = {
+            label: {key: curve for key, curve in of.items() if key[1] in quantities} for label, of in layers.items()
+        }
+        if some := {label: of for label, of in some.items() if of}:
+            yield _by_layer(f"probe-{name}", caption, some, norms, quantities, f"{title}, {found.data}")
+    landscape = {cell.label: curves for cell in found.cells if (curves := probed(cell, "landscape"))}
+    if not landscape:
+        return
     caption = (
         "Along the gradient, on the batch of a training step and over ½ to 4 times the learning rate: highest minus "
         "lowest loss, the largest change of the gradient, and its largest ratio to the distance (Santurkar et al. "
         "2018, figure 4). Lower is smoother."
     )
-    drawn = lines_together(spread, norms, table, title=f"The loss along the gradient, {data}")
-    yield Picture("probe-landscape", caption, drawn)
-    quantities = [("loss", "loss_min", "loss_max", "loss"), ("change of gradient", "change_min", "change_max", "")]
+    spread = {label: _with_spread(curves) for label, curves in landscape.items()}
+    yield Picture("probe-landscape", caption, lambda _: analysis.probe_figures.lines_together(
+        spread, norms, [[analysis.probe_figures.Panel("", what, word) for what, word in ALONG.items()]],
+        title=f"The loss along the gradient, {found.data}",
+    ))  # fmt: skip
     caption = (
         "The same, setting by setting: the band of losses met along the gradient, with the loss of the step as a line, "
         "and the band of changes of the gradient; means over seeds, of the logarithms where an axis is logarithmic."
     )
-    drawn = bands_apart(landscape, norms, quantities, title=f"Bands along the gradient, {data}")
-    yield Picture("probe-bands", caption, drawn)
+    title = f"Bands along the gradient, {found.data}"
+    yield Picture(
+        "probe-bands", caption, lambda _: analysis.probe_figures.bands_apart(landscape, norms, BANDS, title=title)
+    )
 
 
-def _with_spread(curves: Curves) -> dict[tuple[str, str], Curve]:
+def _by_layer(
+    name: str, caption: str, curves: Mapping[str, Curves], norms: Mapping[str, str], quantities: Mapping[str, str],
+    title: str,
+) -> Picture:  # fmt: skip
+    """A row of panels per quantity with a panel per layer; the caption says where not all are shown."""
+    layers = list(dict.fromkeys(layer for of in curves.values() for layer, _ in of))
+    count = min(len(layers), ACROSS)
+    chosen = [layers[round(i * (len(layers) - 1) / max(count - 1, 1))] for i in range(count)]
+    some = f" {count} of {len(layers)} layers are shown." if count < len(layers) else ""
+
+    def draw(_: ImageSet) -> "Figure":
+        table = [
+            [
+                analysis.probe_figures.Panel(layer, what, "" if row else layer, "" if column else word)
+                for column, layer in enumerate(chosen)
+            ]
+            for row, (what, word) in enumerate(quantities.items())
+        ]
+        return analysis.probe_figures.lines_together(curves, norms, table, title=title)
+
+    return Picture(name, caption + some, draw)
+
+
+def _with_spread(curves: Curves) -> Curves:
     epochs, high = curves["", "loss_max"]
     return {**curves, ("", "spread"): (epochs, high - curves["", "loss_min"][1])}
-
-
-def _only(curves: Mapping[str, Curves], quantities: Sequence[str] | Mapping[str, str]) -> dict[str, Curves]:
-    """What has one of these quantities; settings without any left out."""
-    some = {label: {key: curve for key, curve in of.items() if key[1] in quantities} for label, of in curves.items()}
-    return {label: of for label, of in some.items() if of}
