@@ -187,9 +187,10 @@ class Compared:
         from normlab.data.sources import load
 
         found = self.answers.found
-        completed = [run for cell in found.cells for run in cell.completed]
-        classes = tuple(map(str, range(max((run.classes for run in completed), default=0))))  # until names are known
-        configs: Iterator[Mapping[str, object]] = (run.record.config.get("data", {}) for run in completed)
+        classes = tuple(
+            map(str, range(max((run.classes for run in found.completed), default=0)))
+        )  # until names are known
+        configs: Iterator[Mapping[str, object]] = (run.record.config.get("data", {}) for run in found.completed)
         places = [(config.get("root"), config.get("size")) for config in configs]
         root, size = next((place for place in places if isinstance(place[0], str)), (None, None))
         if found.data != "folder" and root and not Path(str(root)).expanduser().is_dir():  # trained elsewhere

@@ -86,9 +86,16 @@ class Sorted:
     notes: tuple[str, ...]
 
     @property
+    def ended(self) -> list[Run]:
+        return [run for cell in self.cells for run in cell.ended]
+
+    @property
+    def completed(self) -> list[Run]:
+        return [run for cell in self.cells for run in cell.completed]
+
+    @property
     def lost(self) -> list[Run]:
-        """Runs that did not complete."""
-        return [run for cell in self.cells for run in cell.ended if run.record.status != "completed"]
+        return [run for run in self.ended if run.record.status != "completed"]
 
 
 def chosen(found: Sequence[Run], choose: Sequence[str]) -> list[Run]:

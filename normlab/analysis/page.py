@@ -82,7 +82,7 @@ RECIPE = {
 
 def recipe(found: Sorted) -> dict[str, str]:
     """How the runs were trained, a line each: what differs between settings is a list."""
-    configs = [run.config for cell in found.cells for run in cell.ended]
+    configs = [run.config for run in found.ended]
     lines = {}
     for heading, keys in RECIPE.items():
         levels = {key: list(dict.fromkeys(config.get(key) for config in configs)) for key in keys}
@@ -93,7 +93,7 @@ def recipe(found: Sorted) -> dict[str, str]:
         ]
         if parts and (heading != "L1" or any(levels["l1"])):
             lines[heading] = "; ".join(parts)
-    record = next((run.record for cell in found.cells for run in cell.completed), found.cells[0].ended[0].record)
+    record = [*found.completed, *found.ended][0].record
     if record.data:
         held = f", {record.data['val']:,} held out" if record.data.get("val") else ""
         train, test = record.data.get("train", 0), record.data.get("test", 0)
@@ -103,8 +103,7 @@ def recipe(found: Sorted) -> dict[str, str]:
 
 def made(found: Sorted) -> dict[str, str]:
     """When, on what and with which versions the runs were trained, and how many there are."""
-    ended = [run for cell in found.cells for run in cell.ended]
-    records = [run.record for cell in found.cells for run in cell.completed]
+    ended, records = found.ended, [run.record for run in found.completed]
     runs = f"{len(ended):,} of {len(found.cells):,} settings, {len(records):,} completed; the last epoch counts"
     days = sorted({day for run in ended if (day := _day(run.folder))})
     devices = {str(r.device.get("name", r.device.get("accelerator"))) for r in records}

@@ -33,73 +33,25 @@ T = TypeVar("T")
 CLASSES = 10  # of predictions that do not say it
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run that left a record: its folder, result.json, the settings by dotted name, and its files when asked for.
-
-    A damaged file counts as missing; `damage` then says which and why, a line each.
-    """
-
-    folder: Path
-    record: Record
-    config: dict[str, Any]
-    damage: list[str] = field(default_factory=list, compare=False)
-
-    def _read(self, reader: Callable[[Path], T], missing: T) -> T:
-        try:
-            return reader(self.folder)
-        except RecordError as error:
-            self.damage.append(f"Left out: {error}")
-            return missing
-
-    @cached_property
-    def curves(self) -> dict[str, npt.NDArray[np.float64]]:
-        """metrics.csv: float (E,) a column, NaN where nothing was measured; empty without the file."""
-        return self._read(_curves, {})
-
-    @cached_property
-    def predictions(self) -> dict[str, npt.NDArray[Any]] | None:
-        """predictions.npz: `pred` and `true` (N,), `log_probs` float16 (N, C), if they are there: version 0.1 kept no
-        `log_probs`. None without the file."""
-        return self._read(_predictions, None)
-
-    @property
-    def classes(self) -> int:
-        """How many classes the predictions are of."""
-        log_probs = (self.predictions or {}).get("log_probs")
-        return CLASSES if log_probs is None else log_probs.shape[1]
-
-    @cached_property
-    def probes(self) -> list[ProbeRow]:
-        """The rows of probes.csv; none without the file."""
-        return self._read(read_probes, [])
-
-    @cached_property
-    def robustness(self) -> list[Robustness]:
-        """The rows of robustness.csv; none without the file."""
-        return self._read(read_robustness, [])
-
-    def corrupted(
-        self, kinds: Collection[str], score: str = "acc", mode: str = "eval", strengths: Collection[int] = STRENGTHS
-    ) -> float | None:
-        """Return the mean of a score over strengths of some kinds of corruption, or of `clean`; None where one was not
-        measured."""
-        wanted = {(kind, strength) for kind in kinds for strength in (strengths if kind != "clean" else (0,))}
-        rows = [row for row in self.robustness if (row.kind, row.strength) in wanted and row.mode == mode]
-        if {(row.kind, row.strength) for row in rows} != wanted:
-            return None
-        return float(np.mean([getattr(row, score) for row in rows]))
-
-    @cached_property
-    def support(self) -> npt.NDArray[np.bool_] | None:
-        """support.npz: which penalised weights are not exactly 0, bool (P,); None without the file."""
-        return self._read(read_support, None)
-
-
 TRAIN_AGAIN = "train its run again with force=true"
 
 
+class _File(cached_property[T]):
+    """An attribute of a run: one of its files, read when asked for; a damaged one counts as missing."""
+
+    def __init__(self, reader: Callable[[Path], T], missing: T) -> None:
+        def read(run: "Run") -> T:
+            try:
+                return reader(run.folder)
+            except RecordError as error:
+                run.damage.append(f"Left out: {error}")
+                return missing
+
+        super().__init__(read)
+
+
 def _curves(folder: Path) -> dict[str, npt.NDArray[np.float64]]:
+    """metrics.csv: float (E,) per column, NaN where nothing was measured."""
     file = folder / "metrics.csv"
     if not file.is_file():
         return {}
@@ -112,7 +64,8 @@ def _curves(folder: Path) -> dict[str, npt.NDArray[np.float64]]:
 
 
 def _predictions(folder: Path) -> dict[str, npt.NDArray[Any]] | None:
-    """Nothing in the file is ever executed."""
+    """predictions.npz: `pred` and `true` (N,), `log_probs` float16 (N, C), if they are there: version 0.1 kept no
+    `log_probs`. Nothing in the file is ever executed."""
     file = folder / "predictions.npz"
     if not file.is_file():
         return None
@@ -129,6 +82,43 @@ def _predictions(folder: Path) -> dict[str, npt.NDArray[Any]] | None:
             if known.dtype.kind != "u" or known.ndim != 1 or known.max(initial=0) > last:
                 raise ValueError(f"{key} holds something other than the classes 0 to {last}")
         return arrays
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that left a record: its folder, result.json, the settings by dotted name, and its files when asked for.
+
+    A damaged file counts as missing; `damage` then says which and why, a line each.
+    """
+
+    folder: Path
+    record: Record
+    config: dict[str, Any]
+    damage: list[str] = field(default_factory=list, compare=False)
+
+    # empty, or None, where the file is missing
+    curves = _File[dict[str, npt.NDArray[np.float64]]](_curves, {})
+    predictions = _File[dict[str, npt.NDArray[Any]] | None](_predictions, None)
+    probes = _File[list[ProbeRow]](read_probes, [])
+    robustness = _File[list[Robustness]](read_robustness, [])
+    support = _File[npt.NDArray[np.bool_] | None](read_support, None)
+
+    @property
+    def classes(self) -> int:
+        """How many classes the predictions are of."""
+        log_probs = (self.predictions or {}).get("log_probs")
+        return CLASSES if log_probs is None else log_probs.shape[1]
+
+    def corrupted(
+        self, kinds: Collection[str], score: str = "acc", mode: str = "eval", strengths: Collection[int] = STRENGTHS
+    ) -> float | None:
+        """Return the mean of a score over strengths of some kinds of corruption, or of `clean`; None where one was not
+        measured."""
+        wanted = {(kind, strength) for kind in kinds for strength in (strengths if kind != "clean" else (0,))}
+        rows = [row for row in self.robustness if (row.kind, row.strength) in wanted and row.mode == mode]
+        if {(row.kind, row.strength) for row in rows} != wanted:
+            return None
+        return float(np.mean([getattr(row, score) for row in rows]))
 
 
 def find(folder: str | Path) -> tuple[list[Run], list[str]]:

@@ -112,7 +112,7 @@ def beside_findings(found: Sequence[Sorted], names: Sequence[str], frame: pd.Dat
 def _apart(found: Sequence[Sorted]) -> list[str]:
     """What is one thing in all runs of a folder and another in those of the next; a setting that one of them does not
     know, since its version had no such thing, is none."""
-    levels = [[run.config for cell in some.cells for run in cell.ended] for some in found]
+    levels = [[run.config for run in some.ended] for some in found]
     differ = []
     for key in (key for key in levels[0][0] if key not in (*found[0].factors, "seed")):
         values = [{word(config[key]) for config in configs if key in config} for configs in levels]
