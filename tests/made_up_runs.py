@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from normlab.analysis.cells import sort
+from normlab.analysis.questions import Answers
+from normlab.analysis.table import runs
 from normlab.record import Record, write_metrics, write_predictions
-from normlab.settings import Data, Norm, Settings
+from normlab.settings import Data, Norm, Settings, Study
 
 COLUMNS = ("epoch", "train_ce", "train_acc_running", "test_ce", "test_acc")
 
@@ -95,3 +98,8 @@ def crossed(
         for seed in range(seeds):
             wobble = spread * np.cos(3 * seed + len(norm) + 700 * l1)
             made_up(folder, norm, seed, l1=l1, test_acc=float(mean + wobble), **settings)
+
+
+def answers(folder: Path, study: Study | None = None, margin: float = 0.5) -> Answers:
+    """What the runs of a folder say."""
+    return Answers(sort(runs(folder), study.factors if study else ()), study, margin)

@@ -231,13 +231,3 @@ def test_predictions_of_version_0_1_are_read(tmp_path: Path) -> None:
     known = np.array([3, 9], dtype=np.uint8)
     np.savez(file, pred=known, prob_true=np.ones(2, np.float32), true=known)
     assert (runs(tmp_path)[0].predictions or {}).keys() == {"pred", "true"}
-
-
-def test_predictions_never_run_code(tmp_path: Path) -> None:
-    """A pickled object in predictions.npz is refused, not loaded."""
-    made_up(tmp_path, "bn")
-    (file,) = tmp_path.rglob("predictions.npz")
-    np.savez(file, pred=np.array([{"a": 1}], dtype=object))
-    (run,) = runs(tmp_path)
-    assert run.predictions is None
-    assert "is damaged" in run.damage[0]

@@ -3,13 +3,10 @@
 from pathlib import Path
 
 import pytest
-from made_up_runs import made_up
+from made_up_runs import answers, made_up
 
-from normlab.analysis.cells import Sorted, sort
 from normlab.analysis.part import ImageSet, Picture
 from normlab.analysis.parts.statistics import statistics, statistics_frame
-from normlab.analysis.questions import Answers
-from normlab.analysis.table import runs
 from normlab.record import write_probes
 from normlab.report import main as report
 from normlab.settings import Settings
@@ -39,16 +36,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(folder: Path) -> Sorted:
-    return sort(runs(folder))
-
-
 def pictures(folder: Path) -> list[Picture]:
-    return [*statistics(Answers(found(folder), None, 0.5)).pictures()]
+    return [*statistics(answers(folder)).pictures()]
 
 
 def test_the_table(folder: Path) -> None:
-    table = statistics_frame(found(folder)).set_index("batch_size")
+    table = statistics_frame(answers(folder).found).set_index("batch_size")
     assert list(table.index) == [2, 8, 32]
     two = table.loc[2]
     assert two["n"] == 3
@@ -83,7 +76,7 @@ def test_two_batch_sizes_are_no_curve(tmp_path: Path) -> None:
     run = place(tmp_path, 0, 2, 0.9)
     names = ("test_running_acc", "test_precise_acc", "test_batch_acc", "train_batch_acc")
     write_probes(run, [(2, 9, "statistics", "", name, 0.9) for name in names])
-    assert len(statistics_frame(found(tmp_path))) == 1
+    assert len(statistics_frame(answers(tmp_path).found)) == 1
     assert pictures(tmp_path) == []
 
 
@@ -94,4 +87,4 @@ def test_a_norm_that_averages_nothing_has_no_errors_to_draw(tmp_path: Path) -> N
         rows = [(2, 9, "statistics", "", name, 0.9) for name in names]
         write_probes(tmp_path / Settings.model_validate(record.config).slug(), rows)
     assert [picture.name for picture in pictures(tmp_path)] == ["statistics"]
-    assert (statistics_frame(found(tmp_path))["recovered_pp"] == 0).all()
+    assert (statistics_frame(answers(tmp_path).found)["recovered_pp"] == 0).all()

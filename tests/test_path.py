@@ -5,13 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up_runs import made_up
+from made_up_runs import answers, made_up
 
-from normlab.analysis.cells import Sorted, sort
 from normlab.analysis.part import ImageSet
 from normlab.analysis.parts.path import chance, jaccard_of_supports, path, path_frame
-from normlab.analysis.questions import Answers
-from normlab.analysis.table import runs
 from normlab.record import write_support
 from normlab.report import main as report
 from normlab.settings import Penalty, Settings
@@ -46,12 +43,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(folder: Path) -> Sorted:
-    return sort(runs(folder))
-
-
 def test_the_table(folder: Path) -> None:
-    table = path_frame(found(folder))
+    table = path_frame(answers(folder).found)
     assert len(table) == 5
     row = table[table["setting"].str.contains("proximal") & (table["l1"] == 1e-3)].iloc[0]
     assert row["test_acc_mean"] == pytest.approx(0.98)
@@ -78,7 +71,7 @@ def test_agreement_by_hand() -> None:
 
 
 def test_the_figure_holds_the_points(folder: Path) -> None:
-    part = path(Answers(found(folder), None, 0.5))
+    part = path(answers(folder))
     figures = {picture.name: picture.draw(ImageSet(None, ())) for picture in part.pictures()}
     assert list(figures) == ["path", "path-refit"]
     lines = [line.get_xydata().tolist() for line in figures["path"].axes[0].lines]
@@ -97,8 +90,8 @@ def test_a_report_has_both(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_two_values_are_no_path(tmp_path: Path) -> None:
     for l1 in (0.0, 1e-3):
         made_up(tmp_path, "gn", 0, test_acc=0.9, l1=l1)
-    assert path_frame(found(tmp_path)).empty
-    part = path(Answers(found(tmp_path), None, 0.5))
+    assert path_frame(answers(tmp_path).found).empty
+    part = path(answers(tmp_path))
     assert not [*part.pictures()]
     assert not any(len(table.frame) for table in part.tables)
 
@@ -106,7 +99,7 @@ def test_two_values_are_no_path(tmp_path: Path) -> None:
 def test_a_damaged_support_is_one_line(folder: Path) -> None:
     file = next(folder.glob("*/support.npz"))
     file.write_bytes(file.read_bytes()[:40])
-    runs_ = found(folder)
+    runs_ = answers(folder).found
     path_frame(runs_)
     [line] = [line for cell in runs_.cells for run in cell.ended for line in run.damage]
     assert f"{file} is damaged" in line

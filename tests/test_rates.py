@@ -3,13 +3,10 @@
 from pathlib import Path
 
 import pytest
-from made_up_runs import made_up
+from made_up_runs import answers, made_up
 
-from normlab.analysis.cells import Sorted, sort
 from normlab.analysis.parts.effects import questions_frame
 from normlab.analysis.parts.rates import at_own_best, rates_frame
-from normlab.analysis.questions import Answers
-from normlab.analysis.table import runs
 from normlab.report import main as report
 
 # norm: lr -> validation and test accuracy. The test accuracy of gn is highest where its validation accuracy is not.
@@ -32,12 +29,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(folder: Path) -> Sorted:
-    return sort(runs(folder))
-
-
 def test_the_table(folder: Path) -> None:
-    table = rates_frame(found(folder)).set_index(["setting", "lr"])
+    table = rates_frame(answers(folder).found).set_index(["setting", "lr"])
     assert len(table) == 6
     assert table.loc[("bn", 1.0), "diverged"] == 1
     assert not table.loc[("bn", 1.0), "stable"]
@@ -47,7 +40,7 @@ def test_the_table(folder: Path) -> None:
 
 
 def test_each_at_its_own(folder: Path) -> None:
-    best = at_own_best(Answers(found(folder), None, 0.5))
+    best = at_own_best(answers(folder))
     assert best is not None
     assert [cell.ended[0].config["lr"] for cell in best.cells] == [0.1, 0.01]
     [row] = questions_frame(best).to_dict("records")
@@ -67,13 +60,13 @@ def test_a_report_has_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_without_held_out_images_nothing_is_best(tmp_path: Path) -> None:
     for lr in (0.01, 0.1, 1.0):
         made_up(tmp_path, "bn", 0, test_acc=0.9, images=1000, lr=lr)
-    table = rates_frame(found(tmp_path))
+    table = rates_frame(answers(tmp_path).found)
     assert not table["best"].any()
     assert table["stable"].all()
-    assert at_own_best(Answers(found(tmp_path), None, 0.5)) is None
+    assert at_own_best(answers(tmp_path)) is None
 
 
 def test_two_rates_are_no_search(tmp_path: Path) -> None:
     for lr in (0.01, 0.1):
         made_up(tmp_path, "bn", 0, test_acc=0.9, val_acc=0.9, images=1000, lr=lr)
-    assert rates_frame(found(tmp_path)).empty
+    assert rates_frame(answers(tmp_path).found).empty

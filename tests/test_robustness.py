@@ -4,14 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up_runs import made_up
+from made_up_runs import answers, made_up
 
-from normlab.analysis.cells import sort
 from normlab.analysis.part import ImageSet
 from normlab.analysis.parts.classes import apart_frame, classes_frame
 from normlab.analysis.parts.robustness import ALL, robustness, robustness_frame, strengths_frame
 from normlab.analysis.questions import Answers
-from normlab.analysis.table import runs
 from normlab.record import Robustness, write_robustness
 from normlab.settings import Claim, Settings, Study
 from normlab.settings.corruptions import CORRUPTIONS, STRENGTHS
@@ -38,10 +36,6 @@ def folder(tmp_path: Path) -> Path:
         for seed in range(3):
             corrupted_run(tmp_path, norm, seed, list(CORRUPTIONS))
     return tmp_path
-
-
-def answers(folder: Path, study: Study | None = None) -> Answers:
-    return Answers(sort(runs(folder)), study, 0.5)
 
 
 def test_the_table(folder: Path) -> None:
@@ -106,7 +100,7 @@ def test_corrupted_accuracies_are_outcomes_like_any_other(folder: Path) -> None:
 
 def test_robust_needs_every_kind_and_old_runs_have_no_part(tmp_path: Path) -> None:
     corrupted_run(tmp_path, "ln", 0, ["shifted"])
-    [cell] = sort(runs(tmp_path)).cells
+    [cell] = answers(tmp_path).found.cells
     assert cell.mean("shifted_acc") == pytest.approx(0.948 - 0.12)
     assert cell.values("robust_acc") == {}
     assert list(dict.fromkeys(robustness_frame(answers(tmp_path))["kind"])) == ["shifted"]
