@@ -1,12 +1,9 @@
 """Rules that need results: what came out, and what is missing."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 
-import numpy as np
-
-from normlab.analysis.cells import at_chance, label, trained, word
+from normlab.analysis.cells import alike, at_chance, level, trained, word
 from normlab.lint.design import Design
 from normlab.lint.network import cannot_learn
 from normlab.lint.rules import names, rule
@@ -59,12 +56,9 @@ def chance(design: Design) -> Iterator[str]:
 
 def _by_rate(design: Design) -> dict[str, dict[float, float]]:
     """Mean validation accuracy over seeds by setting and lr, where several lr were run and every run trained."""
-    found: dict[str, dict[float, float]] = {}
-    for cell in design.found.cells:
-        if "lr" in cell.levels and trained(cell) and (values := list(cell.values("val_acc").values())):
-            others = {key: level for key, level in cell.levels.items() if key != "lr"}
-            found.setdefault(json.dumps(others), {})[float(cell.levels["lr"])] = float(np.mean(values))
-    return {label(json.loads(others)): rates for others, rates in found.items() if len(rates) > 1}
+    cells = [cell for cell in design.found.cells if "lr" in cell.levels and trained(cell) and cell.values("val_acc")]
+    found = {rest: {level(cell, "lr"): cell.mean("val_acc") for cell in of} for rest, of in alike(cells, "lr").items()}
+    return {setting: rates for setting, rates in found.items() if len(rates) > 1}
 
 
 def _best(rates: dict[float, float]) -> list[float]:

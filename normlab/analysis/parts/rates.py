@@ -23,29 +23,26 @@ NOTE = (
 
 def rates(answers: Answers) -> Part:
     frame = rates_frame(answers.found)
-    by_setting = (
-        [{"setting": setting} | _summed(of) for setting, of in frame.groupby("setting", sort=False)]
-        if len(frame)
-        else []
-    )
+    groups = frame.groupby("setting", sort=False) if len(frame) else ()
+    by_setting = [{"setting": setting} | _summed(of) for setting, of in groups]
     columns = [
         text("setting"), Column("best lr", lambda row: _lr(row["best"])),
         value("its validation acc. %", "val", 2, 100), value("its test acc. %", "test", 2, 100),
         Column("largest stable lr", lambda row: _lr(row["largest"])),
         Column("runs lost", lambda row: f"{row['lost']} of {row['runs']}"), Column("at lr", lambda row: row["at"]),
     ]  # fmt: skip
-    tables = [Table("", pd.DataFrame(by_setting), columns, NOTE), Table("rates", frame)]
     best = at_own_best(answers)
+    lines = methods(best) if best else {}
     shown = [
         text("each at its best lr", "question"), text("verdict", verdict=True),
         interval("difference (95 % interval)", "difference", middle="value"), p("p", "p_adjusted"),
     ]  # fmt: skip
-    note = (
-        " ".join(f"{heading.capitalize()}: {line.rstrip('.')}." for heading, line in methods(best).items())
-        if best
-        else ""
-    )
-    tables.append(Table("best", questions_frame(best) if best else pd.DataFrame(), shown, note))
+    note = " ".join(f"{heading.capitalize()}: {line.rstrip('.')}." for heading, line in lines.items())
+    tables = [
+        Table("", pd.DataFrame(by_setting), columns, NOTE),
+        Table("rates", frame),
+        Table("best", questions_frame(best) if best else pd.DataFrame(), shown, note),
+    ]
     return Part("rates", "Learning rates", INTRO, tables)
 
 

@@ -73,9 +73,8 @@ def robustness_frame(answers: Answers) -> pd.DataFrame:
             scores = {score: _values(answers, kinds, mode, score) for score in SCORES}
             clean = _values(answers, ["clean"], mode)
             means = _means(answers, scores["acc"], "logit")
-            change = {
-                label: {seed: x - clean[label][seed] for seed, x in scores["acc"][label].items()} for label in means
-            }
+            accs = {label: scores["acc"][label].items() for label in means}
+            change = {label: {seed: x - clean[label][seed] for seed, x in some} for label, some in accs.items()}
             changes = _means(answers, change, "identity")
             for label, numbers in means.items():
                 row: dict[str, Any] = {"kind": kind, "setting": label, "mode": mode, "n": len(change[label])}

@@ -126,9 +126,8 @@ def _pictures(found: Sorted) -> Iterator[Picture]:
             figures.append((f"-{words}", f"Error of the running {words}", y_label, caption, keys))
         for name, title, y_label, caption, keys in figures:
             accuracy = y_label == "accuracy, %"
-            lines = {
-                words: [_point(*each, key, 100 if accuracy else 1) for each in group] for words, key in keys.items()
-            }
+            factor = 100 if accuracy else 1
+            lines = {words: [_point(*each, key, factor) for each in group] for words, key in keys.items()}
             options = {"title": f"{title}, {told}, {found.data}", "x_label": "batch size", "y_label": y_label}
             if lines:  # a norm that averages nothing has no errors
                 yield along(f"statistics{name}{file}", caption, lines, cell.norm, accuracy=accuracy, **options)
