@@ -178,13 +178,14 @@ class Compared:
         """
         from normlab.analysis.drawing import plain  # matplotlib: half a second that a report without figures saves
 
-        images = self._images(telling)
+        images = self.images(telling)
         with plain():
             for part in self.parts:
                 for picture in part.draw(images):
                     yield part, picture
 
-    def _images(self, telling: Callable[[str], None]) -> ImageSet:
+    def images(self, telling: Callable[[str], None] = lambda _: None) -> ImageSet:
+        """Return the test images of the data set, where they are on this machine; telling: as of `pictures`."""
         from normlab.data.sources import load
 
         found = self.answers.found

@@ -117,7 +117,7 @@ def report(
         sections = [Section(part) for part in parts]
         (_draw if figures else _keep)(compared, sections, out / "figures")
         values = {
-            "title": f"{folder.resolve().name}: {_count(len(found.cells), 'setting')} on {found.data}",
+            "title": f"{folder.resolve().name}: {_count(len(found.cells), 'setting')} on {found.data_title}",
             "question": study.question if study else "",
             "glossary": glossary(cell.norm for cell in found.cells),
             "findings": compared.findings,
@@ -159,9 +159,9 @@ def report_beside(
     out = Path(out) if out is not None else places[-1] / f"beside_{places[0].resolve().name}"
     with _Writing(out):
         _write_tables([both.part], out)
-        names = " and ".join(both.names)
+        names, common = " and ".join(both.names), both.frame["setting"].nunique()
         values = {
-            "title": f"{names}: {_count(both.frame['setting'].nunique(), 'common setting')} on {both.found[0].data}",
+            "title": f"{names}: {_count(common, 'common setting')} on {both.found[0].data_title}",
             "question": "Do these folders of runs come to the same?",
             "glossary": glossary(cell.norm for found in both.found for cell in found.cells),
             "findings": both.findings,

@@ -29,7 +29,7 @@ def curves(answers: Answers) -> Part | None:
             "seed, and their mean. Nothing was chosen by these curves."
         )
         norms = {cell.label: cell.norm for cell in cells}
-        title = f"Learning curves on {answers.found.data}"
+        title = f"Learning curves on {answers.found.data_title}"
         yield Picture("curves", caption, draw_curves(series, norms, title=title))
 
     return Part("curves", "Learning curves", draw=draw)
@@ -55,7 +55,7 @@ def factors(answers: Answers) -> Part | None:
                 series[label] = Along.of(points, seeds)
                 norms[label] = cells[0].norm
             caption = f"Test accuracy against the {words}: every seed, their mean and its 95 % interval."
-            title = f"Test accuracy by {words}, {answers.found.data}"
+            title = f"Test accuracy by {words}, {answers.found.data_title}"
             drawn = along(series, styles(norms), x_label=words, y_label="test accuracy, %", title=title)
             yield Picture(f"by-{slug(factor)}", caption, drawn)
 

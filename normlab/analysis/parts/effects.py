@@ -183,7 +183,7 @@ def _draw(answers: Answers) -> Iterator[Picture]:
             f"What each declared contrast adds to the {answers.about.words}, the largest first: every seed, estimates "
             f"and their 95 % intervals for {random_words(answers)}, around the band that counts as equivalent."
         )
-        title = f"Effects on {answers.about.words}, {answers.found.data}"
+        title = f"Effects on {answers.about.words}, {answers.found.data_title}"
         unit = answers.about.unit
         drawn = draw_effects(rows, answers.margin, title=title, unit=unit, random=random_words(answers))
         yield Picture("effects", caption, drawn)

@@ -61,7 +61,7 @@ def errors(answers: Answers) -> Part:
         "McNemar's exact p, not adjusted: whether the two votes err equally often."
     )
     tables = [Table("errors", frame, columns, note), Table("overlap", overlap, shared, how)]
-    return Part("errors", "Errors", tables=tables, draw=lambda _: _draw(frame, overlap, answers.found.data))
+    return Part("errors", "Errors", tables=tables, draw=lambda _: _draw(frame, overlap, answers.found.data_title))
 
 
 def persistent_errors(answers: Answers) -> Part:
@@ -83,7 +83,7 @@ def persistent_errors(answers: Answers) -> Part:
         "wrong."
     )
     tables = [Table("persistent", frame, columns, note), Table("confusion", counts)]
-    data = answers.found.data
+    data = answers.found.data_title
     return Part(
         "persistent",
         "Persistent errors and confusion",
@@ -99,8 +99,8 @@ def _of_runs(row: Row, key: str) -> str:
 
 
 def _draw(errors: pd.DataFrame, overlap: pd.DataFrame, data: str) -> Iterator[Picture]:
-    from normlab.analysis.error_figures import overlap as overlap_figure
-    from normlab.analysis.error_figures import variance_shares as shares_figure
+    from normlab.analysis.image_figures import overlap as overlap_figure
+    from normlab.analysis.row_figures import variance_shares as shares_figure
 
     parts = errors.set_index("setting")[["share_seed", "share_test_set", "share_interaction"]].astype(float)
     shares = {str(label): (float(a), float(b), float(c)) for label, a, b, c in parts.itertuples()}
@@ -122,7 +122,7 @@ def _draw(errors: pd.DataFrame, overlap: pd.DataFrame, data: str) -> Iterator[Pi
 def _images(
     frame: pd.DataFrame, counts: pd.DataFrame, cells: Sequence[Cell], data: str, seen: ImageSet
 ) -> Iterator[Picture]:
-    from normlab.analysis.error_figures import confusions, persistent_gallery
+    from normlab.analysis.image_figures import confusions, gallery
 
     images, classes = seen
     rows = frame.head(SHOWN).to_dict("records")
@@ -134,10 +134,10 @@ def _images(
             for row in rows
         ]
         names = [(classes[row["true"]], classes[row["predicted"]]) for row in rows]
-        note = "Above: true → most frequent wrong class. Below: how many runs of all settings are wrong"
-        note += " and the mean probabilities of the two classes." if "%" in "".join(below) else "."
+        note = "true → most frequent wrong class; how many runs of all settings are wrong"
+        note += "; mean probabilities of the two classes" if "%" in "".join(below) else ""
         chosen = images[[row["image"] for row in rows]]
-        figure = persistent_gallery(chosen, names, below, title=f"What most runs get wrong on {data}", note=note)
+        figure = gallery(chosen, names, below, title=f"What most runs get wrong on {data}", note=note)
     caption = f"The test images that most runs of all {len(cells)} settings get wrong." if len(cells) > 1 else ""
     caption = caption or "The test images that most seeds get wrong."
     digest = hashlib.sha256(frame.head(SHOWN).to_csv().encode()).hexdigest()[:16]

@@ -136,7 +136,7 @@ def _draw(found: Sorted) -> list[Picture]:
                 "Accuracy against the share of weights that are exactly 0, λ rising along each line: every seed, means "
                 "and their 95 % intervals. Settings without any exact zero are left out."
             )
-            title = f"What can be removed, {found.data}"
+            title = f"What can be removed, {found.data_title}"
             figure = along(
                 curves,
                 styles(norms),

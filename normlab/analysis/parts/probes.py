@@ -1,7 +1,7 @@
 """What the probes of many runs measured, by setting, and the figures of it that a report has."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -9,41 +9,12 @@ from normlab.analysis.cells import Cell, Sorted
 from normlab.analysis.part import Part, Picture
 from normlab.analysis.questions import Answers
 
-if TYPE_CHECKING:  # matplotlib takes half a second, which a report without figures saves
-    from normlab.analysis.probe_figures import Panel
-
 __all__ = ["probed", "probes"]
 
 Curve = tuple[Any, Any]  # epochs float (X,), values float (S, X)
 Curves = Mapping[tuple[str, str], Curve]  # (layer, quantity) -> epochs, values
 
 ACROSS = 7  # layers side by side: all convolutions of the small network
-
-LAYER_FIGURES = {  # name: its title, its quantities with their words, its caption
-    "relu": (
-        "What ReLU puts out",
-        {"relu_mean": "mean", "relu_sd": "sd", "relu_skew": "skewness", "dead": "dead, share"},
-        "What ReLU puts out, layer by layer: mean, standard deviation and skewness over images, channels and "
-        "positions, and the share of channels that are 0 for all of the batch.",
-    ),
-    "norm": (
-        "What the normalization layers put out",
-        {"norm_mean": "mean", "norm_sd": "sd", "norm_skew": "skewness"},
-        "What the normalization layer puts out, layer by layer: mean, standard deviation and skewness over images, "
-        "channels and positions.",
-    ),
-    "affine": (
-        "Scales and shifts of the normalization layers",
-        {"gamma_mean": "γ, mean", "gamma_sd": "γ, sd", "beta_mean": "β, mean", "beta_sd": "β, sd"},
-        "Scales γ and shifts β of the normalization layers: mean and standard deviation over a layer's numbers.",
-    ),
-    "weights": (
-        "Weights and gradients of the convolutions",
-        {"weight_norm": "norm ‖W‖", "stable_rank": "stable rank", "gradient_norm": "gradient norm"},
-        "Convolutions: norm and stable rank of the weights, and the norm of their gradient on one fixed batch. Where a "
-        "norm follows, the network is the same for every scale of W, and lr / ‖W‖² is the effective learning rate.",
-    ),
-}
 
 
 def probed(cell: Cell, probe: str) -> dict[tuple[str, str], Curve]:
@@ -72,65 +43,55 @@ PROBES = "What the probes measured while the networks trained; docs/probes.md ha
 
 def _draw(found: Sorted) -> Iterator[Picture]:
     """Every figure that the runs' probes.csv give."""
-    from normlab.analysis.probe_figures import lines_together
+    from normlab.analysis.probe_figures import LAYERS, lines_together
 
     norms = {cell.label: cell.norm for cell in found.cells}
     layers, landscape, shift = (
         {cell.label: curves for cell in found.cells if (curves := probed(cell, probe))}
         for probe in ("layers", "landscape", "shift")
     )
-    for name, (title, quantities, caption) in LAYER_FIGURES.items():
+    for name, (title, quantities, caption) in LAYERS.items():
         if some := _only(layers, quantities):
-            table, shown = _table(some, quantities)
-            drawn = lines_together(some, norms, table, title=f"{title}, {found.data}")
+            chosen, shown = _layers(some, quantities)
+            drawn = lines_together(some, norms, chosen, quantities, title=f"{title}, {found.data_title}")
             yield Picture(f"probe-{name}", caption + shown, drawn)
     if landscape:
-        yield from _landscape(landscape, norms, found.data)
+        yield from _landscape(landscape, norms, found.data_title)
     if shift:
-        table, shown = _table(shift, {"l2": "‖G − G′‖", "cosine": "cosine(G, G′)"})
+        quantities = {"l2": "‖G − G′‖", "cosine": "cosine(G, G′)"}
+        chosen, shown = _layers(shift, quantities)
         caption = (
             "Internal covariate shift as Santurkar et al. (2018) define it: how far the gradient of a layer's "
             "convolution moves on the same batch because the step has moved the layers before it. No shift: 0, and a "
             "cosine of 1."
         )
-        title = f"Internal covariate shift, {found.data}"
-        yield Picture("probe-shift", caption + shown, lines_together(shift, norms, table, title=title))
+        title = f"Internal covariate shift, {found.data_title}"
+        yield Picture("probe-shift", caption + shown, lines_together(shift, norms, chosen, quantities, title=title))
 
 
-def _table(curves: Mapping[str, Curves], quantities: Mapping[str, str]) -> tuple[list[list["Panel"]], str]:
-    """Return a row of panels per quantity with a panel per layer, and what the caption says where not all are shown."""
-    from normlab.analysis.probe_figures import Panel
-
+def _layers(curves: Mapping[str, Curves], quantities: Mapping[str, str]) -> tuple[list[str], str]:
+    """Return the layers that are shown, and what the caption says where those are not all."""
     layers = list(dict.fromkeys(layer for of in curves.values() for layer, what in of if what in quantities))
     count = min(len(layers), ACROSS)
     chosen = [layers[round(i * (len(layers) - 1) / max(count - 1, 1))] for i in range(count)]
-    table = [
-        [
-            Panel(layer, what, layer if not row else "", word if not column else "")
-            for column, layer in enumerate(chosen)
-        ]
-        for row, (what, word) in enumerate(quantities.items())
-    ]
-    return table, f" {count} of {len(layers)} layers are shown." if count < len(layers) else ""
+    return chosen, f" {count} of {len(layers)} layers are shown." if count < len(layers) else ""
 
 
 def _landscape(landscape: Mapping[str, Curves], norms: Mapping[str, str], data: str) -> Iterator[Picture]:
-    from normlab.analysis.probe_figures import Panel, bands_apart, lines_together
+    from normlab.analysis.probe_figures import bands_apart, lines_together
 
     spread = {label: _with_spread(curves) for label, curves in landscape.items()}
-    table = [
-        [
-            Panel("", "spread", "spread of the loss"),
-            Panel("", "change_max", "largest change of the gradient"),
-            Panel("", "smoothness", "effective β-smoothness"),
-        ]
-    ]
+    shown = {
+        "spread": "spread of the loss",
+        "change_max": "largest change of the gradient",
+        "smoothness": "effective β-smoothness",
+    }
     caption = (
         "Along the gradient, on the batch of a training step and over ½ to 4 times the learning rate: highest minus "
         "lowest loss, the largest change of the gradient, and its largest ratio to the distance (Santurkar et al. "
         "2018, figure 4). Lower is smoother."
     )
-    drawn = lines_together(spread, norms, table, title=f"The loss along the gradient, {data}")
+    drawn = lines_together(spread, norms, [""], shown, title=f"The loss along the gradient, {data}")
     yield Picture("probe-landscape", caption, drawn)
     quantities = [("loss", "loss_min", "loss_max", "loss"), ("change of gradient", "change_min", "change_max", "")]
     caption = (

@@ -148,7 +148,7 @@ def _intervals(answers: Answers, values: Values, link: Link) -> dict[str, Interv
 
 
 def _draw(answers: Answers) -> Iterator[Picture]:
-    from normlab.analysis.robustness_figure import strengths
+    from normlab.analysis.line_figures import strengths
 
     frame = strengths_frame(answers)
     norms = {cell.label: cell.norm for cell in answers.found.cells}
@@ -158,7 +158,7 @@ def _draw(answers: Answers) -> Iterator[Picture]:
     labels = [label for some in by_norm.values() for label in some]
     groups = {"": labels} if len(labels) <= MOST else by_norm
     for norm, some in groups.items():
-        title = f"Accuracy on corrupted test images, {norm + ', ' if norm else ''}{answers.found.data}"
+        title = f"Accuracy on corrupted test images, {norm + ', ' if norm else ''}{answers.found.data_title}"
         caption = (
             "Accuracy against the strength of a corruption, from clean images at the left: mean over seeds and its "
             "95 % interval. Broken lines: with the statistics of these images in the place of running averages."

@@ -13,7 +13,7 @@ from normlab.analysis.part import Column, Part, Picture, Row, Table, mean_sd, sp
 from normlab.analysis.questions import Answers
 from normlab.analysis.verdicts import tiers
 
-__all__ = ["LOST", "settings", "summary", "times"]
+__all__ = ["LOST", "accuracies_of", "settings", "summary", "times"]
 
 LOST = ("diverged", "failed", "unavailable", "interrupted")
 SHOWN = (
@@ -128,10 +128,8 @@ def _runs(row: Row) -> str:
     return f"{row['n']}" + (f" ({', '.join(lost + stuck)})" if lost or stuck else "")
 
 
-def _draw(answers: Answers) -> Iterator[Picture]:
-    from normlab.analysis.row_figures import accuracies
-
-    norms = {cell.label: cell.norm for cell in answers.found.cells}
+def accuracies_of(answers: Answers) -> tuple[dict[str, np.ndarray], dict[str, tuple[float, float, float]]]:
+    """By setting, the test accuracies of its seeds, per cent, and their mean with its 95 % interval."""
     values, means = {}, {}
     for cell in answers.found.cells:
         if found := cell.values("test_acc"):
@@ -139,13 +137,21 @@ def _draw(answers: Answers) -> Iterator[Picture]:
             row = _spread(answers, cell, "test_acc")
             mean, low, high = (100 * row[f"test_acc_{key}"] for key in ("mean", "low", "high"))
             means[cell.label] = mean, low, high
+    return values, means
+
+
+def _draw(answers: Answers) -> Iterator[Picture]:
+    from normlab.analysis.row_figures import accuracies
+
+    norms = {cell.label: cell.norm for cell in answers.found.cells}
+    values, means = accuracies_of(answers)
     if values:
         published: dict[str, list[tuple[str, float]]] = {}
         for item in answers.study.published if answers.study else []:
             for cell in answers.found.cells:
                 if cell.label in values and item.test_acc is not None and holds(cell, item.setting):
                     published.setdefault(cell.label, []).append((item.source, item.test_acc))
-        title = f"Test accuracy on {answers.found.data}"
+        title = f"Test accuracy on {answers.found.data_title}"
         caption = "Test accuracy of the last epoch: every seed, their mean and its 95 % interval."
         drawn = accuracies(values, means, norms, title=title, reference=published)
         yield Picture("accuracy", caption, drawn)

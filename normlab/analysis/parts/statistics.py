@@ -119,7 +119,7 @@ def _draw(found: Sorted) -> list[Picture]:
             "recomputed over training images, or the statistics of batches as small as in training. Means over seeds "
             "and their 95 % intervals."
         )
-        title = f"What normalizes a trained network, {told}{found.data}"
+        title = f"What normalizes a trained network, {told}{found.data_title}"
         looks = in_sequence(list(scores), norm)
         figure = along(scores, looks, x_label="batch size", y_label="accuracy, %", title=title)
         drawn.append(Picture(f"statistics{name}", caption, figure))
@@ -138,7 +138,7 @@ def _draw(found: Sorted) -> list[Picture]:
                 f"How far the running {words} are from precise statistics, layer by layer: root mean square over "
                 "channels; means over seeds and their 95 % intervals."
             )
-            title = f"Error of the running {words}, {told}{found.data}"
+            title = f"Error of the running {words}, {told}{found.data_title}"
             looks = in_sequence(list(errors), norm)
             figure = along(errors, looks, x_label="batch size", y_label=y_label, title=title, accuracy=False)
             drawn.append(Picture(f"statistics-{words}{name}", caption, figure))
