@@ -12,8 +12,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from normlab.analysis.drawing import plain, png, svg
-from normlab.errors import DataError, NormlabError
+from normlab.analysis.colours import FAINT, INK, QUIET
+from normlab.analysis.drawing import SMALL, TEXT, plain, png, sheet, svg
+from normlab.errors import NormlabError
 from normlab.norms import CATALOGUE
 
 HERE = Path(__file__).parent
@@ -27,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.picture == "poster" and given.folder is None:
         parser.error("poster: name a folder with the runs of a study")
+    drawn = {"axes": axes_figure, "lanes": lanes_figure, "poster": lambda: poster_figure(given.folder)}
     with plain():
         try:
-            drawn = {"axes": axes_figure, "lanes": lanes_figure, "poster": lambda: poster_figure(given.folder)}
             figure = drawn[given.picture]()
         except NormlabError as error:
             parser.error(str(error))
@@ -49,10 +50,7 @@ def axes_figure() -> Figure:
 
 def lanes_figure() -> Figure:
     """How 16 images lie in memory, and what one instruction does to them."""
-    from normlab.analysis.colours import FAINT, INK, QUIET
-    from normlab.analysis.drawing import SMALL, TEXT, sheet
-
-    margin, accent = 24, CATALOGUE["gn"].colour
+    margin, left, accent = 24, 290, CATALOGUE["gn"].colour
     fig, ax, top = sheet(
         820, 270, "Sixteen images side by side", "A map is [channel][row][column][image]: one vector per pixel."
     )
@@ -69,51 +67,30 @@ def lanes_figure() -> Figure:
     ax.add_patch(Rectangle((x, y), 14, 14, facecolor=accent, alpha=0.8))
     ax.add_patch(Rectangle((x + 14, y), 14, 14, facecolor=accent, alpha=0.4))
     ax.text(x + 42, y + 56, "image 15", size=SMALL, color=QUIET, ha="center")
-    ax.text(margin, y + 106, "images 0 to 15", size=TEXT, color=INK)
-    left = 290
     strip(left, top + 30, "pixel 0 of images 0 to 15", 0.8)
     strip(left + 236, top + 30, "pixel 1 of images 0 to 15", 0.4)
-    ax.text(left + 472, top + 46, "…", size=TEXT, color=INK)
-    ax.text(left, top + 78, "in memory", size=TEXT, color=INK)
     strip(left, top + 140, "pixel 0 of 16 images", 0.8)
-    ax.text(left + 236, top + 156, "×  one weight of a filter", size=TEXT, color=INK)
     strip(left, top + 190, "", 0.25)
-    ax.text(left + 236, top + 206, "+  16 sums, one per image", size=TEXT, color=INK)
-    below = [
-        "One instruction, and no lane idle at any number of channels.",
-        "Images meet in sums alone: gradients of weights, statistics of a batch.",
-    ]
-    for line, text in enumerate(below):
-        ax.text(left, top + 246 + 20 * line, text, size=TEXT, color=INK)
+    for x, y, text in [
+        (margin, top + 212, "images 0 to 15"),
+        (left + 472, top + 46, "…"),
+        (left, top + 78, "in memory"),
+        (left + 236, top + 156, "×  one weight of a filter"),
+        (left + 236, top + 206, "+  16 sums, one per image"),
+        (left, top + 246, "One instruction, and no lane idle at any number of channels."),
+        (left, top + 266, "Images meet in sums alone: gradients of weights, statistics of a batch."),
+    ]:
+        ax.text(x, y, text, size=TEXT, color=INK)
     return fig
 
 
 def poster_figure(folder: Path) -> Figure:
     """The overview of a study; with the images where they are on this machine ($NORMLAB_DATA)."""
-    from normlab.analysis.cells import sort
-    from normlab.analysis.declared import MARGIN
     from normlab.analysis.poster import poster
-    from normlab.analysis.questions import Answers
-    from normlab.analysis.table import runs
-    from normlab.data.sources import load
-    from normlab.settings import Study
+    from normlab.compared import compare
 
-    study = Study.find(folder)
-    found = sort(runs(folder), study.factors if study else ())
-    completed = [run for cell in found.cells for run in cell.completed]
-    if not completed:
-        raise NormlabError(f"{folder} holds no completed run")
-    try:
-        data = load(found.data, download=False)
-        images, classes = data.test_images, data.classes
-    except DataError:
-        images, classes = None, tuple(map(str, range(completed[0].classes)))
-    run, count = completed[0], len(completed)
-    title = f"{len(found.cells)} settings, {count} runs on {found.data}"
-    note = f"{run.record.data['train']:,} training images, {run.config['epochs']} epochs, the last one counts."
-    question = f"{study.question} " if study else ""
-    answers = Answers(found, study, study.margin if study else MARGIN)
-    return poster(answers, title=title, note=question + note, images=images, classes=classes)
+    compared = compare(folder)
+    return poster(compared.answers, compared.images)
 
 
 if __name__ == "__main__":

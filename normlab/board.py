@@ -68,15 +68,13 @@ def hyperparameters(config: Mapping[str, Any], setting: Mapping[str, Any]) -> di
     Args:
         config: all settings by dotted name. setting: those that depart from the defaults.
     """
-    shown = {k: v for k, v in config.items() if k in COMPARED or k in setting or k.startswith("norm.")}
-    return {key: _plain(value, key) for key, value in shown.items() if value is not None}
-
-
-def _plain(value: Any, key: str) -> float | str:
-    if isinstance(value, str):
-        return value
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and key != "seed"  # which is a name
-    return float(value) if number else json.dumps(value)
+    shown: dict[str, float | str] = {}
+    for key, value in config.items():
+        if value is None or not (key in COMPARED or key in setting or key.startswith("norm.")):
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and key != "seed"  # which is a name
+        shown[key] = float(value) if number else value if isinstance(value, str) else json.dumps(value)
+    return shown
 
 
 def first_of_setting(folder: Path) -> bool:
@@ -129,6 +127,8 @@ def _setting(config: Mapping[str, Any]) -> str:
 def _write_setting(folders: Sequence[Path], key: str) -> None:
     """Write the mean and the standard deviation of a setting's curves over all its seeds that are there, those of
     earlier commands included, unless they stand."""
+    from tensorboard.plugins.hparams.summary_v2 import hparams_pb  # a third of a second
+
     from normlab.analysis.cells import Cell  # pandas
     from normlab.analysis.table import Run
 
@@ -157,7 +157,8 @@ def _write_setting(folders: Sequence[Path], key: str) -> None:
                 shown[side + tag] = edge.clip(each.min(0), each.max(0))
     row = {k: v for k, v in hyperparameters(runs[0].config, runs[0].record.setting).items() if k != "seed"}
     seeds = ", ".join(str(run.record.seed) for run in runs)
-    _write(place, shown, text=f"Mean over {len(runs)} seeds: {seeds}.", summaries=[_row(row, name)])
+    summary = hparams_pb(row, trial_id=f"{MEAN}/{name}")
+    _write(place, shown, f"Mean over {len(runs)} seeds: {seeds}.", summary)
 
 
 def _write_columns(parent: Path) -> None:
@@ -178,20 +179,13 @@ def _write_columns(parent: Path) -> None:
             columns.append(hparams.HParam(key, hparams.Discrete(sorted(values if numbers else map(str, values)))))
     if columns:
         metrics = [hparams.Metric(tag) for tag in dict.fromkeys((*FINAL.values(), *COLUMNS.values()))]
-        _write(parent / MEAN, {}, text=ABOUT, summaries=[hparams.hparams_config_pb(columns, metrics), _bands()])
+        _write(parent / MEAN, {}, ABOUT, hparams.hparams_config_pb(columns, metrics), _bands())
 
 
 def _stands(place: Path, results: Sequence[Path]) -> bool:
     """Whether what was written in a place is newer than all results."""
     newest = max(file.stat().st_mtime for file in results)
     return any(file.stat().st_mtime >= newest for file in place.glob("events*"))
-
-
-def _row(values: Mapping[str, float | str], name: str) -> Any:
-    """Return a row of HPARAMS."""
-    from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-
-    return hparams_pb(dict(values), trial_id=f"{MEAN}/{name}")
 
 
 def _bands() -> Any:
@@ -209,12 +203,12 @@ def _bands() -> Any:
     return Summary(value=[Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=tensor, metadata=about)])
 
 
-def _write(folder: Path, curves: Mapping[str, Any], *, text: str, summaries: Sequence[Any]) -> None:
+def _write(folder: Path, curves: Mapping[str, Any], text: str, *summaries: Any) -> None:
     """Write a run of TensorBoard in the place of an earlier one.
 
     Args:
         curves: float (E,) by tag, nan where nothing was measured; the first epoch is 1.
-        text: for the Text tab. summaries: what else there is to see.
+        text: for the Text tab. summaries: what else to show.
     """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary

@@ -165,17 +165,10 @@ class Compared:
         Raise `KeyError`, with the names, where there is none.
         """
         pictures = {picture.name: picture for _, picture in self.pictures()}
-        figure = self.draw(pictures[name]) if name in pictures else None
+        figure = pictures[name].draw(self.images) if name in pictures else None
         if figure is not None:
             return figure
         raise KeyError(f"{name} is no figure of this report; there are {', '.join(pictures)}")
-
-    def draw(self, picture: Picture) -> "Figure | None":
-        """Draw a figure, whatever matplotlib's own settings are; None where its images are not on this machine."""
-        from normlab.analysis.drawing import plain  # matplotlib: half a second that a report without figures saves
-
-        with plain():
-            return picture.draw(self.images)
 
     def pictures(self) -> Iterator[tuple[Part, Picture]]:
         """The figures, to be drawn, each with its part."""

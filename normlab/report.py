@@ -107,7 +107,7 @@ def report(
     with _writing(out):
         shown = _figures(compared, out / "figures", figures)
         values = {
-            "title": f"{folder.resolve().name}: {_count(len(found.cells), 'setting')} on {found.data}",
+            "title": f"{folder.resolve().name}: {_count(len(found.cells), 'setting')} on {found.data_title}",
             "question": study.question if study else "",
             "glossary": glossary([found]),
             "recipe": recipe(found),
@@ -147,7 +147,7 @@ def report_beside(
     common = _count(both.frame["setting"].nunique(), "common setting")
     facts = {name: made(found) for name, found in zip(both.names, both.found, strict=True)}
     values = {
-        "title": f"{' and '.join(both.names)}: {common} on {both.found[0].data}",
+        "title": f"{' and '.join(both.names)}: {common} on {both.found[0].data_title}",
         "question": "Do these folders of runs come to the same?",
         "glossary": glossary(both.found),
         "made": {f"{name}: {key}": line for name, lines in facts.items() for key, line in lines.items()},
@@ -198,7 +198,7 @@ def _figures(compared: Compared, folder: Path, draw: bool) -> dict[str, list[Sho
             status.update(f"figure {picture.name}")
             mark = f"<!-- normlab {picture.digest or fingerprint} -->\n".encode()
             file = folder / f"{picture.name}.svg"
-            if draw and (figure := compared.draw(picture)):
+            if draw and (figure := picture.draw(compared.images)):
                 from normlab.analysis.drawing import plain, png, svg  # matplotlib
 
                 folder.mkdir(parents=True, exist_ok=True)

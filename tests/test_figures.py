@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -12,12 +12,13 @@ from drawn import check_text, words
 from matplotlib import style
 from matplotlib.colors import same_color, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from normlab.analysis.colours import norm_colour, norm_marker
 from normlab.analysis.drawing import png, short, styles, svg, zero_place
 from normlab.analysis.line_figures import Along, along, curves
 from normlab.analysis.parts.curves import factor_words
-from normlab.analysis.row_figures import VERDICTS, Effect, accuracies, effects
+from normlab.analysis.row_figures import VERDICTS, Effect, accuracies, effects, variance_shares
 from normlab.norms import CATALOGUE
 
 DIGITS = [str(i) for i in range(10)]
@@ -77,6 +78,7 @@ def some_along(labels: Sequence[str], x: Sequence[float], base: float = 96.0, fa
 
 
 L1 = [0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
+SHARES = {label: (0.02 + 0.03 * i, 0.9 - 0.1 * i, 0.08 + 0.07 * i) for i, label in enumerate(FINAL)}
 FIGURES: dict[str, Callable[[], Figure]] = {
     "curves": lambda: some_curves([*FINAL]),
     "curves of 1 seed and epoch": lambda: some_curves(["bn"], seeds=1, epochs=1),
@@ -95,6 +97,9 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "along, near 100 %": lambda: some_along(["bn"], [0.01, 0.1, 1.0], base=100.0, fall=5),
     "along many": lambda: some_along(LONGER[1:], [*range(40)]),
     "along nothing": lambda: some_along([], []),
+    "shares": lambda: variance_shares(SHARES, title="Where the variance comes from"),
+    "shares of 1": lambda: variance_shares({LONGER[0]: (0.001, 0.002, 0.997)}, title=LONG),
+    "no shares": lambda: variance_shares({}, title="Nothing yet"),
 }
 
 
@@ -120,7 +125,7 @@ def test_a_reader_s_dark_style_changes_nothing_and_an_svg_is_small_text() -> Non
 def test_figures_touch_neither_pyplot_nor_torch() -> None:
     code = (
         "import sys, numpy as np\n"
-        "from normlab.analysis import error_figures, figures, line_figures, poster, probe_figures, row_figures\n"
+        "from normlab.analysis import image_figures, line_figures, poster, probe_figures, row_figures\n"
         "row_figures.accuracies({'bn': np.array([99.0, 99.1])}, {}, {'bn': 'bn'}, title='')\n"
         "print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
     )
@@ -142,10 +147,6 @@ class TestStyles:
         assert len({(look.colour, look.fill, str(look.line)) for look in looks}) == 16
         light = [sum(to_rgb(look.colour)) for look in looks]
         assert light == sorted(light)
-
-    def test_a_label_without_a_norm_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="no norm is given for ln"):
-            curves({"ln": {}}, {"bn": "bn"}, title="t")
 
 
 class TestCurves:
@@ -268,13 +269,26 @@ class TestAlong:
         (mean,) = [line for line in fig.axes[0].lines if line.get_label() == "bn"]
         np.testing.assert_allclose(mean.get_ydata(), [0.1, 5.1, 10.1])
 
-    def test_what_does_not_fit_is_refused(self) -> None:
-        two, looks = np.ones(2), styles({"bn": "bn"})
-        told = {"x_label": "lr", "y_label": "%", "title": "t"}
-        with pytest.raises(ValueError, match=r"'bn': x, mean, low and high must be \(K,\)"):
-            along({"bn": Along(two, two, two, np.ones(3), np.ones((2, 2)))}, looks, **told)
-        with pytest.raises(ValueError, match="there are negative values"):
-            along({"bn": Along(-two, two, two, two, np.ones((2, 2)))}, looks, log_x=True, **told)
+
+class TestVarianceShares:
+    def test_parts_join_and_hold_their_per_cent(self) -> None:
+        fig = variance_shares({"bn": (0.05, 0.7, 0.25), "ln": (np.nan,) * 3}, title="t")
+        bars = [patch for patch in fig.axes[0].patches if isinstance(patch, Rectangle) and patch.get_width()]
+        assert [bar.get_x() for bar in bars] == pytest.approx([0, 5, 75])
+        assert [bar.get_width() for bar in bars] == pytest.approx([5, 70, 25])
+        assert [text.get_text() for text in fig.axes[0].texts if text.get_text()] == ["70 %", "25 %"]
+        assert "no values" in words(fig)
+
+    def test_parts_are_told_apart_in_grey(self) -> None:
+        bars = variance_shares({"bn": (0.2, 0.5, 0.3)}, title="t").axes[0].patches
+        for one, other in pairwise(bars):
+            assert contrast(one.get_facecolor(), other.get_facecolor()) > 1.7
+        assert [bool(bar.get_hatch()) for bar in bars] == [False, False, True]
+
+    @pytest.mark.parametrize("parts", [(0.5, 0.6, -0.1), (0.5, 0.4, 0.2), (0.5, 0.5)])
+    def test_what_does_not_fit_is_refused(self, parts: tuple[float, ...]) -> None:
+        with pytest.raises(ValueError, match="'bn': shares must be"):
+            variance_shares({"bn": parts}, title="t")
 
 
 def test_words_and_numbers_of_axes() -> None:

@@ -182,8 +182,8 @@ def test_a_picture_that_cannot_be_drawn_fails_no_run(
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("no font")
 
-    for name in ("filters", "gallery", "confusion"):
-        monkeypatch.setattr(f"normlab.analysis.figures.{name}", fails)
+    for name in ("filters", "gallery", "confusions"):
+        monkeypatch.setattr(f"normlab.analysis.image_figures.{name}", fails)
     assert run(quick, tmp_path).status == "completed"
     log = (tmp_path / "train.log").read_text()
     for tag in ("filters/first_layer", "test/misclassified", "test/confusion"):

@@ -14,17 +14,14 @@ from normlab.analysis.cells import sort
 from normlab.analysis.colours import norm_colour
 from normlab.analysis.part import ImageSet
 from normlab.analysis.parts.probes import probed, probes
-from normlab.analysis.probe_figures import Panel, bands_apart, lines_together
+from normlab.analysis.probe_figures import bands_apart, lines_together
 from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
 from normlab.record import write_probes
 from normlab.report import main
 
 BLOCKS = ["block1", "block2", "block3", "block4", "block5"]
-TABLE = [
-    [Panel(b, what, b if what == "sd" else "", what if b == "block1" else "") for b in BLOCKS]
-    for what in ("sd", "skew")
-]
+TABLE = BLOCKS, {"sd": "standard deviation", "skew": "skewness"}
 NINE = ["none", "bn", "bn l1=0.001", "ln", "gn", "gn norm.num_groups=1", "custom_mine.RMS placement=pre", "rms", "frn"]
 
 
@@ -48,7 +45,7 @@ def norms_of(labels: list[str]) -> dict[str, str]:
 
 
 def lines(labels: list[str], **more: float) -> Figure:
-    return lines_together(some(labels, **more), norms_of(labels), TABLE, title="Layers")
+    return lines_together(some(labels, **more), norms_of(labels), *TABLE, title="Layers")
 
 
 def apart(labels: list[str], **more: float) -> Figure:
@@ -61,7 +58,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "lines of 9": lambda: lines(NINE),
     "lines over decades": lambda: lines(["none", "bn", "ln"], factor=1e-3),
     "lines, 1 seed, 1 epoch": lambda: lines(["bn"], seeds=1, epochs=1),
-    "lines of none": lambda: lines_together({}, {}, TABLE, title="Nothing yet"),
+    "lines of none": lambda: lines_together({}, {}, *TABLE, title="Nothing yet"),
     "bands of 4": lambda: apart(["none", "bn", "ln", "gn"]),
     "bands of 9": lambda: apart(NINE),
     "bands of none": lambda: apart([]),
@@ -76,7 +73,7 @@ def test_no_text_is_cut_off_and_no_two_overlap(case: str) -> None:
 def test_every_seed_is_a_line_and_their_mean_another() -> None:
     curves = some(["bn", "ln"])
     curves["ln"]["block2", "sd"][1][1, 5] = np.nan  # one seed lacks one value
-    ax = lines_together(curves, norms_of(["bn", "ln"]), TABLE, title="t").axes[1]
+    ax = lines_together(curves, norms_of(["bn", "ln"]), *TABLE, title="t").axes[1]
     assert ax.get_title(loc="left") == "block2"
     for (seeds, mean), label in zip((ax.lines[:2], ax.lines[2:]), ["bn", "ln"], strict=True):
         x, values = curves[label]["block2", "sd"]
@@ -113,10 +110,14 @@ def test_bands_reach_from_the_lower_to_the_upper_mean() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'bn': epochs must be \(X,\) and values \(S, X\), not \(3,\) and \(2, 4\)"):
-        lines_together({"bn": {("", "loss"): (np.arange(3), np.ones((2, 4)))}}, {"bn": "bn"}, TABLE, title="t")
-    with pytest.raises(ValueError, match="no norm is given for bn"):
-        bands_apart({"bn": {}}, {}, [], title="t")
+    with pytest.raises(ValueError, match=r"x must be \(X,\) and values \(S, X\), not \(3,\) and \(2, 4\)"):
+        lines_together(
+            {"bn": {("block1", "loss"): (np.arange(3), np.ones((2, 4)))}},
+            {"bn": "bn"},
+            BLOCKS,
+            {"loss": "loss"},
+            title="t",
+        )
 
 
 def probed_run(folder: Path, norm: str, seed: int) -> None:

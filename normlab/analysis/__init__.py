@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from normlab.analysis.table import read
 
 if TYPE_CHECKING:
-    from normlab.analysis import error_figures, line_figures, probe_figures, robustness_figure, row_figures
+    from normlab.analysis import image_figures, line_figures, probe_figures, row_figures
 
-__all__ = ["error_figures", "line_figures", "probe_figures", "read", "robustness_figure", "row_figures"]
+__all__ = ["image_figures", "line_figures", "probe_figures", "read", "row_figures"]
 
 
 def __getattr__(name: str) -> ModuleType:

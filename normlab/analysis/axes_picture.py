@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,19 +58,17 @@ def axes(
     for ax, name in zip(panes.flat, names, strict=False):
         entry = catalogue[name]
         ax.set_title(name, size=TITLE, color=entry.colour, weight="bold")
-        heading = entry.title.partition(",")[0].replace("normalization", "norm")
+        heading = entry.short
         cube(ax, entry.sets(*shape, groups, GHOST), entry.colour)
         lines = "\n".join(textwrap.fill(line, 34) for line in (heading, *_caption(entry, shape, groups)))
         ax.text(0, -0.04, lines, va="top", linespacing=1.35, transform=ax.transAxes)
     if not names:
         empty(panes[0, 0], "no norms")
-    key(
-        fig,
-        note=f"N = {images} images, C = {channels} channels, H · W positions each; G = {groups} groups, V = {GHOST} "
-        "images. Coloured: one set that shares a statistic; heavy lines: where one set ends and another begins."
-        if names
-        else "",
-    )
+    used = set("".join("".join(catalogue[name].axes) for name in names))
+    note = f"N = {images} images, C = {channels} channels, H · W positions each"
+    note += f", G = {groups} groups" * ("G" in used) + f", ghost batches of V = {GHOST} images" * ("V" in used)
+    note += ". Coloured: one set that shares a statistic; heavy lines: where one set ends and another begins."
+    key(fig, note=note if names else "")
     return fig
 
 
@@ -91,46 +88,41 @@ def cube(ax: Axes, sets: Ints, colour: str) -> None:
     The set of the nearest element has the colour.
     """
     n, c, p = sets.shape
-    # Each side: its elements, where it starts, and the two directions of its plane.
-    sides = [
+    nearest = sets[0, -1, 0]
+    tiles: list[Floats] = []
+    lines: dict[str, list[Floats]] = {INK: [], PAPER: [], QUIET: []}  # between sets, within the coloured one, others
+    fills = []
+    for found, first, plane in [
         (sets[0], (0, 0, 0), (1, 2)),  # the first image: channels and positions
         (sets[:, -1], (0, c, 0), (0, 2)),  # the last channel: images and positions
         (sets[:, :, 0], (0, 0, 0), (0, 1)),  # the first position: images and channels
-    ]
-    nearest = sets[0, -1, 0]
-    tiles: list[Floats] = []
-    fills, tints = [], []
-    fine: list[Floats] = []
-    heavy: list[Floats] = []
-    for found, first, plane in sides:
+    ]:
         one, other = np.eye(3)[list(plane)]
         for i, j in np.ndindex(*found.shape):
-            origin = np.array(first) + i * one + j * other
+            origin, inside = np.array(first) + i * one + j * other, found[i, j] == nearest >= 0
             tiles.append(_place([origin, origin + one, origin + one + other, origin + other]))
-            fills.append(colour if found[i, j] == nearest >= 0 else PAPER if nearest >= 0 else MUTED)
-            for beside, near in (((i + 1, j), one), ((i, j + 1), other)):
-                if beside[0] < found.shape[0] and beside[1] < found.shape[1]:
-                    line = _place([origin + near, origin + one + other])
-                    if found[i, j] != found[beside]:
-                        heavy.append(line)
-                    else:
-                        fine.append(line)
-                        tints.append(PAPER if found[i, j] == nearest >= 0 else QUIET)
-    rims = [[(0, 0, 0), (0, c, 0), (0, c, p), (0, 0, p), (0, 0, 0), (n, 0, 0), (n, c, 0), (n, c, p), (0, c, p)]]
-    rims.append([(0, c, 0), (n, c, 0)])
-    outline = [_place([np.array(point, dtype=float) for point in rim]) for rim in rims]
+            fills.append(colour if inside else PAPER if nearest >= 0 else MUTED)
+            for beside, near in ((found[i + 1 :, j], one), (found[i, j + 1 :], other)):
+                if beside.size:
+                    kind = INK if found[i, j] != beside[0] else PAPER if inside else QUIET
+                    lines[kind].append(_place([origin + near, origin + one + other]))
+    rims = [
+        [(0, 0, 0), (0, c, 0), (0, c, p), (0, 0, p), (0, 0, 0), (n, 0, 0), (n, c, 0), (n, c, p), (0, c, p)],
+        [(0, c, 0), (n, c, 0)],
+    ]
+    outline = [_place(np.array(rim, dtype=float)) for rim in rims]
     ax.add_collection(PolyCollection(tiles, facecolors=fills, edgecolors="none"))
-    ax.add_collection(LineCollection(fine, colors=tints, linewidths=0.5, alpha=0.6))
-    ax.add_collection(LineCollection(heavy, colors=[INK], linewidths=1.5, capstyle="round"))
-    ax.add_collection(LineCollection(outline, colors=[INK], linewidths=1.5, joinstyle="round"))
+    for kind in (PAPER, QUIET):
+        ax.add_collection(LineCollection(lines[kind], colors=[kind], linewidths=0.5, alpha=0.6))
+    ax.add_collection(LineCollection([*lines[INK], *outline], colors=[INK], linewidths=1.5, capstyle="round"))
     for text, middle, (dx, dy), side in [
         ("N", (n / 2, c, p), (0.25, 0.35), "left"),
         ("C", (0, c / 2, p), (-0.2, 0.5), "right"),
         ("H · W", (0, 0, p / 2), (-0.25, 0), "right"),
     ]:
-        x, y = _place([np.array(middle, dtype=float)])[0]
-        look: dict[str, Any] = {"size": SMALL, "color": QUIET, "ha": side, "va": "center"}
-        ax.text(x + dx, y + dy, text, rotation=90 if text == "H · W" else 0, **look)
+        [(x, y)] = _place([np.array(middle, dtype=float)])
+        turn = 90 if text == "H · W" else 0
+        ax.text(x + dx, y + dy, text, rotation=turn, size=SMALL, color=QUIET, ha=side, va="center")
     edge = np.concatenate(outline)
     ax.set_xlim(edge[:, 0].min() - 0.9, edge[:, 0].max() + 0.1)
     ax.set_ylim(edge[:, 1].max() + 0.3, edge[:, 1].min() - 0.1)

@@ -14,6 +14,7 @@ from normlab.errors import NormlabError
 from normlab.norms import CATALOGUE
 from normlab.settings.conf import instead
 from normlab.settings.corruptions import CORRUPTIONS
+from normlab.settings.parts import DATA_TITLES
 
 __all__ = [
     "PROTOCOL", "Cell", "Sorted", "alike", "at_chance", "chosen", "factors_of", "holds", "label", "level", "numeric",
@@ -84,6 +85,11 @@ class Sorted:
     factors: tuple[str, ...]
     data: str
     notes: tuple[str, ...]
+
+    @property
+    def data_title(self) -> str:
+        """What people call the data set."""
+        return DATA_TITLES.get(self.data, self.data)
 
     @property
     def ended(self) -> list[Run]:

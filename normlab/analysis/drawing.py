@@ -17,7 +17,7 @@ from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from normlab.analysis.colours import FAINT, INK, PAPER, QUIET, norm_colour, norm_marker
 
@@ -44,21 +44,16 @@ STYLE = {
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top")},
     "axes.formatter.useoffset": False,
     "grid.color": FAINT,
     "grid.linewidth": 0.6,
-    "xtick.labelsize": SMALL,
-    "ytick.labelsize": SMALL,
-    "xtick.labelcolor": QUIET,
-    "ytick.labelcolor": QUIET,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "ytick.major.size": 0,
-    "ytick.minor.size": 0,
-    "xtick.minor.size": 0,
+    **{
+        f"{axis}tick.{of}": x
+        for axis in "xy"
+        for of, x in {"labelsize": SMALL, "labelcolor": QUIET, "color": FAINT}.items()
+    },
+    **dict.fromkeys(["xtick.minor.size", "ytick.minor.size", "ytick.major.size"], 0),
     "legend.frameon": False,
     "legend.title_fontsize": SMALL,
     "legend.handlelength": 2.6,
@@ -79,9 +74,10 @@ def plain() -> Iterator[None]:
 
 
 def figure(title: str, height: float, width: float = WIDTH) -> Figure:
-    """An empty figure, in inches, with its title at the upper left; matplotlib's constrained layout places the rest."""
-    fig = Figure((width, height), layout="constrained")
-    fig.suptitle(textwrap.fill(title, int(width * 8.5)), x=0.01, ha="left")
+    """An empty figure, in inches, and more for a title of several lines; constrained layout places everything."""
+    title = textwrap.fill(title, int(width * 8.5))
+    fig = Figure((width, height + 0.2 * title.count("\n")), layout="constrained")
+    fig.suptitle(title, x=0.01, ha="left")
     fig.get_layout_engine().set(w_pad=0.1, h_pad=0.07, wspace=0.02, hspace=0.02)  # type: ignore[union-attr, call-arg]
     return fig
 
@@ -89,6 +85,8 @@ def figure(title: str, height: float, width: float = WIDTH) -> Figure:
 def key(fig: Figure, handles: Sequence[Artist] = (), note: str = "", columns: int = 0) -> None:
     """Put a note and what the labelled handles mean below everything. columns: of the key; as many as fit unless
     given."""
+    if not (handles or note):
+        return
     width = fig.get_figwidth()
     labels = [textwrap.fill(str(handle.get_label()), int(width * 8)) for handle in handles]
     fit = int(width * 72 / (5.8 * widest(labels) + 46)) if labels else 1
@@ -175,14 +173,6 @@ def shade(colour: str, i: int, count: int) -> Any:
     return tuple(((1 - at) * np.array(to_rgb(colour)) + at * np.array(to_rgb(PAPER))).tolist())
 
 
-def looks_of(labels: Iterable[str], looks: Mapping[str, Style]) -> dict[str, Style]:
-    """The styles of these labels. Raise ValueError where one has none."""
-    labels = list(labels)
-    missing = [label for label in labels if label not in looks]
-    check(not missing, f"no norm is given for {', '.join(missing)}")
-    return {label: looks[label] for label in labels}
-
-
 # Axes
 
 
@@ -207,9 +197,9 @@ def log_ticks(axis: Axis, zero: float = 0.0) -> None:
     axis.set_ticks([zero, *ticks] if zero else ticks, labels=["0", *names] if zero else names)
 
 
-def zero_place(values: npt.ArrayLike) -> float:
+def zero_place(*values: npt.ArrayLike) -> float:
     """Where a logarithmic axis shows 0: at half of the smallest positive value. 0 where none of the values is 0."""
-    given = finite(values)
+    given = finite(*values)
     positive = given[given > 0]
     return float(positive.min(initial=1.0)) / 2 if len(positive) < len(given) else 0.0
 
@@ -221,16 +211,9 @@ def short(value: float) -> str:
     return use.replace("-", "−")
 
 
-def whole_epochs(ax: Axes, last: float) -> None:
-    """The x axis of a learning curve."""
-    ax.set_xlim(1 - max(0.03 * (last - 1), 0.1), last + max(0.03 * (last - 1), 0.1))
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
-
-
 def empty(ax: Axes, text: str = "no values") -> None:
     ax.text(0.5, 0.5, text, size=TITLE, color=QUIET, ha="center", va="center", transform=ax.transAxes)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(FixedLocator([]))
+    ax.set(xticks=[], yticks=[])
 
 
 def facets(
@@ -253,15 +236,14 @@ def facets(
     return table, across
 
 
-def level(axes: Sequence[Axes], kind: str = "linear", zero: float = 0.0) -> None:
-    """Give axes that show one quantity the same y limits, and ticks: ``kind`` is "linear" or "log"; zero: see
-    `log_ticks`."""
+def level(axes: Sequence[Axes], *, log: bool = False, zero: float = 0.0) -> None:
+    """Give axes that show one quantity the same y limits and ticks. zero: as of `log_ticks`."""
     for ax in axes:
-        ax.set_yscale(kind)
+        ax.set_yscale("log" if log else "linear")
     ends = np.array([ax.get_ylim() for ax in axes if ax.has_data()] or [(1.0, 2.0)])
     for ax in axes:
         ax.set_ylim(ends.min(), ends.max())
-        if kind == "log":
+        if log:
             log_ticks(ax.yaxis, zero)
         else:
             ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -286,16 +268,16 @@ def bars(
                 ax.plot(*place, marker, ms=size, mew=1.3, color=colour, clip_on=False, label="_")
 
 
-def room_for(ax: Axes, which: str, points: Array, ends: Array, kind: str) -> None:
+def room_for(ax: Axes, which: str, points: Array, ends: Array, *, log: bool = False) -> None:
     """Set limits that show all points, and as much of their intervals as leaves the points half of the room."""
     points, ends = finite(points), finite(ends)
     if not points.size:
         return
-    to, back = (np.log10, lambda height: 10.0**height) if kind == "log" else (np.asarray, np.asarray)
+    to, back = (np.log10, lambda height: 10.0**height) if log else (np.asarray, np.asarray)
     low, high = float(to(points.min())), float(to(points.max()))
-    span = max(high - low, 0.15 if kind == "log" else 0.004 * abs(high), 1e-9)
+    span = max(high - low, 0.15 if log else 0.004 * abs(high), 1e-9)
     if ends.size:
-        if kind == "log":
+        if log:
             ends = np.maximum(ends, points.min() / 100)
         ends = np.clip(to(ends), low - span / 2, high + span / 2)
     low, high = float(np.min([low, *ends])), float(np.max([high, *ends]))
@@ -320,9 +302,16 @@ def sheet(width: float, height: float, title: str, note: str = "") -> tuple[Figu
 # Numbers and files
 
 
-def finite(values: npt.ArrayLike) -> Array:
-    flat: Array = np.ravel(np.asarray(values, dtype=float))
+def finite(*values: npt.ArrayLike) -> Array:
+    """What is finite of all values, flat."""
+    flat: Array = np.concatenate([np.zeros(0), *(np.ravel(np.asarray(of, dtype=float)) for of in values)])
     return flat[np.isfinite(flat)]
+
+
+def as_errors(points: Array, factor: float) -> bool:
+    """Whether accuracies in per cent are drawn as errors on a logarithmic axis: where they come near 100, and their
+    errors differ by more than a factor."""
+    return bool(points.size and points.max() > 95 and 100 - points.min() > factor * (100 - points.max()))
 
 
 def check(fits: bool, message: str) -> None:

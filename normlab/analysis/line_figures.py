@@ -1,40 +1,33 @@
-"""Figures of lines: learning curves, and a result along a factor that is a number. Norms stand side by side."""
+"""Figures of lines: learning curves, and results along a number. Norms stand side by side."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from normlab.analysis import drawing
 from normlab.analysis.colours import PAPER, QUIET, norm_colour
-from normlab.analysis.drawing import (
-    WIDTH,
-    Array,
-    Style,
-    bars,
-    check,
-    empty,
-    facets,
-    figure,
-    finite,
-    key,
-    level,
-    looks_of,
-    plain,
-    room_for,
-    short,
-    styles,
-    whole_epochs,
-    zero_place,
-)
+from normlab.analysis.drawing import Array, Style, figure, key, plain, styles
 from normlab.norms import CATALOGUE
+from normlab.settings.corruptions import CORRUPTIONS
 
-__all__ = ["Along", "along", "curve_panel", "curves", "seeds_and_mean"]
+if TYPE_CHECKING:
+    import pandas as pd  # half a second that a training run, which draws too, saves
+
+__all__ = [
+    "Along", "along", "curve_panel", "curves", "mean_curve", "seeds_and_mean", "seeds_words",
+    "shown_series", "strengths",
+]  # fmt: skip
 
 ROOM, ERROR_ONLY = 4, 8  # settings that one panel holds, else each norm has its own; norms that have two panels each
 BESIDE = "#C4C4C4"  # the other norms, in a panel of one
+ADAPTED = (0, (2, 1.4))  # the line of networks that normalize by the statistics of corrupted images
 SPLITS = {"test": "test", "val": "validation", "train": "training"}  # in order of preference
 
 
@@ -48,7 +41,7 @@ def by_norm(labels: Sequence[str], looks: Mapping[str, Style], room: int) -> dic
 
 def name_norm(ax: Axes, norm: str, across: int) -> None:
     """The heading of a norm's panel, of so many side by side."""
-    words = CATALOGUE[norm].title.partition(",")[0].replace("normalization", "norm") if norm in CATALOGUE else ""
+    words = CATALOGUE[norm].short if norm in CATALOGUE else ""
     fits = words and len(norm) + len(words) + 2 < 90 / across
     ax.set_title(f"{norm}: {words}" if fits else norm, color=norm_colour(norm), weight="bold")
 
@@ -59,19 +52,34 @@ def seeds_and_mean(ax: Axes, x: Array, values: Array, style: Style, place: int =
     Values that are not finite are left out, the mean is over the others. floor: what is drawn is at least that. place:
     of this line among others, whose markers then stand beside each other.
     """
-    shown = np.where(np.isfinite(values), values, np.nan)
-    there = np.isfinite(shown).any(axis=0)
-    x, shown = np.asarray(x)[there], shown[:, there]
-    if not x.size:
+    there, mean = mean_curve(x, values)
+    if not there.size:
         return
-    mean = np.nanmean(shown, axis=0)
-    mean, shown = np.maximum(mean, floor), np.maximum(shown, floor)
-    if len(shown) > 1:
+    if len(values) > 1:
+        shown = np.maximum(np.where(np.isfinite(values), values, np.nan), floor)
         gap = np.full((len(shown), 1), np.nan)  # one path for all seeds
         ax.plot(np.tile(np.r_[x, np.nan], len(shown)), np.hstack([shown, gap]).ravel(), color=style.colour,
                 linewidth=0.6, alpha=0.45, label="_")  # fmt: skip
-    every = max(1, -(-len(x) // 6))
-    ax.plot(x, mean, **style.line_of(), markevery=(min(place % every, len(x) - 1), every), label=style.label)
+    every = max(1, -(-len(there) // 6))
+    start = min(place % every, len(there) - 1)
+    ax.plot(there, np.maximum(mean, floor), **style.line_of(), markevery=(start, every), label=style.label)
+
+
+def mean_curve(x: npt.ArrayLike, values: Array) -> tuple[Array, Array]:
+    """Return those of x, (X,), at which some row of ``values``, float (S, X), is finite, and the means of what is.
+    Raise ValueError for other shapes."""
+    shapes = f"{np.shape(x)} and {np.shape(values)}"
+    drawing.check(np.shape(values)[1:] == np.shape(x), f"x must be (X,) and values (S, X), not {shapes}")
+    there = np.isfinite(values).any(axis=0)
+    return np.asarray(x)[there], np.nanmean(np.where(np.isfinite(values), values, np.nan)[:, there], axis=0)
+
+
+def seeds_words(series: Iterable[Array]) -> str:
+    """How many seeds lines have, float (S, X) each, and how they are drawn."""
+    counts = sorted({len(values) for values in series})
+    if not counts or counts[-1] == 1:
+        return "One seed per setting." if counts else ""
+    return f"Thick: mean over {' to '.join(map(str, dict.fromkeys([counts[0], counts[-1]])))} seeds. Thin: one seed."
 
 
 def curve_panel(
@@ -85,12 +93,14 @@ def curve_panel(
     """Draw learning curves, label -> float (S, E), over epochs counted from 1; ``beside``: others whose means are drawn
     in grey."""
     for values in (beside or {}).values():
-        there = np.isfinite(values).any(axis=0)
-        mean = np.nanmean(np.where(np.isfinite(values), values, np.nan)[:, there], axis=0)
-        ax.plot(1 + np.flatnonzero(there), np.maximum(mean, floor), color=BESIDE, linewidth=1, zorder=1.5, label="_")
+        epochs, mean = mean_curve(1 + np.arange(values.shape[1]), values)
+        ax.plot(epochs, np.maximum(mean, floor), color=BESIDE, linewidth=1, zorder=1.5, label="_")
     for place, (label, values) in enumerate(series.items()):
         seeds_and_mean(ax, 1 + np.arange(values.shape[1]), values, looks[label], place, floor=floor)
-    whole_epochs(ax, max((values.shape[1] for values in series.values()), default=1))
+    last = max((values.shape[1] for values in series.values()), default=1)
+    pad = max(0.03 * (last - 1), 0.1)
+    ax.set_xlim(1 - pad, last + pad)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
 def shown_series(settings: Mapping[str, Mapping[str, Array]], kind: str) -> tuple[str, dict[str, Array]]:
@@ -99,7 +109,9 @@ def shown_series(settings: Mapping[str, Mapping[str, Array]], kind: str) -> tupl
     found = {}
     for split in SPLITS:
         name = "train_acc_running" if (split, kind) == ("train", "acc") else f"{split}_{kind}"
-        found[split] = {label: some[name] for label, some in settings.items() if finite(some.get(name, [])).size}
+        found[split] = {
+            label: some[name] for label, some in settings.items() if drawing.finite(some.get(name, [])).size
+        }
     split = max(("test", "val"), key=lambda split: len(found[split]))
     split = split if found[split] else "train"
     words = f"{SPLITS[split]} {'error, %' if kind == 'acc' else 'cross-entropy, nats'}"
@@ -112,13 +124,12 @@ def curves(settings: Mapping[str, Mapping[str, Array]], norms: Mapping[str, str]
 
     settings: label -> series, each float (S, E), one row per seed, NaN where there is no value: ``test_acc`` and so on,
     in [0, 1]. norms: label -> norm, of all settings of the report. Of more than 4 settings, each norm
-    has panels of its own, in which the others are grey. Raise ValueError if a series is not (S, E) or a label has no
-    norm.
+    has panels of its own, in which the others are grey. Raise ValueError if a series is not (S, E).
     """
     for label, run in settings.items():
         for name, values in run.items():
-            check(np.ndim(values) == 2, f"{label!r}: {name} must be (S, E), not {np.shape(values)}")
-    looks = looks_of(settings, styles(norms))
+            drawing.check(np.ndim(values) == 2, f"{label!r}: {name} must be (S, E), not {np.shape(values)}")
+    looks = styles(norms)
     drawn = {kind: shown_series(settings, kind) for kind in ("ce", "acc")}
     labels = [label for label in settings if any(label in series for _, series in drawn.values())]
     groups = by_norm(labels, looks, ROOM)
@@ -129,13 +140,13 @@ def curves(settings: Mapping[str, Mapping[str, Array]], norms: Mapping[str, str]
     high = 0.7 + 1.8 * len(drawn) * -(-len(groups) // 4) if many else 3.4
     fig = figure(title, high + 0.7 + 0.2 * (len(labels) > len(groups)) * len(labels) / 3)
     if many:
-        table, across = facets(fig, len(groups), words, "epoch")
+        table, across = drawing.facets(fig, len(groups), words, "epoch")
     else:
         table, across = [[ax] for ax in fig.subplots(1, 2)], 1
         for (ax,), label in zip(table, words, strict=True):
             ax.set(xlabel="epoch", ylabel=label)
     for row, (_, series) in zip(table, drawn.values(), strict=True):
-        floor = zero_place(np.concatenate([np.ravel(a) for a in series.values()] or [np.zeros(0)]))
+        floor = drawing.zero_place(*series.values())
         for ax, (norm, own) in zip(row, groups.items(), strict=True):
             mine = {label: series[label] for label in own if label in series}
             others = {label: values for label, values in series.items() if label not in own}
@@ -143,15 +154,10 @@ def curves(settings: Mapping[str, Mapping[str, Array]], norms: Mapping[str, str]
             if many and row is table[0]:
                 name_norm(ax, norm, across)
             if not series:
-                empty(ax)
+                drawing.empty(ax)
         if series:
-            level(row, "log", floor)
-    counts = sorted({len(values) for _, series in drawn.values() for values in series.values()})
-    note = "One seed per setting." if counts == [1] else ""
-    if counts and counts[-1] > 1:
-        note = (
-            f"Thick: mean over {' to '.join(map(str, dict.fromkeys([counts[0], counts[-1]])))} seeds. Thin: one seed."
-        )
+            drawing.level(row, log=True, zero=floor)
+    note = seeds_words(values for _, series in drawn.values() for values in series.values())
     note += " Grey: means of the other norms." if many else ""
     named = [] if many and len(labels) == len(groups) else labels
     key(fig, [looks[label].handle for label in named], f"{note} Logarithmic axes.".strip(), across if many else 0)
@@ -168,10 +174,11 @@ class Along(NamedTuple):
     seeds: Array
 
     @classmethod
-    def of(cls, points: Sequence[Sequence[float]], seeds: Sequence[tuple[float, float]]) -> "Along":
-        """From (x, mean, low, high) of each point, and (x, value) of each seed."""
-        x, mean, low, high = np.array(points, dtype=float).T
-        return cls(x, mean, low, high, np.array(seeds, dtype=float).T)
+    def of(cls, points: Sequence[Sequence[float]] | Array, seeds: Sequence[tuple[float, float]]) -> "Along":
+        """From (x, mean, low, high) of each point and (x, value) of each seed, without those that are not finite."""
+        table, values = np.array(points, float).reshape(-1, 4), np.array(seeds, float).reshape(-1, 2)
+        x, mean, low, high = table[np.isfinite(table[:, 1])].T
+        return cls(x, mean, low, high, values[np.isfinite(values).all(axis=1)].T)
 
 
 @plain()
@@ -182,42 +189,35 @@ def along(
     x_label: str,
     y_label: str,
     title: str,
-    log_x: bool | None = None,
+    log_x: bool = True,
     accuracy: bool = True,
 ) -> Figure:
     """Draw a result along a number (batch size, λ, learning rate): every seed, their mean and its 95 % interval.
 
-    log_x: None takes the logarithm of x where its values are not negative and span a decade; 0 then stands at
+    log_x: whether x may be logarithmic, as it is where its values are not negative and span a decade; 0 then stands at
     the left, beyond a break. accuracy: values are accuracies in per cent, drawn as errors on a logarithmic axis where
     they come near 100 and differ by more than a factor of 3; else a logarithm shows positive values that span more than
-    a factor of 4. Of several norms, each has a panel of its own, in which the others are grey. A mean that
-    is not finite is left out. Raise ValueError if shapes differ, a label has no style, or log_x is asked for negative
-    values.
+    a factor of 4. Of several norms, each has a panel of its own, in which the others are grey.
     """
-    looks = looks_of(lines, looks)
-    for label, line in lines.items():
-        fits = len({np.shape(a) for a in line[:4]}) == 1 and np.ndim(line.x) == 1 and np.shape(line.seeds)[:1] == (2,)
-        check(fits, f"{label!r}: x, mean, low and high must be (K,), and seeds (2, M)")
-    lines = {label: Along(*(np.asarray(a, float) for a in line)) for label, line in lines.items()}
-    lines = {label: kept(line) for label, line in lines.items() if np.isfinite(line.mean).any()}
-    points = finite(np.concatenate([np.r_[line.mean, line.seeds[1]] for line in lines.values()] or [np.zeros(0)]))
+    lines = {label: line for label, line in lines.items() if line.mean.size}
+    points = drawing.finite(*(np.r_[line.mean, line.seeds[1]] for line in lines.values()))
     floor = 0.0
-    errors = accuracy and points.size > 0 and points.max() > 95 and 100 - points.min() > 3 * (100 - points.max())
+    errors = accuracy and drawing.as_errors(points, 3)
     if errors:
-        floor = zero_place(100 - points)
+        floor = drawing.zero_place(100 - points)
         lines = {label: in_errors(line, floor) for label, line in lines.items()}
         points = np.maximum(100 - points, floor)
         y_label, title = y_label.replace("accuracy", "error"), title.replace("accuracy", "error")
-    log = errors or (not accuracy and points.size > 0 and 0 < 4 * points.min() < points.max())
+    log = bool(errors or (not accuracy and points.size and 0 < 4 * points.min() < points.max()))
     groups = by_norm(list(lines), looks, 1) if lines else {"": []}
     many = len(groups) > 1
     fig = figure(title, 2.6 * -(-len(groups) // 4) + 1.1 + 0.2 * len(lines) / 4 + (0.6 if not many else 0))
-    (axes,), across = facets(fig, len(groups), [y_label], x_label)
-    tested = np.unique(finite(np.concatenate([line.x for line in lines.values()] or [np.zeros(0)])))
-    ends = np.concatenate([np.r_[line.low, line.high] for line in lines.values()] or [np.zeros(0)])
+    (axes,), across = drawing.facets(fig, len(groups), [y_label], x_label)
+    tested = np.unique(drawing.finite(*(line.x for line in lines.values())))
+    ends = drawing.finite(*(np.r_[line.low, line.high] for line in lines.values()))
     for ax, (norm, own) in zip(axes, groups.items(), strict=True):
-        room_for(ax, "y", points, ends, "log" if log else "linear")
-        factor_axis(ax, tested, log_x, 0.8 * 72 * WIDTH / across)
+        drawing.room_for(ax, "y", points, ends, log=log)
+        factor_axis(ax, tested, log_x, 0.8 * 72 * drawing.WIDTH / across)
         for label, line in lines.items():
             if label not in own:
                 ax.plot(line.x, line.mean, color=BESIDE, linewidth=1, zorder=1.5)
@@ -226,10 +226,10 @@ def along(
         if many:
             name_norm(ax, norm, across)
         if not own:
-            empty(ax)
+            drawing.empty(ax)
     if points.size:
-        level(axes, "log" if log else "linear", floor)
-    note = "Mark: mean; bar: its 95 % interval" if finite(ends).size else "Mark: mean"
+        drawing.level(axes, log=log, zero=floor)
+    note = "Mark: mean; bar: its 95 % interval" if ends.size else "Mark: mean"
     note += "; dot: one seed." + " Grey: the other norms." * many + " Logarithmic error axis." * bool(errors)
     named = [] if many and len(lines) == len(groups) else list(lines)
     key(fig, [looks[label].handle for label in named], note)
@@ -238,15 +238,10 @@ def along(
 
 def line_panel(ax: Axes, line: Along, style: Style) -> None:
     """Draw one line of `along` once the limits of ``ax`` are set."""
-    ax.plot(*line.seeds, "o", ms=4.5, mew=0.6, mec=PAPER, color=style.colour, alpha=0.8, zorder=2.2, label="_")
-    bars(ax, line.x, line.low, line.high, style.colour, upright=True)
+    if line.seeds.size:
+        ax.plot(*line.seeds, "o", ms=4.5, mew=0.6, mec=PAPER, color=style.colour, alpha=0.8, zorder=2.2, label="_")
+    drawing.bars(ax, line.x, line.low, line.high, style.colour, upright=True)
     ax.plot(line.x, line.mean, **style.line_of(6), zorder=2.4, label=style.label)
-
-
-def kept(line: Along) -> Along:
-    there = np.isfinite(line.mean)
-    x, mean, low, high = (a[there] for a in line[:4])
-    return Along(x, mean, low, high, line.seeds[:, np.isfinite(line.seeds).all(axis=0)])
 
 
 def in_errors(line: Along, floor: float) -> Along:
@@ -256,15 +251,12 @@ def in_errors(line: Along, floor: float) -> Along:
     return Along(x, mean, low, high, np.stack([seeds[0], y]))
 
 
-def factor_axis(ax: Axes, tested: Array, log_x: bool | None, points: float) -> None:
+def factor_axis(ax: Axes, tested: Array, log_x: bool, points: float) -> None:
     """Scale and ticks of an x axis that is ``points`` wide: the tested values where they are few."""
-    check(not log_x or not (tested < 0).any(), "log_x: there are negative values")
     if not tested.size:
         return
     positive = tested[tested > 0]
-    if log_x is None:
-        log_x = bool(positive.size and tested[0] >= 0 and positive[-1] > 9.9 * positive[0])
-    log_x = bool(log_x and positive.size)
+    log_x = bool(log_x and positive.size and tested[0] >= 0 and positive[-1] > 9.9 * positive[0])
     if log_x and tested[0] == 0:
         ax.set_xscale("symlog", linthresh=positive[0], linscale=0.6)
         broken = ax.text(positive[0] / 2, 0, "//", color=QUIET, ha="center", va="center")
@@ -280,10 +272,45 @@ def factor_axis(ax: Axes, tested: Array, log_x: bool | None, points: float) -> N
         ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         return
     at = (np.asarray(axis.transform(tested)) - edges[0] + pad) / (np.ptp(edges) + 2 * pad) * points
-    names = [short(tick) for tick in tested]
+    names = [drawing.short(tick) for tick in tested]
     half = [2.9 * len(name) + 3 for name in names]
     named: list[int] = []
     for i in [0, len(tested) - 1, *range(1, len(tested) - 1)]:  # the ends first
         if all(abs(at[i] - at[j]) >= half[i] + half[j] for j in named):
             named.append(i)
     ax.set_xticks(tested.tolist(), [name if i in named else "" for i, name in enumerate(names)])
+
+
+@plain()
+def strengths(values: "pd.DataFrame", norms: Mapping[str, str], *, title: str) -> Figure:
+    """Draw accuracy against how strongly images are corrupted: a panel per kind, a line per setting and mode.
+
+    values: one row per setting, mode, kind and strength, with amount, acc_mean, acc_low and acc_high in [0, 1]. norms:
+    label -> norm, of all settings of the report.
+    """
+    looks, labels = styles(norms), list(dict.fromkeys(values["setting"]))
+    kinds = list(dict.fromkeys(values["kind"]))
+    across = min(len(kinds), 2)
+    fig = figure(title, 2.8 * -(-len(kinds) // 2) + 0.9)
+    axes = fig.subplots(-(-len(kinds) // 2), across, squeeze=False, sharey=True).ravel()
+    shown = 100 * values[["acc_mean", "acc_low", "acc_high"]].to_numpy(float)
+    drawing.room_for(axes[0], "y", shown[:, 0], shown[:, 1:])
+    for ax, kind in zip(axes, kinds, strict=False):
+        about = CORRUPTIONS[kind]
+        for (label, mode), rows in values[values["kind"] == kind].groupby(["setting", "mode"], sort=False):
+            points = rows[["amount", "acc_mean", "acc_low", "acc_high"]].to_numpy(float) * [1, 100, 100, 100]
+            line = ADAPTED if mode == "adapted" else "-"
+            line_panel(ax, Along.of(points, ()), replace(looks[str(label)], line=line))
+        ax.set(title=f"images {about.title}", xlabel=about.words)
+        ax.set_xticks([about.clean, *about.amounts], ["clean", *map(drawing.short, about.amounts)])
+        if about.clean > about.amounts[-1]:
+            ax.invert_xaxis()
+    for ax in axes[::across]:
+        ax.set_ylabel("accuracy, %")
+    for ax in axes[len(kinds) :]:
+        ax.set_axis_off()
+    handles = [replace(looks[label], line="-").handle for label in labels]
+    if "adapted" in set(values["mode"]):
+        handles.append(Line2D([], [], color=QUIET, linestyle=ADAPTED, label="with the statistics of these images"))
+    key(fig, handles, "Mark: mean over seeds; bar: its 95 % interval.")
+    return fig

@@ -40,7 +40,7 @@ def p_word(p: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of 1 in whole per cent; what is there is not rounded to nothing."""
+    """A share of 1 in whole per cent: 0 % is nothing and 100 % all."""
     if not math.isfinite(share):
         return NONE
-    return "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+    return "< 1 %" if 0 < share < 0.005 else "> 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"

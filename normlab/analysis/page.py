@@ -97,7 +97,7 @@ def recipe(found: Sorted) -> dict[str, str]:
     if record.data:
         held = f", {record.data['val']:,} held out" if record.data.get("val") else ""
         train, test = record.data.get("train", 0), record.data.get("test", 0)
-        lines["data"] = f"{found.data}: {train:,} training images{held}, {test:,} test images"
+        lines["data"] = f"{found.data_title}: {train:,} training images{held}, {test:,} test images"
     return lines
 
 

@@ -1,78 +1,59 @@
 """Figures of probes: what was measured inside networks, in small panels, as in ``line_figures``."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from normlab.analysis.drawing import (
-    Array,
-    check,
-    empty,
-    facets,
-    figure,
-    finite,
-    folded,
-    key,
-    level,
-    looks_of,
-    plain,
-    styles,
-)
-from normlab.analysis.line_figures import seeds_and_mean
+from normlab.analysis import drawing
+from normlab.analysis.drawing import Array, figure, key, plain, styles
+from normlab.analysis.line_figures import mean_curve, seeds_and_mean, seeds_words
 
-__all__ = ["Curve", "Panel", "bands_apart", "lines_together"]
+__all__ = ["Curve", "bands_apart", "lines_together"]
 
 Key = tuple[str, str]  # layer, quantity
 Curve = tuple[Array, Array]  # epochs (X,), values (S, X)
 WIDE = 10.5  # inches
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One panel: what it shows, a heading above it and a label at its left. Panels of one quantity share an axis."""
-
-    layer: str
-    quantity: str
-    heading: str = ""
-    label: str = ""
+NONE = np.zeros(0), np.zeros((1, 0))  # a curve that was not measured
 
 
 @plain()
 def lines_together(
-    curves: Mapping[str, Mapping[Key, Curve]], norms: Mapping[str, str], table: Sequence[Sequence[Panel]], *, title: str
+    curves: Mapping[str, Mapping[Key, Curve]],
+    norms: Mapping[str, str],
+    layers: Sequence[str],
+    quantities: Mapping[str, str],
+    *,
+    title: str,
 ) -> Figure:
-    """Draw panels in rows, in each every seed of each setting as a thin line and their mean as a thick one.
+    """Draw a row of panels per quantity, one per layer; of one layer, a panel per quantity side by side. In each, every
+    seed of each setting is a thin line and their mean a thick one.
 
     curves: label -> (layer, quantity) -> epochs float (X,) and values float (S, X), one row per seed; a setting without
-    one is left out of its panel, a value that is not finite out of the mean. Where a quantity's values are above 0 and
-    its means span more than a decade its axis is logarithmic. Raise ValueError if shapes do not fit or a label has no
-    norm.
+    one is left out of its panel, a value that is not finite out of the mean. quantities: with their words. Where a
+    quantity's values are above 0 and its means span more than a decade, its axes are logarithmic.
     """
-    looks = looks_of(curves, styles(norms))
-    check_curves(curves)
-    high = {1: 2.6, 2: 1.7}.get(len(table), 1.35)
-    fig = figure(title, 1.2 + high * len(table) + 0.2 * -(-len(curves) // 4), WIDE)
-    panes = fig.subplots(len(table), len(table[0]), squeeze=False, sharex=True)
-    of_quantity: dict[str, list[Axes]] = {}
-    for row, panels in zip(panes, table, strict=True):
-        for column, (ax, panel) in enumerate(zip(row, panels, strict=True)):
+    looks, alone = styles(norms), len(layers) == 1
+    rows, columns = (1, len(quantities)) if alone else (len(quantities), len(layers))
+    high = {1: 2.6, 2: 1.7}.get(rows, 1.35)
+    fig = figure(title, 1.2 + high * rows + 0.2 * -(-len(curves) // 4), WIDE)
+    panes = fig.subplots(rows, columns, squeeze=False, sharex=True)
+    for row, (quantity, words) in enumerate(quantities.items()):
+        axes = [*panes[0, row : row + 1]] if alone else [*panes[row]]
+        for ax, layer in zip(axes, layers, strict=True):
             for place, (label, some) in enumerate(curves.items()):
-                if curve := some.get((panel.layer, panel.quantity)):
+                if curve := some.get((layer, quantity)):
                     seeds_and_mean(ax, *curve, looks[label], place)
-            ax.set_title(panel.heading)
-            ax.set_ylabel(panel.label)
-            alone = not column or panels[column - 1].quantity != panel.quantity
-            ax.tick_params(labelleft=alone)
-            of_quantity.setdefault(panel.quantity, []).append(ax)
-    for quantity, axes in of_quantity.items():
+            ax.set_title(words if alone else "" if row else layer)
+            ax.tick_params(labelleft=ax is axes[0])
+        axes[0].set_ylabel("" if alone else words)
         finish(axes, curves, {quantity})
     for ax in panes[-1]:
         ax.set_xlabel("epoch")
-    key(fig, [looks[label].handle for label in curves], words_on_seeds(curves))
+    note = seeds_words(values for some in curves.values() for _, values in some.values())
+    key(fig, [looks[label].handle for label in curves], note)
     return fig
 
 
@@ -89,20 +70,19 @@ def bands_apart(
     curves: as in `lines_together`. quantities: (heading, lower, upper, line): the quantities of the network as a whole
     between whose means over seeds the band lies, and the one that is drawn as a line in it ("": none).
     """
-    looks = looks_of(curves, styles(norms))
-    check_curves(curves)
+    looks = styles(norms)
     blocks = -(-len(curves) // 5)
     fig = figure(title, 0.8 + 1.6 * blocks * len(quantities), WIDE)
     headings = [heading for heading, *_ in quantities]
-    table, _ = facets(fig, max(len(curves), 1), headings, "epoch", across=5)
+    table, _ = drawing.facets(fig, max(len(curves), 1), headings, "epoch", across=5)
     for axes, (_, lower, upper, line) in zip(table, quantities, strict=True):
         for ax, (label, some) in zip(axes, curves.items(), strict=False):
-            low, high, middle = (mean_curve(some.get(("", what))) for what in (lower, upper, line))
+            low, high, middle = (mean_curve(*some.get(("", what), NONE)) for what in (lower, upper, line))
             if low[0].shape == high[0].shape:
                 ax.fill_between(low[0], low[1], high[1], color=looks[label].colour, alpha=0.3, linewidth=0)
             ax.plot(*middle, color=looks[label].colour, linewidth=1.2)
             if axes is table[0]:
-                ax.set_title(folded(label, 24))
+                ax.set_title(drawing.folded(label, 24))
         finish(axes, curves, {lower, upper})
     return fig
 
@@ -110,34 +90,10 @@ def bands_apart(
 def finish(axes: Sequence[Axes], curves: Mapping[str, Mapping[Key, Curve]], quantities: set[str]) -> None:
     """Scale and ticks of the panels that share an axis."""
     some = [curve for of in curves.values() for (_, what), curve in of.items() if what in quantities]
-    values = finite(np.concatenate([np.ravel(values) for _, values in some] or [np.zeros(0)]))
-    means = finite(np.concatenate([mean_curve(curve)[1] for curve in some] or [np.zeros(0)]))
-    log = bool(values.size and values.min() > 0 and means.max() > 10 * means.min())
-    level(axes, "log" if log else "linear")
+    values = drawing.finite(*(values for _, values in some))
+    means = drawing.finite(*(mean_curve(*curve)[1] for curve in some))
+    drawing.level(axes, log=bool(values.size and values.min() > 0 and means.max() > 10 * means.min()))
     for ax in axes:
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
         if not values.size:
-            empty(ax)
-
-
-def mean_curve(curve: Curve | None) -> tuple[Array, Array]:
-    """Epochs and means over the seeds that have a finite value there."""
-    if curve is None:
-        return np.zeros(0), np.zeros(0)
-    there = np.isfinite(curve[1]).any(axis=0)
-    return curve[0][there], np.nanmean(np.where(np.isfinite(curve[1]), curve[1], np.nan)[:, there], axis=0)
-
-
-def check_curves(curves: Mapping[str, Mapping[Key, Curve]]) -> None:
-    for label, some in curves.items():
-        for epochs, values in some.values():
-            fits = np.ndim(epochs) == 1 and np.ndim(values) == 2 and np.shape(values)[1] == len(epochs)
-            shapes = f"{np.shape(epochs)} and {np.shape(values)}"
-            check(fits, f"{label!r}: epochs must be (X,) and values (S, X), not {shapes}")
-
-
-def words_on_seeds(curves: Mapping[str, Mapping[Key, Curve]]) -> str:
-    counts = sorted({len(values) for some in curves.values() for _, values in some.values()})
-    if not counts or counts[-1] == 1:
-        return "One seed per setting."
-    return f"Thick: mean over {' to '.join(map(str, dict.fromkeys([counts[0], counts[-1]])))} seeds. Thin: one seed."
+            drawing.empty(ax)

@@ -22,6 +22,7 @@ import platformdirs
 
 from normlab.data import idx
 from normlab.errors import DataError
+from normlab.settings import DATA_TITLES
 
 DIGITS = tuple("0123456789")
 TIMEOUT_S = 10.0  # per network operation: connecting, or waiting for the next bytes
@@ -38,7 +39,7 @@ class MissingError(DataError):
 
 @dataclass(frozen=True)
 class Published:
-    """A published data set: `title` is its name in prose, `folder` its folder and its class name in torchvision.
+    """A published data set: `title` is what people call it, `folder` its folder and its class name in torchvision.
 
     `packed` and `unpacked` are the md5 sums of the archives and of the files in them, in the order of `idx.NAMES`.
     """
@@ -56,7 +57,7 @@ class Published:
 # fmt: off
 PUBLISHED = {
     "mnist": Published(  # LeCun, Bottou, Bengio & Haffner 1998, Proc. IEEE 86(11); http://yann.lecun.com/exdb/mnist/
-        "MNIST", "MNIST",
+        DATA_TITLES["mnist"], "MNIST",
         ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
          "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c"),
         ("6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624",
@@ -64,7 +65,7 @@ PUBLISHED = {
         DIGITS,
     ),
     "fashion_mnist": Published(  # Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747
-        "Fashion-MNIST", "FashionMNIST",
+        DATA_TITLES["fashion_mnist"], "FashionMNIST",
         ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
          "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310"),
         ("f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9",
@@ -72,7 +73,7 @@ PUBLISHED = {
         ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
     "kmnist": Published(  # Clanuwat et al. 2018, arXiv:1812.01718
-        "Kuzushiji-MNIST", "KMNIST",
+        DATA_TITLES["kmnist"], "KMNIST",
         ("bdb82020997e1d708af4cf47b453dcf7", "e144d726b3acfaa3e44228e80efcd344",
          "5c965bf0a639b31b8f53240b1b52f4d7", "7320c461ea6c1c855c0b718fb2a4b134"),
         ("92be26ec9822e900ac425d0a0aa84ced", "949e75301f8813e0dc5800dcc320fc52",

@@ -62,16 +62,12 @@ def confounded(design: Design) -> Iterator[str]:
             if min(len(ones), len(others)) < 2 or len(pairs) not in (len(ones), len(others)):
                 continue
             follows, leads = (other, one) if len(pairs) == len(ones) else (one, other)
-            if follows in ("lr", "lr_per") and leads == "norm":
-                yield (
-                    f"{follows} changes only together with norm: that is fair if each norm's was chosen by val_acc "
-                    "from the same values. Otherwise cross them."
-                )
-            else:
-                yield (
-                    f"{follows} changes only together with {leads}: their effects cannot be told apart. Cross them, "
-                    "each value of the one with each of the other."
-                )
+            fair = follows in ("lr", "lr_per") and leads == "norm"
+            yield f"{follows} changes only together with {leads}: " + (
+                "that is fair if each norm's was chosen by val_acc from the same values. Otherwise cross them."
+                if fair
+                else "their effects cannot be told apart. Cross them, each value of the one with each of the other."
+            )
 
 
 def _of_the_optimizer(key: str, levels: Sequence[Mapping[str, Any]]) -> bool:

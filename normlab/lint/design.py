@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,8 @@ from pydantic import ValidationError
 
 from normlab.analysis.cells import PROTOCOL, Cell, Sorted, sort
 from normlab.analysis.table import Run
-from normlab.data.sources import PUBLISHED
+from normlab.data.sources import PUBLISHED, split
+from normlab.errors import ConfigError
 from normlab.norms import CATALOGUE
 from normlab.record import Record
 from normlab.settings import Settings, Study, flatten, small_network
@@ -20,7 +22,7 @@ from normlab.settings import Settings, Study, flatten, small_network
 if TYPE_CHECKING:
     from normlab.analysis.questions import Answers
 
-__all__ = ["IMAGES", "Design", "Setting", "Spread", "assumed", "of_results", "parameters", "planned", "spread_of"]
+__all__ = ["IMAGES", "Design", "Setting", "Spread", "assumed", "parameters", "planned", "spread_of"]
 
 # Training and test images of each data set, known before it is there; a test compares digits.
 IMAGES = dict.fromkeys(PUBLISHED, (60_000, 10_000)) | {"digits": (1297, 500)}
@@ -52,13 +54,11 @@ class Setting:
     @property
     def train(self) -> int | None:
         """Images that it trains on; None where the data set is not known yet, or has not so many."""
-        if self.settings.data.name not in IMAGES:
+        data, train_size = self.settings.data.name, self.settings.train_size
+        try:
+            return split(data, IMAGES[data][0], train_size, self.settings.val_size)[0]
+        except (KeyError, ConfigError):
             return None
-        everything = IMAGES[self.settings.data.name][0]
-        val_size = self.settings.val_size
-        left = everything - (min(5000, everything // 10) if val_size is None else val_size)
-        size = left if self.settings.train_size is None else self.settings.train_size
-        return size if 0 < size <= left else None
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -80,13 +80,12 @@ class Design:
     """Settings side by side.
 
     Attributes:
-        found: the runs by setting; before the first one, made up from what is planned. settings: those that this
-            version can read. several: whether there is more than one run.
+        found: the runs by setting; before the first one, made up from what is planned. several: whether there is more
+            than one run.
         spread: where finished runs have shown one. answers, margin: of a report; None before.
     """
 
     found: Sorted
-    settings: tuple[Setting, ...]
     study: Study | None
     several: bool = True
     spread: Spread | None = None
@@ -96,6 +95,17 @@ class Design:
     @property
     def levels(self) -> list[Mapping[str, Any]]:
         return [cell.levels for cell in self.found.cells]
+
+    @cached_property
+    def settings(self) -> list[Setting]:
+        """Those that this version can read."""
+        found = []
+        for cell in self.found.cells:
+            config = cell.ended[0].record.config
+            with suppress(ValidationError):
+                known = {key: config[key] for key in config if key in Settings.model_fields}
+                found.append(Setting(cell, Settings.model_validate(known)))
+        return found
 
     @cached_property
     def counts(self) -> list[tuple[Cell, int]]:
@@ -110,33 +120,13 @@ class Design:
 
 def planned(runs: Sequence[Settings], study: Study | None, spread: Spread | None = None) -> Design:
     """Return the design of planned runs of one data set."""
-    made, known = [], {}
+    made = []
     for each in runs:
         config = each.model_dump()
         record = Record(status="completed", config=config, config_hash="", setting={}, seed=each.seed)
         made.append(Run(Path(), record, flatten(config)))
-        known[id(config)] = each
     found = sort(made, (*(study.factors if study else ()), *PROTOCOL[1:]))
-    settings = tuple(Setting(cell, known[id(cell.ended[0].record.config)]) for cell in found.cells)
-    return Design(found, settings, study, len(runs) > 1, spread)
-
-
-def of_results(answers: "Answers", margin: float | None) -> Design:
-    """Return the design of a report."""
-    found = answers.found
-    return Design(found, _settings(found.cells), answers.study, answers=answers, margin=margin)
-
-
-def _settings(cells: Sequence[Cell]) -> tuple[Setting, ...]:
-    found = []
-    for cell in cells:
-        config = cell.ended[0].record.config
-        try:
-            settings = Settings.model_validate({key: config[key] for key in config if key in Settings.model_fields})
-        except ValidationError:
-            continue
-        found.append(Setting(cell, settings))
-    return tuple(found)
+    return Design(found, study, len(runs) > 1, spread)
 
 
 def parameters(settings: Settings) -> int | None:

@@ -110,10 +110,10 @@ def schedule(design: Design) -> Iterator[str]:
         elif design.several and max(options["r_end"], options["d_end"]) > each.steps:
             late.append(each)
     if closed:
+        begin = " or ".join(sorted({str(each.settings.norm.options["begin"]) for each in closed}))
         yield (
             f"{_labels(closed)}: this is bn. The run has {_steps(closed)}, and renormalization begins after step "
-            f"{' or '.join(sorted({str(each.settings.norm.options['begin']) for each in closed}))}. Lower norm.begin, "
-            "norm.r_end and norm.d_end, or train longer."
+            f"{begin}. Lower norm.begin, norm.r_end and norm.d_end, or train longer."
         )
     if late:
         yield (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from normlab.errors import ConfigError
-from normlab.lint.design import Design, Spread, of_results, planned
+from normlab.lint.design import Design, Spread, planned
 from normlab.settings import Settings, Study
 from normlab.settings.conf import instead
 
@@ -80,7 +80,7 @@ def lint(
 def lint_results(answers: "Answers", *, margin: float | None = None, ignore: Iterable[str] = ()) -> list[Finding]:
     """Return what may mislead in the results of a report, by code. margin: the difference asked about; None where
     nobody named one."""
-    return _found(of_results(answers, margin), ignore)
+    return _found(Design(answers.found, answers.study, answers=answers, margin=margin), ignore)
 
 
 def _found(design: Design, ignore: Iterable[str]) -> list[Finding]:
@@ -119,15 +119,13 @@ study's file may have the setting too, with the reason beside it. In Python: `no
 
 def page() -> str:
     """Return docs/lint.md: a table of the rules, then a section for each."""
-    every = [each for _, each in sorted(RULES.items())]
     words = {"run": "before a run", "plan": "before a sweep", "report": "in a report"}
-    rows = [
-        f"| [{each.code}](#{each.code.lower()}-{each.name}) | {each.name} | {', '.join(words[w] for w in each.when)} |"
-        for each in every
-    ]
-    sections = [
-        f"\n## {each.code} {each.name}\n\n**Detected:** {each.detected}\n\n**Why it matters:** {each.why}\n\n"
-        f"**What to do:** {each.fix}"
-        for each in every
-    ]
+    rows, sections = [], []
+    for _, each in sorted(RULES.items()):
+        when = ", ".join(words[time] for time in each.when)
+        rows.append(f"| [{each.code}](#{each.code.lower()}-{each.name}) | {each.name} | {when} |")
+        sections.append(
+            f"\n## {each.code} {each.name}\n\n**Detected:** {each.detected}\n\n**Why it matters:** {each.why}\n\n"
+            f"**What to do:** {each.fix}"
+        )
     return HEAD + "\n".join([*rows, *sections]) + "\n"

@@ -35,20 +35,13 @@ def one_seed(design: Design) -> Iterator[str]:
 
     Give several seeds, as in `'seed=range(5)'`, or `until=decided`.
     """
-    if design.answers is None:
-        single = [each.label for each in design.found.cells if len(each.ended) == 1]
-        several = len(design.found.cells) > 1 and not _until(design)
-        if len(single) == len(design.found.cells) and several:
-            yield "One seed per setting: no interval and no verdict. Give several, as in 'seed=range(5)'."
-        elif single and several:
-            yield f"{names(single)}: one seed, so no interval and no verdict. Give several, as in 'seed=range(5)'."
-        return
-    counts = {cell.label: len(cell.completed) for cell in design.found.cells if cell.completed}
+    cells = [cell.ended if design.answers is None else cell.completed for cell in design.found.cells]
+    counts = {cell.label: len(runs) for cell, runs in zip(design.found.cells, cells, strict=True) if runs}
     single = [label for label, n in counts.items() if n == 1]
-    if single and max(counts.values()) > 1:
-        yield f"{names(single)}: one seed, so no interval and no verdict."
-    elif single:
-        yield "One seed per setting: no interval and no verdict. Give several, as in 'seed=range(5)'."
+    if not single or (design.answers is None and (len(counts) == 1 or _until(design))):
+        return
+    who = "One seed per setting:" if len(single) == len(counts) else f"{names(single)}: one seed, so"
+    yield f"{who} no interval and no verdict. Give several, as in 'seed=range(5)'."
 
 
 @rule("NL012", "seeds-that-decide-nothing", "plan")
@@ -69,24 +62,25 @@ def undecidable(design: Design) -> Iterator[str]:
 
     if (family := _family(design)) is None:
         return
-    seeds, count = family
-    settings = len(design.found.cells)
+    (seeds, count), settings = family, len(design.found.cells)
     df, level = settings * (seeds - 1), 1 - ALPHA / 2 / count
     critical, least = float(special.stdtrit(df, level)), float(special.ndtri(level))
-    spread, margin = _spread(design), design.study.margin if design.study else None
-    of = f"{seeds} seeds for each of {settings} settings leave {df} degrees of freedom, and"
-    questions_ = f"each of {count} questions" if count > 1 else "the one question"
-    if margin is not None and spread is not None:
-        if (half := NEVER * spread.sd) * critical * math.sqrt(2 / seeds) > margin:
+    said = (
+        f"{seeds} seeds for each of {settings} settings leave {df} degrees of freedom, and |t| has to exceed "
+        f"{critical:.1f} in {f'each of {count} questions' if count > 1 else 'the one question'}"
+    )
+    spread, study = _spread(design), design.study
+    if study is not None and spread is not None:
+        if (half := NEVER * spread.sd) * critical * math.sqrt(2 / seeds) > study.margin:
             yield (
-                f"{of} |t| has to exceed {critical:.1f} in {questions_}: even if runs varied half as much as expected "
-                f"({half:.2g} pp, {spread.source}), a difference of {margin:g} pp, the study's margin, would be missed "
-                f"more often than found. {_more(spread, design.study, settings, count)}"  # type: ignore[arg-type]  # with a margin
+                f"{said}: even if runs varied half as much as expected ({half:.2g} pp, {spread.source}), a difference "
+                f"of {study.margin:g} pp, the study's margin, would be missed more often than found. "
+                f"{_more(_needed(spread, study, settings, count))}"
             )
     elif critical > TWICE * least:
         yield (
-            f"{of} |t| has to exceed {critical:.1f} in {questions_}, where many seeds need {least:.1f}: large "
-            "differences only will be found. Give more seeds, as in 'seed=range(5)', or until=decided."
+            f"{said}, where many seeds need {least:.1f}: large differences only will be found. Give more seeds, as in "
+            "'seed=range(5)', or until=decided."
         )
 
 
@@ -108,11 +102,10 @@ def few(design: Design) -> Iterator[str]:
     if study is None or spread is None or family is None or next(undecidable(design), None):
         return
     (seeds, count), settings = family, len(design.found.cells)
-    if _needed(spread, study, settings, count) > seeds:
+    if (needed := _needed(spread, study, settings, count)) > seeds:
         yield (
             f"{seeds} seeds per setting are few for a difference of {study.margin:g} pp, the study's margin, at an sd "
-            f"of {spread.sd:.2g} pp per run ({spread.source}) and {count} questions. "
-            f"{_more(spread, study, settings, count)}"
+            f"of {spread.sd:.2g} pp per run ({spread.source}) and {count} questions. {_more(needed)}"
         )
 
 
@@ -124,8 +117,7 @@ def _needed(spread: Spread, study: Study, settings: int, count: int) -> float:
     return enough_seeds(spread.sd, study.margin, settings, ALPHA / count, POWER)
 
 
-def _more(spread: Spread, study: Study, settings: int, count: int) -> str:
-    needed = _needed(spread, study, settings, count)
+def _more(needed: float) -> str:
     return (
         f"About {needed:,.0f} would find it with {100 * POWER:g} % power in each. Give more, as in "
         f"'seed=range({needed:.0f})', or until=decided."

@@ -143,6 +143,11 @@ class About:
     marker: str
 
     @property
+    def short(self) -> str:
+        """ "batch norm": its title for a heading."""
+        return self.title.partition(",")[0].replace("normalization", "norm")
+
+    @property
     def of_batch(self) -> bool:
         """Whether a statistic is over several images."""
         return any(set(over) & {"N", "V"} for over in self.axes)

@@ -6,12 +6,13 @@
 from normlab.settings.conf import GROUPS, choices, conf_dir, defaults, dotted, group_values
 from normlab.settings.messages import check_recorded, checked, line
 from normlab.settings.model import Probe, Settings, flatten, missing_logger, needs_gpu
-from normlab.settings.parts import SGD, AdamW, Augment, Data, Net, Norm, Penalty
+from normlab.settings.parts import DATA_TITLES, SGD, AdamW, Augment, Data, Net, Norm, Penalty
 from normlab.settings.shape import NORM_CHANNELS, Stage, small_network
 from normlab.settings.study import STUDY_FILE, Claim, Published, Study, protocol, sweep_of
 
 __all__ = [
-    "GROUPS", "NORM_CHANNELS", "SGD", "STUDY_FILE", "AdamW", "Augment", "Claim", "Data", "Net", "Norm", "Penalty",
-    "Probe", "Published", "Settings", "Stage", "Study", "check_recorded", "checked", "choices", "conf_dir", "defaults",
-    "dotted", "flatten", "group_values", "line", "missing_logger", "needs_gpu", "protocol", "small_network", "sweep_of",
+    "DATA_TITLES", "GROUPS", "NORM_CHANNELS", "SGD", "STUDY_FILE", "AdamW", "Augment", "Claim", "Data", "Net", "Norm",
+    "Penalty", "Probe", "Published", "Settings", "Stage", "Study", "check_recorded", "checked", "choices", "conf_dir",
+    "defaults", "dotted", "flatten", "group_values", "line", "missing_logger", "needs_gpu", "protocol", "small_network",
+    "sweep_of",
 ]  # fmt: skip

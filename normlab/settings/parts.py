@@ -13,6 +13,7 @@ from normlab.settings.conf import choices, defaults, instead
 from normlab.settings.custom import files_digest, source_digest
 
 __all__ = [
+    "DATA_TITLES",
     "MOST",
     "SGD",
     "SMALL_ONLY",
@@ -31,6 +32,13 @@ __all__ = [
 
 MOST = 1e30  # of what multiplies a weight or a gradient
 SMALL_ONLY = ("dropout", "placement", "weight_standardization")  # of the small network
+DATA_TITLES = {  # what people call a data set
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "kmnist": "Kuzushiji-MNIST",
+    "digits": "scikit-learn digits",
+    "folder": "own images",
+}
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[Finite, Field(ge=0, lt=1)]

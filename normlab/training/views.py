@@ -4,7 +4,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,8 +14,10 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from normlab.analysis import figures
+from normlab.analysis import image_figures
 from normlab.analysis.drawing import plain
+from normlab.analysis.layers import LAYERS
+from normlab.analysis.numbers import percent
 from normlab.board import hyperparameters
 from normlab.nets import Network, in_order, norm_layers
 from normlab.settings import Settings
@@ -49,17 +51,9 @@ LAYOUT = {
 
 PROBES = {  # chart -> the tags of its lines, a regular expression: a line a layer, or a line a quantity
     "layers": {
-        "mean after ReLU": r"relu_mean\.",
-        "standard deviation after ReLU": r"relu_sd\.",
-        "skewness after ReLU": r"relu_skew\.",
-        "share of dead channels": r"dead\.",
-        "mean after the norm": r"norm_mean\.",
-        "standard deviation after the norm": r"norm_sd\.",
-        "skewness after the norm": r"norm_skew\.",
-        "stable rank of the convolution": r"stable_rank\.",
-        "gradient norm of the convolution": r"gradient_norm\.",
-        "mean of γ": r"gamma_mean\.",
-        "mean of β": r"beta_mean\.",
+        f"{title}: {words}": rf"{quantity}\."
+        for title, quantities, _ in LAYERS.values()
+        for quantity, words in quantities.items()
     },
     "landscape": {
         "loss, and its band along the gradient": r"loss",
@@ -70,22 +64,17 @@ PROBES = {  # chart -> the tags of its lines, a regular expression: a line a lay
 }
 
 
-def norm_state(net: Network) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield (tag, values) for γ, β and the running statistics of every norm layer, and what one's own has."""
+def show_norms(writer: SummaryWriter, net: Network, epoch: int) -> None:
+    """Show histograms of γ, β and the running statistics of every norm layer, and of what one's own layer has."""
     for layer, module in norm_layers(net).items():
         section = f"norm.{net.label(layer)}"  # sorts behind acc and ce: TensorBoard opens two sections
-        for name, values in module.state_dict().items():
-            if values.is_floating_point() and values.numel():
-                yield f"{section}/{TERMS.get(name, name)}", values.detach().float().cpu()
-
-
-def show_norms(writer: SummaryWriter, net: Network, epoch: int) -> None:
-    """Show histograms of every norm layer's γ, β and running statistics."""
-    for tag, values in norm_state(net):
-        if torch.isfinite(values).all():  # a histogram of nan is refused by TensorBoard, with a traceback
-            low, high = values.min().item(), values.max().item()
-            edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)  # the usual bins are 10 % wide: all γ in one
-            writer.add_histogram(tag, values, epoch, bins=edges)
+        for name, state in module.state_dict().items():
+            values = state.detach().float().cpu()
+            # a histogram of nan is refused by TensorBoard, with a traceback
+            if state.is_floating_point() and values.numel() and torch.isfinite(values).all():
+                low, high = values.min().item(), values.max().item()
+                edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)  # the usual bins are 10 % wide: all γ in one
+                writer.add_histogram(f"{section}/{TERMS.get(name, name)}", values, epoch, bins=edges)
 
 
 def show_settings(writer: SummaryWriter, settings: Settings) -> None:
@@ -118,9 +107,9 @@ def show_filters(writer: SummaryWriter, net: Network, epoch: int) -> None:
         return
     when = f"after {epoch} epoch{'s' if epoch > 1 else ''}" if epoch else "at the start"
     channels = f", summed over {first.in_channels} channels" if first.in_channels > 1 else ""
-    weight = first.weight.detach().float().cpu().sum(1, keepdim=True)
+    weight = first.weight.detach().float().cpu().sum(1).numpy()
     title = f"First-layer filters {when}{channels}"
-    show(writer, "filters/first_layer", lambda: figures.filters(weight.numpy(), title=title, columns=COLUMNS), epoch)
+    show(writer, "filters/first_layer", lambda: image_figures.filters(weight, title=title, columns=COLUMNS), epoch)
 
 
 def show_result(
@@ -139,21 +128,26 @@ def show_result(
     confidence, pred = log_prob.exp().max(1)
     wrong = torch.nonzero(pred != labels).flatten()
     surest = wrong[confidence[wrong].argsort(descending=True, stable=True)][:GALLERY]
-    # titles of one line, of what stands in the picture: TensorBoard names the run above it
+    # in one line, of what stands in the picture: TensorBoard names the run above it
     shown = f"the {GALLERY} surest of {len(wrong):,}" if len(wrong) > GALLERY else f"all {len(wrong)}"
     gallery = partial(
-        figures.gallery,
+        image_figures.gallery,
         (images[surest, 0] if images.shape[1] == 1 else images[surest].movedim(1, -1)).numpy(),
-        labels[surest].numpy(),
-        pred[surest].numpy(),
-        confidence[surest].numpy(),
-        classes=classes,
+        [(classes[true], classes[taken]) for true, taken in zip(labels[surest], pred[surest], strict=True)],
+        [percent(p) for p in confidence[surest].tolist()],
         title=f"Misclassified: {shown if len(wrong) else 'none'}",
+        note="true → predicted, and the probability of the prediction",
         columns=COLUMNS,
     )
-    counts = torch.bincount(labels * len(classes) + pred, minlength=len(classes) ** 2).view(len(classes), -1)
-    name = f"{len(labels):,} test images: counts, and shares of the true class"
-    matrix = partial(figures.confusion, counts.numpy(), classes=classes, title=name, compact=True)
+    counts = torch.bincount(labels * len(classes) + pred, minlength=len(classes) ** 2).view(len(classes), -1).numpy()
+    matrix = partial(
+        image_figures.confusions,
+        {"": counts},
+        classes,
+        title=f"Confusion of {len(labels):,} test images",
+        note="Images, and their share of the true class.",
+        shares=True,
+    )
     show(writer, "test/misclassified", gallery, epoch)
     show(writer, "test/confusion", matrix, epoch)
 

@@ -29,7 +29,7 @@ def curves(answers: Answers) -> Part:
         "seed, and their mean. Nothing was chosen by these curves."
     )
     norms = {cell.label: cell.norm for cell in cells}
-    title = f"Learning curves on {answers.found.data}"
+    title = f"Learning curves on {answers.found.data_title}"
     picture = Picture("curves", caption, lambda _: analysis.line_figures.curves(series, norms, title=title))
     return Part("curves", "Learning curves", pictures=lambda: [picture] if any(series.values()) else [])
 
@@ -95,7 +95,7 @@ def _factors(answers: Answers) -> Iterator[Picture]:
         words = factor_words(factor)
         caption = f"Test accuracy against the {words}: every seed, their mean and its 95 % interval."
         labels = {"x_label": words, "y_label": "test accuracy, %"}
-        title = f"Test accuracy by {words}, {answers.found.data}"
+        title = f"Test accuracy by {words}, {answers.found.data_title}"
         yield along(f"by-{slug(factor)}", caption, lines, norms, title=title, **labels)
 
 

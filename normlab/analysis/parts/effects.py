@@ -151,7 +151,7 @@ def _pictures(answers: Answers) -> Iterator[Picture]:
         )[:MOST]
         return found if len({row.group for row in found}) > 1 else [row._replace(group="") for row in found]
 
-    title = f"Effects on {answers.about.words}, {answers.found.data}"
+    title = f"Effects on {answers.about.words}, {answers.found.data_title}"
     words = {"unit": answers.about.unit, "random": answers.random}
     yield Picture(
         "effects", caption, lambda _: analysis.row_figures.effects(rows(), answers.margin, title=title, **words)

@@ -50,7 +50,7 @@ def errors(answers: Answers) -> Part:
     ]  # fmt: skip
     images = f"Of {frame['images'].iloc[0]:,} test images. " if len(frame) else ""
     tables = [Table("errors", frame, columns, images + NOTE), Table("overlap", overlap, shared, OVERLAP)]
-    return Part("errors", "Errors", tables=tables, pictures=lambda: _pictures(frame, overlap, answers.found.data))
+    return Part("errors", "Errors", tables=tables, pictures=lambda: _pictures(frame, overlap, answers.found.data_title))
 
 
 def persistent_errors(answers: Answers) -> Part:
@@ -66,10 +66,8 @@ def persistent_errors(answers: Answers) -> Part:
         *(_of_setting(cell.label) for cell in cells if len(cells) <= MOST_SETTINGS),
     ]
     tables = [Table("persistent", frame, columns, PERSISTENT), Table("confusion", counts)]
-    pictures = [
-        _misclassified(frame.head(SHOWN), cells, answers.found.data), _confusion(counts, cells, answers.found.data),
-    ] if cells else []  # fmt: skip
-    heading = "Persistent errors and confusion"
+    heading, data = "Persistent errors and confusion", answers.found.data_title
+    pictures = [_misclassified(frame.head(SHOWN), cells, data), _confusion(counts, cells, data)] if cells else []
     return Part("persistent", heading, tables=tables, pictures=lambda: pictures, folded=True)
 
 
@@ -87,7 +85,7 @@ def _pictures(errors: pd.DataFrame, overlap: pd.DataFrame, data: str) -> Iterato
         caption = "What the variance of one run's accuracy is made of: the seed, the test images, and both together."
         shares = {str(label): (float(a), float(b), float(c)) for label, a, b, c in parts.itertuples()}
         title = f"Where the variance of an accuracy comes from, {data}"
-        yield Picture("variance", caption, lambda _: analysis.error_figures.variance_shares(shares, title=title))
+        yield Picture("variance", caption, lambda _: analysis.row_figures.variance_shares(shares, title=title))
     if len(overlap):
         labels = list(dict.fromkeys([*overlap["a"], *overlap["b"]]))
         shared = overlap.pivot(index="a", columns="b", values="jaccard").reindex(index=labels, columns=labels)
@@ -95,7 +93,7 @@ def _pictures(errors: pd.DataFrame, overlap: pd.DataFrame, data: str) -> Iterato
         np.fill_diagonal(matrix, 1.0)
         caption = "Errors that two settings share, of all that either makes (Jaccard index), by majority vote of seeds."
         of = f"Overlap of errors on {data}"
-        yield Picture("overlap", caption, lambda _: analysis.error_figures.overlap(matrix, labels, title=of))
+        yield Picture("overlap", caption, lambda _: analysis.image_figures.overlap(matrix, labels, title=of))
 
 
 def _misclassified(frame: pd.DataFrame, cells: Sequence[Cell], data: str) -> Picture:
@@ -112,10 +110,10 @@ def _misclassified(frame: pd.DataFrame, cells: Sequence[Cell], data: str) -> Pic
             for row in rows
         ]
         names = [(seen.classes[row["true"]], seen.classes[row["predicted"]]) for row in rows]
-        note = "Above: true → most frequent wrong class. Below: how many runs of all settings are wrong"
-        note += " and the mean probabilities of the two classes." if "%" in "".join(below) else "."
+        note = "true → most frequent wrong class; how many runs of all settings are wrong"
+        note += "; mean probabilities of the two classes" if "%" in "".join(below) else ""
         chosen, title = seen.images[[row["image"] for row in rows]], f"What most runs get wrong on {data}"
-        return analysis.error_figures.persistent_gallery(chosen, names, below, title=title, note=note)
+        return analysis.image_figures.gallery(chosen, names, below, title=title, note=note)
 
     several = f"runs of all {len(cells)} settings" if len(cells) > 1 else "seeds"
     digest = hashlib.sha256(frame.to_csv().encode()).hexdigest()[:16]
@@ -130,7 +128,7 @@ def _confusion(counts: pd.DataFrame, cells: Sequence[Cell], data: str) -> Pictur
         for label, true, predicted, per_run in counts.itertuples(index=False):
             if label in errors:
                 errors[label][true, predicted] = per_run
-        return analysis.error_figures.confusions(errors, seen.classes, title=f"Confusion on {data}, errors per run")
+        return analysis.image_figures.confusions(errors, seen.classes, title=f"Confusion on {data}, errors per run")
 
     some = f" Of {len(cells)} settings the first {MATRICES}; confusion.csv has all." if len(cells) > MATRICES else ""
     return Picture("confusion", f"Which class is taken for which: errors per run, mean over seeds.{some}", draw)

@@ -122,7 +122,7 @@ def _pictures(found: Sorted) -> Iterator[Picture]:
         lines = {label: points for label, points in lines.items() if points}
         labels = {"x_label": "exact zeros, % of the weights", "y_label": y_label, "log_x": False}
         if lines:
-            yield along(name, caption, lines, norms, title=f"What can be removed, {found.data}", **labels)
+            yield along(name, caption, lines, norms, title=f"What can be removed, {found.data_title}", **labels)
 
 
 def _point(cell: Cell, metric: str) -> Point:

@@ -7,41 +7,19 @@ import numpy as np
 
 from normlab import analysis
 from normlab.analysis.cells import Cell, Sorted
-from normlab.analysis.part import ImageSet, Part, Picture
+from normlab.analysis.layers import LAYERS
+from normlab.analysis.part import Part, Picture
 from normlab.analysis.questions import Answers
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 Curve = tuple[Any, Any]  # epochs float (X,), values float (S, X)
 Curves = Mapping[tuple[str, str], Curve]  # (layer, quantity) -> epochs, values
 
 ACROSS = 7  # layers side by side: all convolutions of the small network
 INTRO = "What the probes measured while the networks trained; docs/probes.md has the definitions."
-LAYER_FIGURES = {  # name: its title, its quantities with their words, its caption
-    "relu": (
-        "What ReLU puts out",
-        {"relu_mean": "mean", "relu_sd": "sd", "relu_skew": "skewness", "dead": "dead, share"},
-        "What ReLU puts out, layer by layer: mean, standard deviation and skewness over images, channels and "
-        "positions, and the share of channels that are 0 for all of the batch.",
-    ),
-    "norm": (
-        "What the normalization layers put out",
-        {"norm_mean": "mean", "norm_sd": "sd", "norm_skew": "skewness"},
-        "What the normalization layer puts out, layer by layer: mean, standard deviation and skewness over images, "
-        "channels and positions.",
-    ),
-    "affine": (
-        "Scales and shifts of the normalization layers",
-        {"gamma_mean": "γ, mean", "gamma_sd": "γ, sd", "beta_mean": "β, mean", "beta_sd": "β, sd"},
-        "Scales γ and shifts β of the normalization layers: mean and standard deviation over a layer's numbers.",
-    ),
-    "weights": (
-        "Weights and gradients of the convolutions",
-        {"weight_norm": "norm ‖W‖", "stable_rank": "stable rank", "gradient_norm": "gradient norm"},
-        "Convolutions: norm and stable rank of the weights, and the norm of their gradient on one fixed batch. Where a "
-        "norm follows, the network is the same for every scale of W, and lr / ‖W‖² is the effective learning rate.",
-    ),
+FIGURES = LAYERS | {
     "shift": (
         "Internal covariate shift",
         {"l2": "‖G − G′‖", "cosine": "cosine(G, G′)"},
@@ -78,12 +56,12 @@ def _pictures(found: Sorted) -> Iterator[Picture]:
     """Every figure that the runs' probes.csv give."""
     norms = {cell.label: cell.norm for cell in found.cells}
     layers = {cell.label: probed(cell, "layers") | probed(cell, "shift") for cell in found.cells}
-    for name, (title, quantities, caption) in LAYER_FIGURES.items():
+    for name, (title, quantities, caption) in FIGURES.items():
         some = {
             label: {key: curve for key, curve in of.items() if key[1] in quantities} for label, of in layers.items()
         }
         if some := {label: of for label, of in some.items() if of}:
-            yield _by_layer(f"probe-{name}", caption, some, norms, quantities, f"{title}, {found.data}")
+            yield _by_layer(f"probe-{name}", caption, some, norms, quantities, f"{title}, {found.data_title}")
     landscape = {cell.label: curves for cell in found.cells if (curves := probed(cell, "landscape"))}
     if not landscape:
         return
@@ -94,14 +72,13 @@ def _pictures(found: Sorted) -> Iterator[Picture]:
     )
     spread = {label: _with_spread(curves) for label, curves in landscape.items()}
     yield Picture("probe-landscape", caption, lambda _: analysis.probe_figures.lines_together(
-        spread, norms, [[analysis.probe_figures.Panel("", what, word) for what, word in ALONG.items()]],
-        title=f"The loss along the gradient, {found.data}",
+        spread, norms, [""], ALONG, title=f"The loss along the gradient, {found.data_title}",
     ))  # fmt: skip
     caption = (
         "The same, setting by setting: the band of losses met along the gradient, with the loss of the step as a line, "
         "and the band of changes of the gradient; means over seeds, of the logarithms where an axis is logarithmic."
     )
-    title = f"Bands along the gradient, {found.data}"
+    title = f"Bands along the gradient, {found.data_title}"
     yield Picture(
         "probe-bands", caption, lambda _: analysis.probe_figures.bands_apart(landscape, norms, BANDS, title=title)
     )
@@ -117,17 +94,9 @@ def _by_layer(
     chosen = [layers[round(i * (len(layers) - 1) / max(count - 1, 1))] for i in range(count)]
     some = f" {count} of {len(layers)} layers are shown." if count < len(layers) else ""
 
-    def draw(_: ImageSet) -> "Figure":
-        table = [
-            [
-                analysis.probe_figures.Panel(layer, what, "" if row else layer, "" if column else word)
-                for column, layer in enumerate(chosen)
-            ]
-            for row, (what, word) in enumerate(quantities.items())
-        ]
-        return analysis.probe_figures.lines_together(curves, norms, table, title=title)
-
-    return Picture(name, caption + some, draw)
+    return Picture(name, caption + some, lambda _: analysis.probe_figures.lines_together(
+        curves, norms, chosen, quantities, title=title
+    ))  # fmt: skip
 
 
 def _with_spread(curves: Curves) -> Curves:

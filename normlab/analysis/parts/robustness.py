@@ -132,7 +132,7 @@ def _pictures(answers: Answers, frame: pd.DataFrame) -> Iterator[Picture]:
     labels = [*frame.get("setting", ())]
     few = len(set(labels)) <= MOST
     for norm in dict.fromkeys("" if few else norms[label] for label in labels):
-        title = f"Accuracy on corrupted test images, {norm + ', ' if norm else ''}{answers.found.data}"
+        title = f"Accuracy on corrupted test images, {norm + ', ' if norm else ''}{answers.found.data_title}"
         caption = (
             "Accuracy against the strength of a corruption, from clean images at the left: mean over seeds and its "
             "95 % interval. Broken lines: with the statistics of these images in the place of running averages."
@@ -142,4 +142,4 @@ def _pictures(answers: Answers, frame: pd.DataFrame) -> Iterator[Picture]:
 
 
 def _picture(name: str, caption: str, frame: pd.DataFrame, norms: Mapping[str, str], title: str) -> Picture:
-    return Picture(name, caption, lambda _: analysis.robustness_figure.strengths(frame, norms, title=title))
+    return Picture(name, caption, lambda _: analysis.line_figures.strengths(frame, norms, title=title))

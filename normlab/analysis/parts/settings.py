@@ -100,20 +100,24 @@ def _runs(row: Row) -> str:
     return f"{row['n']}" + (f" ({', '.join(lost)})" if lost else "")
 
 
-def _pictures(answers: Answers) -> Iterator[Picture]:
+def accuracies_of(answers: Answers) -> tuple[dict[str, np.ndarray], dict[str, tuple[float, float, float]]]:
+    """By setting, the test accuracies of its seeds, per cent, and their mean with its 95 % interval."""
     cells = [cell for cell in answers.found.cells if cell.values("test_acc")]
-    if not cells:
-        return
-    norms = {cell.label: cell.norm for cell in answers.found.cells}
-    values = {cell.label: 100 * np.array([*cell.values("test_acc").values()]) for cell in cells}
     spreads = {cell.label: _spread(answers, cell, "test_acc") for cell in cells}
     means = {label: (100 * of["mean"], 100 * of["low"], 100 * of["high"]) for label, of in spreads.items()}
+    return {cell.label: 100 * np.array([*cell.values("test_acc").values()]) for cell in cells}, means
+
+
+def _pictures(answers: Answers) -> Iterator[Picture]:
+    values, means = accuracies_of(answers)
+    norms = {cell.label: cell.norm for cell in answers.found.cells}
     published: dict[str, list[tuple[str, float]]] = {}
     for item in answers.study.published if answers.study else []:
-        for cell in cells:
-            if item.test_acc is not None and holds(cell, item.setting):
+        for cell in answers.found.cells:
+            if cell.label in values and item.test_acc is not None and holds(cell, item.setting):
                 published.setdefault(cell.label, []).append((item.source, item.test_acc))
-    title = f"Test accuracy on {answers.found.data}"
+    title = f"Test accuracy on {answers.found.data_title}"
     caption = "Test accuracy of the last epoch: every seed, their mean and its 95 % interval."
     draw = lambda _: analysis.row_figures.accuracies(values, means, norms, title=title, reference=published)  # noqa: E731
-    yield Picture("accuracy", caption, draw)
+    if values:
+        yield Picture("accuracy", caption, draw)

@@ -128,7 +128,7 @@ def _pictures(found: Sorted) -> Iterator[Picture]:
             accuracy = y_label == "accuracy, %"
             factor = 100 if accuracy else 1
             lines = {words: [_point(*each, key, factor) for each in group] for words, key in keys.items()}
-            options = {"title": f"{title}, {told}, {found.data}", "x_label": "batch size", "y_label": y_label}
+            options = {"title": f"{title}, {told}, {found.data_title}", "x_label": "batch size", "y_label": y_label}
             if lines:  # a norm that averages nothing has no errors
                 yield along(f"statistics{name}{file}", caption, lines, cell.norm, accuracy=accuracy, **options)
 
