@@ -23,8 +23,10 @@ from hypothesis import strategies as st
 
 from normlab.data import published
 from normlab.data.idx import NAMES
+from normlab.data.sources import NAMES as SETS
 from normlab.data.sources import PUBLISHED, Images, MissingError, Resolved, load, resolve
 from normlab.errors import ConfigError, DataError
+from normlab.settings import DATA_TITLES
 
 PACKED = [f"{name}.gz" for name in NAMES]
 
@@ -576,3 +578,7 @@ def test_real_mnist(tmp_path: Path) -> None:
     again = load("mnist", tmp_path, download=False)
     assert np.array_equal(again.train_images, images.train_images)
     assert np.array_equal(again.test_labels, images.test_labels)
+
+
+def test_every_data_set_has_a_name_for_people() -> None:
+    assert {*DATA_TITLES} == {*SETS}
