@@ -26,7 +26,7 @@ from normlab.data.sources import load as images
 from normlab.errors import ConfigError
 from normlab.lint import RULES, Finding, Spread, check_codes, lint, spread_of
 from normlab.lint.comparison import BEST
-from normlab.lint.design import IMAGES, Setting, assumed, parameters, planned
+from normlab.lint.design import IMAGES, SEEN, Setting, assumed, parameters, planned
 from normlab.lint.network import cannot_learn
 from normlab.lint.rules import names, page
 from normlab.lint.seeds import questions
@@ -328,7 +328,7 @@ def test_too_few_seeds_for_the_margin() -> None:
 def test_seeds_that_decide_nothing() -> None:
     """Where the t of so many degrees of freedom (from a table), at half the sd, reaches the margin, and no sooner."""
     t = 6.205  # 2 degrees of freedom, 1 - 0.05/2/2: two questions
-    words, margin = "norm=bn,ln,gn seed=0,1", 0.05 * 4.177 / 2  # 3 degrees of freedom
+    words, margin = "norm=bn,ln,gn seed=0,1", SEEN * 4.177 / 2  # 3 degrees of freedom
     assert t > 4.177
     for at, reported in ((0.99 * margin, True), (1.01 * margin, False)):
         assert bool(messages(words, "NL012", Study(question="?", margin=at))) == reported
@@ -389,7 +389,7 @@ def test_the_assumed_spread_is_what_the_replication_has() -> None:
 # Whole studies, codes, the page
 
 
-WARRANTED = {"replication": ["NL013"]}  # five seeds: nine would find its margin
+WARRANTED = {"replication": ["NL013"]}  # five seeds: twelve would find its margin
 
 
 @pytest.mark.parametrize("name", choices("study"))
