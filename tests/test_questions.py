@@ -188,4 +188,4 @@ def test_the_finding_is_a_sentence_per_factor(factorial: Path) -> None:
     assert "l1=0.0001 adds 2.00 points (" in l1
     assert "With every norm it is the same within ± 0.5." in l1
     [dropout] = [line for line in told if line.startswith("Against dropout=0")]
-    assert "That depends on norm (p < 0.001)." in dropout
+    assert "That depends on norm (p < 0.001 before adjustment)." in dropout

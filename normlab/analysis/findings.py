@@ -68,9 +68,9 @@ def _of_factor(answers: Answers, factor: str) -> list[str]:
                 told.append(f"With every {first} it is the same within ± {answers.margin:g}.")
             elif other.decision.verdict != "undecided":
                 less = ", by less than the margin" if other.decision.verdict == "less than the margin" else ""
-                told.append(f"That depends on {first}{less} (p {p}).")
+                told.append(f"That depends on {first}{less} (p {p} before adjustment).")
             elif math.isfinite(other.decision.p[0]):
-                told.append(f"Whether that depends on {first} is undecided (p {p}).")
+                told.append(f"Whether that depends on {first} is undecided (p {p} before adjustment).")
     return told
 
 
