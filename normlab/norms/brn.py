@@ -8,8 +8,6 @@ from normlab.norms.about import EPS, LARGEST, MOMENTUM, SWITCH, About, Number
 from normlab.norms.layer import BatchStatisticsNorm
 
 ABOUT = About(
-    title="batch renormalization",
-    layer="BatchRenorm2d",
     family="batch",
     formula="γ · ((x − μ) / √(σ² + ε) · r + d) + β, at first r = 1, d = 0",
     axes=("NHW",),
@@ -26,14 +24,14 @@ ABOUT = About(
     ordered=("begin", ("r_end", "d_end")),
     state="running mean and variance of each channel; steps so far",
     modes="train: μ and σ² of the batch, corrected by r and d within limits; eval: the running ones",
-    source="Ioffe 2017, arXiv:1702.03275, algorithm 1",
+    source='Ioffe 2017, "Batch Renormalization", arXiv:1702.03275, algorithm 1',
     colour="#7448CA",
     marker="h",
 )
 
 
 class BatchRenorm2d(BatchStatisticsNorm, about=ABOUT):
-    """Batch renormalization (Ioffe 2017, "Batch Renormalization", algorithm 1).
+    """Batch renormalization.
 
     While training, with the batch's μ_B and σ_B² and the running μ and σ² as they are before the step:
 

@@ -8,8 +8,6 @@ from normlab.norms.about import EPS, MOMENTUM, SWITCH, About
 from normlab.norms.layer import BatchStatisticsNorm
 
 ABOUT = About(
-    title="extended batch normalization",
-    layer="ExtendedBatchNorm2d",
     family="batch",
     axes=("NHW", "NCHW"),
     statistic=("mean or variance", "means and variances"),
@@ -17,7 +15,7 @@ ABOUT = About(
     state="running mean of each channel; running variance of all of them",
     modes="train: μ and σ² of the batch; eval: the running ones",
     forgets=("scale", "shift"),
-    source="Luo, Zhan & Wang 2020, arXiv:2003.05569, section 3",
+    source='Luo, Zhan & Wang 2020, "Extended Batch Normalization", arXiv:2003.05569, section 3',
     colour="#360672",
     marker="D",
 )
@@ -28,8 +26,7 @@ class ExtendedBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
 
     σ² is the mean of the squared deviations from the own channel's μ, so that the layer forgets a shift of a channel
     as batch normalization does. In eval mode running averages take their place; `running_var` holds σ² once per
-    channel, as update_bn and SyncBatchNorm expect it. Source: Luo, Zhan & Wang 2020, "Extended Batch Normalization",
-    section 3.
+    channel, as update_bn and SyncBatchNorm expect it.
     """
 
     eps: float

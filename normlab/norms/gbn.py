@@ -9,8 +9,6 @@ from normlab.norms.layer import BatchStatisticsNorm
 from normlab.norms.processes import counts, sum_over_processes
 
 ABOUT = About(
-    title="ghost batch normalization",
-    layer="GhostBatchNorm2d",
     family="batch",
     axes=("VHW",),
     options={
@@ -22,7 +20,7 @@ ABOUT = About(
     state="running mean and variance of each channel",
     modes="train: μ and σ² of V images of the batch; eval: the running ones",
     forgets=("scale", "shift"),
-    source="Hoffer, Hubara & Soudry 2017, arXiv:1705.08741, algorithm 1",
+    source='Hoffer, Hubara & Soudry 2017, "Train longer, generalize better", arXiv:1705.08741, algorithm 1',
     colour="#3E81C9",
     marker="8",
 )
@@ -41,7 +39,6 @@ class GhostBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
     averages take in those of all processes, in their order.
 
     Raises `ValueError` while training where a ghost batch has one number per channel: it has no variance.
-    Source: Hoffer, Hubara & Soudry 2017, "Train longer, generalize better", algorithm 1.
     """
 
     virtual_batch_size: int

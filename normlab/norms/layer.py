@@ -39,7 +39,7 @@ class Norm(nn.Module):
         super().__init__()
         self.about.check(options, [num_channels])
         if missing := set(self.about.options) - set(options):
-            raise ValueError(f"norm {self.about.title!r} needs {', '.join(sorted(missing))}")
+            raise ValueError(f"{type(self).__name__} needs {', '.join(sorted(missing))}")
         self.num_channels = num_channels
         self._repr = ", ".join([str(num_channels), *(f"{key}={value}" for key, value in options.items())])
         for name, value in options.items():

@@ -1,4 +1,4 @@
-"""Layer normalization with a scale and a shift for every position."""
+"""Layer normalization, γ and β for every position."""
 
 from torch import Tensor
 
@@ -7,8 +7,6 @@ from normlab.norms.about import EPS, SWITCH, About, Learned
 from normlab.norms.layer import Norm
 
 ABOUT = About(
-    title="layer normalization, γ and β for every position",
-    layer="LayerNormElementwise",
     family="layer",
     axes=("CHW",),
     options={"eps": EPS, "affine": SWITCH},
@@ -17,7 +15,7 @@ ABOUT = About(
         "bias": Learned("C·H·W", when="affine", sign="β"),
     },
     forgets=("scale", "shift"),
-    source="Ba, Kiros & Hinton 2016, arXiv:1607.06450, equations 3 and 4",
+    source='Ba, Kiros & Hinton 2016, "Layer Normalization", arXiv:1607.06450, equations 3 and 4',
     colour="#BC7100",
     marker="d",
 )
@@ -26,7 +24,7 @@ ABOUT = About(
 class LayerNormElementwise(Norm, about=ABOUT):
     """Layer normalization as `nn.LayerNorm([C, H, W])`: μ and σ² over (C, H, W); a γ and a β for every position.
 
-    `size`: (H, W), which the network knows. Source: Ba, Kiros & Hinton 2016, "Layer Normalization", equations 3 and 4.
+    `size`: (H, W), which the network knows.
     """
 
     eps: float

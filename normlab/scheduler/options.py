@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, first_line
 from normlab.settings.conf import group_values, instead
 from normlab.settings.messages import line
 from normlab.settings.plan import Job, compose_config, launcher_of
@@ -112,7 +112,7 @@ def options(launcher: str | None, overrides: Sequence[str], around: Sequence[str
     try:
         checked = model.model_validate(OmegaConf.to_container(config.hydra.launcher, resolve=True))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{chosen}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{chosen}: {first_line(error)}") from None
     except ValidationError as error:
         raise ConfigError(f"{START}{line(error)}") from None
     if model is Slurm and (missing := [word for word in ("sbatch", "srun") if not shutil.which(word)]):

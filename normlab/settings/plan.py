@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, first_line
 from normlab.settings.conf import GROUPS, choices, conf_dir, dotted, instead, spell
 from normlab.settings.custom import files_digest, source_digest
 from normlab.settings.messages import checked, near
@@ -58,7 +58,7 @@ def parse(config: DictConfig) -> Settings:
             OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "study")]), resolve=True
         )
     except OmegaConfBaseException as error:
-        raise ConfigError(_first_line(error)) from None
+        raise ConfigError(first_line(error)) from None
     sources = [source_digest(part.get("target")) for part in (values["norm"], values["net"]) if isinstance(part, dict)]
     data = values["data"]
     if isinstance(data, dict) and data.get("name") == "folder" and isinstance(data.get("root"), str):
@@ -71,8 +71,8 @@ def _parsed(values: str, *_: str | None) -> Settings:
     return checked(json.loads(values))
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]
+def first_line(error: BaseException) -> str:
+XX
 
 
 def load(*overrides: str) -> Settings:
@@ -138,8 +138,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     if found := re.search(r"In '[^']*': Could not find '([^']+)'", str(error)):
         return f"{found[1]} is no setting; {near(found[1], chosen)}"
     if own := [override for override in overrides if override.lstrip("+~").startswith("hydra")]:
-        return f"Hydra cannot do this ({_first_line(error)}): look at {' '.join(own)}"
-    return _first_line(error)
+        return f"Hydra cannot do this ({first_line(error)}): look at {' '.join(own)}"
+    return first_line(error)
 
 
 @dataclass(frozen=True)
@@ -354,7 +354,7 @@ def _crossed(overrides: Sequence[str]) -> Iterable[list[str]]:
             except OverrideParseException as error:
                 raise ConfigError(_explain(error, overrides)) from None
             except Exception as error:  # what Hydra's parser cannot sweep, it drops with errors of any kind
-                raise ConfigError(f"{text}: cannot be swept ({_first_line(error)})") from None
+                raise ConfigError(f"{text}: cannot be swept ({first_line(error)})") from None
             if not axes[key]:
                 raise ConfigError(f"{text}: holds no value, so there is nothing to run")
     return (list(job) for job in itertools.product(*axes.values()))
