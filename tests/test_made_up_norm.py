@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-CODE = '''"""Made up."""
+CODE = '''"""Wobble normalization."""
 
 from torch import Tensor
 
@@ -18,8 +18,6 @@ from normlab.norms.about import AFFINE, SWITCH, About, Number
 from normlab.norms.layer import Norm
 
 ABOUT = About(
-    title="wobble normalization",
-    layer="Wobble",
     family="layer",
     formula="γ · x / (δ + mean(x²)) + β",
     axes=("CHW",),

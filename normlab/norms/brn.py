@@ -52,10 +52,8 @@ class BatchRenorm2d(BatchStatisticsNorm, about=ABOUT):
     eps: float
 
     def normalize(self, x: Tensor) -> Tensor:
-        running_mean, running_var = self.running.running_mean, self.running.running_var
+        running_mean, running_var = self.averages()
         steps = self.running.num_batches_tracked
-        assert running_mean is not None
-        assert running_var is not None
         assert steps is not None
         if not self.training:
             return ops.eval_norm(x, running_mean, running_var, self.weight, self.bias, self.eps)

@@ -29,11 +29,9 @@ class MeanOnlyBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
     """
 
     def normalize(self, x: Tensor) -> Tensor:
-        average = self.running.running_mean
-        assert average is not None
         if self.training:
             mean = self.batch_mean(x, [0, -2, -1])
             self.track(x, mean, None)
         else:
-            mean = ops.running(x, average)
+            mean = ops.running(x, self.averages()[0])
         return ops.affine(x - mean, self.weight, self.bias)

@@ -45,9 +45,7 @@ class GhostBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
     eps: float
 
     def normalize(self, x: Tensor) -> Tensor:
-        mean, var = self.running.running_mean, self.running.running_var
-        assert mean is not None
-        assert var is not None
+        mean, var = self.averages()
         if not self.training:
             return ops.eval_norm(x, mean, var, self.weight, self.bias, self.eps)
         factor = self.step(x)

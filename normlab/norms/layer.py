@@ -99,6 +99,13 @@ class BatchStatisticsNorm(Norm):
 
     __jit_unused_properties__: ClassVar[list[str]] = ["group"]
 
+    def averages(self) -> tuple[Tensor, Tensor]:
+        """The running mean and variance, (C,) or (K, C)."""
+        mean, var = self.running.running_mean, self.running.running_var
+        assert mean is not None
+        assert var is not None
+        return mean, var
+
     def batch_mean(self, x: Tensor, dims: list[int]) -> Tensor:
         """Mean over `dims`, which stay as axes of length 1, of this process or of all."""
         if ops.is_scripting():
@@ -116,17 +123,13 @@ class BatchStatisticsNorm(Norm):
             mean, var = self.batch_statistics(x)
             self.track(x, mean, var)
             return mean, var
-        average, variance = self.running.running_mean, self.running.running_var
-        assert average is not None
-        assert variance is not None
-        return ops.running(x, average), ops.running(x, variance)
+        mean, var = self.averages()
+        return ops.running(x, mean), ops.running(x, var)
 
     def variance(self, x: Tensor) -> Tensor:
         """Return the batch's variance, which moves its running average; in eval mode, that average."""
-        average = self.running.running_var
-        assert average is not None
         if not self.training:
-            return ops.running(x, average)
+            return ops.running(x, self.averages()[1])
         var = self.batch_statistics(x)[1]
         self.track(x, None, var)
         return var
@@ -144,14 +147,11 @@ class BatchStatisticsNorm(Norm):
         """
         unbiased = None if var is None else self.unbiased(x, var)  # first: it refuses batches without a variance
         factor = self.step(x)
+        average, variance = self.averages()
         if mean is not None:
-            average = self.running.running_mean
-            assert average is not None
             ops.track_(average, mean, factor)
         if unbiased is not None:
-            average = self.running.running_var
-            assert average is not None
-            ops.track_(average, unbiased, factor)
+            ops.track_(variance, unbiased, factor)
 
     def unbiased(self, x: Tensor, var: Tensor) -> Tensor:
         """n / (n − 1) times the biased variance of the n numbers that a channel has in x, in all processes."""

@@ -10,15 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 __all__ = [
-    "GROUPS",
-    "choices",
-    "conf_dir",
-    "contribution",
-    "defaults",
-    "dotted",
-    "group_values",
-    "instead",
-    "spell",
+    "GROUPS", "choices", "conf_dir", "contribution", "defaults", "dotted", "group_values", "instead", "spell",
 ]  # fmt: skip
 
 GROUPS = ("norm", "data", "net", "optimizer")  # each choice is a file that brings values, told by its `name`

@@ -20,20 +20,7 @@ from normlab.norms import CATALOGUE
 from normlab.settings.conf import GROUPS, choices, defaults, dotted, spell
 from normlab.settings.corruptions import CORRUPTIONS, Corrupted, Evaluated
 from normlab.settings.parts import (
-    MOST,
-    SGD,
-    SMALL_ONLY,
-    AdamW,
-    Augment,
-    Count,
-    Data,
-    Finite,
-    Model,
-    Net,
-    Norm,
-    Penalty,
-    Share,
-    Strength,
+    MOST, SGD, SMALL_ONLY, AdamW, Augment, Count, Data, Finite, Model, Net, Norm, Penalty, Share, Strength,
 )  # fmt: skip
 from normlab.settings.shape import NORM_CHANNELS
 
@@ -138,14 +125,6 @@ class Settings(Model):
     @classmethod
     def _resolved(cls, value: str) -> str:
         return device_of(value)  # auto and what it comes to are one setting
-
-    @field_validator("probes", "evaluate", "ignore", mode="before")
-    @classmethod
-    def _a_list(cls, value: Any, info: ValidationInfo) -> Any:
-        """`probes=layers` is what one types first."""
-        if not isinstance(value, list):
-            raise ValueError(f"write a list, as in {info.field_name}=[{value}]")
-        return value
 
     @field_validator("logger", mode="before")
     @classmethod

@@ -13,20 +13,8 @@ from normlab.settings.conf import choices, defaults, instead
 from normlab.settings.custom import files_digest, source_digest
 
 __all__ = [
-    "MOST",
-    "SGD",
-    "SMALL_ONLY",
-    "AdamW",
-    "Augment",
-    "Count",
-    "Data",
-    "Finite",
-    "Model",
-    "Net",
-    "Norm",
-    "Penalty",
-    "Share",
-    "Strength",
+    "MOST", "SGD", "SMALL_ONLY", "AdamW", "Augment", "Count", "Data", "Finite", "Model", "Net", "Norm", "Penalty",
+    "Share", "Strength",
 ]  # fmt: skip
 
 MOST = 1e30  # of what multiplies a weight or a gradient
@@ -270,6 +258,4 @@ class Augment(Model):
         """`augment=false` and `augment=true` are what one types first."""
         if isinstance(value, bool):
             return {} if value else {"rotation": 0.0, "shift": 0.0}
-        if not isinstance(value, (Mapping, Augment)):
-            raise ValueError("write true or false, or set augment.rotation and augment.shift")
         return value

@@ -31,21 +31,9 @@ from normlab.settings.model import PLACES, Settings
 from normlab.settings.study import protocol, sweep_of
 
 __all__ = [
-    "Job",
-    "arms",
-    "compose_config",
-    "composed",
-    "label",
-    "labels",
-    "launcher_of",
-    "load",
-    "own_hydra",
-    "parse",
-    "plan",
-    "study_of",
-    "to_run",
-    "words",
-]
+    "Job", "arms", "compose_config", "composed", "label", "labels", "launcher_of", "load", "own_hydra", "parse", "plan",
+    "study_of", "to_run", "words",
+]  # fmt: skip
 
 OF_CUSTOM = ("norm.target", "norm.options")
 ALONE = (*OF_CUSTOM, "+norm.target")  # what no other norm takes
@@ -69,10 +57,6 @@ def parse(config: DictConfig) -> Settings:
 @lru_cache(maxsize=64)  # the folder's name and the run itself come from the same configuration
 def _parsed(values: str, *_: str | None) -> Settings:
     return checked(json.loads(values))
-
-
-def first_line(error: BaseException) -> str:
-XX
 
 
 def load(*overrides: str) -> Settings:
