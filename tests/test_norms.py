@@ -3,12 +3,11 @@
 import copy
 import math
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 from torch.nn import functional as F
 
-from normlab.norms import CATALOGUE, load_class, make_norm
-from normlab.norms.about import Divisor, Number, Switch
+from normlab.norms import CATALOGUE, make_norm
+from normlab.norms.about import Number, Switch
 from normlab.settings.conf import choices, group_values
 
 SHAPE = (4, 6, 2, 3)
@@ -298,11 +297,6 @@ def test_norms_that_are_special_cases_of_others(one: Any, other: Any) -> None:
         np.testing.assert_allclose(first, second, rtol=1e-10, atol=1e-10)
 
 
-def test_batch_norm_is_its_two_halves_one_after_the_other() -> None:
-    center, scale, bn = (layer_of(name) for name in ("center", "scale", "bn"))
-    np.testing.assert_allclose(apply(scale, apply(center, maps())), apply(bn, maps()), rtol=1e-10, atol=1e-10)
-
-
 @pytest.mark.parametrize("momentum", [0.1, 1.0, None])
 @pytest.mark.parametrize("shape", [(88, 20, 3, 5), (1, 12, 7, 7), (2, 3, 1, 2), (16, 10, 26, 26)], ids=str)
 def test_batch_norm_is_torchs(shape: tuple[int, ...], momentum: float | None) -> None:
@@ -488,6 +482,7 @@ def test_gradients_are_those_of_finite_differences(name: str, training: bool) ->
     assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
     inputs[0] = inputs[0].detach().to(memory_format=torch.channels_last).requires_grad_()
     assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
 def test_no_gradient_flows_through_the_corrections_of_batch_renorm() -> None:
@@ -636,15 +631,6 @@ OTHER = {  # values unlike the defaults
 
 
 @pytest.mark.parametrize(("name", "option"), OPTIONS)
-def test_options_have_the_defaults_of_the_configuration(name: str, option: str) -> None:
-    default, layer = group_values("norm", name)[option], make_norm(name, 6, size=(2, 3))
-    if option in CATALOGUE[name].learned:
-        assert (layer.get_parameter(option) == default).all()
-    else:
-        assert getattr(layer, option) == default
-
-
-@pytest.mark.parametrize(("name", "option"), OPTIONS)
 def test_every_option_has_an_effect(name: str, option: str) -> None:
     """On what is computed over some steps and in eval mode, or on what is learned."""
     base = OPEN if name == "brn" else {}
@@ -662,14 +648,8 @@ def test_values_out_of_range_are_refused(name: str, option: str) -> None:
     kind = CATALOGUE[name].options[option]
     bad: list[Any] = ["x", math.nan, math.inf]
     if isinstance(kind, Number):
-        bad += [
-            True,
-            math.nextafter(kind.least, -math.inf),
-            *([1.5] if kind.whole else []),
-            *([] if kind.null else [None]),
-        ]
-    elif isinstance(kind, Divisor):
-        bad += [True, 0, -2, 1.5, 4, 12]
+        bad += [True, math.nextafter(kind.least, -math.inf), *[kind.least - 1, 1.5] * kind.whole]
+        bad += [*[4, 12] * kind.divides, *[None] * (not kind.null)]
     else:
         bad += [None, 1, 0]
     for value in bad:
@@ -697,14 +677,6 @@ def test_unknown_names_list_the_choices() -> None:
 # A layer of one's own ------------------------------------------------------------------------------------------------
 
 
-class Recorder(nn.Module):
-    """Keeps what it was built with."""
-
-    def __init__(self, channels: int, /, **options: Any) -> None:
-        super().__init__()
-        self.given = (channels, options)
-
-
 def broken(num_channels: int, **options: Any) -> nn.Module:
     raise KeyError("first line\nsecond line")
 
@@ -722,29 +694,18 @@ a_number = 3
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"size": 3}, {"name": "y"}, {"target": "a:b"}, {"num_channels": 7}, {"options": 1, "depth": [2]}],
-    ids=str,
-)
-def test_options_reach_a_layer_of_ones_own_unchanged(options: dict[str, Any]) -> None:
-    layer = make_norm("custom", 4, options, size=(9, 9), target=f"{__name__}:Recorder")
-    assert isinstance(layer, Recorder)
-    assert layer.given == (4, options)
-
-
-@pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("no_such_module:Layer", "importing no_such_module failed: No module named 'no_such_module'"),
-        ("torch.no_such_module:Layer", "importing torch.no_such_module failed"),
+        ("no_such_module:Layer", "there is no module no_such_module here"),
+        ("torch.no_such_module:Layer", "there is no module torch.no_such_module here"),
         (".relative:Layer", "importing .relative failed"),
-        ("here:Missing", "has no class Missing"),
-        ("here:a_number", "has no class a_number"),
+        ("here:Missing", "has no Missing; its classes: "),
+        ("here:a_number", "has no a_number"),
         ("here:broken", "broken(8, depth=1) raised KeyError: 'first line"),
         ("here:broken_partial", "broken_partial(8, depth=1) raised KeyError: 'first line"),
         ("here:silent", "silent(8, depth=1) raised RuntimeError: no message"),
         ("here:list_maker", "gave a list, not a torch.nn.Module"),
-        ("torch.nn:Identity2", "has no class Identity2"),
+        ("torch.nn:Identity2", "has no Identity2"),
         ("here", "write package.module:Class"),
         ("here.Scale", "write package.module:Class"),
         (":Scale", "write package.module:Class"),
@@ -758,17 +719,15 @@ def test_a_target_that_does_not_serve_is_told_in_one_line(target: str, message: 
         make_norm("custom", 8, {"depth": 1}, target=target or None)
 
 
-@pytest.mark.parametrize("text", ["raise RuntimeError('no licence\\nfor you')", "raise RuntimeError", "1 +"])
-def test_a_module_that_fails_while_it_is_imported(text: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "fails_to_import.py").write_text(text)
-    monkeypatch.syspath_prepend(tmp_path)
-    with refused("importing fails_to_import failed: "):
-        load_class("fails_to_import:Layer")
+class Recorder(nn.Module):
+    """Keeps what it was built with."""
+
+    def __init__(self, channels: int, /, **options: Any) -> None:
+        super().__init__()
+        self.given = (channels, options)
 
 
-def test_load_class_finds_classes_and_functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("made_here")
-    module.build = list_maker  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "made_here", module)
-    assert load_class("torch.nn:Identity") is nn.Identity
-    assert load_class("made_here:build") is list_maker
+def test_options_reach_a_layer_of_ones_own_unchanged() -> None:
+    """Whatever they are called."""
+    options = {"size": 3, "name": "y", "target": "a:b", "num_channels": 7, "options": 1, "depth": [2]}
+    assert make_norm("custom", 4, options, size=(9, 9), target=f"{__name__}:Recorder").given == (4, options)

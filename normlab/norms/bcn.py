@@ -41,7 +41,6 @@ class BatchChannelNorm2d(BatchStatisticsNorm, about=ABOUT):
     """
 
     num_groups: int
-    eps: float
     batch_weight: Tensor | None
     batch_bias: Tensor | None
 

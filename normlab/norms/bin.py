@@ -34,7 +34,6 @@ class BatchInstanceNorm2d(BatchStatisticsNorm, about=ABOUT):
     normalization), as in the authors' code.
     """
 
-    eps: float
     rho: Tensor
 
     def normalize(self, x: Tensor) -> Tensor:

@@ -49,7 +49,6 @@ class BatchRenorm2d(BatchStatisticsNorm, about=ABOUT):
     begin: int
     r_end: int
     d_end: int
-    eps: float
 
     def normalize(self, x: Tensor) -> Tensor:
         running_mean, running_var = self.averages()

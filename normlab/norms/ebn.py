@@ -1,9 +1,7 @@
 """Extended batch normalization."""
 
-import torch
 from torch import Tensor
 
-from normlab.norms import ops
 from normlab.norms.about import EPS, MOMENTUM, SWITCH, About
 from normlab.norms.layer import BatchStatisticsNorm
 
@@ -29,13 +27,7 @@ class ExtendedBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
     channel, as update_bn and SyncBatchNorm expect it.
     """
 
-    eps: float
-
     def batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean = self.batch_mean(x, [0, -2, -1])
         var = self.batch_mean((x - mean).square(), [0, -2, -1])
         return mean, var.mean(-3, keepdim=True).expand_as(mean)
-
-    def normalize(self, x: Tensor) -> Tensor:
-        mean, var = self.statistics(x)
-        return ops.affine(x - mean, self.weight, self.bias, torch.rsqrt(var + self.eps))

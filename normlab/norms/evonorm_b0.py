@@ -33,7 +33,6 @@ class EvoNormB0(BatchStatisticsNorm, about=ABOUT):
     one.
     """
 
-    eps: float
     v: Tensor
 
     def normalize(self, x: Tensor) -> Tensor:

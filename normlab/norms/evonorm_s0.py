@@ -30,7 +30,6 @@ class EvoNormS0(Norm, about=ABOUT):
     """
 
     num_groups: int
-    eps: float
     v: Tensor
 
     def normalize(self, x: Tensor) -> Tensor:

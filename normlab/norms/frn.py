@@ -30,7 +30,6 @@ class FilterResponseNorm2d(Norm, about=ABOUT):
     γ · sign(x) + β: the paper then learns ε, this layer does not.
     """
 
-    eps: float
     tau: Tensor | None
 
     def normalize(self, x: Tensor) -> Tensor:

@@ -42,7 +42,6 @@ class GhostBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
     """
 
     virtual_batch_size: int
-    eps: float
 
     def normalize(self, x: Tensor) -> Tensor:
         mean, var = self.averages()

@@ -26,8 +26,6 @@ class GroupNorm(Norm, about=ABOUT):
     does not divide num_channels.
     """
 
-    eps: float
-
     def __init__(self, num_channels: int, **options: Any) -> None:
         super().__init__(num_channels, **options)
         self.num_groups = self.about.groups(num_channels, options)

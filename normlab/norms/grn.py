@@ -28,8 +28,6 @@ class GlobalResponseNorm2d(Norm, about=ABOUT):
     identity then. affine=false leaves γ = 1 and β = 0: y = x · N(x) + x.
     """
 
-    eps: float
-
     def normalize(self, x: Tensor) -> Tensor:
         square = x.square().sum([-2, -1], keepdim=True)
         length = torch.where(square > 0, square, 1.0).sqrt() * (square > 0)  # maps of zeros: derivatives of 0, not nan

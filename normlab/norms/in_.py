@@ -20,7 +20,5 @@ ABOUT = About(
 class InstanceNorm2d(Norm, about=ABOUT):
     """Instance normalization: μ and σ² over (H, W) for each image and channel, in eval mode too."""
 
-    eps: float
-
     def normalize(self, x: Tensor) -> Tensor:
         return ops.group_norm(x, self.num_channels, self.weight, self.bias, self.eps)

@@ -2,10 +2,8 @@
 
 import math
 
-import torch
 from torch import Tensor
 
-from normlab.norms import ops
 from normlab.norms.about import EPS, MOMENTUM, SWITCH, About
 from normlab.norms.layer import BatchStatisticsNorm
 
@@ -34,12 +32,6 @@ class L1BatchNorm2d(BatchStatisticsNorm, about=ABOUT):
     n / (n − 1) as for a variance, so that eval mode is batch normalization's.
     """
 
-    eps: float
-
     def batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean = self.batch_mean(x, [0, -2, -1])
         return mean, self.batch_mean((x - mean).abs(), [0, -2, -1]).square() * (math.pi / 2)
-
-    def normalize(self, x: Tensor) -> Tensor:
-        mean, var = self.statistics(x)
-        return ops.affine(x - mean, self.weight, self.bias, torch.rsqrt(var + self.eps))

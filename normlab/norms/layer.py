@@ -27,6 +27,7 @@ class Norm(nn.Module):
     """
 
     about: ClassVar[About]
+    eps: float  # of norms that have it
     weight: Tensor | None
     bias: Tensor | None
 
@@ -86,6 +87,11 @@ class BatchStatisticsNorm(Norm):
     def __init__(self, num_channels: int, *, size: tuple[int, int] | None = None, **options: Any) -> None:
         super().__init__(num_channels, size=size, **options)
         self.running = RunningStatistics(num_channels, momentum=options.get("momentum"), affine=False)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """γ · (x − μ) / sqrt(σ² + ε) + β, with the `statistics` of each channel."""
+        mean, var = self.statistics(x)
+        return ops.affine(x - mean, self.weight, self.bias, torch.rsqrt(var + self.eps))
 
     @torch.jit.unused
     def over_processes(self) -> bool:

@@ -24,7 +24,5 @@ class LayerNorm(Norm, about=ABOUT):
     every position.
     """
 
-    eps: float
-
     def normalize(self, x: Tensor) -> Tensor:
         return ops.group_norm(x, 1, self.weight, self.bias, self.eps)

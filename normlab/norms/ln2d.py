@@ -23,7 +23,5 @@ class LayerNorm2d(Norm, about=ABOUT):
     `nn.LayerNorm(C)` on maps of shape (N, H, W, C), as vision transformers and ConvNeXt apply it.
     """
 
-    eps: float
-
     def normalize(self, x: Tensor) -> Tensor:
         return ops.layer_norm(x, self.weight, self.bias, self.eps)

@@ -27,8 +27,6 @@ class LayerNormElementwise(Norm, about=ABOUT):
     `size`: (H, W), which the network knows.
     """
 
-    eps: float
-
     def normalize(self, x: Tensor) -> Tensor:
         y = ops.group_norm(x, 1, None, None, self.eps)
         if self.weight is not None and self.bias is not None:

@@ -27,7 +27,5 @@ class RMSNorm2d(Norm, about=ABOUT):
     γ per channel, no shift. `nn.RMSNorm([C, H, W])` has a γ for every position.
     """
 
-    eps: float
-
     def normalize(self, x: Tensor) -> Tensor:
         return ops.affine(x, self.weight, None, (ops.mean_square(x, [-3, -2, -1]) + self.eps).rsqrt())

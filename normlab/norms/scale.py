@@ -30,8 +30,6 @@ class VarianceOnlyBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
     it takes batch normalization into its two halves.
     """
 
-    eps: float
-
     def normalize(self, x: Tensor) -> Tensor:
         var = self.variance(x)
         return ops.affine(x, self.weight, self.bias, torch.rsqrt(var + self.eps))

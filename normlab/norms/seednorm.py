@@ -33,7 +33,6 @@ class SeeDNorm2d(Norm, about=ABOUT):
     affine=false leaves γ = 1.
     """
 
-    eps: float
     alpha: Tensor
     beta: Tensor
 

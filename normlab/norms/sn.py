@@ -38,7 +38,6 @@ class SwitchNorm2d(BatchStatisticsNorm, about=ABOUT):
     has the unbiased one for IN.
     """
 
-    eps: float
     mean_weight: Tensor
     var_weight: Tensor
 

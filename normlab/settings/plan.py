@@ -105,8 +105,6 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
             )
             return f"{override}: {instead(value, choices(key))}{hint}"
         if key == "hydra/launcher" and "hydra/launcher" in str(error):
-            if value == "joblib":  # as 0.1 called it
-                return f"{override}: did you mean processes?"
             launchers = re.findall(r"^[ \t]+(\w+)$", str(error), re.MULTILINE)  # Hydra lists them
             return f"{override}: {instead(value, launchers)}"
         if key == "hydra/sweeper":
