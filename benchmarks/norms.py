@@ -90,7 +90,7 @@ def main(given: Sequence[str] | None = None) -> int:
     show_defaults = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser("benchmarks.norms", description=__doc__, formatter_class=show_defaults)
     parser.add_argument("--rounds", type=int, default=60, help="rounds that count")
-    parser.add_argument("--batch", type=int, default=BATCH, help="images a step")
+    parser.add_argument("--batch", type=int, default=BATCH, help="images per step")
     parser.add_argument("--norms", nargs="+", choices=[*CATALOGUE], default=[*CATALOGUE], help="which, beside none")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write norms.md and norms.csv there")
     args = parser.parse_args(given)

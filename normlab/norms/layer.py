@@ -180,8 +180,8 @@ def over_processes(running: nn.Module) -> bool:
     `synchronise` or torch's `SyncBatchNorm.convert_sync_batchnorm` has to ask for it; as with `nn.SyncBatchNorm`, a
     program of one process need not start torch.distributed.
     """
-    asked = isinstance(running, nn.SyncBatchNorm) or (isinstance(running, RunningStatistics) and running.synced)
-    return asked and distributed.is_available() and distributed.is_initialized()
+    wanted = isinstance(running, nn.SyncBatchNorm) or (isinstance(running, RunningStatistics) and running.synced)
+    return wanted and distributed.is_available() and distributed.is_initialized()
 
 
 def synchronise(net: nn.Module, on: bool = True) -> None:

@@ -37,7 +37,7 @@ class Sweep:
         waiting: Those that are not finished.
         overrides: The command line.
         began: When this command began, in nanoseconds of the file system's clock.
-        study: Whether it names a study, which uses the whole machine by itself.
+        study: Whether it names a study, which uses the whole machine unless a launcher is named.
         more: Returns all runs that are wanted when these have ended; None where these are all.
     """
 

@@ -23,7 +23,7 @@ from normlab.settings.plan import Job, compose_config, launcher_of
 __all__ = ["Arrays", "Processes", "Queue", "Slurm", "cores", "launching", "options", "usual"]
 
 START = "hydra.launcher."
-ARRAYS_PAY = 32  # images a step: on CPU an array is the faster way up to here, and no slower above (docs/study.md)
+ARRAYS_PAY = 32  # images per step: on CPU an array is the faster way up to here, and no slower above (docs/study.md)
 
 
 class Arrays(BaseModel):

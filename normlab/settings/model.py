@@ -147,9 +147,9 @@ class Settings(Model):
         if self.net.name == "small":
             if self.norm.name != "custom":
                 CATALOGUE[self.norm.name].check(self.norm.options, NORM_CHANNELS)
-        elif mine := [key for key in SMALL_ONLY if getattr(self, key) != defaults()[key]]:
+        elif departs := [key for key in SMALL_ONLY if getattr(self, key) != defaults()[key]]:
             raise ValueError(
-                f"{mine[0]}={spell(getattr(self, mine[0]))} goes with net=small, not with net={self.net.name}"
+                f"{departs[0]}={spell(getattr(self, departs[0]))} goes with net=small, not with net={self.net.name}"
             )
         return self
 

@@ -43,7 +43,7 @@ class Model(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    AT: ClassVar[str] = ""  # where it stands in the configuration
+    AT: ClassVar[str] = ""  # its place in the configuration
 
     @model_validator(mode="before")
     @classmethod

@@ -189,11 +189,11 @@ def plan(
 def _name_of(overrides: Sequence[str]) -> list[str]:
     """Return the word that gives a sweep without a name a folder of its own, the same one for the same values, called
     after the settings with several: `name=norm-seed-1f2e3d`."""
-    asked = {key: value for key, _, value in (word.lstrip("+~").partition("=") for word in overrides)}
-    if {"name", "hydra.sweep.dir", "hydra.sweep.subdir"} & asked.keys():
+    typed = {key: value for key, _, value in (word.lstrip("+~").partition("=") for word in overrides)}
+    if {"name", "hydra.sweep.dir", "hydra.sweep.subdir"} & typed.keys():
         return []
     values = sorted(word for word in overrides if not word.lstrip("+~").startswith(("hydra", *PLACES)))
-    several = sorted(key.rpartition(".")[2] for key, value in asked.items() if "," in value or "(" in value)
+    several = sorted(key.rpartition(".")[2] for key, value in typed.items() if "," in value or "(" in value)
     stem = "-".join(re.sub(r"\W", "_", key) for key in several)[:60]
     return [f"name={stem or 'sweep'}-{hashlib.sha256(repr(values).encode()).hexdigest()[:6]}"]
 
@@ -218,7 +218,7 @@ _compositions: dict[tuple[str, ...], DictConfig] = {}
 
 
 def composed(own: Sequence[str]) -> DictConfig:
-    """Return the configuration of a run's words, to be used before the next one is asked for. Hydra takes a tenth of a
+    """Return the configuration of a run's words, to be used before the next one is composed. Hydra takes a tenth of a
     second, so runs that differ in plain values alone share its work: these choose no file of conf/."""
     matches = [(word, None if word.startswith("hydra") else PLAIN.fullmatch(word)) for word in own]
     alike = tuple(plain[1] if plain else word for word, plain in matches)
@@ -316,14 +316,14 @@ def study_of(overrides: Sequence[str]) -> str | None:
         return None
     if named[-1] not in choices("study"):
         several = "," in named[-1]
-        told = "one study at a time" if several else instead(named[-1], choices("study"))
-        raise ConfigError(f"study={named[-1]}: {told}")
+        hint = "one study at a time" if several else instead(named[-1], choices("study"))
+        raise ConfigError(f"study={named[-1]}: {hint}")
     return named[-1]
 
 
 def _crossed(overrides: Sequence[str]) -> Iterable[list[str]]:
-    """Every combination, the last override varying fastest; a value given twice counts where it stands last, at the
-    place where the first stands: Hydra's basic sweeper does the same."""
+    """Every combination, the last override varying fastest; of a value given twice the last counts, at the
+    place of the first: Hydra's basic sweeper does the same."""
     axes: dict[str, list[str]] = {}
     with own_hydra() as hydra:
         parser = OverridesParser.create(hydra.config_loader())  # which glob() looks through
@@ -343,7 +343,7 @@ def _crossed(overrides: Sequence[str]) -> Iterable[list[str]]:
 
 
 def _run_folder(kind: str, *, _root_: DictConfig) -> str:
-    """For conf/config.yaml: `runs/ln-seed_0`, a run's folder below log_dir. `kind` stands in where name is null."""
+    """For conf/config.yaml: `runs/ln-seed_0`, a run's folder below log_dir. `kind` takes the place of a name that is null."""
     settings = parse(_root_)
     study = OmegaConf.select(_root_, "hydra.runtime.choices.study")
     return f"{settings.name or kind}/{settings.slug(dotted(protocol(study)) if study else {})}"
