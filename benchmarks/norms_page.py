@@ -91,8 +91,14 @@ def options() -> dict[str, list[Entry]]:
 def cost_table(measured: pd.DataFrame) -> str:
     """Return, in Markdown, a row of `COST` for each norm that was measured."""
     rows = [
-        [f"`{of.Index}`", f"{of.step_ms:.1f}", f"{of.ratio:.2f}", f"{of.low:.2f}–{of.high:.2f}"]
-        + [f"{of.forward_ms:.2f}", f"{of.backward_ms:.2f}"]
+        [
+            f"`{of.Index}`",
+            f"{of.step_ms:.1f}",
+            f"{of.ratio:.2f}",
+            f"{of.low:.2f}–{of.high:.2f}",
+            f"{of.forward_ms:.2f}",
+            f"{of.backward_ms:.2f}",
+        ]
         for of in costs(measured).itertuples()
     ]
     return markdown(COST, rows, COST[1:])

@@ -81,9 +81,7 @@ def measure(networks: Networks, rows: Rows) -> dict[str, float]:
             whole.append(time.perf_counter() - began)
             for end, seconds in enumerate(upto):
 
-                def capped(
-                    job: object, first: int, last: int, end: int = end, seconds: list[float] = seconds
-                ) -> None:
+                def capped(job: object, first: int, last: int, end: int = end, seconds: list[float] = seconds) -> None:
                     start = time.perf_counter()
                     run(job, first, min(last, end))  # type: ignore[arg-type]
                     seconds.append(time.perf_counter() - start)

@@ -20,7 +20,7 @@ ARMS = {
     "R4": "normlab array",
 }
 ARRAYS = ("H", "R4")
-COLOURS = dict(zip(ARMS, "#6B6B6B #0F7F6F #3E81C9 #01468F #7448CA #BC7100 #A02700".split(), strict=True))
+COLOURS = dict(zip(ARMS, ["#6B6B6B", "#0F7F6F", "#3E81C9", "#01468F", "#7448CA", "#BC7100", "#A02700"], strict=True))
 MARKERS = dict(zip(ARMS, "oXshP^D", strict=True))
 EPOCH = 60_000  # images: MNIST
 RUN = 12  # epochs of a run, normlab's default
@@ -73,8 +73,8 @@ def rows(measured: pd.DataFrame, machine: Machine) -> pd.DataFrame:
     )
     table = table.reset_index().astype({"arm": str})
     for arm in ("R0", "R1"):
-        base = table[table["arm"] == arm].set_index(["norm", "batch"])["rate"]
-        table[f"by_{arm}"] = table["rate"] / table.join(base, on=["norm", "batch"], rsuffix="_base")["rate_base"]
+        base = table[table["arm"] == arm].set_index(["norm", "batch"])["rate"].rename("base")
+        table[f"by_{arm}"] = table["rate"] / table.join(base, on=["norm", "batch"])["base"]
     epochs = table["processes"] * table["networks"] * RUN
     table["warm"] = 3600 * table["rate"] / EPOCH
     table["cold"] = 3600 * epochs / (table["startup_s"] + epochs * EPOCH / table["rate"])

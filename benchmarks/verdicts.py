@@ -148,7 +148,9 @@ def like_replication(
             covariance = half @ covariance @ half
         values = mean[:, None] + sd[:, None] * rng.normal(size=(studies, len(sd), seeds))
         if covariance is not None:
-            values = values + rng.multivariate_normal(np.zeros(len(sd)), not_below_0(covariance), size=studies)[..., None]
+            values = (
+                values + rng.multivariate_normal(np.zeros(len(sd)), not_below_0(covariance), size=studies)[..., None]
+            )
         logit = model.link == "logit"
         draws.append(Draws(np.clip(values, 0, 1) if logit else values, model.resolution, logit, covariance))
         means.append(mean)
@@ -228,7 +230,6 @@ TABLES: Mapping[str, tuple[Callable[..., Iterator[dict[str, Any]]], int, list[tu
     "until=decided, errors": (study, 1_000, [(truth, "as it is", 20) for truth in list(TRUTHS)[:3]]),
     "designs": (study, 200, [*itertools.product(STUDIES[1:], DESIGNS, MOST), (STUDIES[1], "as it is", 30)]),
 }
-
 
 
 def _words(case: tuple[Any, ...]) -> str:
@@ -319,7 +320,9 @@ def tables(rows: pd.DataFrame) -> str:
             ],
         )
     )
-    lines = [[design, str(most), *until("designs", truth, design, most)] for truth, design, most in TABLES["designs"][2]]
+    lines = [
+        [design, str(most), *until("designs", truth, design, most)] for truth, design, most in TABLES["designs"][2]
+    ]
     parts.append(markdown(["design", "most seeds", *heads], lines))
     return "\n\n".join(parts)
 

@@ -1,8 +1,8 @@
 """Who trains in a folder: one process at a time, on one machine or on several that share the file system.
 
-Two means, since neither does alone. `.lock` is held by flock: it is released whatever ends the process, but on some file
-systems it is only seen by the machine that holds it, or not there at all. `.owner` says who holds the folder, and is
-touched while he does: it is seen from every machine, but outlives a process that was killed.
+Two means, since neither does alone. `.lock` is held by flock: it is released whatever ends the process, but on some
+file systems only the machine that holds it sees it, or there are no locks at all. `.owner` names who holds the folder,
+and is touched meanwhile: every machine sees it, but it outlives a process that was killed.
 """
 
 import errno

@@ -6,7 +6,8 @@ Everything about a command line is checked before torch is imported and before a
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -222,9 +223,8 @@ def _all_seeds(overrides: Sequence[str]) -> list[str]:
     """The words with every seed that until=decided may come to; seeds that are named stay."""
     if any(word.startswith("seed=") for word in overrides):
         return [*overrides]
-    given = dict(word.partition("=")[::2] for word in overrides)
-    most = load(*[f"max_seeds={given['max_seeds']}"] * ("max_seeds" in given)).max_seeds
-    return [*overrides, f"seed=range({most})"]
+    most = [word for word in overrides if word.startswith("max_seeds=")][-1:]
+    return [*overrides, f"seed=range({load(*most).max_seeds})"]
 
 
 def _more(decided: "Decided") -> list[Job]:
@@ -248,17 +248,21 @@ def _warn(jobs: Sequence[Job], study: Study | None) -> None:
 
 def _save_beside(study: Study, folder: Path) -> None:
     """Save a copy of the study with its runs, also where all are finished: its claims may be new."""
-    try:
+    before = None
+    with suppress(NormlabError):  # a damaged one is written anew
         before = Study.find(folder)
-    except NormlabError:
-        before = None  # damaged: written anew
     if before != study:
-        try:
+        with _writing_to(folder):
             study.save(folder)
-        except OSError as error:
-            raise ConfigError(
-                f"{folder}: nothing can be written there ({error.strerror}): choose another log_dir=…"
-            ) from error
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = f"nothing can be written there ({error.strerror})"
+        raise ConfigError(f"{folder}: {reason}: choose another log_dir=…") from error
 
 
 def _finished(job: Job) -> bool:
@@ -314,13 +318,10 @@ def _make_folders(jobs: Sequence[Job]) -> int:
     Return when that was, in nanoseconds of the file system's own clock."""
     began = 0
     for job in jobs:
-        try:
+        with _writing_to(job.folder):
             job.folder.mkdir(parents=True, exist_ok=True)
             (job.folder / ".lock").touch()
             began = (job.folder / ".lock").stat().st_mtime_ns
-        except OSError as error:
-            reason = f"nothing can be written there ({error.strerror})"
-            raise ConfigError(f"{job.folder}: {reason}: choose another log_dir=…") from error
     return began
 
 

@@ -18,7 +18,6 @@ from normlab import claim as module
 from normlab.claim import busy, claim
 from normlab.errors import BusyError
 from normlab.files import write_atomically
-from normlab.settings import Settings
 
 OTHER = """
 import os, sys, time

@@ -21,6 +21,7 @@ from normlab.record import Record
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
+
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs `python -m normlab.train …` in an empty folder, offline."""

@@ -13,12 +13,7 @@ from omegaconf import OmegaConf
 from normlab.errors import ConfigError
 from normlab.settings import (
     GROUPS,
-    SGD,
-    AdamW,
     Augment,
-    Data,
-    Net,
-    Norm,
     Penalty,
     Settings,
     check_recorded,

@@ -34,14 +34,23 @@ QUICK = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 # Values that a setting may have, and values that none should. Half of what is drawn is meant to fit.
 WHOLE = [0, 1, 2, 3, 16, 127, 1297, 1500, 10**4, 10**9, 2**32 - 1]
 REAL = [0, 1e-300, 1e-12, 1e-3, 0.1, 0.5, 0.999, 1.0, 7, 180, 1e6, 1e30, 1e300]
-JUNK = "-1 -0.5 nan inf -inf null true false abc '' [] [1,2] 1e999 ü 0x10 1_000 ${seed} ${nowhere} ??? a.b ../.. 2**3".split()
-JUNK += ["{a: 1}", "' '", "1" + 22 * "0", "1e-400"]
+JUNK = [
+    "-1", "-0.5", "nan", "inf", "-inf", "null", "true", "false", "abc", "''", "[]", "[1,2]", "{a: 1}", "1e999", "ü",
+    "0x10", "1_000", "${seed}", "${nowhere}", "???", "' '", "a.b", "../..", "2**3", "1" + 22 * "0", "1e-400",
+]  # fmt: skip
+REALS = [
+    "norm.eps", "norm.momentum", "norm.r_max", "norm.alpha", "l1", "dropout", "lr", "momentum", "weight_decay",
+    "augment.rotation", "augment.shift",
+]  # fmt: skip
+WHOLES = [
+    "norm.num_groups", "norm.virtual_batch_size", "norm.begin", "seed", "epochs", "batch_size", "refit_epochs",
+]  # fmt: skip
+SWITCHES = ["norm.affine", "norm.threshold", "weight_standardization", "augment", "test_curve", "sync_batchnorm"]
 FITTING: dict[str, list[Any]] = {
-    **dict.fromkeys("norm.eps norm.momentum norm.r_max norm.alpha l1 dropout lr momentum weight_decay".split(), REAL),
-    **dict.fromkeys(["augment.rotation", "augment.shift"], REAL),
-    **dict.fromkeys("norm.num_groups norm.virtual_batch_size norm.begin seed epochs batch_size refit_epochs".split(), WHOLE),
-    **dict.fromkeys(["norm.channels_per_group", "lr_per", "train_size", "val_size"], [*WHOLE, "null"]),
-    **dict.fromkeys("norm.affine norm.threshold weight_standardization augment test_curve".split(), ["true", "false"]),
+    **dict.fromkeys(REALS, REAL),
+    **dict.fromkeys(WHOLES, WHOLE),
+    **{key: [*WHOLE, "null"] for key in ("norm.channels_per_group", "lr_per", "train_size", "val_size")},
+    **{key: ["true", "false"] for key in SWITCHES},
     "norm": [*CATALOGUE],
     "norm.target": ["torch.nn:BatchNorm2d", "torch.nn:Linear", "nowhere:Layer"],
     "data": ["digits"],
@@ -53,7 +62,6 @@ FITTING: dict[str, list[Any]] = {
     "probes": ["[]", "[layers]", "[layers,landscape,shift,statistics]"],
     "accelerator": ["cpu", "auto"],
     "devices": [1, 1, 1, 2, 3],
-    "sync_batchnorm": ["true", "false"],
     "precision": ["32-true", "64-true", "bf16-mixed", "16-mixed", "tf32"],
     "threads": [1, 2, "null"],
     "name": ["x", "'ein name'", "null"],

@@ -82,7 +82,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["-m", "data=auto,digits"], "data=auto goes with no other data set in one sweep: name the sets"),
         (["log_dir=typed_layers.py"], "typed_layers.py/runs/bn-digits-seed_0: nothing can be written there"),
         (["log_dir=gs://bucket/logs"], "log_dir=gs://bucket/logs: runs are written to a folder of this machine"),
-        (["norm=custom", "norm.target=nowhere:Layer"], "norm.target=nowhere:Layer: there is no module nowhere here; wr"),
+        (
+            ["norm=custom", "norm.target=nowhere:Layer"],
+            "norm.target=nowhere:Layer: there is no module nowhere here; wr",
+        ),
         (["norm=custom", "norm.target=typed_layers:Layr"], "norm.target=typed_layers:Layr: typed_layers has no Layr; "),
         (["norm=custom", "norm.target=broken:Layer"], "norm.target=broken:Layer: broken.py cannot be read as Python"),
     ],

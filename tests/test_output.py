@@ -1,6 +1,5 @@
 """What surroundings may not break: a reader that leaves, a full disk, matplotlib's backend and its settings."""
 
-import io
 import json
 import os
 import subprocess
@@ -13,9 +12,7 @@ import matplotlib
 import pytest
 from conftest import REPOSITORY
 from made_up_runs import crossed
-from rich.console import Console
 
-from normlab.output import Steady, command
 from normlab.record import Record
 from normlab.settings import Settings
 

@@ -165,9 +165,7 @@ def test_a_run_that_is_stopped_before_it_comes_further_is_not_tried_for_ever(tmp
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_a_backend_that_begins_nothing_ends(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], at_once: bool
-) -> None:
+def test_a_backend_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str], at_once: bool) -> None:
     """All its tasks at once, or one by one, as processes that cannot import or jobs on nodes without this package."""
 
     class OneByOne(Made):

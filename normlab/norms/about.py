@@ -21,8 +21,8 @@ AXES = {"N": "N", "V": "V images", "C": "C", "G": "C / G", "H": "H", "W": "W"}  
 
 @dataclass(frozen=True)
 class Number:
-    """An option that is a number of a range; `words` says which ("above 0"). null: whether null is a value too; divides:
-    whether it has to divide the number of channels, which `About.check` looks at."""
+    """An option that is a number of a range; `words` says which ("above 0"). null: whether null is a value too.
+    divides: whether it has to divide the number of channels, which `About.check` looks at."""
 
     least: float
     most: float

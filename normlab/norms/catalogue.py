@@ -1,4 +1,4 @@
-"""The norms that there are: one file each in this folder, found and described without torch; and layers by their name."""
+"""The norms that there are: one file each in this folder, described without torch; and layers by their name."""
 
 import ast
 import importlib

@@ -20,7 +20,20 @@ from normlab.norms import CATALOGUE
 from normlab.settings.conf import GROUPS, choices, defaults, dotted, spell
 from normlab.settings.corruptions import CORRUPTIONS, Corrupted, Evaluated
 from normlab.settings.parts import (
-    MOST, SGD, SMALL_ONLY, AdamW, Augment, Count, Data, Finite, Model, Net, Norm, Penalty, Share, Strength,
+    MOST,
+    SGD,
+    SMALL_ONLY,
+    AdamW,
+    Augment,
+    Count,
+    Data,
+    Finite,
+    Model,
+    Net,
+    Norm,
+    Penalty,
+    Share,
+    Strength,
 )  # fmt: skip
 from normlab.settings.shape import NORM_CHANNELS
 

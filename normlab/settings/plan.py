@@ -343,7 +343,7 @@ def _crossed(overrides: Sequence[str]) -> Iterable[list[str]]:
 
 
 def _run_folder(kind: str, *, _root_: DictConfig) -> str:
-    """For conf/config.yaml: `runs/ln-seed_0`, a run's folder below log_dir. `kind` takes the place of a name that is null."""
+    """Return, for conf/config.yaml, a run's folder below log_dir: `runs/ln-seed_0`. kind: in the place of no name."""
     settings = parse(_root_)
     study = OmegaConf.select(_root_, "hydra.runtime.choices.study")
     return f"{settings.name or kind}/{settings.slug(dotted(protocol(study)) if study else {})}"
