@@ -1,7 +1,7 @@
 """How often a study says something false, what it finds, what `until=decided` saves: `python -m benchmarks.verdicts`.
 
-Writes docs/verdicts.csv, case by case (what is in it is not simulated again), and prints the tables of
-docs/inference.md.
+Draws thousands of studies (benchmarks/drawn.py). Writes docs/verdicts.csv, case by case (those that it has are not
+simulated again), and prints the tables of docs/inference.md.
 """
 
 import argparse
@@ -10,75 +10,41 @@ import itertools
 import math
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from benchmarks.simulated import Bools, Draws, Family, Floats, family_outcomes, follow, holm, not_below_0, positive
+from benchmarks.drawn import (
+    BASE,
+    KINDS,
+    MARGIN,
+    TRUTHS,
+    Bools,
+    Draws,
+    Floats,
+    Followed,
+    accuracies,
+    answered,
+    any_false,
+    like_replication,
+    real,
+    rejected,
+)  # fmt: skip
 from benchmarks.tables import markdown
-from normlab.analysis.cells import sort
+from normlab.analysis import rounds
 from normlab.analysis.declared import ALPHA
-from normlab.analysis.outcomes import OUTCOMES
-from normlab.analysis.questions import Answers
-from normlab.analysis.sequential import looks, sequential_p
-from normlab.analysis.table import runs
+from normlab.analysis.sequential import POWER, looks, sequential_p
 from normlab.files import write_atomically
-from normlab.settings import Study
 
 ROOT = Path(__file__).resolve().parents[1]
-MARGIN, SD, BASE = 0.001, 0.0005, 0.994  # of accuracy on MNIST; SD as in lightning_logs/replication
-CHUNK = 1000  # studies at once: more do not fit a cache
 FALSE, DECIDED = "any false verdict", "decided, without interactions"  # measures
-
-REAL = ROOT / "lightning_logs" / "replication"
-CELLS = ("bn", "bn l1=0.001", "ln", "ln l1=0.001", "gn", "gn l1=0.001")
-TRUTHS = {  # of the six settings in that order, in margins
-    "all equal": (0, 0, 0, 0, 0, 0),
-    "all at the margin": (0, -1, 1, 0, -1, -2),
-    "mixed": (0, -3, 0, -3, 1, -3),
-    "nothing or twice the margin": (0, -2, 0, -2, 2, 0),
-}
 EFFECTS = (0, 0.5, 1, 1.5, 2, 3)  # margins
 SEEDS = (3, 5, 10)
 MOST = (10, 14, 20)
-
-
-@functools.cache
-def real(claims: bool) -> tuple[Answers, Family]:
-    """The committed runs of `replication` and the family of their study, with its claims or without."""
-    study = Study.named("replication")
-    study = study if claims else study.model_copy(update={"claims": []})
-    answers = Answers(sort(runs(REAL), study.factors), study, study.margin)
-    assert [cell.label for cell in answers.cells] == list(CELLS)
-    return answers, Family.of(answers)
-
-
-@functools.cache
-def residuals() -> Floats:
-    """Of the 30 real test accuracies around their settings' means, to a variance of 1."""
-    rows = [group.values - group.values.mean() for group in real(False)[0].model("test_acc").groups.values()]
-    return np.concatenate([row / np.sqrt(np.mean(np.square(rows))) for row in rows])
-
-
-KINDS: Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], Floats]] = {
-    "normal": lambda rng, size: rng.normal(size=size),
-    "t, 3 degrees": lambda rng, size: rng.standard_t(3, size=size) / math.sqrt(3),
-    "skewed": lambda rng, size: 1 - rng.exponential(size=size),
-    "rounded to 0.01 points": lambda rng, size: rng.normal(size=size),
-    "unequal variances": lambda rng, size: rng.normal(size=size) * np.geomspace(0.5, 2, size[1])[:, None],
-    "resampled": lambda rng, size: rng.choice(residuals(), size=size),
-}
-
-
-def accuracies(rng: np.random.Generator, kind: str, truth: Sequence[float], studies: int, seeds: int) -> Floats:
-    """(studies, settings, seeds)."""
-    noise = SD * KINDS[kind](rng, (studies, len(truth), seeds))
-    values = np.clip(BASE + MARGIN * np.array(truth)[:, None] + noise, 0, 1)
-    return values.round(4) if kind == "rounded to 0.01 points" else values
 
 
 def row(measure: str, values: Floats | Bools) -> dict[str, Any]:
@@ -93,68 +59,22 @@ def row(measure: str, values: Floats | Bools) -> dict[str, Any]:
     return {"measure": measure, "value": mean, "low": low, "high": high}
 
 
-def fixed(family: Family, draws: Sequence[Draws]) -> tuple[Bools, Bools]:
-    """What all seeds reject, (R, Q, 2), and which contrasts are above 0."""
-    found = []
-    for some in _chunks(draws):
-        n = np.full(some[0].values.shape[:2], some[0].values.shape[-1])
-        models = [each.fit(n) for each in some]
-        found.append((holm(family.sides(models)[1]) <= ALPHA, positive(family, models)))
-    rejected, above = (np.concatenate(each) for each in zip(*found, strict=True))
-    return rejected, above
-
-
-def _chunks(draws: Sequence[Draws]) -> Iterator[list[Draws]]:
-    for start in range(0, len(draws[0].values), CHUNK):
-        yield [replace(each, values=each.values[start : start + CHUNK]) for each in draws]
-
-
 def errors(rng: np.random.Generator, studies: int, kind: str, truth: str, seeds: int) -> Iterator[dict[str, Any]]:
     """How often a study of six settings has a false verdict, of any kind."""
-    family = real(False)[1]
-    rejected, above = fixed(family, [Draws(accuracies(rng, kind, TRUTHS[truth], studies, seeds))])
-    yield row(FALSE, family.false(rejected, above, [BASE + MARGIN * np.array(TRUTHS[truth])]).any(1))
+    found = answered([Draws("test_acc", accuracies(rng, kind, TRUTHS[truth], studies, seeds))], claims=False)
+    yield row(FALSE, any_false(found, {"test_acc": BASE + MARGIN * np.array(TRUTHS[truth])}, claims=False))
 
 
 def power(rng: np.random.Generator, studies: int, effect: float, seeds: int) -> Iterator[dict[str, Any]]:
     """What is found of an effect of so many margins that `ln` has with L1 and without, in the whole family."""
-    answers, family = real(False)
-    rejected, above = fixed(family, [Draws(accuracies(rng, "normal", (0, 0, effect, effect, 0, 0), studies, seeds))])
+    values = accuracies(rng, "normal", (0, 0, effect, effect, 0, 0), studies, seeds)
+    found = answered([Draws("test_acc", values)], claims=False)
     for label in ("ln − bn", "ln − bn, mean of 2 settings"):
-        [at] = [i for i, each in enumerate(answers.declared) if each.label == label]
-        differs, same = rejected[:, at].T
-        yield row(f"{label}: better", differs & above[:, at])
+        answers = [each for study in found for each in study if each.label == label]
+        differs, same = rejected(answers).T
+        above = np.array([each.estimate is not None and each.estimate.value > 0 for each in answers])
+        yield row(f"{label}: better", differs & above)
         yield row(f"{label}: equivalent", same & ~differs)
-
-
-def like_replication(
-    rng: np.random.Generator, truth: str, studies: int, seeds: int
-) -> tuple[list[Draws], list[Floats]]:
-    """Draws like the committed runs in every outcome of the family, and the true means.
-
-    truth: "as observed" has their means, standard deviations and image effects. Otherwise accuracies have those means,
-    one standard deviation, and image effects that differ between settings by half the variance, as effects do.
-    """
-    answers, draws, means = real(True)[0], list[Draws](), list[Floats]()
-    for outcome in family_outcomes(answers):
-        [name] = [name for name, each in OUTCOMES.items() if each is outcome]
-        model = answers.model(name)
-        sd = np.array([group.values.std(ddof=1) for group in model.groups.values()])
-        mean, covariance = model.means, model.images[0] if model.images else None
-        if name == answers.primary and truth != "as observed":
-            mean, sd = BASE + MARGIN * np.array(TRUTHS[truth]), np.full_like(sd, np.sqrt(np.mean(sd**2)))
-            common = np.full((len(sd), len(sd)), 1 / len(sd))
-            half = common + math.sqrt(0.5) * (np.eye(len(sd)) - common)
-            covariance = half @ covariance @ half
-        values = mean[:, None] + sd[:, None] * rng.normal(size=(studies, len(sd), seeds))
-        if covariance is not None:
-            values = (
-                values + rng.multivariate_normal(np.zeros(len(sd)), not_below_0(covariance), size=studies)[..., None]
-            )
-        logit = model.link == "logit"
-        draws.append(Draws(np.clip(values, 0, 1) if logit else values, model.resolution, logit, covariance))
-        means.append(mean)
-    return draws, means
 
 
 DESIGNS: Mapping[str, Mapping[str, Any]] = {
@@ -168,18 +88,22 @@ DESIGNS: Mapping[str, Mapping[str, Any]] = {
 
 def study(rng: np.random.Generator, studies: int, truth: str, design: str, most: int) -> Iterator[dict[str, Any]]:
     """A study like `replication` with at most so many seeds per setting; design: "fixed" has all of them."""
-    family = real(True)[1]
     draws, means = like_replication(rng, truth, studies, most)
     if design == "fixed":
-        n, (rejected, above) = np.full((studies, 6), most), fixed(family, draws)
+        seeds, found = np.full(studies, float(most)), answered(draws, claims=True)
     else:
-        parts = [follow(family, some, most, **DESIGNS[design]) for some in _chunks(draws)]
-        n, rejected, above = (np.concatenate(each) for each in zip(*parts, strict=True))
-    decided = rejected.any(-1)
-    yield row(FALSE, family.false(rejected, above, means).any(1))
-    yield row("seeds per setting", n.mean(1))
+        options = dict(DESIGNS[design])
+        rho = options.pop("rho", POWER)
+        with patch.object(rounds, "sequential_p", functools.partial(sequential_p, power=rho)):
+            followed = [Followed(real(True), draws, study, **options) for study in range(studies)]
+            ends = [each.progress(each.found) for each in followed]
+        seeds = np.array([np.mean(list(end.seeds.values())) for end in ends])
+        found = [list(end.answers) for end in ends]
+    yield row(FALSE, any_false(found, means, claims=True))
+    yield row("seeds per setting", seeds)
+    decided = np.array([rejected(answers).any(-1) for answers in found])
     yield row("questions decided", decided.mean(1))
-    yield row(DECIDED, decided[:, ~family.joint].mean(1))
+    yield row(DECIDED, decided[:, [each.kind != "interaction" for each in real(True).declared]].mean(1))
 
 
 LEVEL = ALPHA / 15
