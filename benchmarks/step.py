@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import quantiles
 from unittest.mock import patch
 
@@ -94,20 +95,21 @@ def measure(networks: Networks, rows: Rows) -> dict[str, float]:
     return dict(zip([*PHASES, REST], np.diff(ends), strict=True))
 
 
-def table(found: pd.DataFrame, batch: int, peak: float) -> str:
-    """Return a Markdown table: one row per part, two columns per norm. found: milliseconds of each part, by norm; peak:
-    FLOP/s."""
-    size = {stage.name: 2e-6 * stage.weights * stage.size[0] * stage.size[1] for stage in small_network()}
-    mflop = pd.Series({part: sum(size[name] for name in PHASES.get(part, ())) for part in found.index})
-    mflop["together"], found.loc["together"] = mflop.sum(), found.sum()
+def table(found: pd.DataFrame) -> str:
+    """Return a Markdown table: one row per part, two columns per norm. found: the columns of docs/step.csv; the share of
+    the peak is that of a part's convolutions."""
+    mflop = found.drop_duplicates("part").set_index("part")["mflop"]
+    ms = found.pivot(index="part", columns="norm", values="ms").loc[mflop.index, found["norm"].unique()]
+    mflop["together"], ms.loc["together"] = mflop.sum(), ms.sum()
+    batch, gflops = found["batch"].iloc[0], found["gflops"].iloc[0]
     rows = []
     for part, needed in mflop.items():
         cells = []
-        for ms in found.loc[part]:
-            share = f"{100 * needed * 1e6 * batch / (ms / 1e3 * peak):.0f}"
-            cells += [f"{ms:.1f}", share if share != "0" else ""] if ms >= NOISE else [f"< {NOISE}", ""]
+        for took in ms.loc[part]:
+            share = f"{100 * needed * batch / (took * gflops):.0f}"
+            cells += [f"{took:.1f}", share if share != "0" else ""] if took >= NOISE else [f"< {NOISE}", ""]
         rows.append([part, f"{needed:.2f}", *cells])
-    numbers = ["MFLOP per image", *(heading for norm in found for heading in (f"`{norm}`, ms", "% of peak"))]
+    numbers = ["MFLOP per image", *(heading for norm in ms for heading in (f"`{norm}`, ms", "% of peak"))]
     return markdown(["", *numbers], rows, numbers)
 
 
@@ -117,11 +119,20 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--csv", type=Path, help="write what was measured to this file too")
     args = parser.parse_args(given)
-    found = pd.DataFrame({norm: measure(*ready(norm, args.batch, args.dropout, args.threads)) for norm in args.norms})
-    most = peak(args.threads)
-    print(table(found, args.batch, most))
-    print(f"\nPeak: {most / 1e9:.0f} GFLOP/s by a loop of multiply-adds.")
+    flops = {stage.name: 2e-6 * stage.weights * stage.size[0] * stage.size[1] for stage in small_network()}
+    found = pd.DataFrame(
+        {"norm": norm, "batch": args.batch, "threads": args.threads, "part": part, "ms": ms}
+        for norm in args.norms
+        for part, ms in measure(*ready(norm, args.batch, args.dropout, args.threads)).items()
+    )
+    found.insert(4, "mflop", [sum(flops[name] for name in PHASES.get(part, ())) for part in found["part"]])
+    found["gflops"] = peak(args.threads) / 1e9
+    print(table(found))
+    print(f"\nPeak: {found['gflops'][0]:.0f} GFLOP/s by a loop of multiply-adds.")
+    if args.csv:
+        found.to_csv(args.csv, index=False, float_format="%.5g")
     return 0
 
 
