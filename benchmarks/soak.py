@@ -23,15 +23,8 @@ from benchmarks.tables import markdown
 from normlab.record import Record
 
 WORDS = [
-    "data=digits",
-    "epochs=1",
-    "train_size=256",
-    "val_size=0",
-    "threads=1",
-    "norm=gn",
-    "accelerator=cpu",
-    "name=soak",
-]
+    "data=digits", "epochs=1", "train_size=256", "val_size=0", "threads=1", "norm=gn", "accelerator=cpu", "name=soak",
+]  # fmt: skip
 FEWEST = 8  # runs: two in a quarter, and a gap between them
 
 

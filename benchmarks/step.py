@@ -96,8 +96,10 @@ def measure(networks: Networks, rows: Rows) -> dict[str, float]:
 
 
 def table(found: pd.DataFrame) -> str:
-    """Return a Markdown table: one row per part, two columns per norm. found: the columns of docs/step.csv; the share of
-    the peak is that of a part's convolutions."""
+    """Return a Markdown table: one row per part, two columns per norm. found: the columns of docs/step.csv.
+
+    The share of the peak is that of a part's convolutions.
+    """
     mflop = found.drop_duplicates("part").set_index("part")["mflop"]
     ms = found.pivot(index="part", columns="norm", values="ms").loc[mflop.index, found["norm"].unique()]
     mflop["together"], ms.loc["together"] = mflop.sum(), ms.sum()

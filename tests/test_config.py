@@ -154,20 +154,10 @@ def test_augment_is_a_switch_and_two_numbers() -> None:
 def test_the_hash_holds_all_that_changes_the_result_and_nothing_else() -> None:
     usual = load("data=mnist").config_hash()
     same = [
-        "log_dir=elsewhere",
-        "name=study",
-        "force=true",
-        "data.root=/x",
-        "data.download=false",
-        "threads=3",
-        "l1=-0.0",
-        "test_curve=true",
-        "probes=[layers]",
-        "accelerator=auto",
-        "accelerator=cpu",
-        "penalty.scope=conv",
+        "log_dir=elsewhere", "name=study", "force=true", "data.root=/x", "data.download=false", "threads=3", "l1=-0.0",
+        "test_curve=true", "probes=[layers]", "accelerator=auto", "accelerator=cpu", "penalty.scope=conv",
         "penalty.method=proximal",
-    ]
+    ]  # fmt: skip
     other = ["seed=1", "norm.eps=1e-4", "norm=ln", "l1=1e-3", "lr=0.2", "norm.momentum=null", "lr=0.10000001",
              "net.size=32", "optimizer=adamw", "dropout=0.1", "placement=pre", "epochs=13", "batch_size=64",
              "schedule=constant",

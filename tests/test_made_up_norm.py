@@ -52,15 +52,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "name: wobble # wobbles\ndelta: 1.0 # added to the mean square\naffine: true # scale γ and shift β\n"
     )
     words = [
-        "-m",
-        "name=sweep",
-        "norm=bn,wobble",
-        "seed=0,1",
-        "data=digits",
-        "epochs=1",
-        "train_size=64",
+        "-m", "name=sweep", "norm=bn,wobble", "seed=0,1", "data=digits", "epochs=1", "train_size=64",
         "hydra/launcher=array",
-    ]
+    ]  # fmt: skip
     result = python(root, "-m", "normlab.train", *words, "threads=1")
     assert result.returncode == 0, result.stderr
     return root

@@ -450,15 +450,9 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
 def test_a_run_that_diverges_neither_stops_nor_hides_the_others(tmp_path: Path) -> None:
     """lr=1e30 diverges, which in a comparison is a result; the rest completes, the end lists what became of each."""
     words = [
-        "study=replication_quick",
-        "norm=bn",
-        "seed=0",
-        "l1=0",
-        "epochs=1",
-        "train_size=256",
-        "lr=0.1,1e30",
+        "study=replication_quick", "norm=bn", "seed=0", "l1=0", "epochs=1", "train_size=256", "lr=0.1,1e30",
         "accelerator=cpu",
-    ]
+    ]  # fmt: skip
     words += ["gradient_clip=null", "schedule=constant", f"log_dir={tmp_path}"]
     done = python_m("normlab.train", *words)
     assert done.returncode == 0, done.stderr
