@@ -8,7 +8,6 @@ import pytest
 from conftest import REPOSITORY
 from warm import python_m
 
-from normlab.errors import ConfigError
 from normlab.record import Record
 from normlab.settings import Norm, sweep_of
 from normlab.settings.plan import load, plan
@@ -42,31 +41,6 @@ def test_the_layer_goes_to_its_own_arm() -> None:
     assert jobs[2].settings.config_hash() == alone.config_hash(), "a run that was finished on its own is skipped"
     two = plan(["norm=bn,custom", "norm.target=mine:Scale,mine:Other", "data=digits"], multirun=True)
     assert [job.settings.norm.target for job in two] == [None, "mine:Scale", "mine:Other"]
-
-
-def test_a_value_given_twice_is_still_refused() -> None:
-    for words in ([*MIXED[:2], "seed=0,0"], ["norm=bn,custom", "norm.target=mine:Scale,mine:Scale", "data=digits"]):
-        with pytest.raises(ConfigError, match="two runs of this sweep would share"):
-            plan(words, multirun=True)
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["norm=bn,ln", OWN], r"^norm\.target=mine:Scale goes with norm=custom"),
-        (["norm=bn,ln", "norm.options={start: 2}"], r"^norm\.options=.* goes with norm=custom"),
-        (["seed=0,1", OWN], "goes with norm=custom"),
-        (["study=replication", OWN], "goes with norm=custom"),
-        (["norm=bn,custom"], r"^norm=custom needs norm\.target=package\.module:Class$"),
-        (["study=custom_layer"], r"^norm=custom needs norm\.target=package\.module:Class$"),
-        (["norm=bn,custom", OWN, "norm.eps=1e-3"], "norm.eps is no setting here"),
-    ],
-    ids=" ".join,
-)
-def test_what_does_not_fit_is_one_line(words: list[str], told: str) -> None:
-    with pytest.raises(ConfigError, match=told) as error:
-        plan(words, multirun=True)
-    assert "\n" not in str(error.value)
 
 
 def test_a_study_of_ones_own_layer() -> None:

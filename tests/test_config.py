@@ -211,23 +211,6 @@ def test_plan_shares_hydras_work_and_gives_what_hydra_would() -> None:
     assert len({job.settings.config_hash() for job in jobs}) == len({job.folder for job in jobs}) == 16
 
 
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (["norm=bn,xx"], "norm=xx"),
-        (["l1=0,-1"], "l1=-1"),
-        (["augment=0,1"], "augment=0"),
-        (["seed=0,0"], "two runs of this sweep would share"),
-        (["norm=glob(*)"], "norm=custom needs"),
-        (["seed=choice(0,1),2"], "seed=choice"),
-    ],
-)
-def test_plan_refuses_before_anything_starts(overrides: list[str], words: str) -> None:
-    with pytest.raises(ConfigError, match=words) as caught:
-        plan(overrides, multirun=True)
-    assert "\n" not in str(caught.value)
-
-
 CUSTOM = ["norm=custom", "norm.target=mine:Layer"]
 
 

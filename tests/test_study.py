@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from normlab.errors import ConfigError, NormlabError
+from normlab.errors import NormlabError
 from normlab.settings import STUDY_FILE, Claim, Study, choices, conf_dir, protocol, sweep_of
-from normlab.settings.plan import load, plan, study_of
+from normlab.settings.plan import load, plan
 
 STUDIES = choices("study")
 
@@ -84,32 +84,6 @@ def test_a_studys_run_asks_what_a_single_run_asks() -> None:
 
 def test_the_order_of_words_does_not_matter() -> None:
     assert folders("seed=0", "norm=bn", "study=replication") == folders("study=replication", "norm=bn", "seed=0")
-
-
-@pytest.mark.parametrize(
-    ("given", "line"),
-    [
-        ("study=replicatoin", r"did you mean replication\?"),
-        ("study=../replication", r"did you mean replication\?"),
-        ("study=replication,replication_quick", "one study at a time"),
-        ("study=", r"choose one of .*replication_quick"),
-    ],
-)
-def test_an_unknown_study_is_told_with_what_was_meant(given: str, line: str) -> None:
-    with pytest.raises(ConfigError, match=line) as told:
-        study_of([given])
-    assert "\n" not in str(told.value)
-
-
-def test_claims_are_not_for_the_command_line() -> None:
-    with pytest.raises(ConfigError, match="stand in its file"):
-        plan(["study=replication", "study.margin=0.5"], multirun=False)
-
-
-def test_launcher_words_do_not_disturb_the_plan() -> None:
-    assert len(plan(["study=replication", "seed=0", "hydra.launcher.n_jobs=1"], multirun=False)) == 6
-    with pytest.raises(ConfigError, match="goes with a launcher"):
-        plan(["seed=0,1", "hydra.launcher.n_jobs=1"], multirun=True)
 
 
 def test_it_lies_beside_its_runs(tmp_path: Path) -> None:

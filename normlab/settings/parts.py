@@ -1,6 +1,6 @@
 """The parts of a run's settings: types and ranges of norm, data, net, optimizer, penalty and augmentation."""
 
-import math
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -62,21 +62,13 @@ def _options(where: str, given: Any) -> dict[str, Any]:
     if not isinstance(given or {}, Mapping):
         raise ValueError(f"{where}.options={given}: write a mapping, such as {{eps: 1e-3}}")
     for key, value in (given or {}).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{where}.{key}={value}: must be finite")
-        if not _plain(value):
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
             raise ValueError(
-                f"{where}.{key}: only finite numbers, words, true, false, null, lists and mappings of them"
-            )
+                f"{where}.{key}={value}: only finite numbers, words, true, false, null, lists and mappings of them"
+            ) from None
     return dict(given or {})
-
-
-def _plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _plain(item) for key, item in value.items())
-    if isinstance(value, list):
-        return all(map(_plain, value))
-    return value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _check_target(where: str, what: str, name: str, target: str | None) -> None:
