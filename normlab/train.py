@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser  # private, but the only way to read Hydra's flags as Hydra does
+from omegaconf import DictConfig, OmegaConf, read_write
 from rich.console import Console
 
 from normlab import summary
@@ -68,16 +69,11 @@ def main(arguments: Sequence[str]) -> int:
     if flags.help:
         print(_help(flags.overrides))
         return 0
-    if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
-        if flags.cfg:
-            if flags.multirun:
-                raise ConfigError("--cfg shows the configuration of one run: leave -m out")
-            compose_config(words(flags.overrides))  # an error is one line then
-        given, sys.argv = sys.argv, [sys.argv[0], *arguments]
-        try:
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda _: None)()
-        finally:
-            sys.argv = given
+    if flags.cfg:
+        print(_shown(flags), end="")
+        return 0
+    if flags.info or flags.hydra_help or flags.shell_completion:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda _: None)()
         return 0
     for flag in ("config_name", "config_path", "config_dir"):
         if getattr(flags, flag):
@@ -98,6 +94,24 @@ def _help(about: Sequence[str]) -> str:
     if not found.strip():
         raise ConfigError(f"no setting has {' or '.join(about)} in its name: normlab train --help all shows every one")
     return found
+
+
+def _shown(flags: Any) -> str:
+    """Return what `--cfg` asks for: Hydra cannot resolve its own part alone. Raise `ConfigError` where there is no one
+    configuration."""
+    if flags.multirun:
+        raise ConfigError("--cfg shows the configuration of one run: leave -m out")
+    config = compose_config(words(flags.overrides))
+    if flags.resolve:
+        with read_write(config), read_write(config.hydra):
+            OmegaConf.resolve(config)
+    parts = {"all": list(config), "hydra": ["hydra"]}.get(flags.cfg, [key for key in config if key != "hydra"])
+    shown = OmegaConf.masked_copy(config, parts)
+    if flags.package and flags.package != "_global_":
+        shown = OmegaConf.select(shown, flags.package)
+        if not isinstance(shown, DictConfig):
+            raise ConfigError(f"--package {flags.package}: there is no such part; choose one of {', '.join(parts)}")
+    return OmegaConf.to_yaml(shown)
 
 
 def _wrong_flag(message: str) -> NoReturn:

@@ -71,6 +71,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (["norm=lnn", "--cfg", "job"], "norm=lnn: did you mean ln?"),
         (["-m", "norm=bn,ln", "--cfg", "job"], "--cfg shows the configuration of one run: leave -m out"),
+        (["--cfg", "job", "--package", "nrm"], "--package nrm: there is no such part; choose one of seed, l1,"),
         (["-m", "seed=range(0,0)"], "seed=range(0,0): holds no value, so there is nothing to run"),
         (["--config-name=other"], "--config-name: settings stand in conf/ and on the command line alone"),
         (["--config-dir=."], "--config-dir: settings stand in conf/ and on the command line alone"),
