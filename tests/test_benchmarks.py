@@ -17,7 +17,7 @@ from benchmarks.hfta import fused
 from benchmarks.machine import bytes_per_image, flops_per_image
 from benchmarks.plain import PlainNet
 from benchmarks.samples import cut, write_as_mnist
-from benchmarks.study import cells, main
+from benchmarks.study import main
 from benchmarks.study_results import Machine, in_short, page, rows
 from normlab.data.sources import load
 from normlab.nets import Net
@@ -69,12 +69,6 @@ def test_rate_of_one_process_and_of_two() -> None:
     assert rate([Steps(first), Steps(second)]) == pytest.approx(BATCH / 0.1 + BATCH / 0.2)
     with pytest.raises(ValueError, match="same time"):
         rate([Steps(first), Steps([step + 8 for step in first])])
-
-
-def test_steps_are_found_in_what_an_arm_prints() -> None:
-    assert read('Epoch 0: 100 %\n\n{"steps": [1.0, 2.5], "images": 48}\nwarning\n') == Steps([1.0, 2.5], 48)
-    with pytest.raises(ValueError, match="no steps"):
-        read("Epoch 0\n")
 
 
 def test_torchvision_reads_what_we_write(tmp_path: Path) -> None:
@@ -203,16 +197,6 @@ def test_figures_of_a_study_hold_its_points() -> None:
     assert len(sizes) == 4
     names = [name for name, content in study_results.figures(table, machine()) if content]
     assert names == ["study-batch.png", "study-batch.svg", "study-array.png", "study-array.svg"]
-
-
-def test_every_target_of_the_issue_is_measured_on_both_devices() -> None:
-    for device, arms in (("cpu", {"R0", "T", "R1", "R2", "H", "R4"}), ("gpu", {"R0", "R1", "R3", "H", "R4"})):
-        wanted = cells(device, ("bn", "ln", "gn"), quick=False)
-        assert len(set(wanted)) == len(wanted)
-        assert {cell.arm for cell in wanted} == arms
-        assert {cell.norm for cell in wanted if cell.batch == 128 and cell.arm == "R4"} == {"bn", "ln", "gn"}
-        assert {2, 8, 32, 128, 512} == {cell.batch for cell in wanted if cell.arm == "R0"}
-        assert {1, 4, 16} <= {cell.networks for cell in wanted if cell.arm == "R4" and cell.batch == 2}
 
 
 def test_the_cost_model_finds_what_points_were_made_of() -> None:

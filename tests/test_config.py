@@ -61,7 +61,6 @@ def test_every_setting_says_what_it_means() -> None:
     [
         ("norm=xx", ["norm=xx", ", ".join(choices("norm"))]),
         ("norm=null", ["norm=none"]),
-        ("norm=bn,ln", ["need -m"]),
         ("l1=0,1e-3", ["need -m"]),
         ("data=cifar", [", ".join(choices("data"))]),
         ("l1=-1", ["l1=-1", "greater than or equal to 0"]),
@@ -77,7 +76,6 @@ def test_every_setting_says_what_it_means() -> None:
         ("momentum=1", ["did you mean norm.momentum or optimizer.momentum?"]),
         ("optimizer.momentum=1", ["optimizer.momentum=1", "less than 1"]),
         ("optimizer.betas=1", ["choose one of optimizer.name, optimizer.momentum"]),
-        ("optimizer=adam", ["did you mean adamw"]),
         ("probes=layers", ["probes=layers: write a list"]),
         ("net=vgg", ["custom, resnet10, small"]),
         ("net=custom", ["net.target=package.module:factory"]),
@@ -102,7 +100,6 @@ def test_every_setting_says_what_it_means() -> None:
         ("val_size=-1", ["val_size=-1"]),
         ("augment=3", ["true or false"]),
         ("augment.rotation=200", ["augment.rotation=200"]),
-        ("name=a/b", ["name=a/b"]),
         ("epoch=3", ["did you mean epochs?"]),
         ("norm.epsilon=1", ["did you mean norm.eps?"]),
         ("norm.num_groups=2", ["norm.eps, norm.momentum, norm.affine"]),
@@ -114,7 +111,6 @@ def test_every_setting_says_what_it_means() -> None:
         ("weight_standardization=1", ["weight_standardization=1"]),
         ("foo=1", ["foo", "choose one of seed, l1"]),
         ("epochs", ["name=value"]),
-        ("norm=custom", ["norm.target=package.module:Class"]),
         ("seed=${nothing}", ["nothing"]),
     ],
 )

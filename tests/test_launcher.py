@@ -155,12 +155,6 @@ def test_a_users_layer_is_tried_out(layers: str, layer: str, told: str | None) -
         assert "\n" not in reason
 
 
-def test_the_packages_own_norms_need_no_trial() -> None:
-    for norm in ("none", "bn", "ln", "gn", "in"):
-        assert unfoldable(load(f"norm={norm}")) is None
-    assert unfoldable(load("precision=16-mixed", "accelerator=gpu")) is not None
-
-
 @pytest.mark.parametrize(
     ("launcher", "word", "message"),
     [
