@@ -106,7 +106,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["study=replication", "study.margin=0.5"],
             "study.margin=0.5: a study's question and claims stand in its file",
         ),
-        (["-m", "seed=0,1", "hydra.launcher.n_jobs=1"], "hydra.launcher.n_jobs=1 goes with a launcher: hydra/launcher"),
+        (["-m", "seed=0,1", "hydra.launcher.n_jobs=1"], "hydra.launcher.n_jobs=1: hydra/launcher=basic has no options"),
         (["until=decided"], "until=decided goes with a study or a sweep: it gives seeds to several settings"),
         (
             ["study=replication_quick", "until=decided", "max_seeds=1"],

@@ -28,7 +28,5 @@ class LayerNormElementwise(Norm, about=ABOUT):
     """
 
     def normalize(self, x: Tensor) -> Tensor:
-        y = ops.group_norm(x, 1, None, None, self.eps)
-        if self.weight is not None and self.bias is not None:
-            y = y * self.weight + self.bias
-        return y
+        weight, bias, y = self.weight, self.bias, ops.group_norm(x, 1, None, None, self.eps)
+        return y if weight is None or bias is None else y * weight + bias

@@ -97,7 +97,7 @@ def options(launcher: str | None, overrides: Sequence[str], around: Sequence[str
     if launcher not in MODELS:
         words = [word for word in overrides if word.lstrip("+~").startswith(START)]
         if words and launcher in (None, "basic"):
-            raise ConfigError(f"{words[0]}: hydra/launcher=basic has no options")
+            raise ConfigError(f"{words[0]}: hydra/launcher=basic has no options; choose another, such as processes")
         return None
     model, chosen = MODELS[launcher], f"hydra/launcher={launcher}"
     if issubclass(model, Queue) and find_spec("submitit") is None:

@@ -152,12 +152,11 @@ def plan(
     overrides = words(overrides)
     study = study_of(overrides)
     multirun = multirun or study is not None
-    launching = [override for override in overrides if override.lstrip("+").startswith("hydra.launcher.")]
-    if launching and study is None and launcher_of(overrides) is None:
-        raise ConfigError(f"{launching[0]} goes with a launcher: hydra/launcher=processes")
-    # These change no run. Hydra would hold files of conf/ to what a plugin has under the same name.
-    launching += [f"hydra/launcher={name}" for name in choices("hydra/launcher")]
-    overrides = [override for override in overrides if override not in launching]
+    # Words about a launcher change no run. Hydra would hold files of conf/ to what a plugin has under their name.
+    launchers = [f"hydra/launcher={name}" for name in choices("hydra/launcher")]
+    overrides = [
+        each for each in overrides if each not in launchers and not each.lstrip("+").startswith("hydra.launcher.")
+    ]
     swept = [f"{key}={value}" for key, value in sweep_of(study).items()] if study else []
     planned: dict[Path, Job] = {}
     if multirun and study is None:
