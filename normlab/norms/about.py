@@ -109,7 +109,6 @@ class About:
         ordered: an option that is below all of some others.
         learned: the parameters, by name.
         state: what it keeps from step to step, as buffers. modes: how train and eval mode differ. Empty: nothing.
-        forgets: what of its input cannot be seen in y: "scale", "shift" (a factor, a summand for all of it).
         chained: whether each statistic is of what the one before it normalised; else all of them are of x.
         conv: the way the convolution before it is reparametrised (`normlab.nets`); "": not at all. Where it is, that
             convolution holds what `learned` names, per filter, and the layer holds nothing.
@@ -129,7 +128,6 @@ class About:
     learned: Mapping[str, Learned] = field(default_factory=lambda: AFFINE)
     state: str = ""
     modes: str = ""
-    forgets: tuple[str, ...] = ()
     chained: bool = False
     conv: str = ""
     source: str

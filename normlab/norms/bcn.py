@@ -20,7 +20,6 @@ ABOUT = About(
     },
     state="running mean and variance of each channel",
     modes="train: μ and σ² of the batch, then of the group; eval: the running ones, then of the group",
-    forgets=("scale", "shift"),
     source='Qiao et al. 2019, "Micro-Batch Training with Batch-Channel Normalization and Weight Standardization", '
     "arXiv:1903.10520, section 4, its form for large batches",
     colour="#0C7E8A",

@@ -15,7 +15,6 @@ ABOUT = About(
     learned={"rho": Learned(start="rho", sign="ρ"), **AFFINE},
     state="running mean and variance of each channel",
     modes="train: μ_B and σ_B² of the batch; eval: the running ones; μ_I and σ_I² of the map in both",
-    forgets=("scale", "shift"),
     source='Nam & Kim 2018, "Batch-Instance Normalization for Adaptively Style-Invariant Neural Networks", '
     "arXiv:1805.07925, equation 4",
     colour="#1E4E42",

@@ -16,7 +16,6 @@ ABOUT = About(
     options={"eps": EPS, "momentum": MOMENTUM, "affine": SWITCH},
     state="running mean and variance of each channel",
     modes="train: μ and σ² of the batch; eval: the running ones",
-    forgets=("scale", "shift"),
     source='Ioffe & Szegedy 2015, "Batch Normalization", arXiv:1502.03167, section 3',
     colour="#01468F",
     marker="o",

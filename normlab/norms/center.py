@@ -14,7 +14,6 @@ ABOUT = About(
     options={"momentum": MOMENTUM, "affine": SWITCH},
     state="running mean of each channel",
     modes="train: μ of the batch; eval: the running one",
-    forgets=("shift",),
     source='Salimans & Kingma 2016, "Weight Normalization", arXiv:1602.07868, section 4',
     colour="#542472",
     marker=">",

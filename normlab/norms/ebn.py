@@ -12,7 +12,6 @@ ABOUT = About(
     options={"eps": EPS, "momentum": MOMENTUM, "affine": SWITCH},
     state="running mean of each channel; running variance of all of them",
     modes="train: μ and σ² of the batch; eval: the running ones",
-    forgets=("scale", "shift"),
     source='Luo, Zhan & Wang 2020, "Extended Batch Normalization", arXiv:2003.05569, section 3',
     colour="#360672",
     marker="D",

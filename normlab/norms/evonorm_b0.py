@@ -17,7 +17,6 @@ ABOUT = About(
     learned={**AFFINE, "v": Learned(start=1.0, sign="v")},
     state="running variance of each channel",
     modes="train: σ_B² of the batch; eval: the running one; σ_I² of the map in both",
-    forgets=("scale",),
     source='Liu et al. 2020, "Evolving Normalization-Activation Layers", arXiv:2004.02967, table 4',
     colour="#1896AE",
     marker="D",

@@ -15,7 +15,6 @@ ABOUT = About(
     centred=False,
     options={"eps": EPS, "affine": SWITCH, "threshold": SWITCH},
     learned={**AFFINE, "tau": Learned(when="threshold", sign="τ")},
-    forgets=("scale",),
     source='Singh & Krishnan 2020, "Filter Response Normalization Layer", arXiv:1911.09737, equations 1 to 4',
     colour="#858C40",
     marker="<",

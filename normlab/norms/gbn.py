@@ -19,7 +19,6 @@ ABOUT = About(
     },
     state="running mean and variance of each channel",
     modes="train: μ and σ² of V images of the batch; eval: the running ones",
-    forgets=("scale", "shift"),
     source='Hoffer, Hubara & Soudry 2017, "Train longer, generalize better", arXiv:1705.08741, algorithm 1',
     colour="#3E81C9",
     marker="8",

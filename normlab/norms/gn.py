@@ -12,7 +12,6 @@ ABOUT = About(
     family="group",
     axes=("GHW",),
     options={"num_groups": Divisor(), "channels_per_group": Divisor(null=True), "eps": EPS, "affine": SWITCH},
-    forgets=("scale", "shift"),
     source='Wu & He 2018, "Group Normalization", arXiv:1803.08494, section 3.1',
     colour="#19945A",
     marker="P",

@@ -10,7 +10,6 @@ ABOUT = About(
     family="group",
     axes=("HW",),
     options={"eps": EPS, "affine": SWITCH},
-    forgets=("scale", "shift"),
     source='Ulyanov, Vedaldi & Lempitsky 2016, "Instance Normalization", arXiv:1607.08022, equation 2',
     colour="#AF6999",
     marker="^",

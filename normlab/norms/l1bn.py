@@ -15,7 +15,6 @@ ABOUT = About(
     options={"eps": EPS, "momentum": MOMENTUM, "affine": SWITCH},
     state="running mean of each channel; running s² in the place of the variance",
     modes="train: μ and s² of the batch; eval: the running ones",
-    forgets=("scale", "shift"),
     source='Wu et al. 2018, "L1-Norm Batch Normalization for Efficient Training of Deep Neural Networks", '
     "arXiv:1802.09769, section III",
     colour="#6072AE",

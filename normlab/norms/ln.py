@@ -10,7 +10,6 @@ ABOUT = About(
     family="layer",
     axes=("CHW",),
     options={"eps": EPS, "affine": SWITCH},
-    forgets=("scale", "shift"),
     source='Ba, Kiros & Hinton 2016, arXiv:1607.06450; as in Wu & He 2018, "Group Normalization", section 3.1',
     colour="#A02700",
     marker="s",

@@ -10,7 +10,6 @@ ABOUT = About(
     family="layer",
     axes=("C",),
     options={"eps": EPS, "affine": SWITCH},
-    forgets=("scale", "shift"),
     source='Liu et al. 2022, "A ConvNet for the 2020s", arXiv:2201.03545, section 2.6',
     colour="#681700",
     marker="D",

@@ -14,7 +14,6 @@ ABOUT = About(
         "weight": Learned("C·H·W", start=1.0, when="affine", scale=True, sign="γ"),
         "bias": Learned("C·H·W", when="affine", sign="β"),
     },
-    forgets=("scale", "shift"),
     source='Ba, Kiros & Hinton 2016, "Layer Normalization", arXiv:1607.06450, equations 3 and 4',
     colour="#BC7100",
     marker="d",

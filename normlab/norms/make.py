@@ -63,7 +63,8 @@ def make_norm(
     axes = about.axes[-1:] if about.chained else () if about.of_batch else about.axes
     if replace(about, axes=axes).values(num_channels, size or (2, 2), options) == 1:
         maps = f" on maps of {size[0]}x{size[1]}" if size else ""
-        left = "only the sign of x is left" if "scale" in about.forgets else "x is not normalized"
+        of_squares = about.statistic[0] == "mean square"
+        left = "only the sign of x is left" if of_squares else "x is not normalized"
         left = "y is β whatever x is" if about.centred else left
         raise ValueError(f"norm {name!r} of {num_channels} channels{maps}: each statistic is of one number, so {left}")
     return layer

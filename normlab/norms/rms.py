@@ -14,7 +14,6 @@ ABOUT = About(
     centred=False,
     options={"eps": EPS, "affine": SWITCH},
     learned={"weight": Learned(start=1.0, when="affine", scale=True, sign="γ")},
-    forgets=("scale",),
     source='Zhang & Sennrich 2019, "Root Mean Square Layer Normalization", arXiv:1910.07467, equation 4',
     colour="#902067",
     marker="v",

@@ -16,7 +16,6 @@ ABOUT = About(
     options={"eps": EPS, "momentum": MOMENTUM, "affine": SWITCH},
     state="running variance of each channel",
     modes="train: σ² of the batch; eval: the running one",
-    forgets=("scale",),
     source='the other half of Ioffe & Szegedy 2015, "Batch Normalization", arXiv:1502.03167, section 3',
     colour="#122A48",
     marker="P",

@@ -19,7 +19,6 @@ ABOUT = About(
     },
     state="running mean and variance of each channel",
     modes="train: the share of BN is of the batch; eval: it is of the running mean and variance",
-    forgets=("scale", "shift"),
     source='Luo et al. 2018, "Differentiable Learning-to-Normalize via Switchable Normalization", '
     "arXiv:1806.10779, equations 3 to 5",
     colour="#12608A",
