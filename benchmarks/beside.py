@@ -6,14 +6,15 @@ processes as `--busy` says, in an order that turns from round to round.
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from benchmarks.arms import code_of, say
+from benchmarks.tables import markdown
 from normlab.record import Record
 
 ARMS = {  # name -> threads, GOMP_SPINCOUNT
@@ -56,13 +57,12 @@ def main(arguments: Sequence[str]) -> None:
                 for other in others:
                     other.kill()
                     other.wait()
-    print("| a waiting thread keeps its core for | idle machine | beside a busy process |\n|---|---|---|")
-    for name in ARMS:
-        cells = [
-            f"{statistics.median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
-            for rates in (found[name, "idle"], found[name, "beside"])
-        ]
-        print(f"| {name} | {' | '.join(cells)} |")
+    rows = [
+        [name, *(f"{median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})" for rates in of)]
+        for name in ARMS
+        for of in [(found[name, "idle"], found[name, "beside"])]
+    ]
+    print(markdown(["a waiting thread keeps its core for", "idle machine", "beside a busy process"], rows))
 
 
 if __name__ == "__main__":

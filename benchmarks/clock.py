@@ -12,7 +12,7 @@ import torch
 from torch.distributed import FileStore
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-BATCH = 128  # images a step, where an arm is not told another number
+BATCH = 128  # images per step, unless an arm is given another number
 HELD_OUT = 1000  # images that every arm validates on after its epoch, when the clock has stopped
 WARM_UP = 10  # steps before the clock starts: they allocate memory and wait for the first workers
 MEETING = "NORMLAB_BENCHMARK_MEETING"  # environment: how many processes meet after their warm-up, and in which file

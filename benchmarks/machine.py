@@ -34,7 +34,7 @@ def peak(threads: int, tries: int = 5, device: str = "cpu") -> float:
         raise SystemExit(f"the peak of this machine cannot be measured: {file}")
     functions = ctypes.CDLL(str(file))
     functions.multiply_add.argtypes, functions.multiply_add.restype = [ctypes.c_long], ctypes.c_float
-    with ThreadPoolExecutor(threads) as pool:  # ctypes lets go of Python's lock
+    with ThreadPoolExecutor(threads) as pool:  # ctypes releases Python's lock
         seconds = _fastest(lambda: [*pool.map(functions.multiply_add, [ROUNDS] * threads)], threads, tries, device)
     return float(functions.flops_of_a_round() * ROUNDS * threads / seconds)
 

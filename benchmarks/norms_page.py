@@ -3,16 +3,13 @@
 `python -m benchmarks.norms_page` writes it anew, without measuring.
 """
 
-import csv
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
-from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Table
+import pandas as pd
 
+from benchmarks.tables import markdown
 from normlab.nets import Net
 from normlab.norms import CATALOGUE
 from normlab.norms.make import layer_class
@@ -24,44 +21,23 @@ WHAT = ("norm", "layer", "y", "statistics over", "parameters of the network")
 COST = ("norm", "step, ms", "x none", "range of x none", "layer forward, ms", "layer backward, ms")
 
 
-class Measurement(NamedTuple):
-    """A row of norms.csv: milliseconds of one training step of the network, and of the layer alone."""
+def costs(measured: pd.DataFrame) -> pd.DataFrame:
+    """Return medians over the rounds, one row per norm that was measured, in the order of the catalogue.
 
-    round: int
-    norm: str
-    step_ms: float
-    forward_ms: float
-    backward_ms: float
-
-
-class Cost(NamedTuple):
-    """Medians over the rounds; `ratio` is to "none" of the same round, with its quartiles."""
-
-    norm: str
-    step_ms: float
-    ratio: float
-    quartiles: tuple[float, float]
-    forward_ms: float
-    backward_ms: float
-
-
-def costs(measured: Sequence[Measurement]) -> list[Cost]:
-    """One row per measured norm, in the order of the catalogue."""
-    none = {m.round: m.step_ms for m in measured if m.norm == "none"}
-    found = []
-    for name in CATALOGUE:
-        of = [m for m in measured if m.norm == name]
-        if not of:
-            continue
-        ratios = sorted(m.step_ms / none[m.round] for m in of)
-        quartiles = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
-        medians = [median(getattr(m, column) for m in of) for column in ("step_ms", "forward_ms", "backward_ms")]
-        found.append(Cost(name, medians[0], median(ratios), quartiles, *medians[1:]))
-    return found
+    measured: the columns of norms.csv: milliseconds of one training step of the network, and of the layer alone.
+    ratio: of the step to that of "none" in the same round; low, high: its quartiles.
+    """
+    steps = measured.pivot(index="round", columns="norm", values="step_ms")
+    ratios = steps.div(steps["none"], axis=0)
+    table = measured.groupby("norm")[["step_ms", "forward_ms", "backward_ms"]].median()
+    table["ratio"] = ratios.median()
+    table["low"] = ratios.quantile(0.25, interpolation="lower")
+    table["high"] = ratios.quantile(0.75, interpolation="higher")
+    return table.loc[[name for name in CATALOGUE if name in table.index]]
 
 
 def what() -> list[tuple[str, ...]]:
-    """A row of `WHAT` for each norm."""
+    """Return a row of `WHAT` for each norm."""
     rows = []
     for name, about in CATALOGUE.items():
         over = f"{about.statistic[0]} over {about.over}" if about.axes else "nothing"
@@ -71,7 +47,7 @@ def what() -> list[tuple[str, ...]]:
 
 
 def section(name: str, taken: Sequence[Entry]) -> str:
-    """One norm in full: formula, what its class says, its facts and its options."""
+    """Return one norm in full: formula, what its class says, its facts and its options."""
     about = CATALOGUE[name]
     start = "by the convolution" if about.conv else "from {}"
     learned = [f"{n.sign or key} ({n.shape}), {start.format(_start(n.start))}" for key, n in about.learned.items()]
@@ -90,8 +66,8 @@ def section(name: str, taken: Sequence[Entry]) -> str:
             f"### {name}",
             f"**{about.title[0].upper()}{about.title[1:]}**: y = {about.formula}",
             inspect.getdoc(layer_class(name)) or "",
-            table(("of a layer", "for maps (N, C, H, W)"), [*facts.items()], []),
-            table(("option", "default", "values", "meaning"), rows, []) if rows else "It has no options.",
+            markdown(("of a layer", "for maps (N, C, H, W)"), [*facts.items()]),
+            markdown(("option", "default", "values", "meaning"), rows) if rows else "It has no options.",
         ]
     )
 
@@ -101,7 +77,7 @@ def _start(start: float | str) -> str:
 
 
 def options() -> dict[str, list[Entry]]:
-    """The options of each norm, as docs/settings.md has them."""
+    """Return the options of each norm, as docs/settings.md has them."""
     found: dict[str, list[Entry]] = {name: [] for name in CATALOGUE}
     taken: list[Entry] = []
     for each in entries():
@@ -112,31 +88,26 @@ def options() -> dict[str, list[Entry]]:
     return found
 
 
-def cost_rows(measured: Sequence[Measurement]) -> list[tuple[str, ...]]:
-    """A row of `COST` for each norm that was measured."""
-    return [
-        (
-            f"`{cost.norm}`",
-            f"{cost.step_ms:.1f}",
-            f"{cost.ratio:.2f}",
-            "–".join(f"{end:.2f}" for end in cost.quartiles),
-            f"{cost.forward_ms:.2f}",
-            f"{cost.backward_ms:.2f}",
-        )
-        for cost in costs(measured)
+def cost_table(measured: pd.DataFrame) -> str:
+    """Return, in Markdown, a row of `COST` for each norm that was measured."""
+    rows = [
+        [
+            f"`{of.Index}`",
+            f"{of.step_ms:.1f}",
+            f"{of.ratio:.2f}",
+            f"{of.low:.2f}–{of.high:.2f}",
+            f"{of.forward_ms:.2f}",
+            f"{of.backward_ms:.2f}",
+        ]
+        for of in costs(measured).itertuples()
     ]
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str]) -> str:
-    """A table in Markdown; columns of numbers are set flush right."""
-    rule = ["---:" if heading in numbers else "---" for heading in headings]
-    rows = [[cell.replace("|", "&#124;") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, rule, *rows))
+    return markdown(COST, rows, COST[1:])
 
 
 def catalogue_part() -> str:
-    """The part of norms.md that follows from the norms' files and conf/ alone."""
+    """Return the part of norms.md that follows from the norms' files and conf/ alone."""
     of = options()
+    every = markdown(WHAT, [(f"[{row[0]}](#{row[0].strip('`')})", *row[1:]) for row in what()], WHAT[-1:])
     return "\n".join(
         [
             "# The norms",
@@ -146,7 +117,7 @@ def catalogue_part() -> str:
             "mean square are of the numbers that share a statistic; σ² is biased; ε stands inside the root. Learned "
             "numbers are given with their shape.",
             "",
-            table(WHAT, [(f"[{row[0]}](#{row[0].strip('`')})", *row[1:]) for row in what()], WHAT[-1:]),
+            every,
             "",
             "`norm=custom norm.target=module:Class` takes [a layer of your own](your_layer.md). "
             "`weight_standardization=true` goes with every norm: each filter of the 3x3 convolutions is shifted and "
@@ -162,55 +133,33 @@ def catalogue_part() -> str:
     )
 
 
-def cost_part(measured: Sequence[Measurement], batch: int, layer: Sequence[int]) -> str:
-    """The part that follows from norms.csv."""
-    shape, rounds = "x".join(map(str, layer)), len({m.round for m in measured})
+def cost_part(measured: pd.DataFrame, batch: int) -> str:
+    """Return the part that follows from norms.csv."""
     return "\n".join(
         [
             "## What they cost",
             "",
             f"A training step of the network: forward, backward and update (SGD with Nesterov momentum) of {batch} "
-            f"images in float32 on one CPU thread; and one layer alone on {batch} maps of {shape}, forward and "
-            f"backward. Medians over {rounds} rounds; in a round every norm has its turn, in an order that "
-            "rotates. The ratio is to `none` in the same round, its range from the first to the third quartile.",
+            f"images in float32 on one CPU thread; and one layer alone on {batch} maps of {'x'.join(map(str, LAYER))}, "
+            f"forward and backward. Medians over {measured['round'].nunique()} rounds; in a round every norm has its "
+            "turn, in an order that rotates. The ratio is to `none` in the same round, its range from the first to the "
+            "third quartile.",
             "",
-            table(COST, cost_rows(measured), COST[1:]),
+            cost_table(measured),
         ]
     )
 
 
-def markdown(measured: Sequence[Measurement], batch: int, layer: Sequence[int], notes: Sequence[str]) -> str:
-    """norms.md; `notes`: what was measured on, and how."""
-    parts = [catalogue_part(), cost_part(measured, batch, layer), "\n".join(f"- {note}" for note in notes)]
-    return "\n\n".join(parts) + "\n"
+def page(measured: pd.DataFrame, batch: int, notes: Sequence[str]) -> str:
+    """Return norms.md; `notes`: what was measured on, and how."""
+    text = "\n".join(f"- {note}" for note in notes)
+    return "\n\n".join([catalogue_part(), cost_part(measured, batch), text]) + "\n"
 
 
-def show(measured: Sequence[Measurement], notes: Sequence[str]) -> None:
-    console = Console()
-    shown = Table(title="What the norms cost", title_justify="left", box=None)
-    for heading in COST:
-        shown.add_column(heading, justify="left" if heading == "norm" else "right")
-    for row in cost_rows(measured):
-        shown.add_row(row[0].strip("`"), *row[1:])
-    console.print(shown, "", *notes, sep="\n", markup=False, highlight=False, soft_wrap=True)
-
-
-def write(measured: Sequence[Measurement], file: Path) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([Measurement._fields, *measured])
-
-
-def read(file: Path) -> list[Measurement]:
-    with file.open(newline="", encoding="utf-8") as stream:
-        rows: list[Mapping[str, str]] = list(csv.DictReader(stream))
-    kinds = (int, str, float, float, float)
-    return [Measurement(*(kind(row[f]) for kind, f in zip(kinds, Measurement._fields, strict=True))) for row in rows]
-
-
-def renew(page: Path) -> None:
+def renew(file: Path) -> None:
     """Write norms.md from the norms' files and the norms.csv beside it; its notes stay."""
-    notes = [line.removeprefix("- ") for line in page.read_text(encoding="utf-8").splitlines() if line[:2] == "- "]
-    page.write_text(markdown(read(page.with_suffix(".csv")), BATCH, LAYER, notes), encoding="utf-8")
+    notes = [line.removeprefix("- ") for line in file.read_text(encoding="utf-8").splitlines() if line[:2] == "- "]
+    file.write_text(page(pd.read_csv(file.with_suffix(".csv")), BATCH, notes), encoding="utf-8")
 
 
 if __name__ == "__main__":

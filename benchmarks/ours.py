@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=100 * BATCH, help="training images of each run")
     parser.add_argument("--threads", default="null", help="CPU threads; null, the default: all cores")
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--array", type=int, default=0, help="networks trained as one array; 0: one run by itself")
+    parser.add_argument("--array", type=int, default=0, help="networks trained as one array; 0: one run on its own")
     parser.add_argument("--kernels", choices=("auto", "torch"), default="auto", help="what computes the steps on a CPU")
     parser.add_argument("--training-only", action="store_true", help="leave when the epoch is over")
     parser.add_argument("--eager", action="store_true", help="on a GPU: without a CUDA graph")

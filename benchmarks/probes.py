@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-import torch
-
+from benchmarks.tables import markdown, processor, releases
 from normlab.settings.plan import load
 from normlab.training import run
-from normlab.training.device import describe_device, versions
 
 PROBES = ("", "layers", "landscape", "shift")
 EPOCHS, IMAGES = 12, 55_000
@@ -51,13 +49,14 @@ def main(given: Sequence[str] | None = None) -> int:
     found = {name: times[1:] for name, times in found.items()}  # the first round warms up
     epoch = median(found["longer"]) - median(found[""])
     whole = EPOCHS * epoch * IMAGES / args.train_size
-    print("| probe | CPU seconds of a run | more than without | of 12 epochs on MNIST |\n|---|---|---|---|")
+    rows = []
     for probe in PROBES:
         more = median(found[probe]) - median(found[""])
         share = more * ((EPOCHS + 1) / (args.epochs + 1) if probe == "layers" else 1) / whole
-        told = f"{more:.2f} s | {100 * share:.1f} %" if probe else " | "
-        print(f"| {f'`{probe}`' if probe else 'none'} | {median(found[probe]):.2f} | {told} |")
-    machine = f"{describe_device(torch.device('cpu'))['name']}, {', '.join(map(' '.join, versions().items()))}"
+        cost = [f"{more:.2f} s", f"{100 * share:.1f} %"] if probe else ["", ""]
+        rows.append([f"`{probe}`" if probe else "none", f"{median(found[probe]):.2f}", *cost])
+    print(markdown(["probe", "CPU seconds of a run", "more than without", "of 12 epochs on MNIST"], rows))
+    machine = f"{processor()}, {releases()}"
     print(f"\nAn epoch: {epoch:.2f} s. {' '.join(words)}; {args.reps} interleaved repetitions; {machine}")
     return 0
 

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import quantiles
-from typing import NamedTuple
 from unittest.mock import patch
 
+import numpy as np
 import pandas as pd
 import torch
 
 from benchmarks.machine import peak
 from benchmarks.samples import cut
+from benchmarks.tables import markdown
 from normlab.data import datamodule, sources
 from normlab.kernels import Kernel, refusal
 from normlab.settings.plan import load
@@ -67,10 +68,10 @@ def ready(norm: str, batch: int, dropout: float, threads: int) -> tuple[Networks
 
 def measure(networks: Networks, rows: Rows) -> dict[str, float]:
     """Return the milliseconds of each phase, and of what is around them."""
-    kernel, phases = networks.kernel, len(PHASES)
+    kernel = networks.kernel
     assert isinstance(kernel, Kernel)
     run = kernel._phases
-    upto: list[list[float]] = [[] for _ in range(phases)]
+    upto: list[list[float]] = [[] for _ in PHASES]
     whole: list[float] = []
     for _ in range(PASSES):  # the first one warms up
         began = time.perf_counter()
@@ -79,63 +80,39 @@ def measure(networks: Networks, rows: Rows) -> dict[str, float]:
             networks.gradients(*batch)
             rows.step()
             whole.append(time.perf_counter() - began)
-            for end in range(phases):
+            for end, seconds in enumerate(upto):
 
-                def capped(job: object, first: int, last: int, end: int = end) -> None:
+                def capped(job: object, first: int, last: int, end: int = end, seconds: list[float] = seconds) -> None:
                     start = time.perf_counter()
                     run(job, first, min(last, end))  # type: ignore[arg-type]
-                    upto[end].append(time.perf_counter() - start)
+                    seconds.append(time.perf_counter() - start)
 
                 with patch.object(kernel, "_phases", capped):
                     networks.gradients(*batch)
             began = time.perf_counter()
-    ends = [1e3 * lower(seconds) for seconds in upto]
-    found = {name: end - before for name, end, before in zip(PHASES, ends, [0.0, *ends], strict=False)}
-    return found | {REST: 1e3 * lower(whole) - ends[-1]}
+    # the lower quartile of all but the first pass
+    ends = [0.0, *(1e3 * quantiles(seconds[STEPS:], n=4)[0] for seconds in (*upto, whole))]
+    return dict(zip([*PHASES, REST], np.diff(ends), strict=True))
 
 
-def lower(seconds: Sequence[float]) -> float:
-    """The lower quartile of all but the first pass."""
-    return quantiles(seconds[STEPS:], n=4)[0]
+def table(found: pd.DataFrame) -> str:
+    """Return a Markdown table: one row per part, two columns per norm. found: the columns of docs/step.csv.
 
-
-class Phase(NamedTuple):
-    """What a part of a step took: a row of docs/step.csv.
-
-    Attributes:
-        mflop: of its convolutions per image. ms: per step. gflops: what so many threads of the machine reach in a
-            loop of multiply-adds.
+    The share of the peak is that of a part's convolutions.
     """
-
-    norm: str
-    batch: int
-    threads: int
-    part: str
-    mflop: float
-    ms: float
-    gflops: float
-
-    @property
-    def share(self) -> float:
-        """Of the peak, that the part's convolutions reach."""
-        return self.mflop * 1e6 * self.batch / (self.ms / 1e3 * self.gflops * 1e9)
-
-
-def table(found: Sequence[Phase]) -> list[str]:
-    """Return the lines of a Markdown table: one row per part, two columns per norm."""
-    norms, parts = dict.fromkeys(each.norm for each in found), dict.fromkeys(each.part for each in found)
-    lines = ["| | MFLOP per image |" + "".join(f" `{norm}`, ms | % of peak |" for norm in norms)]
-    lines.append("|---|" + "---:|" * (1 + 2 * len(norms)))
-    for part in [*parts, "together"]:
+    mflop = found.drop_duplicates("part").set_index("part")["mflop"]
+    ms = found.pivot(index="part", columns="norm", values="ms").loc[mflop.index, found["norm"].unique()]
+    mflop["together"], ms.loc["together"] = mflop.sum(), ms.sum()
+    batch, gflops = found["batch"].iloc[0], found["gflops"].iloc[0]
+    rows = []
+    for part, needed in mflop.items():
         cells = []
-        for norm in norms:
-            own = [each for each in found if each.norm == norm and part in (each.part, "together")]
-            of = own[0]._replace(mflop=sum(each.mflop for each in own), ms=sum(each.ms for each in own))
-            clear = of.ms >= NOISE
-            share = f"{100 * of.share:.0f}" if clear and of.share > 0.005 else ""
-            cells += [f"{of.ms:.1f}" if clear else f"< {NOISE}", share]
-        lines.append(f"| {part} | {of.mflop:.2f} | {' | '.join(cells)} |")
-    return lines
+        for took in ms.loc[part]:
+            share = f"{100 * needed * batch / (took * gflops):.0f}"
+            cells += [f"{took:.1f}", share if share != "0" else ""] if took >= NOISE else [f"< {NOISE}", ""]
+        rows.append([part, f"{needed:.2f}", *cells])
+    numbers = ["MFLOP per image", *(heading for norm in ms for heading in (f"`{norm}`, ms", "% of peak"))]
+    return markdown(["", *numbers], rows, numbers)
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -147,23 +124,18 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--csv", type=Path, help="write what was measured to this file too")
     args = parser.parse_args(given)
     flops = {stage.name: 2e-6 * stage.weights * stage.size[0] * stage.size[1] for stage in small_network()}
-    took = {norm: measure(*ready(norm, args.batch, args.dropout, args.threads)) for norm in args.norms}
-    most = peak(args.threads) / 1e9
-    found = [
-        Phase(norm, args.batch, args.threads, part, sum(flops[name] for name in PHASES.get(part, ())), ms, most)
-        for norm, parts in took.items()
-        for part, ms in parts.items()
-    ]
-    print("\n".join(table(found)))
-    print(f"\nPeak: {most:.0f} GFLOP/s by a loop of multiply-adds.")
+    found = pd.DataFrame(
+        {"norm": norm, "batch": args.batch, "threads": args.threads, "part": part, "ms": ms}
+        for norm in args.norms
+        for part, ms in measure(*ready(norm, args.batch, args.dropout, args.threads)).items()
+    )
+    found.insert(4, "mflop", [sum(flops[name] for name in PHASES.get(part, ())) for part in found["part"]])
+    found["gflops"] = peak(args.threads) / 1e9
+    print(table(found))
+    print(f"\nPeak: {found['gflops'][0]:.0f} GFLOP/s by a loop of multiply-adds.")
     if args.csv:
-        pd.DataFrame(found).to_csv(args.csv, index=False, float_format="%.5g")
+        found.to_csv(args.csv, index=False, float_format="%.5g")
     return 0
-
-
-def read(path: Path) -> list[Phase]:
-    """Return what `--csv` wrote."""
-    return [Phase(*row) for row in pd.read_csv(path).itertuples(index=False)]
 
 
 if __name__ == "__main__":

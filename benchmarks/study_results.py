@@ -1,14 +1,13 @@
-"""From the single measurements of benchmarks/study.py to its table and figures."""
+"""From the single measurements of benchmarks/study.py (docs/study.csv) to its tables and figures."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import NamedTuple
 
+import pandas as pd
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.tables import BUSY, markdown
 from normlab.analysis.drawing import figure, plain, png, svg
 
 ARMS = {
@@ -20,26 +19,15 @@ ARMS = {
     "H": "fused the usual way",
     "R4": "normlab array",
 }
-COLOURS = {
-    "R0": "#6B6B6B",
-    "T": "#0F7F6F",
-    "R1": "#3E81C9",
-    "R2": "#01468F",
-    "R3": "#7448CA",
-    "H": "#BC7100",
-    "R4": "#A02700",
-}
+ARRAYS = ("H", "R4")
+COLOURS = dict(zip(ARMS, ["#6B6B6B", "#0F7F6F", "#3E81C9", "#01468F", "#7448CA", "#BC7100", "#A02700"], strict=True))
 MARKERS = dict(zip(ARMS, "oXshP^D", strict=True))
 EPOCH = 60_000  # images: MNIST
 RUN = 12  # epochs of a run, normlab's default
-BUSY = 0.5  # load before the start from which it is said
 HEADINGS = (
     "norm", "batch", "arm", "networks", "images/s", "range", "model-epochs/h", "cold", "x R0", "x R1", "% FMA",
     "% memory", "start-up s",
 )  # fmt: skip
-
-
-Point = tuple[int, float, float, float]
 
 
 class Cell(NamedTuple):
@@ -51,22 +39,9 @@ class Cell(NamedTuple):
     networks: int
 
 
-class Measurement(NamedTuple):
-    """A row of study.csv."""
-
-    repetition: int
-    norm: str
-    batch: int
-    arm: str
-    networks: int
-    processes: int
-    images_per_s: float
-    startup_s: float
-
-
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What was measured on. peak: FLOP/s; bandwidth: bytes/s; flops, bytes: an image, by norm."""
+    """What was measured on. peak: FLOP/s; bandwidth: bytes/s; flops, bytes: of an image, by norm."""
 
     name: str
     cores: int
@@ -75,93 +50,66 @@ class Machine:
     flops: Mapping[str, float]
     bytes: Mapping[str, float]
     load: float
-    versions: Mapping[str, str]
+    versions: str
     command: str
     device: str
 
 
-class Row(NamedTuple):
-    """A cell with its medians.
+def rows(measured: pd.DataFrame, machine: Machine) -> pd.DataFrame:
+    """Return one row per cell with its medians, in the order of norm, batch, arm and networks.
 
-    `warm` and `cold` are model-epochs per hour (60,000 images of one network each): while it trains, and for runs of 12
-    epochs with the start of their processes, where every process trains one run or one array. `by` are the ratios to R0
-    and R1 of the same norm and batch; None where that was not measured.
+    measured: the columns of study.csv. rate, low, high: images per second, the median and the range. warm and cold are
+    model-epochs per hour (60,000 images of one network each): while it trains, and for runs of 12 epochs with the start
+    of their processes, each of which trains one run or one array. by_R0, by_R1: rate over that of this arm with the
+    same norm and batch; NaN where that was not measured. fma, memory: the shares of the machine's peaks.
     """
-
-    cell: Cell
-    rate: float
-    span: tuple[float, float]
-    warm: float
-    cold: float
-    by: tuple[float | None, float | None]
-    fma: float
-    memory: float
-    startup_s: float
-
-    @property
-    def warm_span(self) -> tuple[float, float]:
-        """`warm` of the slowest and of the fastest repetition."""
-        low, high = (3600 * rate / EPOCH for rate in self.span)
-        return low, high
-
-
-def rows(measurements: Sequence[Measurement], machine: Machine) -> list[Row]:
-    """A row a cell, in the order of norm, batch, arm, networks."""
-    found: dict[Cell, list[Measurement]] = {}
-    for m in measurements:
-        found.setdefault(Cell(m.norm, m.batch, m.arm, m.networks), []).append(m)
-    rates = {cell: median(m.images_per_s for m in of) for cell, of in found.items()}
-    table = []
-    for cell in sorted(found, key=lambda c: (c.norm, c.batch, [*ARMS].index(c.arm), c.networks)):
-        rate = rates[cell]
-        startup = median(m.startup_s for m in found[cell])
-        each = [m.images_per_s for m in found[cell]]
-        base = [rates.get(Cell(cell.norm, cell.batch, arm, 1)) for arm in ("R0", "R1")]
-        images = found[cell][0].processes * cell.networks * RUN * EPOCH
-        table.append(
-            Row(
-                cell=cell,
-                rate=rate,
-                span=(min(each), max(each)),
-                warm=3600 * rate / EPOCH,
-                cold=3600 * images / EPOCH / (startup + images / rate),
-                by=tuple(rate / other if other else None for other in base),  # type: ignore[arg-type]  # two
-                fma=rate * machine.flops[cell.norm] / machine.peak,
-                memory=rate * machine.bytes[cell.norm] / machine.bandwidth,
-                startup_s=startup,
-            )
-        )
+    ordered = measured.assign(arm=pd.Categorical(measured["arm"], list(ARMS), ordered=True))
+    table = ordered.groupby(list(Cell._fields), observed=True).agg(
+        rate=("images_per_s", "median"),
+        low=("images_per_s", "min"),
+        high=("images_per_s", "max"),
+        processes=("processes", "first"),
+        startup_s=("startup_s", "median"),
+    )
+    table = table.reset_index().astype({"arm": str})
+    for arm in ("R0", "R1"):
+        base = table[table["arm"] == arm].set_index(["norm", "batch"])["rate"].rename("base")
+        table[f"by_{arm}"] = table["rate"] / table.join(base, on=["norm", "batch"])["base"]
+    epochs = table["processes"] * table["networks"] * RUN
+    table["warm"] = 3600 * table["rate"] / EPOCH
+    table["cold"] = 3600 * epochs / (table["startup_s"] + epochs * EPOCH / table["rate"])
+    table["fma"] = table["rate"] * table["norm"].map(machine.flops) / machine.peak
+    table["memory"] = table["rate"] * table["norm"].map(machine.bytes) / machine.bandwidth
     return table
 
 
-def text(row: Row) -> tuple[str, ...]:
-    """A row as text, a cell for each of `HEADINGS`."""
-    cell = row.cell
+def text(row: pd.Series) -> tuple[str, ...]:
+    """Return a row as text, one cell for each of `HEADINGS`."""
     return (
-        cell.norm,
-        str(cell.batch),
-        f"{cell.arm} {ARMS[cell.arm]}",
-        str(cell.networks) if cell.arm in ("H", "R4") else "",
-        f"{row.rate:,.0f}",
-        "–".join(f"{end:,.0f}" for end in row.span),
-        f"{row.warm:,.0f}",
-        f"{row.cold:,.0f}",
-        *("" if ratio is None else f"{ratio:.2f}" for ratio in row.by),
-        f"{100 * row.fma:.1f}",
-        f"{100 * row.memory:.1f}",
-        f"{row.startup_s:.1f}",
+        row["norm"],
+        str(row["batch"]),
+        f"{row['arm']} {ARMS[row['arm']]}",
+        str(row["networks"]) if row["arm"] in ARRAYS else "",
+        f"{row['rate']:,.0f}",
+        f"{row['low']:,.0f}–{row['high']:,.0f}",
+        f"{row['warm']:,.0f}",
+        f"{row['cold']:,.0f}",
+        *("" if pd.isna(ratio) else f"{ratio:.2f}" for ratio in (row["by_R0"], row["by_R1"])),
+        f"{100 * row['fma']:.1f}",
+        f"{100 * row['memory']:.1f}",
+        f"{row['startup_s']:.1f}",
     )
 
 
 def notes(machine: Machine) -> list[str]:
-    """What was measured, on what and how: without it the figures say nothing."""
+    """Return what was measured, on what and how: without it the figures say nothing."""
     busy = " (not idle when it began: the first figures may be low)" if machine.load > BUSY else ""
     mega = [
         f"{norm} {machine.flops[norm] / 1e6:.2f} MFLOP, {machine.bytes[norm] / 1e6:.2f} MB" for norm in machine.flops
     ]
     return [
         f"Machine: {machine.name}, {machine.device}, {machine.cores} CPU cores, load before {machine.load:.1f}{busy}.",
-        f"Versions: {', '.join(f'{name} {number}' for name, number in machine.versions.items())}.",
+        f"Versions: {machine.versions}.",
         f"Command: `{machine.command}`.",
         "Training alone, from step 10 to the last; medians, ranges over the repetitions.",
         f"model-epochs/h: passes of one network over 60,000 images; cold: for runs of {RUN} epochs, with the start of "
@@ -172,103 +120,76 @@ def notes(machine: Machine) -> list[str]:
     ]
 
 
-def markdown(table: Sequence[Row], machine: Machine) -> str:
-    """study.md: the table, and a list of what was measured, on what and how."""
-    rule = ["---", "---:", "---"] + ["---:"] * (len(HEADINGS) - 3)
-    lines = [f"| {' | '.join(line)} |" for line in (HEADINGS, rule, *map(text, table))]
-    return "\n".join(["# Training a study", "", *lines, "", *(f"- {note}" for note in notes(machine)), ""])
+def page(table: pd.DataFrame, machine: Machine) -> str:
+    """Return study.md: the table, and a list of what was measured, on what and how."""
+    numbers = {*HEADINGS} - {"norm", "arm"}
+    shown = markdown(HEADINGS, [text(row) for _, row in table.iterrows()], numbers)
+    return "\n".join(["# Training a study", "", shown, "", *(f"- {note}" for note in notes(machine)), ""])
 
 
-def in_short(table: Sequence[Row]) -> list[str]:
-    """README's table: a row per norm and batch size, a column per arm, with its ratio to the plain script; of several
-    sizes of an array, the fastest."""
-    arms = [arm for arm in ARMS if any(row.cell.arm == arm for row in table)]
-    lines = [f"| norm, batch | {' | '.join(ARMS[arm] for arm in arms)} |", f"|---|{'---:|' * len(arms)}"]
-    for norm, batch in dict.fromkeys((row.cell.norm, row.cell.batch) for row in table):
-        cells = []
-        for arm in arms:
-            of = [row for row in table if row.cell[:3] == (norm, batch, arm)]
-            if not of:
-                cells.append("")
-                continue
-            row = max(of, key=lambda row: row.rate)
-            ratio = f" ({row.by[0]:.1f} x)" if row.by[0] and arm != "R0" else ""
-            networks = f", {row.cell.networks} networks" if row.cell.networks > 1 else ""
-            cells.append(f"{row.rate:,.0f}{ratio}{networks}")
-        lines.append(f"| `{norm}`, {batch} | {' | '.join(cells)} |")
-    return lines
+def in_short(table: pd.DataFrame) -> str:
+    """Return the table of docs/speed.md: one row per norm and batch size, one column per arm, with its ratio to the
+    plain script; of several sizes of an array, the fastest."""
+    arms = [arm for arm in ARMS if arm in set(table["arm"])]
+
+    def cell(row: pd.Series) -> str:
+        ratio = f" ({row['by_R0']:.1f} x)" if row["arm"] != "R0" and pd.notna(row["by_R0"]) else ""
+        networks = f", {row['networks']} networks" if row["networks"] > 1 else ""
+        return f"{row['rate']:,.0f}{ratio}{networks}"
+
+    lines = []
+    for (norm, batch), of in fastest(table).groupby(["norm", "batch"]):
+        cells = {row["arm"]: cell(row) for _, row in of.iterrows()}
+        lines.append([f"`{norm}`, {batch}", *(cells.get(arm, "") for arm in arms)])
+    titles = [ARMS[arm] for arm in arms]
+    return markdown(["norm, batch", *titles], lines, titles)
 
 
-def show(table: Sequence[Row], machine: Machine) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=170)  # rich takes 80 columns where there is no terminal
-    shown = Table(title="Training a study", title_justify="left", box=None)
-    for heading in HEADINGS:
-        shown.add_column(heading, justify="left" if heading in ("norm", "arm") else "right")
-    for row in table:
-        shown.add_row(*text(row))
-    console.print(shown, "", *notes(machine), sep="\n", markup=False, highlight=False, soft_wrap=True)
+def fastest(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per norm, batch size and arm: of several sizes of an array, the fastest."""
+    return table.loc[table.groupby(["norm", "batch", "arm"])["rate"].idxmax()]
 
 
-def figures(table: Sequence[Row], machine: Machine) -> Iterator[tuple[str, bytes]]:
-    """study-batch and study-array, each as PNG and SVG: file name and content."""
+def figures(table: pd.DataFrame, machine: Machine) -> Iterator[tuple[str, bytes]]:
+    """Yield study-batch and study-array, each as PNG and SVG: file name and content."""
     for name, fig in (("study-batch", by_batch(table, machine)), ("study-array", by_size(table, machine))):
         yield f"{name}.png", png(fig)
         yield f"{name}.svg", svg(fig)
 
 
-def by_batch(table: Sequence[Row], machine: Machine) -> Figure:
-    """Model-epochs per hour against the batch size, one line per arm; of several sizes of an array, the fastest."""
-    norm = _most(table, lambda cell: cell.batch)
-    most: dict[tuple[str, int, str], Row] = {}
-    for row in table:
-        key = (row.cell.norm, row.cell.batch, row.cell.arm)
-        if key not in most or row.warm > most[key].warm:
-            most[key] = row
-    lines = {arm: [r for (n, _, a), r in sorted(most.items()) if n == norm and a == arm] for arm in ARMS}
-    points = {arm: [(r.cell.batch, r.warm, *r.warm_span) for r in of] for arm, of in lines.items() if of}
+def by_batch(table: pd.DataFrame, machine: Machine) -> Figure:
+    """Draw model-epochs per hour against the batch size, one line per arm; of several sizes of an array, the
+    fastest."""
+    norm = table.groupby("norm")["batch"].nunique().idxmax()
+    best = fastest(table[table["norm"] == norm])
+    lines = {ARMS[arm]: best[best["arm"] == arm].sort_values("batch") for arm in ARMS if arm in set(best["arm"])}
     title = f"Epochs of MNIST trained per hour, by batch size ({norm}; {machine.name}, {machine.cores} cores)"
-    return _lines(points, title, "images per step of each network")
+    return _lines(lines, "batch", title, "images per step of each network")
 
 
-def by_size(table: Sequence[Row], machine: Machine) -> Figure:
-    """Model-epochs per hour of the array against the number of its networks, one line per batch size and arm."""
-    norm = max(
-        {row.cell.norm for row in table}, key=lambda n: len({r.cell.networks for r in table if r.cell.norm == n})
-    )
-    points: dict[str, list[Point]] = {}
-    for row in table:
-        if row.cell.norm == norm and row.cell.arm in ("H", "R4"):
-            point = (row.cell.networks, row.warm, *row.warm_span)
-            points.setdefault(f"{row.cell.arm} {row.cell.batch}", []).append(point)
-    points = {key: of for key, of in points.items() if len(of) > 1} or points
+def by_size(table: pd.DataFrame, machine: Machine) -> Figure:
+    """Draw model-epochs per hour of the array against the number of its networks, one line per batch size and arm."""
+    norm = table.groupby("norm")["networks"].nunique().idxmax()
+    arrays = table[(table["norm"] == norm) & table["arm"].isin(ARRAYS)]
+    lines = {f"{ARMS[arm]}, batch {batch}": of for (batch, arm), of in arrays.groupby(["batch", "arm"])}
+    lines = {label: of for label, of in lines.items() if len(of) > 1} or lines
     title = f"Epochs of MNIST trained per hour, by networks in an array ({norm}; {machine.name})"
-    return _lines(points, title, "networks in each array")
-
-
-def _most(table: Sequence[Row], value: Callable[[Cell], int]) -> str:
-    """The norm that was measured with most values of something."""
-    return max(
-        sorted({row.cell.norm for row in table}),
-        key=lambda norm: len({value(row.cell) for row in table if row.cell.norm == norm}),
-    )
+    return _lines(lines, "networks", title, "networks in each array")
 
 
 @plain()
-def _lines(points: Mapping[str, Sequence[Point]], title: str, label: str) -> Figure:
-    """points: (x, median, smallest, largest) by arm and batch size."""
+def _lines(lines: Mapping[str, pd.DataFrame], x: str, title: str, label: str) -> Figure:
+    """Draw rows of the table, by their label, against one of its columns."""
     fig = figure(title, 4.6, 8.8)
     ax = fig.subplots()
     ax.set_title("model-epochs per hour")
-    for key, of in points.items():
-        arm, _, batch = key.partition(" ")
-        name = f"{ARMS[arm]}{f', batch {batch}' if batch else ''}"
-        style = {"": "-", "2": ":", "8": "--"}.get(batch, "-")
-        x, y, low, high = zip(*of, strict=True)
-        ax.plot(x, y, color=COLOURS[arm], marker=MARKERS[arm], ms=6, lw=1.6, ls=style, label=name)
-        ax.vlines(x, low, high, color=COLOURS[arm], lw=1.2, alpha=0.6)
-    ticks = sorted({x for of in points.values() for x, *_ in of})
+    for name, of in lines.items():
+        arm = of["arm"].iloc[0]
+        style = {"2": ":", "8": "--"}.get(name.rpartition(", batch ")[2], "-")
+        ax.plot(of[x], of["warm"], color=COLOURS[arm], marker=MARKERS[arm], ms=6, lw=1.6, ls=style, label=name)
+        low, high = (3600 * of[end] / EPOCH for end in ("low", "high"))
+        ax.vlines(of[x], low, high, color=COLOURS[arm], lw=1.2, alpha=0.6)
+    ticks: Sequence[int] = sorted({at for of in lines.values() for at in of[x]})
     ax.set_xscale("log", base=2)
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
     ax.minorticks_off()

@@ -1,8 +1,8 @@
 """Who trains in a folder: one process at a time, on one machine or on several that share the file system.
 
-Two means, since neither does alone. `.lock` is held by flock: it is let go whatever ends the process, but on some file
-systems it is only seen by the machine that holds it, or not there at all. `.owner` says who holds the folder, and is
-touched while he does: it is seen from every machine, but outlives a process that was killed.
+Two means, since neither does alone. `.lock` is held by flock: it is released whatever ends the process, but on some
+file systems only the machine that holds it sees it, or there are no locks at all. `.owner` names who holds the folder,
+and is touched meanwhile: every machine sees it, but it outlives a process that was killed.
 """
 
 import errno
@@ -62,13 +62,13 @@ def busy(folder: Path) -> bool:
 
 @contextmanager
 def _locked(folder: Path, patience: float) -> Iterator[bool]:
-    """Holds `.lock`. False where the file system knows no locks."""
+    """Hold `.lock`. Yield False where the file system knows no locks."""
     # Without fallback_to_soft the file's being there would count as a lock, and it is always there.
     lock = FileLock(folder / ".lock", fallback_to_soft=False)
     try:
         lock.acquire(timeout=patience, poll_interval=0.05)
     except Timeout:
-        raise _told(folder, _read(folder)[0]) from None
+        raise _refusal(folder, _read(folder)[0]) from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
@@ -79,7 +79,7 @@ def _locked(folder: Path, patience: float) -> Iterator[bool]:
 
 
 def _own(folder: Path, me: str, locks: bool) -> None:
-    """Writes `.owner`. One whose process is gone is moved aside first, which one of several processes can do."""
+    """Write `.owner`. One whose process has ended is moved aside first, which only one of several processes can do."""
     file = folder / ".owner"
     for _ in range(10):
         try:
@@ -89,7 +89,7 @@ def _own(folder: Path, me: str, locks: bool) -> None:
         except FileExistsError:
             owner, touched = _read(folder)
         if _alive(folder, owner, touched, locks):
-            raise _told(folder, owner)
+            raise _refusal(folder, owner)
         aside = folder / f".owner.{uuid.uuid4().hex}"
         with suppress(FileNotFoundError):  # another process was first
             file.rename(aside)
@@ -97,7 +97,7 @@ def _own(folder: Path, me: str, locks: bool) -> None:
                 with suppress(FileExistsError):
                     os.link(aside, file)
             aside.unlink()
-    raise _told(folder, _read(folder)[0])
+    raise _refusal(folder, _read(folder)[0])
 
 
 def _alive(folder: Path, owner: str, touched: int, locks: bool) -> bool:
@@ -106,7 +106,7 @@ def _alive(folder: Path, owner: str, touched: int, locks: bool) -> bool:
         return False
     pid, _, machine = owner.rpartition(" ")[0].partition(" ")
     if machine == _machine() and (locks or not _runs(pid)):
-        return False  # on this machine, who is gone has let go of the lock
+        return False  # on this machine, a process that has ended has released the lock
     return _now(folder) - touched < STALE * 1e9
 
 
@@ -162,7 +162,7 @@ def _machine() -> str:
     return f"{gethostname()} {boot}".strip()
 
 
-def _told(folder: Path, owner: str) -> BusyError:
+def _refusal(folder: Path, owner: str) -> BusyError:
     pid, _, machine = owner.partition(" ")
     who = f" ({pid} on {machine.split(' ')[0]})" if machine else ""
     return BusyError(f"another process{who} trains in {folder}: wait for it, or choose another name=…")

@@ -1,4 +1,4 @@
-"""The errors that a user can mend: each is one line that names the fix."""
+"""The errors that a user can fix: each is one line that names the way out."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ Main = Callable[[Sequence[str]], int]
 
 
 class NormlabError(Exception):
-    """Something the user can mend. Doors print its text on stderr and exit with 2, without a traceback."""
+    """Something the user can fix. Commands print its text on stderr and exit with 2, without a traceback."""
 
 
 class ConfigError(NormlabError, ValueError):
@@ -27,6 +27,11 @@ class BusyError(NormlabError):
 
 class DataError(NormlabError):
     """A data set that is missing, damaged or out of reach."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message."""
+    return next(iter(str(error).strip().splitlines()), "no message")
 
 
 def in_one_line(stopped: str = "stopped") -> Callable[[Main], Main]:

@@ -6,7 +6,8 @@ Everything about a command line is checked before torch is imported and before a
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -96,7 +97,8 @@ def _help(about: Sequence[str]) -> str:
 
 
 def _shown(flags: Any) -> str:
-    """Return what `--cfg` asks for, as Hydra prints it. Raise `ConfigError` where there is no one configuration."""
+    """Return what `--cfg` asks for: Hydra cannot resolve its own part alone. Raise `ConfigError` where there is no one
+    configuration."""
     if flags.multirun:
         raise ConfigError("--cfg shows the configuration of one run: leave -m out")
     config = compose_config(words(flags.overrides))
@@ -163,7 +165,7 @@ def do(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
     if multirun and (several := max(job.settings.devices for job in jobs)) > 1:
         raise ConfigError(
             f"devices={several}: the runs of a sweep share the machine, each on one device; leave devices out, or "
-            "train this run by itself, without -m"
+            "train this run on its own, without -m"
         )
     if ignored := jobs[0].settings.ignore:
         from normlab.lint import check_codes
@@ -180,20 +182,20 @@ def do(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
             check_custom(each.norm)
     if study:
         for folder in {job.folder.parent for job in jobs}:
-            _lay_beside(Study.named(study), folder)
+            _save_beside(Study.named(study), folder)
     decided = None
     if until:
         from normlab.scheduler.decided import Decided  # scipy and pandas
 
         decided = Decided(jobs, Study.named(study) if study else None)
         jobs = decided.wanted()
-    waiting = [job for job in jobs if not _stands(job)]
-    standing = [job for job in jobs if job not in waiting]
-    _tell_of_probes(standing)
-    _evaluate(standing)
+    waiting = [job for job in jobs if not _finished(job)]
+    finished = [job for job in jobs if job not in waiting]
+    _report_probes(finished)
+    _evaluate(finished)
     if waiting:
-        _have_data(waiting)
-        began = _have_folders(waiting)
+        _find_data(waiting)
+        began = _make_folders(waiting)
         more = partial(_more, decided) if decided else None
         sweep = Sweep(jobs, waiting, overrides, began, study=study is not None, more=more) if multirun else None
         _warn(jobs, Study.named(study) if study else None)
@@ -222,13 +224,12 @@ def _all_seeds(overrides: Sequence[str]) -> list[str]:
     """The words with every seed that until=decided may come to; seeds that are named stay."""
     if any(word.startswith("seed=") for word in overrides):
         return [*overrides]
-    given = dict(word.partition("=")[::2] for word in overrides)
-    most = load(*[f"max_seeds={given['max_seeds']}"] * ("max_seeds" in given)).max_seeds
-    return [*overrides, f"seed=range({most})"]
+    most = [word for word in overrides if word.startswith("max_seeds=")][-1:]
+    return [*overrides, f"seed=range({load(*most).max_seeds})"]
 
 
 def _more(decided: "Decided") -> list[Job]:
-    """The runs that are wanted by now; says what is open."""
+    """Return the runs that are wanted by now; report what is open."""
     wanted = decided.wanted()
     if state := decided.state():
         tell(wanted[0].folder.parent / "progress.log", state)
@@ -246,22 +247,26 @@ def _warn(jobs: Sequence[Job], study: Study | None) -> None:
         print(f"normlab: warning {finding}", file=sys.stderr)
 
 
-def _lay_beside(study: Study, folder: Path) -> None:
-    """Leaves a copy of the study with its runs, also where they all stand: its claims may be new."""
-    try:
-        standing = Study.find(folder)
-    except NormlabError:
-        standing = None  # damaged: written anew
-    if standing != study:
-        try:
+def _save_beside(study: Study, folder: Path) -> None:
+    """Save a copy of the study with its runs, also where all are finished: its claims may be new."""
+    before = None
+    with suppress(NormlabError):  # a damaged one is written anew
+        before = Study.find(folder)
+    if before != study:
+        with _writing_to(folder):
             study.save(folder)
-        except OSError as error:
-            raise ConfigError(
-                f"{folder}: nothing can be written there ({error.strerror}): choose another log_dir=…"
-            ) from error
 
 
-def _stands(job: Job) -> bool:
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = f"nothing can be written there ({error.strerror})"
+        raise ConfigError(f"{folder}: {reason}: choose another log_dir=…") from error
+
+
+def _finished(job: Job) -> bool:
     try:
         Record.find(job.folder)
     except DamagedError as error:
@@ -269,9 +274,9 @@ def _stands(job: Job) -> bool:
     return not job.settings.force and Record.standing(job.folder, job.settings.config_hash()) is not None
 
 
-def _tell_of_probes(standing: Sequence[Job]) -> None:
-    """A finished run is not trained again for a probe, which would change nothing: says so, and what can be done."""
-    without = [job.folder for job in standing if set(job.settings.probes) - {row[2] for row in read_probes(job.folder)}]
+def _report_probes(finished: Sequence[Job]) -> None:
+    """A finished run is not trained again for a probe, which would change nothing: say so, and what can be done."""
+    without = [job.folder for job in finished if set(job.settings.probes) - {row[2] for row in read_probes(job.folder)}]
     if without:
         print(
             f"normlab: {len(without)} finished without these probes, {without[0]} the first: force=true trains again, "
@@ -280,10 +285,10 @@ def _tell_of_probes(standing: Sequence[Job]) -> None:
         )
 
 
-def _evaluate(standing: Sequence[Job]) -> None:
+def _evaluate(finished: Sequence[Job]) -> None:
     """Score finished runs on the corrupted test images that they were not scored on; say which runs cannot be."""
     lacking: dict[tuple[Corrupted, ...], list[Job]] = {}
-    for job in standing:
+    for job in finished:
         record = Record.readable(job.folder)
         if record is None or record.status != "completed" or not job.settings.corruptions:
             continue
@@ -295,8 +300,8 @@ def _evaluate(standing: Sequence[Job]) -> None:
 
         targets = [each for job in jobs for each in (job.settings.norm.target, job.settings.net.target) if each]
         for folder, rows in evaluate_checkpoints([job.folder for job in jobs], kinds, targets, Console(stderr=True)):
-            told = f"{rows}" if isinstance(rows, NormlabError) else f"{folder}: evaluated on {', '.join(kinds)} images"
-            print(f"normlab: {told}", file=sys.stderr)
+            text = f"{rows}" if isinstance(rows, NormlabError) else f"{folder}: evaluated on {', '.join(kinds)} images"
+            print(f"normlab: {text}", file=sys.stderr)
 
 
 @cache
@@ -309,23 +314,20 @@ def _auto(root: str | None, download: bool) -> str:
     return resolved.name
 
 
-def _have_folders(jobs: Sequence[Job]) -> int:
-    """Makes every run's folder, so that a place where nothing can be written is known before anything is trained.
-    Returns when that was, in nanoseconds of the file system's own clock."""
+def _make_folders(jobs: Sequence[Job]) -> int:
+    """Make every run's folder, so that a place where nothing can be written is known before anything is trained.
+    Return when that was, in nanoseconds of the file system's own clock."""
     began = 0
     for job in jobs:
-        try:
+        with _writing_to(job.folder):
             job.folder.mkdir(parents=True, exist_ok=True)
             (job.folder / ".lock").touch()
             began = (job.folder / ".lock").stat().st_mtime_ns
-        except OSError as error:
-            reason = f"nothing can be written there ({error.strerror})"
-            raise ConfigError(f"{job.folder}: {reason}: choose another log_dir=…") from error
     return began
 
 
-def _have_data(jobs: Sequence[Job]) -> None:
-    """Finds or fetches every data set once, before the first run. Raises `DataError` where no run could have its own;
+def _find_data(jobs: Sequence[Job]) -> None:
+    """Find or download every data set once, before the first run. Raise `DataError` where no run could have its own;
     where some can, the others are recorded as failed in their turn; `ConfigError` where a set has too few images."""
     wanted = {(data.name, data.root, data.size): data for data in (job.settings.data for job in jobs)}
     missing = {}

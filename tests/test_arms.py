@@ -8,10 +8,9 @@ import pytest
 from conftest import REPOSITORY
 from warm import python_m
 
-from normlab.errors import ConfigError
 from normlab.record import Record
 from normlab.settings import Norm, sweep_of
-from normlab.settings.plan import arms, load, plan
+from normlab.settings.plan import load, plan
 from normlab.train import main
 
 OWN = "norm.target=mine:Scale"
@@ -38,54 +37,10 @@ def test_the_layer_goes_to_its_own_arm() -> None:
     ]  # fmt: skip
     assert len({job.folder.parent for job in jobs}) == 1
     assert len({job.folder for job in jobs}) == 4
-
-
-def test_an_arm_asks_what_a_single_run_asks() -> None:
-    """The same configuration and hash: a run that stands from another command is skipped."""
-    bn, _, custom, _ = plan([*MIXED, "name=null"], multirun=True)
-    assert bn.settings == load("norm=bn", "data=digits")
-    assert custom.settings == load("norm=custom", OWN, "data=digits")
-    assert custom.settings.config_hash() == load("norm=custom", OWN, "data=digits").config_hash()
-
-
-def test_two_layers_share_the_other_arms() -> None:
-    jobs = plan(["norm=bn,custom", "norm.target=mine:Scale,mine:Other", "data=digits"], multirun=True)
-    assert [job.settings.norm.target for job in jobs] == [None, "mine:Scale", "mine:Other"]
-
-
-def test_a_value_given_twice_is_still_refused() -> None:
-    for words in ([*MIXED[:2], "seed=0,0"], ["norm=bn,custom", "norm.target=mine:Scale,mine:Scale", "data=digits"]):
-        with pytest.raises(ConfigError, match="two runs of this sweep would share"):
-            plan(words, multirun=True)
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["norm=bn,ln", OWN], r"^norm\.target=mine:Scale goes with norm=custom"),
-        (["norm=bn,ln", "norm.options={start: 2}"], r"^norm\.options=.* goes with norm=custom"),
-        (["seed=0,1", OWN], "goes with norm=custom"),
-        (["study=replication", OWN], "goes with norm=custom"),
-        (["norm=bn,custom"], r"^norm=custom needs norm\.target=package\.module:Class$"),
-        (["study=custom_layer"], r"^norm=custom needs norm\.target=package\.module:Class$"),
-        (["norm=bn,custom", OWN, "norm.eps=1e-3"], "norm.eps is no setting here"),
-    ],
-    ids=" ".join,
-)
-def test_what_does_not_fit_is_one_line(words: list[str], told: str) -> None:
-    with pytest.raises(ConfigError, match=told) as error:
-        plan(words, multirun=True)
-    assert "\n" not in str(error.value)
-
-
-def test_a_single_run_is_answered_as_before() -> None:
-    with pytest.raises(ConfigError, match=r"norm\.target goes with norm=custom: add norm=custom"):
-        plan(["norm=bn", OWN], multirun=False)
-
-
-def test_without_such_words_nothing_changes() -> None:
-    jobs = [["norm=bn", "seed=0"], ["norm=bn", "seed=0"], ["norm=ln", "seed=0"]]
-    assert arms(jobs) == jobs
+    alone = load("norm=custom", OWN, "norm.options={start: 2.0}", "data=digits")
+    assert jobs[2].settings.config_hash() == alone.config_hash(), "a run that was finished on its own is skipped"
+    two = plan(["norm=bn,custom", "norm.target=mine:Scale,mine:Other", "data=digits"], multirun=True)
+    assert [job.settings.norm.target for job in two] == [None, "mine:Scale", "mine:Other"]
 
 
 def test_a_study_of_ones_own_layer() -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from made_up_runs import made_up
@@ -16,12 +17,14 @@ from benchmarks.hfta import fused
 from benchmarks.machine import bytes_per_image, flops_per_image
 from benchmarks.plain import PlainNet
 from benchmarks.samples import cut, write_as_mnist
-from benchmarks.study import cells, main
-from benchmarks.study_results import Cell, Machine, Measurement, in_short, markdown, rows
+from benchmarks.study import main
+from benchmarks.study_results import Machine, in_short, page, rows
 from normlab.data.sources import load
 from normlab.nets import Net
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+DOCS = REPOSITORY / "docs"
+STUDY = pd.read_csv(DOCS / "study.csv")
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -56,29 +59,16 @@ def test_bytes_by_hand() -> None:
     assert bytes_per_image("gn") > bytes_per_image("none")
 
 
-def test_rate_of_one_process() -> None:
+def test_rate_of_one_process_and_of_two() -> None:
     slow_start = [float(step**2) for step in range(WARM_UP)]
     steps = slow_start + [slow_start[-1] + 0.5 * step for step in range(1, 31)]
     assert rate([Steps(steps)]) == pytest.approx(BATCH / 0.5)
     assert rate([Steps(steps, 24)]) == pytest.approx(24 / 0.5)
-
-
-def test_rate_of_two_is_the_sum_while_both_train() -> None:
     first = [0.1 * step for step in range(100)]
     second = [2.03 + 0.2 * step for step in range(50)]
     assert rate([Steps(first), Steps(second)]) == pytest.approx(BATCH / 0.1 + BATCH / 0.2)
-
-
-def test_rate_refuses_processes_one_after_the_other() -> None:
-    first = [0.1 * step for step in range(100)]
     with pytest.raises(ValueError, match="same time"):
         rate([Steps(first), Steps([step + 8 for step in first])])
-
-
-def test_steps_are_found_in_what_an_arm_prints() -> None:
-    assert read('Epoch 0: 100 %\n\n{"steps": [1.0, 2.5], "images": 48}\nwarning\n') == Steps([1.0, 2.5], 48)
-    with pytest.raises(ValueError, match="no steps"):
-        read("Epoch 0\n")
 
 
 def test_torchvision_reads_what_we_write(tmp_path: Path) -> None:
@@ -157,44 +147,47 @@ def test_networks_fused_the_usual_way_are_ours(norm: str) -> None:
 def machine(**changes: object) -> Machine:
     values = {
         "name": "a processor", "cores": 2, "peak": 1e11, "bandwidth": 1e10, "flops": {"gn": 1e7}, "bytes": {"gn": 1e6},
-        "load": 0.0, "versions": {"torch": "2"}, "command": "python -m benchmarks.study", "device": "cpu",
+        "load": 0.0, "versions": "torch 2", "command": "python -m benchmarks.study", "device": "cpu",
     }  # fmt: skip
     return Machine(**values | changes)  # type: ignore[arg-type]
 
 
-def measured(arm: str, batch: int, networks: int, processes: int, *rates: float) -> list[Measurement]:
-    return [Measurement(i, "gn", batch, arm, networks, processes, r, 6.0) for i, r in enumerate(rates, start=1)]
+def measured(arm: str, batch: int, networks: int, processes: int, *rates: float) -> list[tuple[object, ...]]:
+    """Rows of study.csv, one per repetition."""
+    return [(i, "gn", batch, arm, networks, processes, r, 6.0) for i, r in enumerate(rates, start=1)]
+
+
+def frame(*of: list[tuple[object, ...]]) -> pd.DataFrame:
+    return pd.DataFrame([row for each in of for row in each], columns=STUDY.columns)
 
 
 def test_rows_of_a_study() -> None:
-    found = [
-        *measured("R4", 8, 24, 2, 6000, 5000, 7000),
-        *measured("R0", 8, 1, 1, 1000, 1100, 1200),
-        *measured("R1", 8, 1, 1, 2000, 2200, 2100),
-        *measured("R4", 2, 24, 2, 3000),
-    ]
+    found = frame(
+        measured("R4", 8, 24, 2, 6000, 5000, 7000),
+        measured("R0", 8, 1, 1, 1000, 1100, 1200),
+        measured("R1", 8, 1, 1, 2000, 2200, 2100),
+        measured("R4", 2, 24, 2, 3000),
+    )
     table = rows(found, machine())
-    assert [(row.cell.batch, row.cell.arm) for row in table] == [(2, "R4"), (8, "R0"), (8, "R1"), (8, "R4")]
-    array = table[-1]
-    assert (array.rate, array.span) == (6000, (5000, 7000))
-    assert array.by == (pytest.approx(6000 / 1100), pytest.approx(6000 / 2100))
-    assert table[0].by == (None, None), "nothing to compare with at that batch size"
-    assert array.warm == pytest.approx(360)  # 6,000 images/s are 0.1 epochs/s of 60,000 images
+    assert [*zip(table["batch"], table["arm"], strict=True)] == [(2, "R4"), (8, "R0"), (8, "R1"), (8, "R4")]
+    alone, array = table.iloc[0], table.iloc[-1]
+    assert (array["rate"], array["low"], array["high"]) == (6000, 5000, 7000)
+    assert (array["by_R0"], array["by_R1"]) == (pytest.approx(6000 / 1100), pytest.approx(6000 / 2100))
+    assert alone[["by_R0", "by_R1"]].isna().all(), "nothing to compare with at that batch size"
+    assert array["warm"] == pytest.approx(360)  # 6,000 images/s are 0.1 epochs/s of 60,000 images
     images = 2 * 24 * 12 * 60_000
-    assert array.cold == pytest.approx(3600 * 2 * 24 * 12 / (6 + images / 6000))
-    assert array.fma == pytest.approx(6000 * 1e7 / 1e11)
-    assert array.memory == pytest.approx(6000 * 1e6 / 1e10)
-    lines = markdown(table, machine(load=2.0)).splitlines()
+    assert array["cold"] == pytest.approx(3600 * 2 * 24 * 12 / (6 + images / 6000))
+    assert array["fma"] == pytest.approx(6000 * 1e7 / 1e11)
+    assert array["memory"] == pytest.approx(6000 * 1e6 / 1e10)
+    lines = page(table, machine(load=2.0)).splitlines()
     assert len([line for line in lines if line.startswith("| gn")]) == 4
     assert any("not idle" in line for line in lines)
 
 
 def test_figures_of_a_study_hold_its_points() -> None:
-    found = [m for arm in ("R0", "R1", "R2") for b in (2, 8, 128) for m in measured(arm, b, 1, 1, 100.0 * b)]
-    found += [
-        m for arm in ("H", "R4") for n in (1, 4, 16) for b in (2, 8) for m in measured(arm, b, n, 2, 50.0 * b * n)
-    ]
-    table = rows(found, machine())
+    alone = [measured(arm, b, 1, 1, 100.0 * b) for arm in ("R0", "R1", "R2") for b in (2, 8, 128)]
+    arrays = [measured(arm, b, n, 2, 50.0 * b * n) for arm in ("H", "R4") for n in (1, 4, 16) for b in (2, 8)]
+    table = rows(frame(*alone, *arrays), machine())
     by_batch, by_size = study_results.by_batch(table, machine()), study_results.by_size(table, machine())
     lines = {line.get_label(): line.get_xydata().tolist() for line in by_batch.axes[0].lines}
     assert lines["plain Lightning script"] == [[2, 12], [8, 48], [128, 768]]
@@ -206,48 +199,33 @@ def test_figures_of_a_study_hold_its_points() -> None:
     assert names == ["study-batch.png", "study-batch.svg", "study-array.png", "study-array.svg"]
 
 
-def test_every_target_of_the_issue_is_measured_on_both_devices() -> None:
-    for device, arms in (("cpu", {"R0", "T", "R1", "R2", "H", "R4"}), ("gpu", {"R0", "R1", "R3", "H", "R4"})):
-        wanted = list(cells(device, ("bn", "ln", "gn"), quick=False))
-        assert len(set(wanted)) == len(wanted)
-        assert {cell.arm for cell in wanted} == arms
-        assert {cell.norm for cell in wanted if cell.batch == 128 and cell.arm == "R4"} == {"bn", "ln", "gn"}
-        assert {2, 8, 32, 128, 512} == {cell.batch for cell in wanted if cell.arm == "R0"}
-        assert {1, 4, 16} <= {cell.networks for cell in wanted if cell.arm == "R4" and cell.batch == 2}
-
-
 def test_the_cost_model_finds_what_points_were_made_of() -> None:
     a, b, c = 0.004, 0.0003, 0.0002
-    found = []
-    for batch, networks in [(2, 1), (2, 24), (2, 256), (8, 24), (128, 4), (512, 1)]:
-        seconds = a + c * networks + b * networks * batch
-        found += measured("R4", batch, networks, 2, 2 * batch * networks / seconds)
+    found = frame(
+        *(
+            measured("R4", batch, n, 2, 2 * batch * n / (a + c * n + b * n * batch))
+            for batch, n in [(2, 1), (2, 24), (2, 256), (8, 24), (128, 4), (512, 1)]
+        ),
+        *(measured("R1", batch, 1, 1, batch / (a + b * batch)) for batch in (2, 32, 512)),
+    )
     assert scale.fit(scale.points(found, "R4")) == pytest.approx((a, b, c))
-    alone = [m for batch in (2, 32, 512) for m in measured("R1", batch, 1, 1, batch / (a + b * batch))]
-    assert scale.fit(scale.points(alone, "R1")) == pytest.approx((a, b, 0))
-    assert "+0 %" in "\n".join(scale.table(found)) or "−0 %" in "\n".join(scale.table(found))
+    assert scale.fit(scale.points(found, "R1")) == pytest.approx((a, b, 0))
+    assert {line.split(" | ")[-1] for line in scale.table(found).splitlines() if "| R" in line} <= {"+0 % |", "−0 % |"}
 
 
 def test_the_document_has_the_tables_of_the_benchmark() -> None:
     """docs/scale.md, docs/study.md and docs/speed.md say what docs/study.csv and docs/step.csv hold."""
-    found = scale.read(REPOSITORY / "docs" / "study.csv")
-    text = (REPOSITORY / "docs" / "scale.md").read_text(encoding="utf-8")
-    for line in scale.table(found):
-        assert line in text, line
-    for line in step.table(step.read(REPOSITORY / "docs" / "step.csv")):
-        assert line in text, line
-    lines = (REPOSITORY / "docs" / "study.md").read_text(encoding="utf-8").splitlines()
-    table = [line.split(" | ") for line in lines if line.startswith("| ")][2:]
-    any_needs = dict.fromkeys({m.norm for m in found}, 1.0)
-    measured_ = rows(found, machine(flops=any_needs, bytes=any_needs))
-    medians = {row.cell: f"{row.rate:,.0f}" for row in measured_}
-    assert len(table) == len(medians)
-    for norm, batch, arm, networks, images_per_s, *_ in table:
-        cell = Cell(norm.removeprefix("| "), int(batch), arm.split()[0], int(networks or 1))
-        assert medians[cell] == images_per_s, cell
-    page = (REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8")
-    for line in in_short(measured_):
-        assert line in page, line
+    docs = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ("scale", "study", "speed")}
+    for part in scale.table(STUDY).split("\n\n"):
+        assert part in docs["scale"]
+    assert step.table(pd.read_csv(DOCS / "step.csv")) in docs["scale"]
+    needs = dict.fromkeys(STUDY["norm"], 1.0)
+    table = rows(STUDY, machine(flops=needs, bytes=needs))
+    said = [line.split(" | ") for line in docs["study"].splitlines() if line.startswith("| ")][2:]
+    assert len(said) == len(table)
+    for cells_of, (_, row) in zip(said, table.iterrows(), strict=True):
+        assert cells_of[1:6] == [*study_results.text(row)[1:6]], row
+    assert in_short(table) in docs["speed"]
 
 
 def test_a_soak_of_made_up_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +243,7 @@ def test_a_soak_of_made_up_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     soak.main(["--runs", "8", "--out", str(tmp_path)])
     text = (tmp_path / "soak.md").read_text(encoding="utf-8")
     assert "| open files of all processes | 51.5 | 57.5 | +11.7 % |" in text
-    assert "| seconds a run | 14.5 | 14.5 | +0.0 % |" in text
+    assert "| seconds per run | 14.5 | 14.5 | +0.0 % |" in text
     assert "| seconds from one result to the next | 1 | 1 | +0.0 % |" in text
     assert "8 runs ended, all\ncompleted" in text
     assert "The report of them took 8.0 s" in text

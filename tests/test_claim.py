@@ -18,7 +18,6 @@ from normlab import claim as module
 from normlab.claim import busy, claim
 from normlab.errors import BusyError
 from normlab.files import write_atomically
-from normlab.settings import Settings
 
 OTHER = """
 import os, sys, time
@@ -137,33 +136,20 @@ def takes_over(folder: Path) -> Any:
     return taken
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_run_that_lost_its_folder_is_told_and_leaves_it_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Settings
-) -> None:
-    from normlab.training import run
-
-    monkeypatch.setattr("normlab.training.callbacks.Speed.on_train_epoch_start", takes_over(tmp_path))
-    with pytest.raises(BusyError, match="was taken over by another process"):
-        run(quick, tmp_path)
-    assert not {"metrics.csv", "last.ckpt", "result.json"} & {file.name for file in tmp_path.iterdir()}
-    assert (tmp_path / ".owner").read_text() == "1 node7 ab-cd 0123"
-
-
-def test_a_command_whose_run_lost_its_folder_fails_with_one_line(
+def test_a_command_whose_run_lost_its_folder_fails_with_one_line_and_leaves_it_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from normlab.train import main
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "normlab.training.callbacks.Speed.on_train_epoch_start",
-        takes_over(tmp_path / "logs" / "mine" / "bn-digits-epochs_1-seed_0"),
-    )
+    folder = tmp_path / "logs" / "mine" / "bn-digits-epochs_1-seed_0"
+    monkeypatch.setattr("normlab.training.callbacks.Speed.on_train_epoch_start", takes_over(folder))
     assert main(["data=digits", "epochs=1", "threads=1", "accelerator=cpu", "log_dir=logs", "name=mine"]) == 1
     shown = "".join(capfd.readouterr())
     assert len([line for line in shown.splitlines() if "was taken over by another process" in line]) == 1
     assert "Traceback" not in shown
+    assert not {"metrics.csv", "last.ckpt", "result.json"} & {file.name for file in folder.iterdir()}
+    assert (folder / ".owner").read_text() == "1 node7 ab-cd 0123"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])

@@ -237,35 +237,6 @@ def test_ctrl_c_cancels_the_jobs(tmp_path: Path, queue: Path, capsys: pytest.Cap
     assert capsys.readouterr().err == "normlab: 2 jobs cancelled\n"
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["hydra.launcher.partion=gpu"], "no option of hydra/launcher=array_slurm; did you mean hydra.launcher.partit"),
-        (["hydra.launcher.size=3"], "choose one of submitit_folder, timeout_min"),
-        (["hydra.launcher._target_=os.system"], "_target_ is no option"),
-        (["hydra.launcher.timeout_min=soon"], "timeout_min=soon: must be a valid integer"),
-        (["hydra.launcher.timeout_min=0"], "timeout_min=0: must be greater than 0"),
-        (["hydra.launcher.n_per_array=0"], "n_per_array=0: must be greater than or equal to 1"),
-        (["hydra.launcher.partition=gpu,long"], "in quotes, as in 'hydra.launcher.partition=\"gpu,long\"'"),
-        (["hydra.launcher.nodes=2"], "nodes is no option of hydra/launcher=array_slurm; choose one of"),
-        (["hydra.launcher.tasks_per_node=2"], "tasks_per_node is no option of hydra/launcher=array_slurm; "),
-    ],
-)
-def test_a_wrong_option_is_one_line(
-    queue: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
-) -> None:
-    assert main(["-m", *BASE, "norm=gn,bn", "hydra/launcher=array_slurm", *words]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert told in error
-    assert [file.name for file in Path.cwd().iterdir()] == ["queue"]
-
-
-def test_a_single_run_says_what_it_needs(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*BASE, "norm=gn", "hydra/launcher=submitit_slurm"]) == 2
-    assert "hydra/launcher=submitit_slurm is for several runs: add -m" in capsys.readouterr().err
-
-
 def test_where_there_is_no_queue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,34 +18,8 @@ from conftest import REPOSITORY
 from warm import python_m
 
 from normlab.record import Record
-from normlab.settings import choices
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-LAYERS = '''
-from torch import nn
-
-class Doubled(nn.Module):
-    """Twice instance norm: no parameter called weight, and it draws random numbers while it is built."""
-    def __init__(self, num_channels, factor=2.0):
-        super().__init__()
-        self.norm, self.factor = nn.InstanceNorm2d(num_channels), factor
-        self.shift = nn.Parameter(0.01 * __import__("torch").rand(num_channels, 1, 1))
-    def forward(self, x):
-        return self.factor * self.norm(x) + self.shift
-
-class Flat(nn.Module):
-    def __init__(self, num_channels):
-        super().__init__()
-    def forward(self, x):
-        return x.flatten(1)
-
-class Raises(nn.Module):
-    def __init__(self, num_channels):
-        raise RuntimeError("not today")
-
-def not_a_module(num_channels):
-    return "norm"
-'''
 
 
 @pytest.fixture
@@ -170,81 +144,6 @@ def test_a_strict_data_set_that_is_missing_names_files_and_the_way_out(train: Co
     assert not (tmp_path / "lightning_logs").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["norm=xx"], [", ".join(choices("norm"))]),
-        (["-m", "norm=bn,xx"], [", ".join(choices("norm"))]),
-        (["l1=-1"], ["l1=-1"]),
-        (["norm=gn", "norm.num_groups=3"], ["choose one of 1, 2"]),
-        (["batch_size=0"], ["batch_size=0"]),
-        (["epoch=3"], ["did you mean epochs?"]),
-        (["norm=bn,ln"], ["-m"]),
-        (["--epochs", "3"], ["--epochs", "name=value"]),
-        (["devices=2", "sync_batchnorm=false", "probes=[shift]"], ["devices=2", "one device"]),
-        (["-m", "devices=1,2"], ["devices=2", "each on one device", "without -m"]),
-        (["study=groups_quick", "devices=2"], ["devices=2", "each on one device"]),
-        (["-m", "data=auto,digits"], ["data=auto", "name the sets"]),
-        (["log_dir=layers.py"], ["layers.py", "choose another log_dir"]),
-        (["log_dir=gs://bucket/logs"], ["log_dir=gs://bucket/logs", "a folder of this machine"]),
-        (["norm=custom", "norm.target=nowhere:Layer"], ["no module nowhere"]),
-        (["norm=custom", "norm.target=layers:Layr"], ["has no Layr", "Doubled, Flat, Raises"]),
-        (["norm=custom", "norm.target=broken:Layer"], ["broken.py", "cannot be read as Python"]),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
-)
-def test_a_wrong_command_line_is_answered_at_once_in_one_line(
-    train: Command, tmp_path: Path, arguments: list[str], words: list[str]
-) -> None:
-    (tmp_path / "layers.py").write_text(LAYERS)
-    (tmp_path / "broken.py").write_text("class Layer(:")
-    result = train(*([] if "auto" in str(arguments) else ["data=digits"]), *arguments)
-    line = refused(result)
-    for word in words:
-        assert word in line
-    assert not (tmp_path / "lightning_logs").exists(), "nothing is written"
-
-
-@pytest.mark.parametrize(
-    ("target", "options", "words"),
-    [
-        ("layers:Flat", "{}", ["turns shape (2, 10, 6, 6) into (2, 360)"]),
-        ("layers:Raises", "{}", ["RuntimeError: not today"]),
-        ("layers:not_a_module", "{}", ["gave a str"]),
-        ("layers:Doubled", "{speed: 1}", ["Doubled(10, speed=1)", "speed"]),
-    ],
-)
-def test_a_custom_norm_that_cannot_serve_is_refused_before_training(
-    train: Command, tmp_path: Path, target: str, options: str, words: list[str]
-) -> None:
-    (tmp_path / "layers.py").write_text(LAYERS)
-    line = refused(train("norm=custom", f"norm.target={target}", f"norm.options={options}", "data=digits"))
-    for word in words:
-        assert word in line
-
-
-def test_a_custom_norm_trains(train: Command, tmp_path: Path) -> None:
-    (tmp_path / "layers.py").write_text(LAYERS)
-    result = train(
-        "norm=custom",
-        "norm.target=layers:Doubled",
-        "norm.options={factor: 1.5}",
-        "data=digits",
-        "epochs=1",
-        "threads=1",
-    )
-    assert result.returncode == 0, result.stderr
-    record = Record.load(tmp_path / "lightning_logs/runs/custom_layers.Doubled-digits-factor_1.5-epochs_1-seed_0")
-    assert record.parameters == 7466 + 74
-    assert record.setting == {
-        "norm": "custom",
-        "l1": 0.0,
-        "norm.target": "layers:Doubled",
-        "norm.factor": 1.5,
-        "epochs": 1,
-    }
-
-
 def test_a_folder_with_another_configuration_is_refused_and_left_alone(train: Command, tmp_path: Path) -> None:
     assert train("data=digits", "epochs=1", "threads=1").returncode == 0
     folder = tmp_path / "lightning_logs/runs/bn-digits-epochs_1-seed_0"
@@ -278,20 +177,6 @@ def test_a_signal_ends_the_command_and_is_recorded(train: Command, tmp_path: Pat
     assert statuses == ["interrupted"] * number_of_runs
 
 
-def test_workers_side_by_side_compute_the_same_bits(train: Command, tmp_path: Path) -> None:
-    ask = ["-m", "norm=bn,gn", "data=digits", "epochs=2", "train_size=300", "threads=1"]
-    assert train(*ask, "name=one_by_one").returncode == 0
-    result = train(*ask, "name=together", "hydra/launcher=processes", "hydra.launcher.n_jobs=2")
-    assert result.returncode == 0, result.stderr
-    for norm in ("bn", "gn"):
-        one, other = (
-            tmp_path / f"lightning_logs/{name}/{norm}-digits-epochs_2-train_size_300-seed_0"
-            for name in ("one_by_one", "together")
-        )
-        assert Record.load(one).metrics == Record.load(other).metrics
-        assert (one / "predictions.npz").read_bytes() == (other / "predictions.npz").read_bytes()
-
-
 def test_help_shows_every_setting_with_its_meaning(train: Command) -> None:
     from normlab.settings import Settings
 
@@ -301,9 +186,3 @@ def test_help_shows_every_setting_with_its_meaning(train: Command) -> None:
         assert re.search(rf"^  {name}[.:]", result.stdout, re.MULTILINE), name
     for word in ("norm.num_groups: 2", "norm.momentum: 0.1", "data.root: null", "norm.target: null", "Nesterov"):
         assert word in result.stdout
-
-
-def test_hydras_own_flags_still_work(train: Command) -> None:
-    result = train("norm=ln", "--cfg", "job")
-    assert result.returncode == 0
-    assert "name: ln" in result.stdout

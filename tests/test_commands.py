@@ -199,25 +199,3 @@ def test_what_texts_name_is_there() -> None:
         place = REPOSITORY / (script or module.replace(".", "/"))
         file = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
         assert "__main__" in file.read_text(encoding="utf-8"), f"{module or script} is no command"
-
-
-def test_commands_are_found() -> None:
-    block = "NAME=1 python3 -m venv x && .venv/bin/pip install -e . # b\nc \\\n  'd=e f'"
-    page = f"a\n```bash\n{block}\n```\n```\nnot this\n```\n"
-    assert typed(page) == [["python", "-m", "venv", "x"], ["pip", "install", "-e", "."], ["c", "d=e f"]]
-
-
-@pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("sbatch train.sh", "no test runs this"),
-        ("python -m normlab.nowhere", "No module named"),
-        ("python -m normlab.train norm=ln epoch=3", "ended with 2"),
-        ("python -m normlab.calculate --norm bn | less", "ended with 2"),
-        ("python -m normlab.report lightning_logs/nowhere", "no command of this page makes"),
-    ],
-)
-def test_a_wrong_command_fails(line: str, message: str) -> None:
-    with pytest.raises((AssertionError, ImportError), match=message):
-        run(shlex.split(line), {})

@@ -13,12 +13,7 @@ from omegaconf import OmegaConf
 from normlab.errors import ConfigError
 from normlab.settings import (
     GROUPS,
-    SGD,
-    AdamW,
     Augment,
-    Data,
-    Net,
-    Norm,
     Penalty,
     Settings,
     check_recorded,
@@ -40,11 +35,6 @@ def test_python_and_the_command_line_ask_for_the_same_run() -> None:
     assert checked({"optimizer": {"momentum": 0.5}}) == load("optimizer.momentum=0.5")
 
 
-def test_no_type_has_a_default_of_its_own() -> None:
-    for model in (Settings, Norm, Net, SGD, AdamW, Data, Penalty, Augment):
-        assert all(field.is_required() for field in model.model_fields.values()), model
-
-
 def test_an_optimizer_brings_its_usual_rate() -> None:
     usual = group_rate("adamw")
     assert load("optimizer=adamw").lr == checked({"optimizer": "adamw"}).lr == usual != load().lr
@@ -59,12 +49,6 @@ def group_rate(name: str) -> float:
     return float(OmegaConf.load(conf_dir() / "optimizer" / f"{name}.yaml").lr)
 
 
-@pytest.mark.parametrize("name", [name for name in choices("norm") if name != "custom"])
-def test_a_norm_has_the_options_of_its_file(name: str) -> None:
-    options = {key: value for key, value in group_values("norm", name).items() if key != "name" and value is not None}
-    assert Norm(name=name).options == options == load(f"norm={name}").norm.options
-
-
 def test_every_setting_says_what_it_means() -> None:
     lines = (conf_dir() / "config.yaml").read_text(encoding="utf-8").partition("\nhydra:")[0].splitlines()
     told = {line.partition(":")[0].strip(): line.partition("# ")[2] for line in lines if ":" in line.partition("#")[0]}
@@ -77,7 +61,6 @@ def test_every_setting_says_what_it_means() -> None:
     [
         ("norm=xx", ["norm=xx", ", ".join(choices("norm"))]),
         ("norm=null", ["norm=none"]),
-        ("norm=bn,ln", ["need -m"]),
         ("l1=0,1e-3", ["need -m"]),
         ("data=cifar", [", ".join(choices("data"))]),
         ("l1=-1", ["l1=-1", "greater than or equal to 0"]),
@@ -93,7 +76,6 @@ def test_every_setting_says_what_it_means() -> None:
         ("momentum=1", ["did you mean norm.momentum or optimizer.momentum?"]),
         ("optimizer.momentum=1", ["optimizer.momentum=1", "less than 1"]),
         ("optimizer.betas=1", ["choose one of optimizer.name, optimizer.momentum"]),
-        ("optimizer=adam", ["did you mean adamw"]),
         ("probes=layers", ["probes=layers: write a list"]),
         ("net=vgg", ["custom, resnet10, small"]),
         ("net=custom", ["net.target=package.module:factory"]),
@@ -118,7 +100,6 @@ def test_every_setting_says_what_it_means() -> None:
         ("val_size=-1", ["val_size=-1"]),
         ("augment=3", ["true or false"]),
         ("augment.rotation=200", ["augment.rotation=200"]),
-        ("name=a/b", ["name=a/b"]),
         ("epoch=3", ["did you mean epochs?"]),
         ("norm.epsilon=1", ["did you mean norm.eps?"]),
         ("norm.num_groups=2", ["norm.eps, norm.momentum, norm.affine"]),
@@ -130,7 +111,6 @@ def test_every_setting_says_what_it_means() -> None:
         ("weight_standardization=1", ["weight_standardization=1"]),
         ("foo=1", ["foo", "choose one of seed, l1"]),
         ("epochs", ["name=value"]),
-        ("norm=custom", ["norm.target=package.module:Class"]),
         ("seed=${nothing}", ["nothing"]),
     ],
 )
@@ -155,43 +135,10 @@ def test_channels_per_group_takes_the_place_of_num_groups() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("norm", "option", "words"),
-    [
-        ("gbn", "virtual_batch_size=0", "1 or more"),
-        ("gbn", "virtual_batch_size=2.5", "whole number"),
-        ("brn", "r_max=0.9", "1 or more"),
-        ("brn", "d_max=-1", "0 or more"),
-        ("brn", "begin=500", "begin must come before r_end and d_end"),
-        ("frn", "threshold=2", "true, false"),
-        ("dyt", "alpha=fast", "number"),
-        ("dyt", "alpha=inf", "finite"),
-        ("rms", "eps=0", "above 0"),
-    ],
-)
-def test_an_option_out_of_range_is_one_line(norm: str, option: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=words) as caught:
-        load(f"norm={norm}", f"norm.{option}")
-    assert f"norm.{option.partition('=')[0]}=" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
 def test_a_rate_for_so_many_images_scales_with_the_batch() -> None:
     assert load("lr=0.1", "batch_size=32").peak_lr == 0.1
     assert load("lr=0.1", "batch_size=32", "lr_per=128").peak_lr == 0.025
     assert load("lr=0.1", "batch_size=512", "lr_per=256").peak_lr == 0.2
-
-
-def test_what_departs_is_another_question_and_named() -> None:
-    """A setting that is used is part of the identity, and named."""
-    usual = load("data=mnist")
-    later = {"weight_standardization": True, "lr_per": 256, "train_size": 1000}
-    for key, value in later.items():
-        other = load("data=mnist", as_override(key, value))
-        assert other.identity() == usual.identity() | {key: value}
-        assert other.config_hash() != usual.config_hash()
-        assert other.setting() == {"norm": "bn", "l1": 0.0, key: value}
-        assert other.slug() == f"bn-{key}_{json.dumps(value)}-seed_0"
 
 
 def test_augment_is_a_switch_and_two_numbers() -> None:
@@ -200,28 +147,13 @@ def test_augment_is_a_switch_and_two_numbers() -> None:
     assert load("augment.rotation=10").augment == Augment(rotation=10.0, shift=2.0)
 
 
-def test_a_custom_norm_keeps_target_and_options() -> None:
-    norm = load("norm=custom", "norm.target=a.b:Layer", "norm.options={eps: 1e-3, mode: fast}").norm
-    assert norm == Norm(name="custom", target="a.b:Layer", options={"eps": 1e-3, "mode": "fast"})
-
-
 def test_the_hash_holds_all_that_changes_the_result_and_nothing_else() -> None:
     usual = load("data=mnist").config_hash()
     same = [
-        "log_dir=elsewhere",
-        "name=study",
-        "force=true",
-        "data.root=/x",
-        "data.download=false",
-        "threads=3",
-        "l1=-0.0",
-        "test_curve=true",
-        "probes=[layers]",
-        "accelerator=auto",
-        "accelerator=cpu",
-        "penalty.scope=conv",
+        "log_dir=elsewhere", "name=study", "force=true", "data.root=/x", "data.download=false", "threads=3", "l1=-0.0",
+        "test_curve=true", "probes=[layers]", "accelerator=auto", "accelerator=cpu", "penalty.scope=conv",
         "penalty.method=proximal",
-    ]
+    ]  # fmt: skip
     other = ["seed=1", "norm.eps=1e-4", "norm=ln", "l1=1e-3", "lr=0.2", "norm.momentum=null", "lr=0.10000001",
              "net.size=32", "optimizer=adamw", "dropout=0.1", "placement=pre", "epochs=13", "batch_size=64",
              "schedule=constant",
@@ -232,6 +164,7 @@ def test_the_hash_holds_all_that_changes_the_result_and_nothing_else() -> None:
     hashes = [load("data=mnist", override).config_hash() for override in other]
     assert load("data=mnist", "l1=1", "penalty.scope=conv").config_hash() != load("data=mnist", "l1=1").config_hash()
     assert len({usual, *hashes}) == len(other) + 1
+    assert load().model_copy(update={"seed": 1}).config_hash() == load("seed=1").config_hash()
     assert len(usual) == 12
     int(usual, 16)
 
@@ -263,16 +196,6 @@ def test_a_setting_is_a_run_without_its_seed() -> None:
     assert custom.setting() == {"norm": "custom", "l1": 0.0, "norm.target": "a.b:Layer", "norm.eps": 0.1}
 
 
-def test_plan_crosses_the_values_in_hydras_order() -> None:
-    jobs = plan(["norm=bn,ln", "l1=0,1e-3", "seed=range(2)", "data=digits", "name=s"], multirun=True)
-    assert [(job.settings.norm.name, job.settings.l1, job.settings.seed) for job in jobs] == [
-        (norm, l1, seed) for norm in ("bn", "ln") for l1 in (0.0, 1e-3) for seed in (0, 1)
-    ]
-    assert {str(job.folder.parent) for job in jobs} == {"lightning_logs/s"}
-    assert len({job.folder for job in jobs}) == 8
-    assert str(plan(["norm=ln", "data=digits"], multirun=False)[0].folder) == "lightning_logs/runs/ln-digits-seed_0"
-
-
 def test_plan_shares_hydras_work_and_gives_what_hydra_would() -> None:
     """Runs that differ in numbers, true, false and null alone come from one composition."""
     axes = [("norm=bn", "norm=gn"), ("augment=true", "augment=false"), ("gradient_clip=null", "gradient_clip=1.5")]
@@ -282,23 +205,6 @@ def test_plan_shares_hydras_work_and_gives_what_hydra_would() -> None:
     jobs = plan([*shared, *words], multirun=True)
     assert [job.settings for job in jobs] == [load(*shared, *job) for job in itertools.product(*axes)]
     assert len({job.settings.config_hash() for job in jobs}) == len({job.folder for job in jobs}) == 16
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (["norm=bn,xx"], "norm=xx"),
-        (["l1=0,-1"], "l1=-1"),
-        (["augment=0,1"], "augment=0"),
-        (["seed=0,0"], "two runs of this sweep would share"),
-        (["norm=glob(*)"], "norm=custom needs"),
-        (["seed=choice(0,1),2"], "seed=choice"),
-    ],
-)
-def test_plan_refuses_before_anything_starts(overrides: list[str], words: str) -> None:
-    with pytest.raises(ConfigError, match=words) as caught:
-        plan(overrides, multirun=True)
-    assert "\n" not in str(caught.value)
 
 
 CUSTOM = ["norm=custom", "norm.target=mine:Layer"]
@@ -334,11 +240,6 @@ def test_a_layer_that_was_edited_is_another_question(tmp_path: Path, monkeypatch
 def test_a_penalty_needs_something_to_act_on(overrides: list[str]) -> None:
     with pytest.raises(ConfigError, match="no scales"):
         load("l1=1e-3", "penalty.scope=norm", *overrides)
-
-
-def test_a_precision_that_the_cpu_lacks_is_refused() -> None:
-    with pytest.raises(ConfigError, match="precision=16-mixed needs a GPU"):
-        load("accelerator=cpu", "precision=16-mixed")
 
 
 def as_override(key: str, value: Any) -> str:
@@ -429,9 +330,3 @@ def test_records_of_other_versions_are_read() -> None:
     for damage in ({"lr": "fast"}, {"epochs": 1.5}, {"lr": None}, {"probes": "layers"}, {"penalty": 1}, {"l1": [1]}):
         with pytest.raises(ValueError, match=next(iter(damage))):
             check_recorded(old | damage)
-
-
-def test_the_hash_of_a_changed_copy_is_its_own() -> None:
-    settings = load()
-    before = settings.config_hash()
-    assert settings.model_copy(update={"seed": 1}).config_hash() == load("seed=1").config_hash() != before

@@ -35,29 +35,29 @@ def runs(*sweep: tuple[str, int]) -> list[Settings]:
     return [load(word, f"seed={seed}") for word, count in sweep for seed in range(count)]
 
 
-def test_groups_are_split_into_equal_arrays_no_larger_than_asked() -> None:
-    found, single = arrays(runs(("norm=bn", 10), ("norm=gn", 7)), largest=4)
-    assert sorted(map(len, found), reverse=True) == list(map(len, found)) == [4, 4, 3, 3, 3]
-    assert sorted(index for group in found for index in group) == [*range(17)]
+BATCHES = [(f"batch_size={size}", 5) for size in range(1, 9)]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "largest", "workers", "sizes"),
+    [
+        ([("norm=bn", 10), ("norm=gn", 7)], 4, 1, [4, 4, 3, 3, 3]),  # equal, and no larger than asked
+        ([("norm=bn", 16), ("norm=gn", 16), ("norm=ln", 16)], 24, 2, [8] * 6),  # every worker gets a part of each
+        (BATCHES, 24, 2, [5] * 8),  # many groups stay whole
+        (BATCHES[:7], 24, 2, [3] * 7 + [2] * 7),
+        ([("norm=bn", 3)], 24, 8, [3]),  # no array of one is made for a worker
+        ([("norm=bn", 3)], 1, 1, [1, 1, 1]),  # unless it is asked for
+    ],
+)
+def test_groups_are_split_into_arrays(
+    sweep: list[tuple[str, int]], largest: int, workers: int, sizes: list[int]
+) -> None:
+    settings = runs(*sweep)
+    found, single = arrays(settings, largest, workers)
+    assert [len(group) for group in found] == sizes
+    assert sorted(index for group in found for index in group) == [*range(len(settings))]
     assert single == {}
-    assert all(len({index < 10 for index in group}) == 1 for group in found), "norms are never mixed"
-
-
-def test_every_worker_gets_a_part_of_every_group() -> None:
-    found, _ = arrays(runs(("norm=bn", 16), ("norm=gn", 16), ("norm=ln", 16)), largest=24, workers=2)
-    assert list(map(len, found)) == [8] * 6
-
-
-def test_many_groups_stay_whole() -> None:
-    sweep = [(f"batch_size={size}", 5) for size in range(1, 9)]
-    assert list(map(len, arrays(runs(*sweep), largest=24, workers=2)[0])) == [5] * 8
-    assert list(map(len, arrays(runs(*sweep[:7]), largest=24, workers=2)[0])) == [3] * 7 + [2] * 7
-
-
-def test_no_array_of_one_is_made_for_a_worker() -> None:
-    found, single = arrays(runs(("norm=bn", 3)), largest=24, workers=8)
-    assert list(map(len, found)) == [3]
-    assert single == {}
+    assert all(len({key(settings[index]) for index in group}) == 1 for group in found), "norms are never mixed"
 
 
 def test_a_run_without_its_like_goes_singly() -> None:
@@ -65,11 +65,6 @@ def test_a_run_without_its_like_goes_singly() -> None:
     assert found == [[1, 2]]
     assert list(single) == [0]
     assert "no other run of this sweep" in single[0]
-
-
-def test_arrays_of_one_when_they_are_asked_for() -> None:
-    found, _ = arrays(runs(("norm=bn", 3)), largest=1)
-    assert found == [[0], [1], [2]]
 
 
 def test_a_gradient_scaler_is_refused() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-CODE = '''"""Made up."""
+CODE = '''"""Wobble normalization."""
 
 from torch import Tensor
 
@@ -18,8 +18,6 @@ from normlab.norms.about import AFFINE, SWITCH, About, Number
 from normlab.norms.layer import Norm
 
 ABOUT = About(
-    title="wobble normalization",
-    layer="Wobble",
     family="layer",
     formula="γ · x / (δ + mean(x²)) + β",
     axes=("CHW",),
@@ -54,15 +52,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "name: wobble # wobbles\ndelta: 1.0 # added to the mean square\naffine: true # scale γ and shift β\n"
     )
     words = [
-        "-m",
-        "name=sweep",
-        "norm=bn,wobble",
-        "seed=0,1",
-        "data=digits",
-        "epochs=1",
-        "train_size=64",
+        "-m", "name=sweep", "norm=bn,wobble", "seed=0,1", "data=digits", "epochs=1", "train_size=64",
         "hydra/launcher=array",
-    ]
+    ]  # fmt: skip
     result = python(root, "-m", "normlab.train", *words, "threads=1")
     assert result.returncode == 0, result.stderr
     return root

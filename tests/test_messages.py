@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from normlab.settings.conf import instead
 from normlab.settings.plan import Job, label, labels, plan
 from normlab.train import main
 
@@ -17,6 +16,9 @@ SHORT = ["data=digits", "epochs=1", "train_size=50"]
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "typed_layers.py").write_text("class Layer: ...")
+    (tmp_path / "broken.py").write_text("class Layer(:")
     return tmp_path
 
 
@@ -73,6 +75,45 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["-m", "seed=range(0,0)"], "seed=range(0,0): holds no value, so there is nothing to run"),
         (["--config-name=other"], "--config-name: settings stand in conf/ and on the command line alone"),
         (["--config-dir=."], "--config-dir: settings stand in conf/ and on the command line alone"),
+        (["--epochs", "3"], "unrecognized arguments: --epochs: settings are written name=value, and --help shows them"),
+        (["devices=2", "sync_batchnorm=false", "probes=[shift]"], "devices=2: probes=[shift] needs a network on one"),
+        (["-m", "devices=1,2"], "devices=2: the runs of a sweep share the machine, each on one device; leave devices"),
+        (["study=groups_quick", "devices=2"], "devices=2: the runs of a sweep share the machine, each on one device"),
+        (["-m", "data=auto,digits"], "data=auto goes with no other data set in one sweep: name the sets"),
+        (["log_dir=typed_layers.py"], "typed_layers.py/runs/bn-digits-seed_0: nothing can be written there"),
+        (["log_dir=gs://bucket/logs"], "log_dir=gs://bucket/logs: runs are written to a folder of this machine"),
+        (
+            ["norm=custom", "norm.target=nowhere:Layer"],
+            "norm.target=nowhere:Layer: there is no module nowhere here; wr",
+        ),
+        (["norm=custom", "norm.target=typed_layers:Layr"], "norm.target=typed_layers:Layr: typed_layers has no Layr; "),
+        (["-m", "norm=bn,ln", "norm.options={start: 2}"], "norm.options={start: 2} goes with norm=custom: add custom"),
+        (["-m", "seed=0,1", "norm.target=mine:RMS"], "norm.target=mine:RMS goes with norm=custom: add custom to"),
+        (["study=replication", "norm.target=mine:RMS"], "norm.target=mine:RMS goes with norm=custom: add custom to"),
+        (["-m", "norm=bn,custom"], "norm=custom needs norm.target=package.module:Class"),
+        (["study=custom_layer"], "norm=custom needs norm.target=package.module:Class"),
+        (["-m", "norm=bn,custom", "norm.target=a:B", "norm.eps=1"], "norm.eps is no setting here; "),
+        (["-m", "norm=bn,custom", "norm.target=a:B,a:B"], "two runs of this sweep would share "),
+        (["-m", "seed=0,0"], "two runs of this sweep would share "),
+        (["-m", "l1=0,-1"], "l1=-1: must be greater than or equal to 0"),
+        (["-m", "augment=0,1"], "augment=0: write true or false"),
+        (["-m", "norm=glob(*)"], "norm=custom needs norm.target=package.module:Class"),
+        (["-m", "seed=choice(0,1),2"], "seed=choice(0,1),2: "),
+        (["study=../replication"], "study=../replication: did you mean replication?"),
+        (["study=replication,replication_quick"], "study=replication,replication_quick: one study at a time"),
+        (["study="], "study=: choose one of batch_size, "),
+        (
+            ["study=replication", "study.margin=0.5"],
+            "study.margin=0.5: a study's question and claims stand in its file",
+        ),
+        (["-m", "seed=0,1", "hydra.launcher.n_jobs=1"], "hydra.launcher.n_jobs=1: hydra/launcher=basic has no options"),
+        (["until=decided"], "until=decided goes with a study or a sweep: it gives seeds to several settings"),
+        (
+            ["study=replication_quick", "until=decided", "max_seeds=1"],
+            "max_seeds=1: must be greater than or equal to 2",
+        ),
+        (["study=replication_quick", "until=soon"], "until=soon: must be 'decided'"),
+        (["norm=custom", "norm.target=broken:Layer"], "norm.target=broken:Layer: broken.py cannot be read as Python"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -83,12 +124,7 @@ def test_one_line_says_what_was_meant(
     error = capsys.readouterr().err
     assert error.startswith(f"normlab: {line}")
     assert error.count("\n") == 1
-    assert not any(here.iterdir())
-
-
-def test_instead() -> None:
-    assert instead("Replicaton", ["replication", "groups"]) == "did you mean replication?"
-    assert instead("x", ["replication", "groups"]) == "choose one of replication, groups"
+    assert {file.name for file in here.iterdir()} <= {"typed_layers.py", "broken.py", "__pycache__"}
 
 
 def planned(*typed: str) -> list[Job]:

@@ -262,21 +262,6 @@ class TestChannelsLast:
             torch.testing.assert_close(got, expected)
 
     @pytest.mark.parametrize("name", NORMS)
-    def test_second_derivatives(self, name: str) -> None:
-        layer = build(name, 4, (2, 3)).double()
-        x = torch.randn(6, 4, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-        x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
-        parameters = dict(layer.named_parameters())
-        state = {key: value.clone() for key, value in layer.named_buffers()}
-
-        def call(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
-            buffers = {key: value.clone() for key, value in state.items()}
-            return torch.func.functional_call(layer, dict(zip(parameters, values, strict=True)) | buffers, (x,))  # type: ignore[no-any-return]
-
-        assert torch.autograd.gradcheck(call, (x, *parameters.values()))
-        assert torch.autograd.gradgradcheck(call, (x, *parameters.values()))
-
-    @pytest.mark.parametrize("name", NORMS)
     def test_functional_derivatives(self, name: str) -> None:
         """`torch.func.grad` and `jacrev` give what autograd gives for contiguous maps."""
         layer = trained(name).double() if CATALOGUE[name].state else build(name).double()

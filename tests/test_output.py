@@ -1,6 +1,5 @@
 """What surroundings may not break: a reader that leaves, a full disk, matplotlib's backend and its settings."""
 
-import io
 import json
 import os
 import subprocess
@@ -13,9 +12,7 @@ import matplotlib
 import pytest
 from conftest import REPOSITORY
 from made_up_runs import crossed
-from rich.console import Console
 
-from normlab.output import Steady, command
 from normlab.record import Record
 from normlab.settings import Settings
 
@@ -98,23 +95,6 @@ def test_a_report_and_a_calculation_without_a_reader(tmp_path: Path, closed: str
             result = python("-m", *words, cwd=tmp_path, stdout=pipe)
             os.close(pipe)
         assert (result.returncode, result.stderr) == (0, ""), words
-
-
-def test_what_is_lost_is_lost_quietly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    class Broken(io.StringIO):
-        def flush(self) -> None:
-            raise BrokenPipeError(32, "Broken pipe")
-
-    stream = Steady(Broken())
-    Console(file=stream).print("rich ends a process whose pipe is broken")  # type: ignore[arg-type]
-    assert stream.getvalue()
-    assert isinstance(stream.error, BrokenPipeError)
-    monkeypatch.setattr(sys, "stdout", Broken())
-    monkeypatch.setattr(sys, "stderr", sys.stderr)
-    monkeypatch.setenv("MPLBACKEND", "anything")
-    assert command(lambda _: 7) == 7
-    assert os.environ["MPLBACKEND"] == "agg"
-    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

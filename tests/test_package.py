@@ -93,19 +93,6 @@ def test_the_sdist_holds_what_git_does(sdist: set[str]) -> None:
     assert sdist == {name for name in ours if not name.startswith((".ci/", ".github/", ".pre-commit"))} | {"PKG-INFO"}
 
 
-def test_the_sdist_brings_what_its_own_tests_read(sdist: set[str]) -> None:
-    assert {
-        "pyproject.toml",
-        ".gitignore",  # a build from the sdist leaves out by it what a build from a clone does
-        "tests/conftest.py",
-        "tests/lowest.txt",
-        "docs/norms.csv",
-        "notebooks/execute.py",
-        "lightning_logs/replication/report.html",
-        "lightning_logs/replication/bn-seed_0/result.json",
-    } <= sdist
-
-
 def test_the_classifiers_are_the_pythons_that_may_install_it(wheel: Path) -> None:
     told = metadata(wheel)
     allowed = SpecifierSet(str(told["Requires-Python"]))

@@ -16,7 +16,6 @@ from normlab.nets import (
     add_subgradient_,
     l1_norm,
     penalised,
-    proximal_threshold,
     soft_threshold_,
     sparsity,
 )
@@ -148,16 +147,6 @@ def test_gradient_is_that_of_the_penalised_loss(scope: str, norm: str) -> None:
         assert (added.abs().max() > 0.9 * l1) == (name in covered)
 
 
-def test_gradient_where_there_was_none() -> None:
-    p = parameter(3.0, -0.5, 0.0, -0.0)
-    add_subgradient_([p], 0.125)
-    assert p.grad is not None
-    assert p.grad.tolist() == [0.125, -0.125, 0.0, 0.0]
-    add_subgradient_([p], 0.125)
-    assert p.grad.tolist() == [0.25, -0.25, 0.0, 0.0]
-    assert p.tolist() == [3.0, -0.5, 0.0, 0.0]
-
-
 # The proximal step
 
 
@@ -173,80 +162,53 @@ def test_soft_threshold_is_the_formula(values: list[float], threshold: float) ->
     np.testing.assert_allclose(other.detach().numpy(), expected[::-1], rtol=1e-6, atol=2e-6)
 
 
-@given(w=singles, threshold=st.floats(0, 4))
-@settings(deadline=None, max_examples=50)
-def test_soft_threshold_minimises_what_a_proximal_step_does(w: float, threshold: float) -> None:
-    """argmin over v of 1/2·(v - w)² + t·|v|, by trying 20,001 values of v."""
-    tried = np.linspace(-10, 10, 20_001)
-    best = tried[np.argmin(0.5 * (tried - w) ** 2 + threshold * np.abs(tried))]
-    p = parameter(w)
-    soft_threshold_([p], threshold)
-    assert p.item() == pytest.approx(best, abs=1.01e-3)
-
-
-@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
-@pytest.mark.parametrize("method", ["proximal", "subgradient"])
-def test_both_methods_minimise_loss_plus_penalty(method: str, momentum: float) -> None:
-    """Σ a/2·(w - c)² + λ·Σ|w| has its minimum at sign(c)·max(|c| - λ/a, 0), whatever the momentum."""
-    a, c = torch.tensor([1.0, 2.0, 0.5, 4.0, 1.0]), torch.tensor([1.0, -0.5, 0.3, 0.1, -0.25])
-    w = nn.Parameter(torch.zeros(5))
-    lr, l1 = 0.01, 0.3
-    optimizer = torch.optim.SGD([w], lr, momentum, nesterov=momentum > 0)
-    for _ in range(4000):
-        w.grad = a * (w.detach() - c)
-        if method == "subgradient":
-            add_subgradient_([w], l1)
-        optimizer.step()
-        if method == "proximal":
-            soft_threshold_([w], proximal_threshold(lr, l1, momentum))
-    expected = c.sign() * (c.abs() - l1 / a).clamp(min=0)
-    assert (expected == 0).tolist() == [False, False, True, False, True]
-    hops = 4 * lr * l1 / (1 - momentum)  # a subgradient jumps about 0
-    torch.testing.assert_close(w.detach(), expected, rtol=0, atol=1e-4 if method == "proximal" else hops)
-    assert (w == 0).tolist() == ((expected == 0).tolist() if method == "proximal" else [False] * 5)
-
-
 @pytest.mark.parametrize("method", ["proximal", "subgradient"])
 @pytest.mark.parametrize("rows", [False, True], ids=["torch", "rows"])
-def test_adamw_minimises_loss_plus_penalty(method: str, rows: bool) -> None:
-    """The same minimum under AdamW, whose threshold each coordinate divides by the scale of its own step; lr falls to 0
-    as a schedule's does, since Adam's steps do not shrink by themselves."""
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9, None], ids=lambda m: "adamw" if m is None else f"sgd {m}")
+def test_whatever_takes_the_steps_minimises_loss_plus_penalty(method: str, rows: bool, momentum: float | None) -> None:
+    """Σ a/2·(w - c)² + λ·Σ|w| has its minimum at sign(c)·max(|c| - λ/a, 0), whatever the momentum, and under AdamW,
+    whose threshold each coordinate divides by the scale of its own step. lr falls to 0 as a schedule's does: Adam's
+    steps do not shrink by themselves, and a subgradient jumps about 0."""
     a, c = torch.tensor([1.0, 2.0, 0.5, 4.0, 1.0]).double(), torch.tensor([1.0, -0.5, 0.3, 0.1, -0.25]).double()
     w = nn.Parameter(torch.zeros(5).double())
-    steps, l1, lr = 4000, 0.3, 0.01
-    optimizer = torch.optim.AdamW([w], lr, (0.9, 0.999), 1e-8, weight_decay=0.0)
-    proximal, all_of_it, none = method == "proximal", torch.ones(5), torch.zeros(5, dtype=torch.bool)
-    row = torch.zeros_like(w.data[None])
-    one_row = Rows(
-        Rates.of(
-            [optimizer],
-            lr=[lr],
-            cycle=[steps],
-            clip=[math.inf],
-            l1=[l1],
-            proximal=[proximal],
-            covered=[all_of_it],
-            frozen=[none],
-        ),
-        w.data[None],
-        row,
-    )
+    steps, l1, lr, proximal = 4000, 0.3, 0.01, method == "proximal"
+    optimizer: torch.optim.SGD | torch.optim.AdamW = torch.optim.AdamW([w], lr, weight_decay=0.0)
+    if momentum is not None:
+        optimizer = torch.optim.SGD([w], lr, momentum, nesterov=momentum > 0)
+    one_row = rows_of(optimizer, w.data[None], lr, steps, math.inf, l1, proximal, torch.zeros(5, dtype=torch.bool))
     for step in range(steps):
         gradient = a * (w.detach() - c)
         if rows:
-            row.copy_(gradient)
+            one_row.rows.grad.copy_(gradient)
             one_row.step()
             continue
         optimizer.param_groups[0]["lr"] = one_row.lr(torch.tensor([step])).item()
         w.grad = gradient
-        if method == "subgradient":
+        if not proximal:
             add_subgradient_([w], l1)
         optimizer.step()
-        if method == "proximal":
+        if proximal:
             proximal_step_(optimizer, [w], l1)
     expected = c.sign() * (c.abs() - l1 / a).clamp(min=0)
+    assert (expected == 0).tolist() == [False, False, True, False, True]
     torch.testing.assert_close(w.detach(), expected, rtol=0, atol=1e-3)
-    assert (w == 0).tolist() == ((expected == 0).tolist() if method == "proximal" else [False] * 5)
+    assert (w == 0).tolist() == ((expected == 0).tolist() if proximal else [False] * 5)
+
+
+def rows_of(
+    optimizer: torch.optim.SGD | torch.optim.AdamW,
+    weights: torch.Tensor,
+    lr: float,
+    steps: int,
+    clip: float,
+    l1: float,
+    proximal: bool,
+    frozen: torch.Tensor,
+) -> Rows:
+    """One network's row of the row-wise optimizer; the penalty covers all of it."""
+    covered = [torch.ones_like(weights[0])]
+    numbers = {"lr": [lr], "cycle": [steps], "clip": [clip], "l1": [l1], "proximal": [proximal]}
+    return Rows(Rates.of([optimizer], **numbers, covered=covered, frozen=[frozen]), weights, torch.ones_like(weights))
 
 
 @pytest.mark.parametrize("adamw", [False, True], ids=["sgd", "adamw"])
@@ -262,20 +224,8 @@ def test_nothing_moves_what_is_frozen(method: str, adamw: bool) -> None:
     kind = torch.optim.AdamW if adamw else torch.optim.SGD
     optimizer = kind([free], 0.1, weight_decay=0.5)
     weights = torch.tensor([[0.5, -0.5, 0.5, -0.5]])
-    rows = Rows(
-        Rates.of(
-            [optimizer],
-            lr=[0.1],
-            cycle=[1],
-            clip=[1.0],
-            l1=[0.1],
-            proximal=[method == "proximal"],
-            covered=[torch.ones(4)],
-            frozen=[torch.tensor([True, True, False, False])],
-        ),
-        weights,
-        torch.ones(1, 4),
-    )
+    fixed = torch.tensor([True, True, False, False])
+    rows = rows_of(optimizer, weights, 0.1, 1, 1.0, 0.1, method == "proximal", fixed)
     for _ in range(2):
         rows.rows.grad.fill_(1.0)
         rows.step()
@@ -310,16 +260,6 @@ def test_what_is_not_a_number_stays_so(size: int) -> None:
     p = parameter(*[float("nan")] * size)
     soft_threshold_([p], 0.5)
     assert p.isnan().all()
-
-
-def test_soft_threshold_stays_out_of_autograd() -> None:
-    p = parameter(1.0, 2.0)
-    (p * p).sum().backward()
-    soft_threshold_(iter([p]), 0.5)
-    assert p.requires_grad
-    assert p.is_leaf
-    assert p.grad is not None
-    assert p.grad.tolist() == [2.0, 4.0]
 
 
 # Sparsity

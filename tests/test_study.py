@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from normlab.errors import ConfigError, NormlabError
+from normlab.errors import NormlabError
 from normlab.settings import STUDY_FILE, Claim, Study, choices, conf_dir, protocol, sweep_of
-from normlab.settings.plan import load, plan, study_of
+from normlab.settings.plan import load, plan
 
 STUDIES = choices("study")
 
@@ -42,6 +42,7 @@ def test_a_study_file_is_complete(name: str) -> None:
     jobs = plan(words(name), multirun=False)
     assert len({job.folder for job in jobs}) == len(jobs)
     assert {job.folder.parent.name for job in jobs} == {name}
+    assert {job.settings.threads for job in jobs} == {1}, "the bits do not depend on how many runs are left"
     settings = {str(job.settings.setting()) for job in jobs}
     first = {str(job.settings.setting()) for job in jobs[: len(settings)]}
     assert first == settings, "seeds are the slowest: an interrupted study has about as many seeds of each setting"
@@ -85,41 +86,6 @@ def test_the_order_of_words_does_not_matter() -> None:
     assert folders("seed=0", "norm=bn", "study=replication") == folders("study=replication", "norm=bn", "seed=0")
 
 
-@pytest.mark.parametrize(
-    ("given", "line"),
-    [
-        ("study=replicatoin", r"did you mean replication\?"),
-        ("study=../replication", r"did you mean replication\?"),
-        ("study=replication,replication_quick", "one study at a time"),
-        ("study=", r"choose one of .*replication_quick"),
-    ],
-)
-def test_an_unknown_study_is_told_with_what_was_meant(given: str, line: str) -> None:
-    with pytest.raises(ConfigError, match=line) as told:
-        study_of([given])
-    assert "\n" not in str(told.value)
-
-
-def test_claims_are_not_for_the_command_line() -> None:
-    with pytest.raises(ConfigError, match="stand in its file"):
-        plan(["study=replication", "study.margin=0.5"], multirun=False)
-
-
-def test_launcher_words_do_not_disturb_the_plan() -> None:
-    assert len(plan(["study=replication", "seed=0", "hydra.launcher.n_jobs=1"], multirun=False)) == 6
-    with pytest.raises(ConfigError, match="goes with a launcher"):
-        plan(["seed=0,1", "hydra.launcher.n_jobs=1"], multirun=True)
-
-
-def test_a_run_trains_on_one_thread_however_many_are_left() -> None:
-    assert {protocol(name)["threads"] for name in STUDIES} == {1}
-
-
-def test_no_study_is_no_study() -> None:
-    assert study_of(["norm=ln"]) is None
-    assert study_of(["study=null"]) is None
-
-
 def test_it_lies_beside_its_runs(tmp_path: Path) -> None:
     study = Study.named("replication")
     assert Study.find(tmp_path) is None
@@ -150,13 +116,3 @@ def test_a_damaged_study_is_told_in_a_line(tmp_path: Path, text: str) -> None:
 def test_a_claim_says_what_can_be_tested(values: dict[str, object], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Claim.model_validate({"claim": "c", "source": "s", "of": {"norm": "bn"}, "against": {"norm": "ln"}} | values)
-
-
-def test_runs_that_differ_in_the_seed_are_planned_as_each_alone() -> None:
-    """They share Hydra's work; hash, folder and settings are those of a command line of their own."""
-    words = ["norm=gn", "l1=1e-3", "data=digits", "name=sweep"]
-    together = plan([*words, "seed=range(3)"], multirun=True)
-    alone = [plan([*words, f"seed={seed}"], multirun=True)[0] for seed in range(3)]
-    assert together == alone
-    with pytest.raises(ConfigError, match="seed"):
-        plan([*words, "seed=1,-1"], multirun=True)

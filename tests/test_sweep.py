@@ -19,7 +19,7 @@ from warm import python_m
 from normlab.record import Record
 from normlab.scheduler import options
 from normlab.scheduler.options import usual
-from normlab.scheduler.progress import SweepProgress, duration, settled
+from normlab.scheduler.progress import SweepProgress
 from normlab.scheduler.schedule import Backend, Ended, Schedule
 from normlab.scheduler.task import Callbacks, Task, to_run
 from normlab.settings.plan import Job, plan
@@ -89,21 +89,23 @@ def begin(job: Job, epochs: int = 0) -> None:
     (job.folder / "metrics.csv").write_text("epoch\n" + "1\n" * epochs)
 
 
-def test_what_failed_now_is_not_tried_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("status", "now"), [("failed", True), ("failed", False), ("interrupted", True)])
+def test_what_did_not_complete_before_is_done_again_but_not_what_failed_now(
+    tmp_path: Path, status: str, now: bool
+) -> None:
     jobs = jobs_in(tmp_path)
-    backend = Made(lambda task, _: leave(task.jobs[0], "failed", "no memory"))
+    leave(jobs[1], status, "no memory")
+    if not now:
+        os.utime(jobs[1].folder / "result.json", (1, 1))
+    backend = Made(lambda task, _: leave(task.jobs[0]))
     sweep(jobs, backend, began=time.time_ns() - 10**9)
+    assert statuses(jobs) == ["completed", "failed" if (status, now) == ("failed", True) else "completed"]
+
+
+def test_what_fails_is_not_tried_again(tmp_path: Path) -> None:
+    backend = Made(lambda task, _: leave(task.jobs[0], "failed", "no memory"))
+    sweep(jobs_in(tmp_path), backend, began=time.time_ns() - 10**9)
     assert backend.started == [["seed_0", "seed_1"]]
-    assert statuses(jobs) == ["failed", "failed"]
-
-
-def test_what_failed_earlier_is(tmp_path: Path) -> None:
-    jobs = jobs_in(tmp_path)
-    for job in jobs:
-        leave(job, "failed", "no memory")
-        os.utime(job.folder / "result.json", (1, 1))
-    sweep(jobs, Made(lambda task, _: leave(task.jobs[0])), began=time.time_ns() - 10**9)
-    assert statuses(jobs) == ["completed", "completed"]
 
 
 @pytest.mark.parametrize(("isolated", "again"), [(False, [["seed_1"], ["seed_3"]]), (True, [["seed_1", "seed_3"]])])
@@ -162,24 +164,16 @@ def test_a_run_that_is_stopped_before_it_comes_further_is_not_tried_for_ever(tmp
     assert "stopped twice before it completed another epoch" in str(Record.load(jobs[0].folder).error)
 
 
-def test_a_backend_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    backend = Made(lambda *_: None)
-    sweep(jobs_in(tmp_path), backend)
-    assert len(backend.started) == 2
-    assert "2 runs could not be started" in capsys.readouterr().err
-
-
-def test_tasks_that_end_one_by_one_without_a_beginning_are_not_started_for_ever(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As processes that cannot import, or jobs on nodes without this package."""
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_backend_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str], at_once: bool) -> None:
+    """All its tasks at once, or one by one, as processes that cannot import or jobs on nodes without this package."""
 
     class OneByOne(Made):
         def wait(self, seconds: float) -> list[Ended]:
             ends, self.ends = self.ends[:1], self.ends[1:]
             return ends
 
-    backend = OneByOne(lambda *_: None, room=2)
+    backend = Made(lambda *_: None) if at_once else OneByOne(lambda *_: None, room=2)
     sweep(jobs_in(tmp_path), backend)
     assert len(backend.started) <= 3
     assert "2 runs could not be started" in capsys.readouterr().err
@@ -195,13 +189,6 @@ def test_ctrl_c_ends_it(tmp_path: Path) -> None:
         sweep(jobs, backend)
     assert backend.stopped
     assert "stopped with 0/2" in log_of(jobs)
-
-
-def test_a_run_that_another_process_left_interrupted_is_done(tmp_path: Path) -> None:
-    jobs = jobs_in(tmp_path)
-    leave(jobs[1], "interrupted", "stopped")
-    sweep(jobs, Made(lambda task, _: leave(task.jobs[0])))
-    assert statuses(jobs) == ["completed", "completed"]
 
 
 @pytest.mark.parametrize("dies", [False, True])
@@ -270,23 +257,6 @@ def test_on_a_gpu_it_is_arrays_in_one_process(tmp_path: Path, monkeypatch: pytes
     assert chosen.workers(jobs) == 1
 
 
-def test_settled(tmp_path: Path) -> None:
-    (job,) = jobs_in(tmp_path, "seed=0")
-    now = time.time_ns()
-    assert settled(job, 0) is None
-    leave(job, "interrupted", "stopped")
-    assert settled(job, 0) is None, "whoever was interrupted, the run is to be done"
-    leave(job, "failed", "no memory")
-    assert settled(job, 0) is not None, "it has failed since"
-    assert settled(job, now + 10**10) is None, "it had failed before, and is done again"
-    leave(job)
-    assert settled(job, now + 10**10) is not None, "finished is finished"
-    (forced,) = jobs_in(tmp_path, "seed=0", "force=true")
-    assert settled(forced, now + 10**10) is None
-    (job.folder / "result.json").write_text("{")
-    assert settled(job, 0) is None
-
-
 def test_the_log_can_be_read(tmp_path: Path) -> None:
     jobs = jobs_in(tmp_path)
     console = Console(force_terminal=False, file=open(os.devnull, "w"))  # noqa: SIM115
@@ -322,13 +292,6 @@ def test_the_live_display(tmp_path: Path) -> None:
     assert "and 3 more" in text
     assert "last: seed=0 completed: test 97.50 %" in text
     assert "54%" in text  # 2 + 11 of 24 epochs
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"), [(42, "42 s"), (300, "5 min"), (5990, "1 h 40 min"), (11100, "3 h 5 min")]
-)
-def test_durations(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
 
 
 LAYERS = """
@@ -487,15 +450,9 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
 def test_a_run_that_diverges_neither_stops_nor_hides_the_others(tmp_path: Path) -> None:
     """lr=1e30 diverges, which in a comparison is a result; the rest completes, the end lists what became of each."""
     words = [
-        "study=replication_quick",
-        "norm=bn",
-        "seed=0",
-        "l1=0",
-        "epochs=1",
-        "train_size=256",
-        "lr=0.1,1e30",
+        "study=replication_quick", "norm=bn", "seed=0", "l1=0", "epochs=1", "train_size=256", "lr=0.1,1e30",
         "accelerator=cpu",
-    ]
+    ]  # fmt: skip
     words += ["gradient_clip=null", "schedule=constant", f"log_dir={tmp_path}"]
     done = python_m("normlab.train", *words)
     assert done.returncode == 0, done.stderr

@@ -52,20 +52,3 @@ def test_killed_after_its_first_look_it_decides_the_same(tmp_path: Path) -> None
     assert states(killed) == looks
     assert trained(killed) == trained(whole)
     assert looks[-1] in told
-
-
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        (["until=decided"], "until=decided goes with a study or a sweep"),
-        (["study=replication_quick", "until=decided", "max_seeds=1"], "max_seeds"),
-        (["study=replication_quick", "until=soon"], "until"),
-    ],
-)
-def test_what_cannot_be_decided_is_one_line(words: list[str], line: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "normlab.train", *words, f"log_dir={tmp_path}"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert line in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not any(tmp_path.iterdir())

@@ -9,6 +9,7 @@ which is less than the margin. A claim about a range ("within 0.5 points", "1 to
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -57,7 +58,7 @@ class Question:
         first = self.estimate.p_outside(self.low, self.high) if self.of_range else self.estimate.p()
         return first, math.nan if math.isnan(self.low) else self.estimate.p_within(self.low, self.high)
 
-    @property
+    @cached_property
     def sides(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """The one-sided p behind each of the two: either of a pair rejects the first hypothesis (each at half its
         level), both reject the second."""

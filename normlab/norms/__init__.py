@@ -6,15 +6,15 @@
 from typing import TYPE_CHECKING, Any
 
 from normlab.norms.about import About
-from normlab.norms.catalogue import CATALOGUE
+from normlab.norms.catalogue import CATALOGUE, load_class
 
 if TYPE_CHECKING:
     from normlab.norms.layer import Norm, synchronise
-    from normlab.norms.make import is_packaged, load_class, make_norm
+    from normlab.norms.make import is_packaged, make_norm
 
 __all__ = ["CATALOGUE", "About", "Norm", "is_packaged", "load_class", "make_norm", "synchronise"]
 
-_LAZY = {"Norm": "layer", "synchronise": "layer", "is_packaged": "make", "load_class": "make", "make_norm": "make"}
+_LAZY = {"Norm": "layer", "synchronise": "layer", "is_packaged": "make", "make_norm": "make"}
 
 
 def __getattr__(name: str) -> Any:

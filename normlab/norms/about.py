@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,15 @@ AXES = {"N": "N", "V": "V images", "C": "C", "G": "C / G", "H": "H", "W": "W"}  
 
 @dataclass(frozen=True)
 class Number:
-    """An option that is a number of a range; `words` says which ("above 0"). null: whether null is a value too."""
+    """An option that is a number of a range; `words` says which ("above 0"). null: whether null is a value too.
+    divides: whether it has to divide the number of channels, which `About.check` looks at."""
 
     least: float
     most: float
     words: str
     whole: bool = False
     null: bool = False
+    divides: bool = False
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value, as in "must be above 0"; None where nothing is."""
@@ -49,19 +52,8 @@ class Switch:
         return None if isinstance(value, bool) else "choose one of true, false"
 
 
-@dataclass(frozen=True)
-class Divisor:
-    """An option that divides the number of channels. null: whether null is a value too."""
-
-    null: bool = False
-    words: str = "a divisor of the channels"
-
-    def problem(self, value: Any) -> str | None:
-        """What is wrong with a value; None where nothing is. `About.check` compares it with the channels."""
-        return Number(1, LARGEST, "1 or more", whole=True, null=self.null).problem(value)
-
-
-Option = Number | Switch | Divisor
+Option = Number | Switch
+Divisor = partial(Number, 1, LARGEST, "a divisor of the channels", whole=True, divides=True)
 
 
 @dataclass(frozen=True)
@@ -102,11 +94,13 @@ AFFINE: Mapping[str, Learned] = {
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """A norm in words and numbers. `ABOUT` of each file in `normlab/norms/`; its name is the file's.
+    """A norm in words and numbers: `ABOUT` of each file in `normlab/norms/`.
 
     Attributes:
-        title: its name in words. formula: y, of x and the learned numbers. source: the paper, and where in it.
-        layer: the class in its file. family: one of `FAMILIES`.
+        name, title, layer: the file's name, the name in words that its docstring begins with, and the class in it; see
+            `normlab.norms.catalogue`.
+        formula: y, of x and the learned numbers. source: the paper, and where in it.
+        family: one of `FAMILIES`.
         axes: the axes of each statistic: letters of N (images), V (images of a ghost batch), C (channels), G (channels
             of a group), H and W; empty where there is no statistic.
         statistic: what one is, and the plural.
@@ -115,7 +109,6 @@ class About:
         ordered: an option that is below all of some others.
         learned: the parameters, by name.
         state: what it keeps from step to step, as buffers. modes: how train and eval mode differ. Empty: nothing.
-        forgets: what of its input cannot be seen in y: "scale", "shift" (a factor, a summand for all of it).
         chained: whether each statistic is of what the one before it normalised; else all of them are of x.
         conv: the way the convolution before it is reparametrised (`normlab.nets`); "": not at all. Where it is, that
             convolution holds what `learned` names, per filter, and the layer holds nothing.
@@ -123,8 +116,8 @@ class About:
     """
 
     name: str = ""
-    title: str
-    layer: str
+    title: str = ""
+    layer: str = ""
     family: str
     formula: str = STANDARDISED
     axes: tuple[str, ...] = ()
@@ -135,7 +128,6 @@ class About:
     learned: Mapping[str, Learned] = field(default_factory=lambda: AFFINE)
     state: str = ""
     modes: str = ""
-    forgets: tuple[str, ...] = ()
     chained: bool = False
     conv: str = ""
     source: str
@@ -171,14 +163,15 @@ class About:
         for key, value in options.items():
             option = self.options[key]
             if problem := option.problem(value):
-                raise ValueError(f"norm.{key}={_yaml(value)}: {problem}")
-            if isinstance(option, Divisor) and value is not None and any(width % value for width in widths):
+                typed = json.dumps(value) if value is None or isinstance(value, bool) else value
+                raise ValueError(f"norm.{key}={typed}: {problem}")
+            divides = isinstance(option, Number) and option.divides and value is not None
+            if divides and any(width % value for width in widths):
                 fits = [g for g in range(1, widths[0] + 1) if not any(width % g for width in widths)]
                 raise ValueError(
                     f"norm.{key}={value} does not divide the channels ({', '.join(map(str, widths))}): choose one of "
                     f"{', '.join(map(str, fits))}"
                 )
-
         if self.ordered and set(options) >= {self.ordered[0], *self.ordered[1]}:
             first, others = self.ordered
             if not options[first] < min(options[key] for key in others):
@@ -229,8 +222,3 @@ class About:
         c = c * 0 if "C" in over else c // (channels // groups) if "G" in over else c
         p = p * 0 if "H" in over else p
         return np.asarray((n * channels + c) * positions + p + np.zeros((images, channels, positions), np.int64))
-
-
-def _yaml(value: Any) -> str:
-    """A value as it is written on a command line."""
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)

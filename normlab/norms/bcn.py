@@ -8,8 +8,6 @@ from normlab.norms.about import AFFINE, EPS, MOMENTUM, SWITCH, About, Divisor, L
 from normlab.norms.layer import BatchStatisticsNorm
 
 ABOUT = About(
-    title="batch-channel normalization",
-    layer="BatchChannelNorm2d",
     family="mixed",
     formula="γ · GN(γ_B · BN(x) + β_B) + β, each (x − μ) / √(σ² + ε)",
     axes=("NHW", "GHW"),
@@ -22,8 +20,8 @@ ABOUT = About(
     },
     state="running mean and variance of each channel",
     modes="train: μ and σ² of the batch, then of the group; eval: the running ones, then of the group",
-    forgets=("scale", "shift"),
-    source="Qiao et al. 2019, arXiv:1903.10520, section 4",
+    source='Qiao et al. 2019, "Micro-Batch Training with Batch-Channel Normalization and Weight Standardization", '
+    "arXiv:1903.10520, section 4, its form for large batches",
     colour="#0C7E8A",
     marker="s",
 )
@@ -37,13 +35,11 @@ class BatchChannelNorm2d(BatchStatisticsNorm, about=ABOUT):
     μ_B, σ_B² over (N, H, W) per channel, in eval mode their running averages; μ_G, σ_G² of z over
     (C / num_groups, H, W) per image and group. Raises `ValueError` where num_groups does not divide num_channels.
 
-    Source: Qiao et al. 2019, "Micro-Batch Training with Batch-Channel Normalization and Weight Standardization",
-    section 4, in its form for large batches; the form for micro-batches has running averages in train mode too. Khaled
-    et al. 2023 (arXiv:2312.00596) gave the name to another layer, a mixture of batch and layer normalization.
+    The form for micro-batches has running averages in train mode too. Khaled et al. 2023 (arXiv:2312.00596) gave the
+    name to another layer, a mixture of batch and layer normalization.
     """
 
     num_groups: int
-    eps: float
     batch_weight: Tensor | None
     batch_bias: Tensor | None
 

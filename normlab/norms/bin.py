@@ -8,8 +8,6 @@ from normlab.norms.about import AFFINE, EPS, MOMENTUM, SWITCH, About, Learned, N
 from normlab.norms.layer import BatchStatisticsNorm
 
 ABOUT = About(
-    title="batch-instance normalization",
-    layer="BatchInstanceNorm2d",
     family="mixed",
     formula="γ · (ρ · (x − μ_B) / √(σ_B² + ε) + (1 − ρ) · (x − μ_I) / √(σ_I² + ε)) + β",
     axes=("NHW", "HW"),
@@ -17,8 +15,8 @@ ABOUT = About(
     learned={"rho": Learned(start="rho", sign="ρ"), **AFFINE},
     state="running mean and variance of each channel",
     modes="train: μ_B and σ_B² of the batch; eval: the running ones; μ_I and σ_I² of the map in both",
-    forgets=("scale", "shift"),
-    source="Nam & Kim 2018, arXiv:1805.07925, equation 4",
+    source='Nam & Kim 2018, "Batch-Instance Normalization for Adaptively Style-Invariant Neural Networks", '
+    "arXiv:1805.07925, equation 4",
     colour="#1E4E42",
     marker="H",
 )
@@ -33,11 +31,8 @@ class BatchInstanceNorm2d(BatchStatisticsNorm, about=ABOUT):
     clips ρ after each step of the optimizer. A layer has no hand in that step: it clips ρ in the forward pass, and its
     gradient is that of the clipped value, so that a ρ beyond its limits can return. ρ starts at 1 (batch
     normalization), as in the authors' code.
-
-    Source: Nam & Kim 2018, "Batch-Instance Normalization for Adaptively Style-Invariant Neural Networks", equation 4.
     """
 
-    eps: float
     rho: Tensor
 
     def normalize(self, x: Tensor) -> Tensor:

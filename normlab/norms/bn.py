@@ -11,15 +11,12 @@ from normlab.norms.layer import RunningStatistics, correction, over_processes
 from normlab.norms.processes import mean_over, total
 
 ABOUT = About(
-    title="batch normalization",
-    layer="BatchNorm2d",
     family="batch",
     axes=("NHW",),
     options={"eps": EPS, "momentum": MOMENTUM, "affine": SWITCH},
     state="running mean and variance of each channel",
     modes="train: μ and σ² of the batch; eval: the running ones",
-    forgets=("scale", "shift"),
-    source="Ioffe & Szegedy 2015, arXiv:1502.03167, section 3",
+    source='Ioffe & Szegedy 2015, "Batch Normalization", arXiv:1502.03167, section 3',
     colour="#01468F",
     marker="o",
 )
@@ -30,7 +27,7 @@ class BatchNorm2d(RunningStatistics):
 
     μ and σ² over (N, H, W) for each channel; in eval mode the running averages take their place,
     running = (1 − momentum) · running + momentum · batch, with the unbiased variance of the batch; momentum None: the
-    mean of all batches. Source: Ioffe & Szegedy 2015, "Batch Normalization", section 3.
+    mean of all batches.
 
     On channels_last maps torch's CPU kernel has 20 times the float32 error of a sum in two steps; with few channels it
     takes up to twice the time and gains nothing from a second thread. `ops.batch_norm` takes its place while training.

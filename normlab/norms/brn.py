@@ -8,8 +8,6 @@ from normlab.norms.about import EPS, LARGEST, MOMENTUM, SWITCH, About, Number
 from normlab.norms.layer import BatchStatisticsNorm
 
 ABOUT = About(
-    title="batch renormalization",
-    layer="BatchRenorm2d",
     family="batch",
     formula="γ · ((x − μ) / √(σ² + ε) · r + d) + β, at first r = 1, d = 0",
     axes=("NHW",),
@@ -26,14 +24,14 @@ ABOUT = About(
     ordered=("begin", ("r_end", "d_end")),
     state="running mean and variance of each channel; steps so far",
     modes="train: μ and σ² of the batch, corrected by r and d within limits; eval: the running ones",
-    source="Ioffe 2017, arXiv:1702.03275, algorithm 1",
+    source='Ioffe 2017, "Batch Renormalization", arXiv:1702.03275, algorithm 1',
     colour="#7448CA",
     marker="h",
 )
 
 
 class BatchRenorm2d(BatchStatisticsNorm, about=ABOUT):
-    """Batch renormalization (Ioffe 2017, "Batch Renormalization", algorithm 1).
+    """Batch renormalization.
 
     While training, with the batch's μ_B and σ_B² and the running μ and σ² as they are before the step:
 
@@ -51,13 +49,10 @@ class BatchRenorm2d(BatchStatisticsNorm, about=ABOUT):
     begin: int
     r_end: int
     d_end: int
-    eps: float
 
     def normalize(self, x: Tensor) -> Tensor:
-        running_mean, running_var = self.running.running_mean, self.running.running_var
+        running_mean, running_var = self.averages()
         steps = self.running.num_batches_tracked
-        assert running_mean is not None
-        assert running_var is not None
         assert steps is not None
         if not self.training:
             return ops.eval_norm(x, running_mean, running_var, self.weight, self.bias, self.eps)

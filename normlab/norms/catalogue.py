@@ -1,23 +1,35 @@
-"""The norms that there are: one file each in this folder, found and described without torch."""
+"""The norms that there are: one file each in this folder, described without torch; and layers by their name."""
 
 import ast
+import importlib
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from normlab.errors import first_line
 from normlab.norms import about
 from normlab.norms.about import FAMILIES, About
 
-__all__ = ["CATALOGUE"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["CATALOGUE", "load_class"]
 
 
 def _read(file: Path) -> About | None:
-    """What a norm's file says of it: the value of its `ABOUT`; None where there is none. Nothing of the file is run."""
-    for node in ast.parse(file.read_bytes(), str(file)).body:
+    """Return what a norm's file says of it: the value of its `ABOUT`, the title with which its docstring begins and the
+    name of its class; None where there is no `ABOUT`. Nothing of the file is run."""
+    tree = ast.parse(file.read_bytes(), str(file))
+    for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ABOUT":
             entry: About = _value(node.value)
-            return replace(entry, name=file.stem.rstrip("_"))  # in_.py: `in` cannot be imported
+            title = (ast.get_docstring(tree) or "").partition(":")[0].removesuffix(".")
+            lower = title.partition(" ")[0][1:].islower()  # not EvoNorm-B0, L1
+            title = title[0].lower() + title[1:] if lower else title
+            layer = [each.name for each in tree.body if isinstance(each, ast.ClassDef)][-1]
+            return replace(entry, name=file.stem.rstrip("_"), title=title, layer=layer)  # in_.py: `in` is a keyword
     return None
 
 
@@ -46,3 +58,31 @@ def _order(entry: About) -> tuple[int, int, str]:
 
 _ENTRIES = filter(None, map(_read, Path(__file__).parent.glob("*.py")))
 CATALOGUE: dict[str, About] = {entry.name: entry for entry in sorted(_ENTRIES, key=_order)}
+
+
+def load_class(target: str) -> Callable[..., "nn.Module"]:
+    """Return the class or function that "package.module:Class" names; importing it runs its code. Raise `ValueError`,
+    in one line, where there is none."""
+    module_name, _, attribute = target.partition(":")
+    if not (module_name and attribute):
+        raise ValueError(f"norm.target={target!r}: write package.module:Class")
+
+    def refuse(reason: str) -> ValueError:
+        return ValueError(f"norm.target={target}: {reason}")
+
+    try:
+        module = importlib.import_module(module_name)
+    except SyntaxError as error:
+        raise refuse(f"{Path(error.filename or module_name).name} cannot be read as Python: {error}") from error
+    except Exception as error:  # a user's module may raise anything while it is imported
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            raise refuse(
+                f"there is no module {module_name} here; write package.module:Class, as it would be imported from "
+                "this folder"
+            ) from error
+        raise refuse(f"importing {module_name} failed: {first_line(error)}") from error
+    layer = getattr(module, attribute, None)
+    if not callable(layer):
+        classes = [name for name, each in vars(module).items() if getattr(each, "__module__", "") == module_name]
+        raise refuse(f"{module_name} has no {attribute}; its classes: {', '.join(sorted(classes)) or 'none'}")
+    return layer  # type: ignore[no-any-return]  # a class is checked when it is called

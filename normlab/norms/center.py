@@ -7,8 +7,6 @@ from normlab.norms.about import MOMENTUM, SWITCH, About
 from normlab.norms.layer import BatchStatisticsNorm
 
 ABOUT = About(
-    title="mean-only batch normalization",
-    layer="MeanOnlyBatchNorm2d",
     family="batch",
     formula="γ · (x − μ) + β",
     axes=("NHW",),
@@ -16,8 +14,7 @@ ABOUT = About(
     options={"momentum": MOMENTUM, "affine": SWITCH},
     state="running mean of each channel",
     modes="train: μ of the batch; eval: the running one",
-    forgets=("shift",),
-    source="Salimans & Kingma 2016, arXiv:1602.07868, section 4",
+    source='Salimans & Kingma 2016, "Weight Normalization", arXiv:1602.07868, section 4',
     colour="#542472",
     marker=">",
 )
@@ -27,16 +24,13 @@ class MeanOnlyBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
     """Batch normalization without its division: y = γ · (x − μ) + β; μ over (N, H, W), in eval mode a running average.
 
     γ and β per channel, so that nothing but the statistic distinguishes it from batch normalization; the paper, where
-    weight normalization holds the scale, has β alone. Source: Salimans & Kingma 2016, "Weight Normalization",
-    section 4.
+    weight normalization holds the scale, has β alone.
     """
 
     def normalize(self, x: Tensor) -> Tensor:
-        average = self.running.running_mean
-        assert average is not None
         if self.training:
             mean = self.batch_mean(x, [0, -2, -1])
             self.track(x, mean, None)
         else:
-            mean = ops.running(x, average)
+            mean = ops.running(x, self.averages()[0])
         return ops.affine(x - mean, self.weight, self.bias)

@@ -8,8 +8,6 @@ from normlab.norms.about import AFFINE, LARGEST, SWITCH, About, Learned, Number
 from normlab.norms.layer import Norm
 
 ABOUT = About(
-    title="dynamic erf",
-    layer="DynamicErf2d",
     family="statistic-free",
     formula="γ · erf(α · x + s) + β",
     centred=False,
@@ -19,7 +17,7 @@ ABOUT = About(
         "affine": SWITCH,
     },
     learned={"alpha": Learned("1", start="alpha", sign="α"), "shift": Learned("1", start="shift", sign="s"), **AFFINE},
-    source="Chen et al. 2025, arXiv:2512.10938, equation 10",
+    source='Chen et al. 2025, "Stronger Normalization-Free Transformers", arXiv:2512.10938, equation 10',
     colour="#426624",
     marker="v",
 )
@@ -28,8 +26,7 @@ ABOUT = About(
 class DynamicErf2d(Norm, about=ABOUT):
     """Dynamic erf: y = γ · erf(α · x + s) + β, with one α and one s per layer, γ and β per channel; no statistics.
 
-    Source: Chen et al. 2025, "Stronger Normalization-Free Transformers", equation 10; α = 0.5 and s = 0 at the start,
-    as in the authors' code.
+    α = 0.5 and s = 0 at the start, as in the authors' code.
     """
 
     alpha: Tensor

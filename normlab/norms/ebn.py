@@ -1,23 +1,18 @@
 """Extended batch normalization."""
 
-import torch
 from torch import Tensor
 
-from normlab.norms import ops
 from normlab.norms.about import EPS, MOMENTUM, SWITCH, About
 from normlab.norms.layer import BatchStatisticsNorm
 
 ABOUT = About(
-    title="extended batch normalization",
-    layer="ExtendedBatchNorm2d",
     family="batch",
     axes=("NHW", "NCHW"),
     statistic=("mean or variance", "means and variances"),
     options={"eps": EPS, "momentum": MOMENTUM, "affine": SWITCH},
     state="running mean of each channel; running variance of all of them",
     modes="train: μ and σ² of the batch; eval: the running ones",
-    forgets=("scale", "shift"),
-    source="Luo, Zhan & Wang 2020, arXiv:2003.05569, section 3",
+    source='Luo, Zhan & Wang 2020, "Extended Batch Normalization", arXiv:2003.05569, section 3',
     colour="#360672",
     marker="D",
 )
@@ -28,17 +23,10 @@ class ExtendedBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
 
     σ² is the mean of the squared deviations from the own channel's μ, so that the layer forgets a shift of a channel
     as batch normalization does. In eval mode running averages take their place; `running_var` holds σ² once per
-    channel, as update_bn and SyncBatchNorm expect it. Source: Luo, Zhan & Wang 2020, "Extended Batch Normalization",
-    section 3.
+    channel, as update_bn and SyncBatchNorm expect it.
     """
-
-    eps: float
 
     def batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean = self.batch_mean(x, [0, -2, -1])
         var = self.batch_mean((x - mean).square(), [0, -2, -1])
         return mean, var.mean(-3, keepdim=True).expand_as(mean)
-
-    def normalize(self, x: Tensor) -> Tensor:
-        mean, var = self.statistics(x)
-        return ops.affine(x - mean, self.weight, self.bias, torch.rsqrt(var + self.eps))

@@ -8,8 +8,6 @@ from normlab.norms.about import AFFINE, EPS, MOMENTUM, SWITCH, About, Learned
 from normlab.norms.layer import BatchStatisticsNorm
 
 ABOUT = About(
-    title="EvoNorm-B0",
-    layer="EvoNormB0",
     family="mixed",
     formula="γ · x / max(√(σ_B² + ε), v · x + √(σ_I² + ε)) + β",
     axes=("NHW", "HW"),
@@ -19,8 +17,7 @@ ABOUT = About(
     learned={**AFFINE, "v": Learned(start=1.0, sign="v")},
     state="running variance of each channel",
     modes="train: σ_B² of the batch; eval: the running one; σ_I² of the map in both",
-    forgets=("scale",),
-    source="Liu et al. 2020, arXiv:2004.02967, table 4",
+    source='Liu et al. 2020, "Evolving Normalization-Activation Layers", arXiv:2004.02967, table 4',
     colour="#1896AE",
     marker="D",
 )
@@ -32,10 +29,9 @@ class EvoNormB0(BatchStatisticsNorm, about=ABOUT):
     σ_B² over (N, H, W) per channel, in eval mode its running average; σ_I² over (H, W) per image and channel; γ, β and
     v per channel, v starts at 1. No mean is subtracted. The nonlinearity is part of it: the paper puts no ReLU beside
     it. The running average takes the unbiased variance, as batch normalization's does; the paper's code the biased
-    one. Source: Liu et al. 2020, "Evolving Normalization-Activation Layers", table 4.
+    one.
     """
 
-    eps: float
     v: Tensor
 
     def normalize(self, x: Tensor) -> Tensor:

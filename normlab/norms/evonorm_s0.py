@@ -8,8 +8,6 @@ from normlab.norms.about import AFFINE, EPS, SWITCH, About, Divisor, Learned
 from normlab.norms.layer import Norm
 
 ABOUT = About(
-    title="EvoNorm-S0",
-    layer="EvoNormS0",
     family="group",
     formula="γ · x · sigmoid(v · x) / √(σ² + ε) + β",
     axes=("GHW",),
@@ -17,7 +15,7 @@ ABOUT = About(
     centred=False,
     options={"num_groups": Divisor(), "eps": EPS, "affine": SWITCH},
     learned={**AFFINE, "v": Learned(start=1.0, sign="v")},
-    source="Liu et al. 2020, arXiv:2004.02967, table 4",
+    source='Liu et al. 2020, "Evolving Normalization-Activation Layers", arXiv:2004.02967, table 4',
     colour="#2A422A",
     marker="^",
 )
@@ -28,11 +26,10 @@ class EvoNormS0(Norm, about=ABOUT):
 
     γ, β and v per channel; v starts at 1. The nonlinearity is part of it: the paper puts no ReLU beside it. σ² is about
     the group's mean, which is not subtracted from x; biased, as the paper's. Raises `ValueError` where num_groups does
-    not divide num_channels. Source: Liu et al. 2020, "Evolving Normalization-Activation Layers", table 4.
+    not divide num_channels.
     """
 
     num_groups: int
-    eps: float
     v: Tensor
 
     def normalize(self, x: Tensor) -> Tensor:

@@ -8,8 +8,6 @@ from normlab.norms.about import AFFINE, EPS, SWITCH, About, Learned
 from normlab.norms.layer import Norm
 
 ABOUT = About(
-    title="filter response normalization",
-    layer="FilterResponseNorm2d",
     family="group",
     formula="max(γ · x / √(mean(x²) + ε) + β, τ)",
     axes=("HW",),
@@ -17,8 +15,7 @@ ABOUT = About(
     centred=False,
     options={"eps": EPS, "affine": SWITCH, "threshold": SWITCH},
     learned={**AFFINE, "tau": Learned(when="threshold", sign="τ")},
-    forgets=("scale",),
-    source="Singh & Krishnan 2020, arXiv:1911.09737, equations 1 to 4",
+    source='Singh & Krishnan 2020, "Filter Response Normalization Layer", arXiv:1911.09737, equations 1 to 4',
     colour="#858C40",
     marker="<",
 )
@@ -28,12 +25,10 @@ class FilterResponseNorm2d(Norm, about=ABOUT):
     """Filter response normalization with its threshold unit: y = max(γ · x / sqrt(ν² + ε) + β, τ), ν² = mean of x² over
     (H, W) for each image and channel; γ, β and the threshold τ per channel.
 
-    Source: Singh & Krishnan 2020, "Filter Response Normalization Layer", equations 1 to 4. There the unit takes the
-    place of ReLU; it starts as one, with τ = 0. On maps of one pixel y is about γ · sign(x) + β: the paper then learns
-    ε, this layer does not.
+    In the paper the unit takes the place of ReLU; it starts as one, with τ = 0. On maps of one pixel y is about
+    γ · sign(x) + β: the paper then learns ε, this layer does not.
     """
 
-    eps: float
     tau: Tensor | None
 
     def normalize(self, x: Tensor) -> Tensor:

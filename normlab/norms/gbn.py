@@ -9,8 +9,6 @@ from normlab.norms.layer import BatchStatisticsNorm
 from normlab.norms.processes import counts, sum_over_processes
 
 ABOUT = About(
-    title="ghost batch normalization",
-    layer="GhostBatchNorm2d",
     family="batch",
     axes=("VHW",),
     options={
@@ -21,8 +19,7 @@ ABOUT = About(
     },
     state="running mean and variance of each channel",
     modes="train: μ and σ² of V images of the batch; eval: the running ones",
-    forgets=("scale", "shift"),
-    source="Hoffer, Hubara & Soudry 2017, arXiv:1705.08741, algorithm 1",
+    source='Hoffer, Hubara & Soudry 2017, "Train longer, generalize better", arXiv:1705.08741, algorithm 1',
     colour="#3E81C9",
     marker="8",
 )
@@ -41,16 +38,12 @@ class GhostBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
     averages take in those of all processes, in their order.
 
     Raises `ValueError` while training where a ghost batch has one number per channel: it has no variance.
-    Source: Hoffer, Hubara & Soudry 2017, "Train longer, generalize better", algorithm 1.
     """
 
     virtual_batch_size: int
-    eps: float
 
     def normalize(self, x: Tensor) -> Tensor:
-        mean, var = self.running.running_mean, self.running.running_var
-        assert mean is not None
-        assert var is not None
+        mean, var = self.averages()
         if not self.training:
             return ops.eval_norm(x, mean, var, self.weight, self.bias, self.eps)
         factor = self.step(x)

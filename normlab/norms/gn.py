@@ -9,13 +9,10 @@ from normlab.norms.about import EPS, SWITCH, About, Divisor
 from normlab.norms.layer import Norm
 
 ABOUT = About(
-    title="group normalization",
-    layer="GroupNorm",
     family="group",
     axes=("GHW",),
     options={"num_groups": Divisor(), "channels_per_group": Divisor(null=True), "eps": EPS, "affine": SWITCH},
-    forgets=("scale", "shift"),
-    source="Wu & He 2018, arXiv:1803.08494, section 3.1",
+    source='Wu & He 2018, "Group Normalization", arXiv:1803.08494, section 3.1',
     colour="#19945A",
     marker="P",
 )
@@ -25,10 +22,8 @@ class GroupNorm(Norm, about=ABOUT):
     """Group normalization: μ and σ² over (C / num_groups, H, W) for each image and group of channels.
 
     `channels_per_group` takes the place of num_groups: 1 is instance normalization. Raises `ValueError` where either
-    does not divide num_channels. Source: Wu & He 2018, "Group Normalization", section 3.1.
+    does not divide num_channels.
     """
-
-    eps: float
 
     def __init__(self, num_channels: int, **options: Any) -> None:
         super().__init__(num_channels, **options)

@@ -8,8 +8,6 @@ from normlab.norms.about import EPS, SWITCH, About, Learned
 from normlab.norms.layer import Norm
 
 ABOUT = About(
-    title="global response normalization",
-    layer="GlobalResponseNorm2d",
     family="layer",
     formula="γ · x · ‖x_c‖ / (mean‖x_c‖ + ε) + β + x",
     axes=("CHW",),
@@ -17,7 +15,7 @@ ABOUT = About(
     centred=False,
     options={"eps": EPS, "affine": SWITCH},
     learned={"weight": Learned(when="affine", scale=True, sign="γ"), "bias": Learned(when="affine", sign="β")},
-    source="Woo et al. 2023 (ConvNeXt V2), arXiv:2301.00808, section 3",
+    source='Woo et al. 2023, "ConvNeXt V2", arXiv:2301.00808, section 3, equations 1 to 3',
     colour="#4E1E12",
     marker="o",
 )
@@ -27,11 +25,8 @@ class GlobalResponseNorm2d(Norm, about=ABOUT):
     """Global response normalization: y = γ · x · N(x) + β + x, N(x) = ‖x_c‖ / (mean over channels of ‖x_c‖ + ε).
 
     ‖x_c‖ is the L2 norm of a map, over (H, W) per image and channel. γ and β per channel start at 0: the layer is the
-    identity then. affine=false leaves γ = 1 and β = 0: y = x · N(x) + x. Source: Woo et al. 2023, "ConvNeXt V2",
-    section 3, equations 1 to 3.
+    identity then. affine=false leaves γ = 1 and β = 0: y = x · N(x) + x.
     """
-
-    eps: float
 
     def normalize(self, x: Tensor) -> Tensor:
         square = x.square().sum([-2, -1], keepdim=True)

@@ -27,6 +27,7 @@ class Norm(nn.Module):
     """
 
     about: ClassVar[About]
+    eps: float  # of norms that have it
     weight: Tensor | None
     bias: Tensor | None
 
@@ -39,7 +40,7 @@ class Norm(nn.Module):
         super().__init__()
         self.about.check(options, [num_channels])
         if missing := set(self.about.options) - set(options):
-            raise ValueError(f"norm {self.about.title!r} needs {', '.join(sorted(missing))}")
+            raise ValueError(f"{type(self).__name__} needs {', '.join(sorted(missing))}")
         self.num_channels = num_channels
         self._repr = ", ".join([str(num_channels), *(f"{key}={value}" for key, value in options.items())])
         for name, value in options.items():
@@ -87,6 +88,11 @@ class BatchStatisticsNorm(Norm):
         super().__init__(num_channels, size=size, **options)
         self.running = RunningStatistics(num_channels, momentum=options.get("momentum"), affine=False)
 
+    def normalize(self, x: Tensor) -> Tensor:
+        """γ · (x − μ) / sqrt(σ² + ε) + β, with the `statistics` of each channel."""
+        mean, var = self.statistics(x)
+        return ops.affine(x - mean, self.weight, self.bias, torch.rsqrt(var + self.eps))
+
     @torch.jit.unused
     def over_processes(self) -> bool:
         """Whether statistics are over all processes."""
@@ -98,6 +104,13 @@ class BatchStatisticsNorm(Norm):
         return getattr(self.running, "process_group", None)
 
     __jit_unused_properties__: ClassVar[list[str]] = ["group"]
+
+    def averages(self) -> tuple[Tensor, Tensor]:
+        """The running mean and variance, (C,) or (K, C)."""
+        mean, var = self.running.running_mean, self.running.running_var
+        assert mean is not None
+        assert var is not None
+        return mean, var
 
     def batch_mean(self, x: Tensor, dims: list[int]) -> Tensor:
         """Mean over `dims`, which stay as axes of length 1, of this process or of all."""
@@ -116,17 +129,13 @@ class BatchStatisticsNorm(Norm):
             mean, var = self.batch_statistics(x)
             self.track(x, mean, var)
             return mean, var
-        average, variance = self.running.running_mean, self.running.running_var
-        assert average is not None
-        assert variance is not None
-        return ops.running(x, average), ops.running(x, variance)
+        mean, var = self.averages()
+        return ops.running(x, mean), ops.running(x, var)
 
     def variance(self, x: Tensor) -> Tensor:
         """Return the batch's variance, which moves its running average; in eval mode, that average."""
-        average = self.running.running_var
-        assert average is not None
         if not self.training:
-            return ops.running(x, average)
+            return ops.running(x, self.averages()[1])
         var = self.batch_statistics(x)[1]
         self.track(x, None, var)
         return var
@@ -144,14 +153,11 @@ class BatchStatisticsNorm(Norm):
         """
         unbiased = None if var is None else self.unbiased(x, var)  # first: it refuses batches without a variance
         factor = self.step(x)
+        average, variance = self.averages()
         if mean is not None:
-            average = self.running.running_mean
-            assert average is not None
             ops.track_(average, mean, factor)
         if unbiased is not None:
-            average = self.running.running_var
-            assert average is not None
-            ops.track_(average, unbiased, factor)
+            ops.track_(variance, unbiased, factor)
 
     def unbiased(self, x: Tensor, var: Tensor) -> Tensor:
         """n / (n − 1) times the biased variance of the n numbers that a channel has in x, in all processes."""
@@ -174,8 +180,8 @@ def over_processes(running: nn.Module) -> bool:
     `synchronise` or torch's `SyncBatchNorm.convert_sync_batchnorm` has to ask for it; as with `nn.SyncBatchNorm`, a
     program of one process need not start torch.distributed.
     """
-    asked = isinstance(running, nn.SyncBatchNorm) or (isinstance(running, RunningStatistics) and running.synced)
-    return asked and distributed.is_available() and distributed.is_initialized()
+    wanted = isinstance(running, nn.SyncBatchNorm) or (isinstance(running, RunningStatistics) and running.synced)
+    return wanted and distributed.is_available() and distributed.is_initialized()
 
 
 def synchronise(net: nn.Module, on: bool = True) -> None:

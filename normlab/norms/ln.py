@@ -1,4 +1,4 @@
-"""Layer normalization of an image."""
+"""Layer normalization."""
 
 from torch import Tensor
 
@@ -7,13 +7,10 @@ from normlab.norms.about import EPS, SWITCH, About
 from normlab.norms.layer import Norm
 
 ABOUT = About(
-    title="layer normalization",
-    layer="LayerNorm",
     family="layer",
     axes=("CHW",),
     options={"eps": EPS, "affine": SWITCH},
-    forgets=("scale", "shift"),
-    source="Ba, Kiros & Hinton 2016, arXiv:1607.06450; as in Wu & He 2018, section 3.1",
+    source='Ba, Kiros & Hinton 2016, arXiv:1607.06450; as in Wu & He 2018, "Group Normalization", section 3.1',
     colour="#A02700",
     marker="s",
 )
@@ -22,11 +19,9 @@ ABOUT = About(
 class LayerNorm(Norm, about=ABOUT):
     """Layer normalization of an image: μ and σ² over (C, H, W) for each image; γ and β per channel.
 
-    The same as group normalization with one group (Wu & He 2018, "Group Normalization", section 3.1), after Ba, Kiros
-    & Hinton 2016. `nn.LayerNorm([C, H, W])` is another layer: it has a γ and a β for every position.
+    The same as group normalization with one group. `nn.LayerNorm([C, H, W])` is another layer: it has a γ and a β for
+    every position.
     """
-
-    eps: float
 
     def normalize(self, x: Tensor) -> Tensor:
         return ops.group_norm(x, 1, self.weight, self.bias, self.eps)

@@ -7,13 +7,10 @@ from normlab.norms.about import EPS, SWITCH, About
 from normlab.norms.layer import Norm
 
 ABOUT = About(
-    title="layer normalization of each pixel",
-    layer="LayerNorm2d",
     family="layer",
     axes=("C",),
     options={"eps": EPS, "affine": SWITCH},
-    forgets=("scale", "shift"),
-    source="Liu et al. 2022 (ConvNeXt), arXiv:2201.03545, section 2.6",
+    source='Liu et al. 2022, "A ConvNet for the 2020s", arXiv:2201.03545, section 2.6',
     colour="#681700",
     marker="D",
 )
@@ -22,11 +19,8 @@ ABOUT = About(
 class LayerNorm2d(Norm, about=ABOUT):
     """Layer normalization of each pixel: μ and σ² over C; γ and β per channel.
 
-    `nn.LayerNorm(C)` on maps of shape (N, H, W, C), as vision transformers apply it and ConvNeXt does (Liu et al. 2022,
-    "A ConvNet for the 2020s", section 2.6).
+    `nn.LayerNorm(C)` on maps of shape (N, H, W, C), as vision transformers and ConvNeXt apply it.
     """
-
-    eps: float
 
     def normalize(self, x: Tensor) -> Tensor:
         return ops.layer_norm(x, self.weight, self.bias, self.eps)

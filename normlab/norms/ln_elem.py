@@ -1,4 +1,4 @@
-"""Layer normalization with a scale and a shift for every position."""
+"""Layer normalization, γ and β for every position."""
 
 from torch import Tensor
 
@@ -7,8 +7,6 @@ from normlab.norms.about import EPS, SWITCH, About, Learned
 from normlab.norms.layer import Norm
 
 ABOUT = About(
-    title="layer normalization, γ and β for every position",
-    layer="LayerNormElementwise",
     family="layer",
     axes=("CHW",),
     options={"eps": EPS, "affine": SWITCH},
@@ -16,8 +14,7 @@ ABOUT = About(
         "weight": Learned("C·H·W", start=1.0, when="affine", scale=True, sign="γ"),
         "bias": Learned("C·H·W", when="affine", sign="β"),
     },
-    forgets=("scale", "shift"),
-    source="Ba, Kiros & Hinton 2016, arXiv:1607.06450, equations 3 and 4",
+    source='Ba, Kiros & Hinton 2016, "Layer Normalization", arXiv:1607.06450, equations 3 and 4',
     colour="#BC7100",
     marker="d",
 )
@@ -26,13 +23,9 @@ ABOUT = About(
 class LayerNormElementwise(Norm, about=ABOUT):
     """Layer normalization as `nn.LayerNorm([C, H, W])`: μ and σ² over (C, H, W); a γ and a β for every position.
 
-    `size`: (H, W), which the network knows. Source: Ba, Kiros & Hinton 2016, "Layer Normalization", equations 3 and 4.
+    `size`: (H, W), which the network knows.
     """
 
-    eps: float
-
     def normalize(self, x: Tensor) -> Tensor:
-        y = ops.group_norm(x, 1, None, None, self.eps)
-        if self.weight is not None and self.bias is not None:
-            y = y * self.weight + self.bias
-        return y
+        weight, bias, y = self.weight, self.bias, ops.group_norm(x, 1, None, None, self.eps)
+        return y if weight is None or bias is None else y * weight + bias

@@ -1,15 +1,16 @@
 """A layer by its name: from the catalogue, with the options of conf/norm/, or a layer of one's own."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from normlab.norms.catalogue import CATALOGUE
+from normlab.errors import first_line
+from normlab.norms.catalogue import CATALOGUE, load_class
 
-__all__ = ["is_packaged", "layer_class", "load_class", "make_norm"]
+__all__ = ["is_packaged", "layer_class", "make_norm"]
 
 
 def make_norm(
@@ -62,7 +63,8 @@ def make_norm(
     axes = about.axes[-1:] if about.chained else () if about.of_batch else about.axes
     if replace(about, axes=axes).values(num_channels, size or (2, 2), options) == 1:
         maps = f" on maps of {size[0]}x{size[1]}" if size else ""
-        left = "only the sign of x is left" if "scale" in about.forgets else "x is not normalized"
+        of_squares = about.statistic[0] == "mean square"
+        left = "only the sign of x is left" if of_squares else "x is not normalized"
         left = "y is β whatever x is" if about.centred else left
         raise ValueError(f"norm {name!r} of {num_channels} channels{maps}: each statistic is of one number, so {left}")
     return layer
@@ -87,27 +89,7 @@ def _custom(num_channels: int, target: str, options: Mapping[str, Any]) -> nn.Mo
         module = layer(num_channels, **options)
     except Exception as error:
         call = f"{target.partition(':')[2]}({num_channels}{''.join(f', {k}={v!r}' for k, v in options.items())})"
-        raise ValueError(f"norm.target={target}: {call} raised {type(error).__name__}: {_line(error)}") from error
+        raise ValueError(f"norm.target={target}: {call} raised {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise ValueError(f"norm.target={target} gave a {type(module).__name__}, not a torch.nn.Module")
     return module
-
-
-def load_class(target: str) -> Callable[..., nn.Module]:
-    """The class or function that "package.module:Class" names. Raise `ValueError`, in one line, where there is none."""
-    module_name, colon, attribute = target.partition(":")
-    if not (module_name and colon and attribute):
-        raise ValueError(f"norm.target={target!r}: write package.module:Class")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything while it is imported
-        raise ValueError(f"norm.target={target}: importing {module_name} failed: {_line(error)}") from error
-    layer = getattr(module, attribute, None)
-    if not callable(layer):
-        raise ValueError(f"norm.target={target}: {module_name} has no class {attribute}")
-    return layer  # type: ignore[no-any-return]  # a class is checked when it is called
-
-
-def _line(error: Exception) -> str:
-    """The first line of an exception's message."""
-    return next(iter(str(error).splitlines()), "no message")

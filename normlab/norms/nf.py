@@ -4,14 +4,13 @@ from normlab.norms.about import About, Learned
 from normlab.norms.none import NoNorm
 
 ABOUT = About(
-    title="scaled weight standardization, no norm",
-    layer="ScaledWeightStandardization",
     family="weights",
     formula="x, of convolutions by g · √(2 / (1 − 1/π)) · (w − μ) / √(n · σ²)",
     centred=False,
     learned={"gain": Learned(start=1.0, scale=True, sign="g")},
     conv="scaled_standard",
-    source="Brock, De & Smith 2021, arXiv:2101.08692, section 4.1",
+    source='Brock, De & Smith 2021, "Characterizing Signal Propagation to Close the Performance Gap in Unnormalized '
+    'ResNets", arXiv:2101.08692, section 4.1',
     colour="#4E4E2A",
     marker="d",
 )
@@ -23,6 +22,5 @@ class ScaledWeightStandardization(NoNorm, about=ABOUT):
         ŵ = √(2 / (1 − 1/π)) · g · (w − μ) / √(n · σ²), μ and σ² over the n numbers of each filter
 
     The gain g, one per filter, is learned by the convolution and starts at 1; the factor restores the variance that a
-    ReLU takes away. Source: Brock, De & Smith 2021, "Characterizing Signal Propagation to Close the Performance Gap in
-    Unnormalized ResNets", section 4.1.
+    ReLU takes away.
     """

@@ -7,8 +7,6 @@ from normlab.norms.about import About
 from normlab.norms.layer import Norm
 
 ABOUT = About(
-    title="no normalization",
-    layer="NoNorm",
     family="control",
     formula="x",
     centred=False,

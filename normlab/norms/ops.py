@@ -16,22 +16,9 @@ from torch.jit import is_scripting, is_tracing  # type: ignore[attr-defined]  # 
 from torch.nn import functional as F
 
 __all__ = [
-    "affine",
-    "batch_norm",
-    "eval_norm",
-    "flat",
-    "group_norm",
-    "group_var",
-    "is_scripting",
-    "layer_norm",
-    "mean_square",
-    "moments",
-    "per_channel",
-    "running",
-    "step_",
-    "track_",
-    "upcast",
-]
+    "affine", "batch_norm", "eval_norm", "flat", "group_norm", "group_var", "is_scripting", "layer_norm", "mean_square",
+    "moments", "per_channel", "running", "step_", "track_", "upcast",
+]  # fmt: skip
 
 FEW = 8  # groups per image: with more of them torch's channels_last kernel is slower, by far with one per channel
 WIDEST = 640  # numbers in a row of several pixels

@@ -7,8 +7,6 @@ from normlab.norms.about import EPS, SWITCH, About, Learned
 from normlab.norms.layer import Norm
 
 ABOUT = About(
-    title="root mean square normalization",
-    layer="RMSNorm2d",
     family="layer",
     formula="γ · x / √(mean(x²) + ε)",
     axes=("CHW",),
@@ -16,8 +14,7 @@ ABOUT = About(
     centred=False,
     options={"eps": EPS, "affine": SWITCH},
     learned={"weight": Learned(start=1.0, when="affine", scale=True, sign="γ")},
-    forgets=("scale",),
-    source="Zhang & Sennrich 2019, arXiv:1910.07467, equation 4",
+    source='Zhang & Sennrich 2019, "Root Mean Square Layer Normalization", arXiv:1910.07467, equation 4',
     colour="#902067",
     marker="v",
 )
@@ -26,11 +23,8 @@ ABOUT = About(
 class RMSNorm2d(Norm, about=ABOUT):
     """Root mean square normalization of an image: y = γ · x / sqrt(mean(x²) + ε), the mean over (C, H, W).
 
-    γ per channel, no shift. `nn.RMSNorm([C, H, W])` has a γ for every position. Source: Zhang & Sennrich 2019, "Root
-    Mean Square Layer Normalization", equation 4.
+    γ per channel, no shift. `nn.RMSNorm([C, H, W])` has a γ for every position.
     """
-
-    eps: float
 
     def normalize(self, x: Tensor) -> Tensor:
         return ops.affine(x, self.weight, None, (ops.mean_square(x, [-3, -2, -1]) + self.eps).rsqrt())

@@ -8,8 +8,6 @@ from normlab.norms.about import EPS, MOMENTUM, SWITCH, About
 from normlab.norms.layer import BatchStatisticsNorm
 
 ABOUT = About(
-    title="variance-only batch normalization",
-    layer="VarianceOnlyBatchNorm2d",
     family="batch",
     formula="γ · x / √(σ² + ε) + β",
     axes=("NHW",),
@@ -18,8 +16,7 @@ ABOUT = About(
     options={"eps": EPS, "momentum": MOMENTUM, "affine": SWITCH},
     state="running variance of each channel",
     modes="train: σ² of the batch; eval: the running one",
-    forgets=("scale",),
-    source="the other half of Ioffe & Szegedy 2015, arXiv:1502.03167, section 3",
+    source='the other half of Ioffe & Szegedy 2015, "Batch Normalization", arXiv:1502.03167, section 3',
     colour="#122A48",
     marker="P",
 )
@@ -29,10 +26,8 @@ class VarianceOnlyBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
     """Batch normalization without its subtraction: y = γ · x / sqrt(σ² + ε) + β, σ² over (N, H, W) per channel.
 
     σ² is the variance about the mean, which stays in y; in eval mode its running average takes its place. With `center`
-    it takes batch normalization (Ioffe & Szegedy 2015, section 3) into its two halves.
+    it takes batch normalization into its two halves.
     """
-
-    eps: float
 
     def normalize(self, x: Tensor) -> Tensor:
         var = self.variance(x)

@@ -1,4 +1,4 @@
-"""SeeDNorm: root mean square normalization with a scale that depends on the input."""
+"""Self-rescaled dynamic normalization: by the root mean square, with a scale that depends on the input."""
 
 import torch
 from torch import Tensor
@@ -8,8 +8,6 @@ from normlab.norms.about import EPS, LARGEST, SWITCH, About, Learned, Number
 from normlab.norms.layer import Norm
 
 ABOUT = About(
-    title="self-rescaled dynamic normalization",
-    layer="SeeDNorm2d",
     family="layer",
     formula="(γ + α · tanh(Σ β · x)) · x / √(mean(x²) + ε)",
     axes=("C",),
@@ -21,7 +19,7 @@ ABOUT = About(
         "alpha": Learned(start="alpha", scale=True, sign="α"),
         "beta": Learned(sign="β"),
     },
-    source="Cai et al. 2025, arXiv:2510.22777, section 3",
+    source='Cai et al. 2025, "SeeDNorm: Self-Rescaled Dynamic Normalization", arXiv:2510.22777, section 3',
     colour="#A26648",
     marker="8",
 )
@@ -32,10 +30,9 @@ class SeeDNorm2d(Norm, about=ABOUT):
 
     γ, α and β per channel, 1, 1 and 0 at the start: root mean square normalization then. The sum and the mean are over
     the C channels of each pixel, where the paper has the features of a token, as its ConvNeXt does; one head.
-    affine=false leaves γ = 1. Source: Cai et al. 2025, "SeeDNorm: Self-Rescaled Dynamic Normalization", section 3.
+    affine=false leaves γ = 1.
     """
 
-    eps: float
     alpha: Tensor
     beta: Tensor
 

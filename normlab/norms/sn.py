@@ -8,8 +8,6 @@ from normlab.norms.about import AFFINE, EPS, MOMENTUM, SWITCH, About, Learned
 from normlab.norms.layer import BatchStatisticsNorm
 
 ABOUT = About(
-    title="switchable normalization",
-    layer="SwitchNorm2d",
     family="mixed",
     formula="γ · (x − Σ w_k · μ_k) / √(Σ w′_k · σ_k² + ε) + β, k = IN, LN, BN",
     axes=("HW", "CHW", "NHW"),
@@ -21,8 +19,8 @@ ABOUT = About(
     },
     state="running mean and variance of each channel",
     modes="train: the share of BN is of the batch; eval: it is of the running mean and variance",
-    forgets=("scale", "shift"),
-    source="Luo et al. 2018, arXiv:1806.10779, equations 3 to 5",
+    source='Luo et al. 2018, "Differentiable Learning-to-Normalize via Switchable Normalization", '
+    "arXiv:1806.10779, equations 3 to 5",
     colour="#12608A",
     marker="d",
 )
@@ -37,11 +35,8 @@ class SwitchNorm2d(BatchStatisticsNorm, about=ABOUT):
     start. In eval mode running averages take the place of BN's mean and variance; the authors prefer averages over
     batches after training, which `momentum=null` comes close to. All variances are biased, as in the paper; its code
     has the unbiased one for IN.
-
-    Source: Luo et al. 2018, "Differentiable Learning-to-Normalize via Switchable Normalization", equations 3 to 5.
     """
 
-    eps: float
     mean_weight: Tensor
     var_weight: Tensor
 

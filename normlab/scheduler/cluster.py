@@ -81,7 +81,7 @@ class Cluster(Backend):
         super().__init__()
         self.options, self.log, self.queue = options, log, "slurm" if isinstance(options, Slurm) else "local"
         self.jobs: list[tuple[Any, Task]] = []
-        self.killed: list[tuple[Ended, float]] = []  # until when nothing can be said of their runs
+        self.killed: list[tuple[Ended, float]] = []  # until when their folders may still be claimed
 
     def start(self, tasks: Sequence[Task]) -> None:
         try:

@@ -16,11 +16,11 @@ __all__ = ["Decided"]
 
 
 class Decided:
-    """The runs of a study that ends by itself.
+    """The runs of a study that decides how many seeds it needs.
 
     Args:
         jobs: every run that it may come to: all settings with all seeds.
-        study: None where the settings themselves say what is asked.
+        study: None for a sweep: its settings are then compared with each other.
     """
 
     def __init__(self, jobs: Sequence[Job], study: Study | None) -> None:
@@ -29,7 +29,7 @@ class Decided:
         self.rounds = Rounds(study, study.margin if study else MARGIN, self.seeds)
 
     def wanted(self) -> list[Job]:
-        """Return the runs that are asked for by now, those that have ended included: of all settings alike at first,
+        """Return the runs that are wanted by now, those that have ended included: of all settings alike at first,
         then of those whose questions are open."""
         progress, by_setting = self._progress()
         first = looks(len(self.seeds))[0]

@@ -8,13 +8,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 
-from normlab.scheduler.arrays import LARGEST, planned
 from normlab.scheduler.options import Processes, Queue, cores, launching, options, usual
+from normlab.scheduler.progress import note
 from normlab.scheduler.schedule import Backend, Ended, InProcess, Schedule, tell
 from normlab.scheduler.task import Callbacks, Task, do, hydra_task, one_line
+from normlab.settings.arrays import arrays
 from normlab.settings.plan import Job, launcher_of, own_hydra, to_run
 
 __all__ = ["Sweep", "run_single"]
+
+LARGEST = {"cpu": 24, "gpu": 64}  # runs of an array unless n_per_array says otherwise: benchmarks/study.py
 
 
 def run_single(job: Job) -> None:
@@ -34,7 +37,7 @@ class Sweep:
         waiting: Those that are not finished.
         overrides: The command line.
         began: When this command began, in nanoseconds of the file system's clock.
-        study: Whether it names a study, which uses the whole machine by itself.
+        study: Whether it names a study, which uses the whole machine unless a launcher is named.
         more: Returns all runs that are wanted when these have ended; None where these are all.
     """
 
@@ -77,17 +80,43 @@ class Sweep:
 
     def _divide(self, runs: Sequence[Job], single: bool) -> list[Task]:
         """Return arrays as planned, then the other runs. With `single`, each run on its own."""
-        arrays = []
+        together: list[list[Job]] = []
         if self.options and self.options.n_per_array != 1 and not single:
             gpu = any(job.settings.accelerator == "gpu" for job in runs)
             largest = self.options.n_per_array or LARGEST["gpu" if gpu else "cpu"]
-            arrays = planned(runs, largest, self.workers)
+            together = planned(runs, largest, self.workers)
         limit = self.options.memory_limit if self.options else None
-        grouped = {job.folder for array in arrays for job in array}
+        grouped = {job.folder for array in together for job in array}
         return [
-            *(Task(array, self.began, self.callbacks, together=True, memory_limit=limit) for array in arrays),
+            *(Task(array, self.began, self.callbacks, together=True, memory_limit=limit) for array in together),
             *(Task([job], self.began, self.callbacks) for job in runs if job.folder not in grouped),
         ]
+
+
+def planned(jobs: Sequence[Job], largest: int, workers: int = 1) -> list[list[Job]]:
+    """Return the arrays, of so many runs at most, in which `workers` processes train these runs together; progress.log
+    has them, and says why the other runs are trained individually."""
+    log = jobs[0].folder.parent / "progress.log"
+    groups, single = arrays([job.settings for job in jobs], largest, workers)
+    together: list[list[Job]] = []
+    for group in groups:
+        if reason := _not_together(jobs[group[0]]):
+            single |= dict.fromkeys(group, reason)
+        else:
+            together.append([jobs[index] for index in group])
+            note(log, f"an array of {len(group)} runs: {', '.join(job.folder.name for job in together[-1])}")
+    for index, reason in sorted(single.items()):
+        note(log, f"{jobs[index].folder.name} runs individually: {reason}")
+    return together
+
+
+def _not_together(job: Job) -> str | None:
+    """Return why a layer or a network of one's own cannot be trained in an array; None where it can."""
+    if job.settings.norm.name != "custom" and job.settings.net.name == "small":
+        return None
+    from normlab.training.build import unfoldable  # torch
+
+    return unfoldable(job.settings)
 
 
 class OtherLauncher(Backend):

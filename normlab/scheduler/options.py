@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, first_line
 from normlab.settings.conf import group_values, instead
 from normlab.settings.messages import line
 from normlab.settings.plan import Job, compose_config, launcher_of
@@ -23,7 +23,7 @@ from normlab.settings.plan import Job, compose_config, launcher_of
 __all__ = ["Arrays", "Processes", "Queue", "Slurm", "cores", "launching", "options", "usual"]
 
 START = "hydra.launcher."
-ARRAYS_PAY = 32  # images a step: on CPU an array is the faster way up to here, and no slower above (docs/study.md)
+ARRAYS_PAY = 32  # images per step: on CPU an array is the faster way up to here, and no slower above (docs/study.md)
 
 
 class Arrays(BaseModel):
@@ -97,7 +97,7 @@ def options(launcher: str | None, overrides: Sequence[str], around: Sequence[str
     if launcher not in MODELS:
         words = [word for word in overrides if word.lstrip("+~").startswith(START)]
         if words and launcher in (None, "basic"):
-            raise ConfigError(f"{words[0]}: hydra/launcher=basic has no options")
+            raise ConfigError(f"{words[0]}: hydra/launcher=basic has no options; choose another, such as processes")
         return None
     model, chosen = MODELS[launcher], f"hydra/launcher={launcher}"
     if issubclass(model, Queue) and find_spec("submitit") is None:
@@ -112,7 +112,7 @@ def options(launcher: str | None, overrides: Sequence[str], around: Sequence[str
     try:
         checked = model.model_validate(OmegaConf.to_container(config.hydra.launcher, resolve=True))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{chosen}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{chosen}: {first_line(error)}") from None
     except ValidationError as error:
         raise ConfigError(f"{START}{line(error)}") from None
     if model is Slurm and (missing := [word for word in ("sbatch", "srun") if not shutil.which(word)]):

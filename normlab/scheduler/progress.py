@@ -46,7 +46,7 @@ class SweepProgress:
     runs from a thread of its own, so it holds up nothing.
 
     Args:
-        jobs: all runs of the sweep, those that stood finished included.
+        jobs: all runs of the sweep, those that were finished before included.
         began: when the sweep began, in nanoseconds of the file system's clock.
         log: a file that every line is added to.
     """
@@ -61,7 +61,7 @@ class SweepProgress:
         self.last = ""
         self.total = sum(job.settings.epochs for job in jobs)
         self.at_start = sum(job.settings.epochs for job in jobs if job.folder in self.ended)
-        self.clock = self.told = time.monotonic()
+        self.opened_at = self.reported_at = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._bar = Progress(
@@ -94,7 +94,7 @@ class SweepProgress:
             self._live.stop()
         if kind is None:
             self._look()
-            took = time.monotonic() - self.clock
+            took = time.monotonic() - self.opened_at
             self._tell(f"{len(self.ended)}/{len(self.jobs)} runs have ended, after {duration(took)}")
         else:
             self._tell(f"stopped with {len(self.ended)}/{len(self.jobs)} runs done")
@@ -104,7 +104,7 @@ class SweepProgress:
             self._look()
             if self._live.is_started:
                 self._live.update(self._display(), refresh=True)
-            elif time.monotonic() - self.told > STILL_ALIVE:
+            elif time.monotonic() - self.reported_at > STILL_ALIVE:
                 self._tell(self._state())
 
     def _look(self) -> None:
@@ -133,7 +133,7 @@ class SweepProgress:
             return ""
         if trained <= 0:
             return "time left: not known yet"
-        return f"about {duration((time.monotonic() - self.clock) * (self.total - self._done()) / trained)} left"
+        return f"about {duration((time.monotonic() - self.opened_at) * (self.total - self._done()) / trained)} left"
 
     def _state(self) -> str:
         parts = [
@@ -143,8 +143,8 @@ class SweepProgress:
         return ", ".join([*parts, *[self._left()] * bool(self._left())])
 
     def _display(self) -> Group:
-        told = f"{len(self.ended)}/{len(self.jobs)} runs done, {len(self.running)} running"
-        self._bar.update(self._task, completed=self._done(), description=told, left=self._left())
+        text = f"{len(self.ended)}/{len(self.jobs)} runs done, {len(self.running)} running"
+        self._bar.update(self._task, completed=self._done(), description=text, left=self._left())
         epochs = {job.folder: job.settings.epochs for job in self.jobs}
         lines = [
             f"  {self.names[folder]}  epoch {min(n + 1, epochs[folder])}/{epochs[folder]}"
@@ -155,7 +155,7 @@ class SweepProgress:
         return Group(self._bar, *map(Text, lines), Text(f"  last: {self.last}" if self.last else "", style="dim"))
 
     def _tell(self, line: str) -> None:
-        self.told = time.monotonic()
+        self.reported_at = time.monotonic()
         if not self.console.is_terminal:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
         note(self.log, line)

@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 
-from normlab.errors import BusyError, NormlabError
+from normlab.errors import BusyError, NormlabError, first_line
 from normlab.record import Record
 from normlab.scheduler.progress import note, settled
 from normlab.settings.plan import Job, parse, to_run
@@ -96,7 +96,7 @@ def _train(job: Job, began: int | None) -> None:
         if record is not None and record.config_hash != settings.config_hash():
             raise  # never write over the result of another configuration
         try:
-            Record.failed(settings, str(error).splitlines()[0]).save(folder)
+            Record.failed(settings, first_line(error)).save(folder)
         except NormlabError as second:  # a full disk: the other runs may still be done
             log.error("%s", second)
 
@@ -153,5 +153,4 @@ class Task:
 
 def one_line(error: BaseException) -> str:
     """Return an error in one line: the message of a `NormlabError`, else with its type."""
-    message = next(iter(str(error).splitlines()), "no message")
-    return message if isinstance(error, NormlabError) else f"{type(error).__name__}: {message}"
+    return ("" if isinstance(error, NormlabError) else f"{type(error).__name__}: ") + first_line(error)

@@ -24,9 +24,9 @@ def refusal(settings: Settings) -> str | None:
     if settings.devices > 1:
         return f"devices={settings.devices} is one network on several devices"
     if settings.refit_epochs:
-        return "refit_epochs trains a network on by itself"
+        return "refit_epochs trains a network on individually"
     if within := [probe for probe in settings.probes if probe not in AFTERWARDS]:
-        return f"probes=[{','.join(within)}] measures inside a network that trains by itself"
+        return f"probes=[{','.join(within)}] measures inside a network that trains individually"
     return None
 
 

@@ -10,18 +10,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 __all__ = [
-    "GROUPS",
-    "choices",
-    "conf_dir",
-    "contribution",
-    "defaults",
-    "dotted",
-    "group_values",
-    "instead",
-    "spell",
+    "GROUPS", "choices", "conf_dir", "contribution", "defaults", "dotted", "group_values", "instead", "spell",
 ]  # fmt: skip
 
-GROUPS = ("norm", "data", "net", "optimizer")  # each choice is a file that brings values, told by its `name`
+GROUPS = ("norm", "data", "net", "optimizer")  # each choice is a file that brings values, known by its `name`
 
 
 def conf_dir() -> Path:
@@ -38,7 +30,7 @@ def choices(group: str) -> list[str]:
 def instead(name: str, names: Iterable[str], prefix: str = "") -> str:
     """Return what to write instead of a name that is not among `names`: the nearest of them, or a choice of all.
 
-    prefix: What stands before the nearest when it is typed.
+    prefix: What comes before the nearest when it is typed.
 
     >>> instead("LN", ["bn", "ln"]), instead("batch", ["bn", "ln"])
     ('did you mean ln?', 'choose one of bn, ln')

@@ -1,7 +1,6 @@
 """What is one's own: a first look at a layer before training, the digests of its code and of a folder of images."""
 
 import hashlib
-import importlib
 import os
 import sys
 import traceback
@@ -10,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, first_line
+from normlab.norms import load_class
 from normlab.settings.shape import NORM_CHANNELS
 
 if TYPE_CHECKING:
@@ -90,24 +90,11 @@ def check_custom(norm: "Norm") -> None:
     def refuse(reason: str) -> ConfigError:
         return ConfigError(f"norm.target={norm.target}: {reason}")
 
-    module_name, _, attribute = (norm.target or "").partition(":")
+    source_digest(norm.target)  # of the file that is imported now
     try:
-        if find_spec(module_name) is None:
-            raise refuse(
-                f"there is no module {module_name} here; write package.module:Class, as it would be imported from "
-                "this folder"
-            )
-        source_digest(norm.target)  # of the file that is imported now
-        module = importlib.import_module(module_name)
-    except ConfigError:
-        raise
-    except SyntaxError as error:
-        raise refuse(f"{Path(error.filename or module_name).name} cannot be read as Python: {error}") from error
-    except Exception as error:  # a user's module, and the packages above it, may raise anything
-        raise refuse(f"importing {module_name} failed: {error}") from error
-    if not hasattr(module, attribute):
-        classes = [name for name, each in vars(module).items() if getattr(each, "__module__", "") == module_name]
-        raise refuse(f"{module_name} has no {attribute}; its classes: {', '.join(sorted(classes)) or 'none'}")
+        load_class(norm.target or "")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
     import torch  # a second: only for a layer that is there
     from torch.nn.parameter import is_lazy
@@ -143,8 +130,8 @@ def check_custom(norm: "Norm") -> None:
 
 def _reason(error: Exception) -> str:
     """The first line of an exception's message; the line of code that raised it where there is none."""
-    if line := next(iter(str(error).splitlines()), ""):
-        return f": {line}"
+    if str(error).strip():
+        return f": {first_line(error)}"
     frames = traceback.extract_tb(error.__traceback__)
     at = next(frame for frame in reversed(frames) if f"{os.sep}torch{os.sep}" not in frame.filename)
     return f", without a message, at {Path(at.filename).name}:{at.lineno}: {at.line}"

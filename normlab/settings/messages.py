@@ -1,62 +1,35 @@
 """Values checked: typed settings, or one line that names the setting and what to write instead."""
 
 import difflib
-import math
 from collections.abc import Mapping
-from types import MappingProxyType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from types import MappingProxyType
+from typing import Any
 
 from pydantic import ValidationError
 
 from normlab.errors import ConfigError
 from normlab.settings.conf import GROUPS, choices, defaults, dotted, instead, spell
-from normlab.settings.model import PLACES, Settings
-from normlab.settings.parts import Model
+from normlab.settings.model import Settings
 
 __all__ = ["check_recorded", "checked", "line", "near"]
 
 
-# Settings that records of earlier versions lack.
-ADDED = (
-    "net", "optimizer", "weight_standardization", "lr_per", "train_size", "refit_epochs", "sync_batchnorm", "kernels",
-)  # fmt: skip
-
-
 def check_recorded(config: Mapping[str, Any]) -> None:
-    """Raise `ValueError`, in one line, where a result.json lacks a setting or holds a value of another type. Settings
-    that this version does not know may be in it, and those in `ADDED` may be missing."""
-    if missing := [key for key in Settings.model_fields if key not in (*config, *ADDED, *PLACES)]:
-        raise ValueError(f"{missing[0]} is missing")
+    """Raise `ValueError`, in one line, where a result.json holds a value of another type. Other versions may know other
+    settings and choices: some may be missing, and others may be in it."""
     for group in ("norm", "data"):
         if not isinstance(config[group]["name"], str):
             raise ValueError(f"{group}.name is no word")
-    _check_types(Settings, config, "")
-
-
-def _check_types(model: type[Model], config: Mapping[str, Any], prefix: str) -> None:
-    for key, field in model.model_fields.items():
-        if key not in config:
-            continue
-        value, kinds = config[key], kinds_of(field.annotation)
-        parts = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Model)]
-        if parts and isinstance(value, Mapping):
-            _check_types(parts[0], value, f"{prefix}{key}.")
-        elif type(value) not in kinds and not (type(value) is int and float in kinds):
-            raise ValueError(f"{prefix}{key}={spell(value)} is not of its type")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{prefix}{key}={value} is not finite")
-
-
-def kinds_of(annotation: Any) -> list[Any]:
-    """Return the types that an annotation stands for, without ranges: `Literal["a"] | None` -> [str, NoneType]."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return kinds_of(arguments[0])
-    if origin is Literal:
-        return list({type(each): None for each in arguments})
-    if origin in (Union, UnionType):
-        return [kind for each in arguments for kind in kinds_of(each)]
-    return [origin or annotation]
+    values = {key: value for key, value in config.items() if key in Settings.model_fields}
+    for group in ("norm", "net", "data"):  # without what would be looked up on this machine: modules, folders, a GPU
+        if isinstance(values.get(group), Mapping):
+            values[group] = {key: value for key, value in values[group].items() if key not in ("target", "root")}
+    try:
+        Settings.model_validate(values | {"accelerator": "cpu"})
+    except ValidationError as error:
+        for each in error.errors():
+            if each["type"].endswith("_type") or each["type"] == "finite_number":
+                raise ValueError(_line(each)) from None
 
 
 def checked(values: Mapping[str, Any]) -> Settings:
@@ -87,6 +60,10 @@ def _line(error: Any) -> str:
         return f"{where} is missing"
     if error["type"] == "union_tag_invalid":  # the optimizer is the one union
         message = instead(str(error["input"].get("name")), choices("optimizer"))
+    if error["type"] == "list_type":
+        message = f"write a list, as in {where}=[{error['input']}]"
+    if error["type"] == "model_type" and where == "augment":
+        message = "write true or false, or set augment.rotation and augment.shift"
     if error["type"] == "string_pattern_mismatch":  # `name` is the one with a pattern
         message = "a folder's name, without / or \\, and no dot at its end"
     message = message.replace("Input should", "must").replace("String should", "must")

@@ -139,14 +139,6 @@ class Settings(Model):
     def _resolved(cls, value: str) -> str:
         return device_of(value)  # auto and what it comes to are one setting
 
-    @field_validator("probes", "evaluate", "ignore", mode="before")
-    @classmethod
-    def _a_list(cls, value: Any, info: ValidationInfo) -> Any:
-        """`probes=layers` is what one types first."""
-        if not isinstance(value, list):
-            raise ValueError(f"write a list, as in {info.field_name}=[{value}]")
-        return value
-
     @field_validator("logger", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
@@ -168,9 +160,9 @@ class Settings(Model):
         if self.net.name == "small":
             if self.norm.name != "custom":
                 CATALOGUE[self.norm.name].check(self.norm.options, NORM_CHANNELS)
-        elif mine := [key for key in SMALL_ONLY if getattr(self, key) != defaults()[key]]:
+        elif departs := [key for key in SMALL_ONLY if getattr(self, key) != defaults()[key]]:
             raise ValueError(
-                f"{mine[0]}={spell(getattr(self, mine[0]))} goes with net=small, not with net={self.net.name}"
+                f"{departs[0]}={spell(getattr(self, departs[0]))} goes with net=small, not with net={self.net.name}"
             )
         return self
 

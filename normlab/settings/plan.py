@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, first_line
 from normlab.settings.conf import GROUPS, choices, conf_dir, dotted, instead, spell
 from normlab.settings.custom import files_digest, source_digest
 from normlab.settings.messages import checked, near
@@ -31,21 +31,9 @@ from normlab.settings.model import PLACES, Settings
 from normlab.settings.study import protocol, sweep_of
 
 __all__ = [
-    "Job",
-    "arms",
-    "compose_config",
-    "composed",
-    "label",
-    "labels",
-    "launcher_of",
-    "load",
-    "own_hydra",
-    "parse",
-    "plan",
-    "study_of",
-    "to_run",
-    "words",
-]
+    "Job", "arms", "compose_config", "composed", "label", "labels", "launcher_of", "load", "own_hydra", "parse", "plan",
+    "study_of", "to_run", "words",
+]  # fmt: skip
 
 OF_CUSTOM = ("norm.target", "norm.options")
 ALONE = (*OF_CUSTOM, "+norm.target")  # what no other norm takes
@@ -58,7 +46,7 @@ def parse(config: DictConfig) -> Settings:
             OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "study")]), resolve=True
         )
     except OmegaConfBaseException as error:
-        raise ConfigError(_first_line(error)) from None
+        raise ConfigError(first_line(error)) from None
     sources = [source_digest(part.get("target")) for part in (values["norm"], values["net"]) if isinstance(part, dict)]
     data = values["data"]
     if isinstance(data, dict) and data.get("name") == "folder" and isinstance(data.get("root"), str):
@@ -69,10 +57,6 @@ def parse(config: DictConfig) -> Settings:
 @lru_cache(maxsize=64)  # the folder's name and the run itself come from the same configuration
 def _parsed(values: str, *_: str | None) -> Settings:
     return checked(json.loads(values))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def load(*overrides: str) -> Settings:
@@ -121,8 +105,6 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
             )
             return f"{override}: {instead(value, choices(key))}{hint}"
         if key == "hydra/launcher" and "hydra/launcher" in str(error):
-            if value == "joblib":  # as 0.1 called it
-                return f"{override}: did you mean processes?"
             launchers = re.findall(r"^[ \t]+(\w+)$", str(error), re.MULTILINE)  # Hydra lists them
             return f"{override}: {instead(value, launchers)}"
         if key == "hydra/sweeper":
@@ -138,8 +120,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     if found := re.search(r"In '[^']*': Could not find '([^']+)'", str(error)):
         return f"{found[1]} is no setting; {near(found[1], chosen)}"
     if own := [override for override in overrides if override.lstrip("+~").startswith("hydra")]:
-        return f"Hydra cannot do this ({_first_line(error)}): look at {' '.join(own)}"
-    return _first_line(error)
+        return f"Hydra cannot do this ({first_line(error)}): look at {' '.join(own)}"
+    return first_line(error)
 
 
 @dataclass(frozen=True)
@@ -170,12 +152,11 @@ def plan(
     overrides = words(overrides)
     study = study_of(overrides)
     multirun = multirun or study is not None
-    launching = [override for override in overrides if override.lstrip("+").startswith("hydra.launcher.")]
-    if launching and study is None and launcher_of(overrides) is None:
-        raise ConfigError(f"{launching[0]} goes with a launcher: hydra/launcher=processes")
-    # These change no run. Hydra would hold files of conf/ to what a plugin has under the same name.
-    launching += [f"hydra/launcher={name}" for name in choices("hydra/launcher")]
-    overrides = [override for override in overrides if override not in launching]
+    # Words about a launcher change no run. Hydra would hold files of conf/ to what a plugin has under their name.
+    launchers = [f"hydra/launcher={name}" for name in choices("hydra/launcher")]
+    overrides = [
+        each for each in overrides if each not in launchers and not each.lstrip("+").startswith("hydra.launcher.")
+    ]
     swept = [f"{key}={value}" for key, value in sweep_of(study).items()] if study else []
     planned: dict[Path, Job] = {}
     if multirun and study is None:
@@ -207,11 +188,11 @@ def plan(
 def _name_of(overrides: Sequence[str]) -> list[str]:
     """Return the word that gives a sweep without a name a folder of its own, the same one for the same values, called
     after the settings with several: `name=norm-seed-1f2e3d`."""
-    asked = {key: value for key, _, value in (word.lstrip("+~").partition("=") for word in overrides)}
-    if {"name", "hydra.sweep.dir", "hydra.sweep.subdir"} & asked.keys():
+    typed = {key: value for key, _, value in (word.lstrip("+~").partition("=") for word in overrides)}
+    if {"name", "hydra.sweep.dir", "hydra.sweep.subdir"} & typed.keys():
         return []
     values = sorted(word for word in overrides if not word.lstrip("+~").startswith(("hydra", *PLACES)))
-    several = sorted(key.rpartition(".")[2] for key, value in asked.items() if "," in value or "(" in value)
+    several = sorted(key.rpartition(".")[2] for key, value in typed.items() if "," in value or "(" in value)
     stem = "-".join(re.sub(r"\W", "_", key) for key in several)[:60]
     return [f"name={stem or 'sweep'}-{hashlib.sha256(repr(values).encode()).hexdigest()[:6]}"]
 
@@ -236,7 +217,7 @@ _compositions: dict[tuple[str, ...], DictConfig] = {}
 
 
 def composed(own: Sequence[str]) -> DictConfig:
-    """Return the configuration of a run's words, to be used before the next one is asked for. Hydra takes a tenth of a
+    """Return the configuration of a run's words, to be used before the next one is composed. Hydra takes a tenth of a
     second, so runs that differ in plain values alone share its work: these choose no file of conf/."""
     matches = [(word, None if word.startswith("hydra") else PLAIN.fullmatch(word)) for word in own]
     alike = tuple(plain[1] if plain else word for word, plain in matches)
@@ -334,14 +315,14 @@ def study_of(overrides: Sequence[str]) -> str | None:
         return None
     if named[-1] not in choices("study"):
         several = "," in named[-1]
-        told = "one study at a time" if several else instead(named[-1], choices("study"))
-        raise ConfigError(f"study={named[-1]}: {told}")
+        hint = "one study at a time" if several else instead(named[-1], choices("study"))
+        raise ConfigError(f"study={named[-1]}: {hint}")
     return named[-1]
 
 
 def _crossed(overrides: Sequence[str]) -> Iterable[list[str]]:
-    """Every combination, the last override varying fastest; a value given twice counts where it stands last, at the
-    place where the first stands: Hydra's basic sweeper does the same."""
+    """Every combination, the last override varying fastest; of a value given twice the last counts, at the
+    place of the first: Hydra's basic sweeper does the same."""
     axes: dict[str, list[str]] = {}
     with own_hydra() as hydra:
         parser = OverridesParser.create(hydra.config_loader())  # which glob() looks through
@@ -354,14 +335,14 @@ def _crossed(overrides: Sequence[str]) -> Iterable[list[str]]:
             except OverrideParseException as error:
                 raise ConfigError(_explain(error, overrides)) from None
             except Exception as error:  # what Hydra's parser cannot sweep, it drops with errors of any kind
-                raise ConfigError(f"{text}: cannot be swept ({_first_line(error)})") from None
+                raise ConfigError(f"{text}: cannot be swept ({first_line(error)})") from None
             if not axes[key]:
                 raise ConfigError(f"{text}: holds no value, so there is nothing to run")
     return (list(job) for job in itertools.product(*axes.values()))
 
 
 def _run_folder(kind: str, *, _root_: DictConfig) -> str:
-    """For conf/config.yaml: `runs/ln-seed_0`, a run's folder below log_dir. `kind` stands in where name is null."""
+    """Return, for conf/config.yaml, a run's folder below log_dir: `runs/ln-seed_0`. kind: in the place of no name."""
     settings = parse(_root_)
     study = OmegaConf.select(_root_, "hydra.runtime.choices.study")
     return f"{settings.name or kind}/{settings.slug(dotted(protocol(study)) if study else {})}"

@@ -34,7 +34,7 @@ class Model(BaseModel):
 
 
 class Claim(Model):
-    """What somebody said about two settings, in a form that runs can test: `of` is `expect`-ed to be higher or lower
+    """A claim about two settings, in a form that runs can test: `of` is `expect`-ed to be higher or lower
     than `against` in `measure`, or similar to it.
 
     Attributes:
@@ -94,7 +94,7 @@ class Study(Model):
 
     @classmethod
     def named(cls, name: str) -> "Study":
-        """A study of conf/study/."""
+        """Return a study of conf/study/."""
         values = group_values("study", name)
         try:
             return cls.model_validate({"factors": [key for key in sweep_of(name) if key != "seed"]} | values["study"])
@@ -103,20 +103,20 @@ class Study(Model):
 
     @classmethod
     def find(cls, folder: Path) -> "Study | None":
-        """The study that the runs in a folder belong to; None where they belong to none."""
+        """Return the study that the runs in a folder belong to; None where they belong to none."""
         file = folder / STUDY_FILE
         if not file.is_file():
             return None
         try:
             return cls.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
         except (ValidationError, yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            told = line(error) if isinstance(error, ValidationError) else "no YAML"
+            reason = line(error) if isinstance(error, ValidationError) else "no YAML"
             raise NormlabError(
-                f"{file} is damaged ({told}): delete it, and the study's command writes it anew"
+                f"{file} is damaged ({reason}): delete it, and the study's command writes it anew"
             ) from None
 
     def save(self, folder: Path) -> None:
-        """Lays the study beside its runs, so that the folder explains itself wherever it is moved."""
+        """Save the study beside its runs, so that the folder explains itself wherever it is moved."""
         folder.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True, width=120)
         write_atomically(folder / STUDY_FILE, text.encode())
