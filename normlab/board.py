@@ -179,7 +179,9 @@ def _write_columns(parent: Path) -> None:
             columns.append(hparams.HParam(key, hparams.Discrete(sorted(values if numbers else map(str, values)))))
     if columns:
         metrics = [hparams.Metric(tag) for tag in dict.fromkeys((*FINAL.values(), *COLUMNS.values()))]
-        _write(parent / MEAN, {}, ABOUT, hparams.hparams_config_pb(columns, metrics), _bands())
+        held_out = any(record.config["val_size"] != 0 for record in found)
+        bands = [tag for tag in BANDS if held_out or not tag.endswith("/val")]
+        _write(parent / MEAN, {}, ABOUT, hparams.hparams_config_pb(columns, metrics), _bands(bands))
 
 
 def _stands(place: Path, results: Sequence[Path]) -> bool:
@@ -188,14 +190,14 @@ def _stands(place: Path, results: Sequence[Path]) -> bool:
     return any(file.stat().st_mtime >= newest for file in place.glob("events*"))
 
 
-def _bands() -> Any:
+def _bands(tags: Iterable[str]) -> Any:
     """Return the charts of means with their bands."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.custom_scalar import layout_pb2, metadata
     from tensorboard.util.tensor_util import make_tensor_proto
 
     charts = []
-    for tag in BANDS:
+    for tag in tags:
         series = layout_pb2.MarginChartContent.Series(value=tag, lower=LOWER + tag, upper=UPPER + tag)
         charts.append(layout_pb2.Chart(title=tag, margin=layout_pb2.MarginChartContent(series=[series])))
     layout = layout_pb2.Layout(category=[layout_pb2.Category(title="Mean ± sd over seeds", chart=charts)])
