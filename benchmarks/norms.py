@@ -20,7 +20,8 @@ from torch.nn.functional import nll_loss
 from benchmarks.norms_page import BATCH, LAYER, Measurement, markdown, show, write
 from normlab.nets import Net
 from normlab.norms import CATALOGUE, make_norm
-from normlab.training.device import describe_device, keep_freed_memory, versions
+from normlab.record import versions
+from normlab.training.device import describe_device, keep_freed_memory
 
 WARM_UP = 2  # rounds before the first that counts
 BUSY = 0.5  # load before the start from which it is said

@@ -16,9 +16,10 @@ from statistics import median
 
 import torch
 
+from normlab.record import versions
 from normlab.settings.plan import load
 from normlab.training import run
-from normlab.training.device import describe_device, versions
+from normlab.training.device import describe_device
 
 PROBES = ("", "layers", "landscape", "shift")
 EPOCHS, IMAGES = 12, 55_000

@@ -28,7 +28,8 @@ from benchmarks.machine import bandwidth, bytes_per_image, flops_per_image, peak
 from benchmarks.samples import cut, write_as_mnist
 from benchmarks.study_results import ARMS, Cell, Machine, Measurement, figures, markdown, rows, show
 from normlab.data.sources import load
-from normlab.training.device import describe_device, versions
+from normlab.record import versions
+from normlab.training.device import describe_device
 
 NORMS = ("bn", "ln", "gn", "in", "none", "rms")
 BATCHES = {"cpu": (2, 8, 32, 128, 512), "gpu": (2, 8, 32, 128, 512)}

@@ -29,6 +29,11 @@ class DataError(NormlabError):
     """A data set that is missing, damaged or out of reach."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message; its class where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def in_one_line(stopped: str = "stopped") -> Callable[[Main], Main]:
     """Let the main function of a command print one line on stderr and return 2 for a `NormlabError`, 130 for Ctrl-C.
 

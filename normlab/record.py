@@ -4,48 +4,38 @@ import csv
 import io
 import json
 import math
+import platform
+import subprocess
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from normlab.errors import ConfigError, NormlabError
 from normlab.files import write_atomically
-from normlab.settings import Settings, check_recorded
+from normlab.settings import Settings, check_recorded, line
 
 __all__ = [
-    "DONE",
-    "PROBE_COLUMNS",
-    "SCHEMA",
-    "STATUSES",
-    "DamagedError",
-    "ProbeRow",
-    "Record",
-    "RecordError",
-    "Robustness",
-    "read_probes",
-    "read_robustness",
-    "read_support",
-    "write_metrics",
-    "write_predictions",
-    "write_probes",
-    "write_robustness",
-    "write_support",
-]
+    "DONE", "PROBE_COLUMNS", "SCHEMA", "STATUSES", "DamagedError", "ProbeRow", "Record", "RecordError", "Robustness",
+    "Status", "read_probes", "read_robustness", "read_support", "versions", "write_metrics", "write_predictions",
+    "write_probes", "write_robustness", "write_support",
+]  # fmt: skip
 
 SCHEMA = 1
-STATUSES = ("completed", "diverged", "failed", "unavailable", "interrupted")
+Status = Literal["completed", "diverged", "failed", "unavailable", "interrupted"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 DONE = ("completed", "diverged")  # the same question would get the same answer again: such runs are skipped
-
 
 PROBE_COLUMNS = ("epoch", "step", "probe", "layer", "quantity", "value")
 ProbeRow = tuple[float, int, str, str, str, float]  # in these columns; layer is "" where a value is the network's
+Row = TypeVar("Row")
 
 
 class Robustness(NamedTuple):
@@ -77,7 +67,7 @@ class DamagedError(RecordError):
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """The content of result.json, one field a key. Accuracies are shares in [0, 1], times are seconds.
+    """The content of result.json, one field per key. Accuracies are shares in [0, 1], times are seconds.
 
     Attributes:
         status: completed; diverged (a loss that is not finite); failed (with the error); unavailable (a device that is
@@ -89,7 +79,7 @@ class Record:
             train_acc_running is the last epoch's, in train mode. A metric that was not measured is None.
     """
 
-    status: str
+    status: Status
     error: str | None = None
     config: Mapping[str, Any]
     config_hash: str
@@ -99,24 +89,26 @@ class Record:
     parameters: int | None = None
     device: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
-    time: Mapping[str, float | int] = field(default_factory=dict)
+    metrics: Mapping[str, FiniteFloat | None] = field(default_factory=dict)
+    time: Mapping[str, FiniteFloat | int] = field(default_factory=dict)
     schema: int = SCHEMA
 
     @classmethod
-    def failed(cls, settings: Settings, error: str) -> "Record":
-        """The record of a run that could not be done."""
+    def of(cls, settings: Settings, status: Status, error: str | None = None, **more: Any) -> "Record":
+        """Return the record of a run of these settings, with this machine's versions; more: other fields."""
         return cls(
-            status="failed",
+            status=status,
             error=error,
             config=settings.model_dump(),
             config_hash=settings.config_hash(),
             setting=settings.setting(),
             seed=settings.seed,
+            versions=versions(),
+            **more,
         )
 
     def _repr_html_(self) -> str:
-        """A notebook's view: what was asked, what came out."""
+        """Return a notebook's view: the settings and the results."""
         settings = " ".join(f"{key}={value}" for key, value in self.setting.items())
         rows = {
             "run": f"{settings} seed={self.seed}",
@@ -134,7 +126,7 @@ class Record:
         return self.status in DONE
 
     def save(self, folder: Path) -> None:
-        """Writes result.json, whole or not at all. Raises `NormlabError`, in one line, where nothing can be written."""
+        """Write result.json, whole or not at all. Raise `NormlabError`, in one line, where nothing can be written."""
         values = asdict(self)
         text = json.dumps({"schema": values.pop("schema")} | values, indent=1, ensure_ascii=False, allow_nan=False)
         try:
@@ -159,6 +151,7 @@ class Record:
     @classmethod
     @lru_cache(maxsize=4096)  # a sweep, its display and its summary look at the same files
     def _load(cls, file: Path, _: tuple[int, int, int]) -> "Record":
+        """Return the record if every field is what it should be, so that readers need not look again."""
         try:
             text = file.read_text(encoding="utf-8")
             if not text.strip():
@@ -168,20 +161,23 @@ class Record:
                 raise DamagedError(f"{file} is no result of a run here: it seems to be another program's")
             if values["schema"] != SCHEMA:
                 raise RecordError(f"{file}: schema {values['schema']}, but this version reads schema {SCHEMA}")
-            return _checked(cls(**values))
+            record = _reader().validate_json(text, strict=True)
+            check_recorded(record.config)
+            return record
         except OSError as error:
             raise DamagedError(f"{file} cannot be read ({error.strerror})") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"{file} is damaged ({error}): the run has to be done again") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = line(error) if isinstance(error, ValidationError) else error
+            raise DamagedError(f"{file} is damaged ({reason}): the run has to be done again") from error
 
     @classmethod
     def find(cls, folder: Path) -> "Record | None":
-        """The record of a folder, or None where no run has ended yet."""
+        """Return the record of a folder, or None where no run has ended yet."""
         return cls.load(folder) if (folder / "result.json").exists() else None
 
     @classmethod
     def readable(cls, folder: Path) -> "Record | None":
-        """The record of a folder; None also where it is damaged: nothing can then be known of the run."""
+        """Return the record of a folder; None also where it is damaged: nothing can then be known of the run."""
         try:
             return cls.find(folder)
         except DamagedError:
@@ -189,10 +185,10 @@ class Record:
 
     @classmethod
     def standing(cls, folder: Path, config_hash: str) -> "Record | None":
-        """The finished record that answers this configuration already, or None where the run has to be done: a damaged
-        one answers nothing.
+        """Return the finished record that answers this configuration already, or None where the run has to be done: a
+        damaged one answers nothing.
 
-        Raises `ConfigError` where the folder holds the result of another configuration.
+        Raise `ConfigError` where the folder holds the result of another configuration.
         """
         record = cls.readable(folder)
         if record is None:
@@ -212,61 +208,71 @@ class Record:
         return record if record.done else None
 
 
-def _checked(record: Record) -> Record:
-    """The record, if every field is what it should be; ValueError otherwise. Readers then need not look again."""
-    for name in ("config", "setting", "data", "device", "versions", "metrics", "time"):
-        if not isinstance(getattr(record, name), Mapping):
-            raise ValueError(f"{name} is no mapping")
+@cache
+def _reader() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions that the numbers were made with, for result.json; in a clone, its commit, with "+" if files
+    were changed since."""
+    from importlib.metadata import PackageNotFoundError, version  # a tenth of a second
+
+    found = {"python": platform.python_version()} | _commit(Path(__file__).parents[1])
+    for package in ("normlab", "torch", "lightning", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def _commit(clone: Path) -> dict[str, str]:
+    if not (clone / ".git").exists():
+        return {}
+    ask = partial(subprocess.run, cwd=clone, capture_output=True, text=True, check=True, timeout=10)
     try:
-        check_recorded(record.config)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"its config: {error}") from None
-    if record.status not in STATUSES:
-        raise ValueError(f"status is none of {', '.join(STATUSES)}")
-    if not isinstance(record.seed, int) or isinstance(record.seed, bool):
-        raise ValueError("seed is no whole number")
-    for name in ("metrics", "time"):
-        for key, value in getattr(record, name).items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if value is not None and not (number and math.isfinite(value)):
-                raise ValueError(f"{name}.{key} is no number")
-    return record
+        commit = ask(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        changed = ask(["git", "status", "--porcelain", "--untracked-files=no", "--", "normlab", "conf"]).stdout
+    except (OSError, subprocess.SubprocessError):  # no git, or a clone that it will not read
+        return {}
+    return {"commit": commit + "+" * bool(changed)}
 
 
 def write_metrics(folder: Path, rows: Iterable[Mapping[str, float]], columns: Sequence[str]) -> None:
-    """metrics.csv: a row an epoch; a cell is empty where nothing was measured."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(folder / "metrics.csv", text.getvalue().encode())
+    """Write metrics.csv: one row per epoch; a cell is empty where nothing was measured."""
+    _write_table(folder / "metrics.csv", columns, ([row.get(column, "") for column in columns] for row in rows))
 
 
 def write_predictions(folder: Path, log_probs: npt.NDArray[Any], true: npt.NDArray[Any]) -> None:
     """Write predictions.npz, over the N test images in file order: `log_probs` float16 (N, C), the logarithms of the
     probabilities of the C classes; `pred` (N,), the most probable class, which float16 alone may leave open; `true`
     (N,), the true class, so that errors are known where the images are not."""
-    content = io.BytesIO()
     whole = np.min_scalar_type(log_probs.shape[1] - 1)  # uint8 up to 256 classes
-    lowest = np.finfo(np.float16).min
-    np.savez_compressed(
-        content,
-        log_probs=log_probs.clip(lowest).astype(np.float16),
+    _write_arrays(
+        folder / "predictions.npz",
+        log_probs=log_probs.clip(np.finfo(np.float16).min).astype(np.float16),
         pred=log_probs.argmax(1).astype(whole),
         true=true.astype(whole),
     )
-    write_atomically(folder / "predictions.npz", content.getvalue())
 
 
 def write_support(folder: Path, support: npt.NDArray[np.bool_]) -> None:
-    """support.npz: which of the penalised weights, bool (P,), are not exactly 0; `packed`, eight a byte, and `size`."""
+    """Write support.npz: which of the penalised weights, bool (P,), are not exactly 0; `packed`, eight per byte, and
+    `size`."""
+    _write_arrays(folder / "support.npz", packed=np.packbits(support), size=np.array(support.size))
+
+
+def _write_arrays(file: Path, **arrays: npt.NDArray[Any]) -> None:
     content = io.BytesIO()
-    np.savez_compressed(content, packed=np.packbits(support), size=np.array(support.size))
-    write_atomically(folder / "support.npz", content.getvalue())
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # numpy's stubs take these for `allow_pickle`
+    write_atomically(file, content.getvalue())
 
 
 def read_support(folder: Path) -> npt.NDArray[np.bool_] | None:
-    """The support as it was written; None where there is no file. `RecordError`, in one line, where it is damaged."""
+    """Return the support as it was written; None where there is no file. Raise `RecordError`, in one line, where it is
+    damaged."""
     file = folder / "support.npz"
     if not file.is_file():
         return None
@@ -278,57 +284,55 @@ def read_support(folder: Path) -> npt.NDArray[np.bool_] | None:
 
 
 def write_probes(folder: Path, rows: Iterable[ProbeRow]) -> None:
-    """probes.csv: one row per value that a probe measured. epoch: how many were done (0.5: half of the first), step:
-    how many steps. Values in float32, as TensorBoard has them: nine digits bring those back exactly."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(PROBE_COLUMNS)
+    """Write probes.csv: one row per value that a probe measured. epoch: how many were done (0.5: half of the first),
+    step: how many steps. Values in float32, as TensorBoard has them: nine digits bring those back exactly."""
     with np.errstate(over="ignore"):
-        writer.writerows(
-            (f"{epoch:.6g}", step, *names, f"{np.float32(value):.9g}") for epoch, step, *names, value in rows
-        )
-    write_atomically(folder / "probes.csv", text.getvalue().encode())
+        written = [(f"{epoch:.6g}", step, *names, f"{np.float32(value):.9g}") for epoch, step, *names, value in rows]
+    _write_table(folder / "probes.csv", PROBE_COLUMNS, written)
 
 
 def read_probes(folder: Path) -> list[ProbeRow]:
-    """The rows of probes.csv; none where the file is missing. `RecordError`, in one line, where it is damaged."""
-    file = folder / "probes.csv"
-    try:
-        with file.open(encoding="utf-8", newline="") as stream:
-            columns, *rows = csv.reader(stream)
-        if tuple(columns) != PROBE_COLUMNS:
-            raise ValueError(f"its columns are not {', '.join(PROBE_COLUMNS)}")
-        return [(float(e), int(s), probe, layer, what, float(value)) for e, s, probe, layer, what, value in rows]
-    except FileNotFoundError:
-        return []
-    except (ValueError, OSError, csv.Error) as error:
-        raise RecordError(
-            f"{file} is damaged ({error}): delete it, and python -m normlab.probe measures again"
-        ) from None
+    """Return the rows of probes.csv; none where the file is missing. Raise `RecordError`, in one line, where it is
+    damaged."""
+
+    def row(epoch: str, step: str, probe: str, layer: str, quantity: str, value: str) -> ProbeRow:
+        return float(epoch), int(step), probe, layer, quantity, float(value)
+
+    return _read_table(folder / "probes.csv", PROBE_COLUMNS, row)
 
 
 def write_robustness(folder: Path, rows: Iterable[Robustness]) -> None:
     """Write robustness.csv, one row per way in which the test images were corrupted."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Robustness._fields)
-    writer.writerows(rows)
-    write_atomically(folder / "robustness.csv", text.getvalue().encode())
+    _write_table(folder / "robustness.csv", Robustness._fields, rows)
 
 
 def read_robustness(folder: Path) -> list[Robustness]:
     """Return the rows of robustness.csv; none where the file is missing. Raise `RecordError`, in one line, where it is
     damaged."""
-    file = folder / "robustness.csv"
+
+    def row(kind: str, strength: str, mode: str, *scores: str) -> Robustness:
+        numbers = [float(score) for score in scores]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("a value is not finite")
+        return Robustness(kind, int(strength), mode, *numbers)
+
+    return _read_table(folder / "robustness.csv", Robustness._fields, row)
+
+
+def _write_table(file: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    write_atomically(file, text.getvalue().encode())
+
+
+def _read_table(file: Path, columns: Sequence[str], row: Callable[..., Row]) -> list[Row]:
+    """Return the rows of a CSV file, each made of its cells; none where the file is missing."""
     try:
         with file.open(encoding="utf-8", newline="") as stream:
-            columns, *rows = csv.reader(stream)
-        if tuple(columns) != Robustness._fields:
-            raise ValueError(f"its columns are not {', '.join(Robustness._fields)}")
-        found = [Robustness(kind, int(strength), mode, *map(float, values)) for kind, strength, mode, *values in rows]
-        if not all(math.isfinite(number) for row in found for number in row[3:]):
-            raise ValueError("a value is not finite")
-        return found
+            header, *rows = csv.reader(stream)
+        if header != [*columns]:
+            raise ValueError(f"its columns are not {', '.join(columns)}")
+        return [row(*cells) for cells in rows]
     except FileNotFoundError:
         return []
     except (ValueError, TypeError, OSError, csv.Error) as error:

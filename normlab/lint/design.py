@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from normlab.analysis.cells import PROTOCOL, Cell, Sorted, sort
 from normlab.analysis.table import Run
-from normlab.data.sources import PUBLISHED
+from normlab.data.published import PUBLISHED
 from normlab.norms import CATALOGUE
 from normlab.record import Record
 from normlab.settings import Settings, Study, flatten, small_network

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from normlab.errors import first_line
 from normlab.norms.catalogue import CATALOGUE
 
 __all__ = ["is_packaged", "layer_class", "load_class", "make_norm"]
@@ -87,27 +88,23 @@ def _custom(num_channels: int, target: str, options: Mapping[str, Any]) -> nn.Mo
         module = layer(num_channels, **options)
     except Exception as error:
         call = f"{target.partition(':')[2]}({num_channels}{''.join(f', {k}={v!r}' for k, v in options.items())})"
-        raise ValueError(f"norm.target={target}: {call} raised {type(error).__name__}: {_line(error)}") from error
+        raise ValueError(f"norm.target={target}: {call} raised {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise ValueError(f"norm.target={target} gave a {type(module).__name__}, not a torch.nn.Module")
     return module
 
 
-def load_class(target: str) -> Callable[..., nn.Module]:
-    """The class or function that "package.module:Class" names. Raise `ValueError`, in one line, where there is none."""
+def load_class(target: str, setting: str = "norm.target", what: str = "Class") -> Callable[..., nn.Module]:
+    """Return the class or function that "package.module:Class" names. Raise `ValueError`, in one line, where there is
+    none. setting: what holds the target. what: what it should be."""
     module_name, colon, attribute = target.partition(":")
     if not (module_name and colon and attribute):
-        raise ValueError(f"norm.target={target!r}: write package.module:Class")
+        raise ValueError(f"{setting}={target!r}: write package.module:{what}")
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a user's module may raise anything while it is imported
-        raise ValueError(f"norm.target={target}: importing {module_name} failed: {_line(error)}") from error
-    layer = getattr(module, attribute, None)
-    if not callable(layer):
-        raise ValueError(f"norm.target={target}: {module_name} has no class {attribute}")
-    return layer  # type: ignore[no-any-return]  # a class is checked when it is called
-
-
-def _line(error: Exception) -> str:
-    """The first line of an exception's message."""
-    return next(iter(str(error).splitlines()), "no message")
+        raise ValueError(f"{setting}={target}: importing {module_name} failed: {first_line(error)}") from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        raise ValueError(f"{setting}={target}: {module_name} has no {what.lower()} {attribute}")
+    return found  # type: ignore[no-any-return]  # it is checked when it is called
