@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from normlab.data.idx import NAMES
+from normlab.data.published import NAMES
 from normlab.data.sources import Images
 
 

@@ -27,8 +27,7 @@ from normlab.settings.plan import load
 from normlab.settings.shape import small_network
 from normlab.training.build import load_array
 from normlab.training.device import keep_freed_memory
-from normlab.training.fit import Place, networks_of
-from normlab.training.networks import Networks
+from normlab.training.networks import Networks, Place
 from normlab.training.optim import Rows
 
 STEPS, PASSES = 30, 5
@@ -60,7 +59,7 @@ def ready(norm: str, batch: int, dropout: float, threads: int) -> tuple[Networks
         [data], [model] = load_array([settings])
     if reason := refusal(settings, model.net):
         raise SystemExit(f"benchmarks: {reason}")
-    networks = networks_of([Place(settings, data, model, None)], 1)
+    networks = Networks([Place(settings, data, model)])
     rows = networks.configure_optimizers()
     networks.on_fit_start()
     return networks.train(), rows

@@ -5,7 +5,8 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from normlab.training.device import describe_device, versions
+from normlab.record import versions
+from normlab.training.device import describe_device
 
 BUSY = 0.5  # load before a measurement above which its page says so
 

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -96,33 +96,36 @@ def _completed(folder: Path) -> bool:
 
 
 def tables(rows: Sequence[ProbeRow]) -> list[tuple[str, Table]]:
-    """Title and table of each probe: one row per quantity, a column a layer."""
+    """Return title and table of each probe: one row per quantity, one column per layer."""
     found = []
     for probe in dict.fromkeys(row[2] for row in rows):
-        values = {(row[4], row[3]): row[5] for row in rows if row[2] == probe}
-        layers = list(dict.fromkeys(layer for _, layer in values))
-        epoch, step = next(row[:2] for row in rows if row[2] == probe)
-        table = Table(box=None, pad_edge=False)
-        table.add_column("")
-        for layer in layers:
-            table.add_column(layer or "network", justify="right")
-        for quantity in dict.fromkeys(quantity for quantity, _ in values):
-            cells = [values.get((quantity, layer)) for layer in layers]
-            table.add_row(quantity, *("" if value is None else f"{value:.4g}" for value in cells))
-        found.append((f"{probe} after {epoch:g} epochs, {step:,} steps", table))
+        own = [row for row in rows if row[2] == probe]
+        epoch, step = own[0][:2]
+        cells = {(quantity, layer or "network"): f"{value:.4g}" for _, _, _, layer, quantity, value in own}
+        found.append((f"{probe} after {epoch:g} epochs, {step:,} steps", _table(cells)))
     return found
 
 
 def corrupted_table(rows: Sequence[Robustness]) -> Table:
-    """Accuracies: one row per kind of corruption and mode, a column a strength."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    strengths = sorted({row.strength for row in rows})
-    for strength in strengths:
-        table.add_column(f"strength {strength}" if strength else "clean", justify="right")
-    for kind, mode in dict.fromkeys((row.kind, row.mode) for row in rows):
-        acc = {row.strength: row.acc for row in rows if (row.kind, row.mode) == (kind, mode)}
-        table.add_row(f"{kind}, {mode} mode", *(f"{100 * acc[at]:.2f}" if at in acc else "" for at in strengths))
+    """Return accuracies: one row per kind of corruption and mode, one column per strength."""
+    cells = {
+        (
+            f"{row.kind}, {row.mode} mode",
+            f"strength {row.strength}" if row.strength else "clean",
+        ): f"{100 * row.acc:.2f}"
+        for row in sorted(rows, key=lambda row: row.strength)
+    }
+    return _table(cells)
+
+
+def _table(cells: Mapping[tuple[str, str], str]) -> Table:
+    """Return a table of cells by their row and column."""
+    columns = dict.fromkeys(column for _, column in cells)
+    table = Table("", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in dict.fromkeys(row for row, _ in cells):
+        table.add_row(row, *(cells.get((row, column), "") for column in columns))
     return table
 
 

@@ -4,35 +4,39 @@ import csv
 import io
 import json
 import math
+import platform
+import subprocess
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from normlab.errors import ConfigError, NormlabError
 from normlab.files import write_atomically
-from normlab.settings import Settings, check_recorded
+from normlab.settings import Settings, check_recorded, line
 
 __all__ = [
     "DONE", "PROBE_COLUMNS", "SCHEMA", "STATUSES", "DamagedError", "ProbeRow", "Record", "RecordError", "Robustness",
-    "read_probes", "read_robustness", "read_support", "reading", "write_metrics", "write_predictions", "write_probes",
-    "write_robustness", "write_support",
+    "Status", "read_probes", "read_robustness", "read_support", "reading", "versions", "write_metrics",
+    "write_predictions", "write_probes", "write_robustness", "write_support",
 ]  # fmt: skip
 
 SCHEMA = 1
-STATUSES = ("completed", "diverged", "failed", "unavailable", "interrupted")
+Status = Literal["completed", "diverged", "failed", "unavailable", "interrupted"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 DONE = ("completed", "diverged")  # the same question would get the same answer again: such runs are skipped
-
 
 PROBE_COLUMNS = ("epoch", "step", "probe", "layer", "quantity", "value")
 ProbeRow = tuple[float, int, str, str, str, float]  # in these columns; layer is "" where a value is the network's
+Row = TypeVar("Row")
 
 
 class Robustness(NamedTuple):
@@ -64,7 +68,7 @@ class DamagedError(RecordError):
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """The content of result.json, one field a key. Accuracies are shares in [0, 1], times are seconds.
+    """The content of result.json, one field per key. Accuracies are shares in [0, 1], times are seconds.
 
     Attributes:
         status: completed; diverged (a loss that is not finite); failed (with the error); unavailable (a device that is
@@ -76,7 +80,7 @@ class Record:
             train_acc_running is the last epoch's, in train mode. A metric that was not measured is None.
     """
 
-    status: str
+    status: Status
     error: str | None = None
     config: Mapping[str, Any]
     config_hash: str
@@ -86,24 +90,26 @@ class Record:
     parameters: int | None = None
     device: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
-    time: Mapping[str, float | int] = field(default_factory=dict)
+    metrics: Mapping[str, FiniteFloat | None] = field(default_factory=dict)
+    time: Mapping[str, FiniteFloat | int] = field(default_factory=dict)
     schema: int = SCHEMA
 
     @classmethod
-    def failed(cls, settings: Settings, error: str) -> "Record":
-        """The record of a run that could not be done."""
+    def of(cls, settings: Settings, status: Status, error: str | None = None, **more: Any) -> "Record":
+        """Return the record of a run of these settings, with this machine's versions; more: other fields."""
         return cls(
-            status="failed",
+            status=status,
             error=error,
             config=settings.model_dump(),
             config_hash=settings.config_hash(),
             setting=settings.setting(),
             seed=settings.seed,
+            versions=versions(),
+            **more,
         )
 
     def _repr_html_(self) -> str:
-        """A notebook's view: what was asked, what came out."""
+        """Return a notebook's view: the settings and the results."""
         settings = " ".join(f"{key}={value}" for key, value in self.setting.items())
         rows = {
             "run": f"{settings} seed={self.seed}",
@@ -121,7 +127,7 @@ class Record:
         return self.status in DONE
 
     def save(self, folder: Path) -> None:
-        """Writes result.json, whole or not at all. Raises `NormlabError`, in one line, where nothing can be written."""
+        """Write result.json, whole or not at all. Raise `NormlabError`, in one line, where nothing can be written."""
         values = asdict(self)
         text = json.dumps({"schema": values.pop("schema")} | values, indent=1, ensure_ascii=False, allow_nan=False)
         try:
@@ -146,6 +152,7 @@ class Record:
     @classmethod
     @lru_cache(maxsize=4096)  # a sweep, its display and its summary look at the same files
     def _load(cls, file: Path, _: tuple[int, int, int]) -> "Record":
+        """Return the record if every field is what it should be, so that readers need not look again."""
         try:
             text = file.read_text(encoding="utf-8")
             if not text.strip():
@@ -155,20 +162,23 @@ class Record:
                 raise DamagedError(f"{file} is no result of a run here: it seems to be another program's")
             if values["schema"] != SCHEMA:
                 raise RecordError(f"{file}: schema {values['schema']}, but this version reads schema {SCHEMA}")
-            return _checked(cls(**values))
+            record = _reader().validate_json(text, strict=True)
+            check_recorded(record.config)
+            return record
         except OSError as error:
             raise DamagedError(f"{file} cannot be read ({error.strerror})") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"{file} is damaged ({error}): the run has to be done again") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = line(error) if isinstance(error, ValidationError) else error
+            raise DamagedError(f"{file} is damaged ({reason}): the run has to be done again") from error
 
     @classmethod
     def find(cls, folder: Path) -> "Record | None":
-        """The record of a folder, or None where no run has ended yet."""
+        """Return the record of a folder, or None where no run has ended yet."""
         return cls.load(folder) if (folder / "result.json").exists() else None
 
     @classmethod
     def readable(cls, folder: Path) -> "Record | None":
-        """The record of a folder; None also where it is damaged: nothing can then be known of the run."""
+        """Return the record of a folder; None also where it is damaged: nothing can then be known of the run."""
         try:
             return cls.find(folder)
         except DamagedError:
@@ -176,10 +186,10 @@ class Record:
 
     @classmethod
     def standing(cls, folder: Path, config_hash: str) -> "Record | None":
-        """The finished record that answers this configuration already, or None where the run has to be done: a damaged
-        one answers nothing.
+        """Return the finished record that answers this configuration already, or None where the run has to be done: a
+        damaged one answers nothing.
 
-        Raises `ConfigError` where the folder holds the result of another configuration.
+        Raise `ConfigError` where the folder holds the result of another configuration.
         """
         record = cls.readable(folder)
         if record is None:
@@ -199,25 +209,36 @@ class Record:
         return record if record.done else None
 
 
-def _checked(record: Record) -> Record:
-    """The record, if every field is what it should be; ValueError otherwise. Readers then need not look again."""
-    for name in ("config", "setting", "data", "device", "versions", "metrics", "time"):
-        if not isinstance(getattr(record, name), Mapping):
-            raise ValueError(f"{name} is no mapping")
+@cache
+def _reader() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions that the numbers were made with, for result.json; in a clone, its commit, with "+" if files
+    were changed since."""
+    from importlib.metadata import PackageNotFoundError, version  # a tenth of a second
+
+    found = {"python": platform.python_version()} | _commit(Path(__file__).parents[1])
+    for package in ("normlab", "torch", "lightning", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def _commit(clone: Path) -> dict[str, str]:
+    if not (clone / ".git").exists():
+        return {}
+    ask = partial(subprocess.run, cwd=clone, capture_output=True, text=True, check=True, timeout=10)
     try:
-        check_recorded(record.config)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"its config: {error}") from None
-    if record.status not in STATUSES:
-        raise ValueError(f"status is none of {', '.join(STATUSES)}")
-    if not isinstance(record.seed, int) or isinstance(record.seed, bool):
-        raise ValueError("seed is no whole number")
-    for name in ("metrics", "time"):
-        for key, value in getattr(record, name).items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if value is not None and not (number and math.isfinite(value)):
-                raise ValueError(f"{name}.{key} is no number")
-    return record
+        commit = ask(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        changed = ask(["git", "status", "--porcelain", "--untracked-files=no", "--", "normlab", "conf"]).stdout
+    except (OSError, subprocess.SubprocessError):  # no git, or a clone that it will not read
+        return {}
+    return {"commit": commit + "+" * bool(changed)}
 
 
 # Files of rows
@@ -300,24 +321,25 @@ def write_predictions(folder: Path, log_probs: npt.NDArray[Any], true: npt.NDArr
     """Write predictions.npz, over the N test images in file order: `log_probs` float16 (N, C), the logarithms of the
     probabilities of the C classes; `pred` (N,), the most probable class, which float16 alone may leave open; `true`
     (N,), the true class, so that errors are known where the images are not."""
-    content = io.BytesIO()
     whole = np.min_scalar_type(log_probs.shape[1] - 1)  # uint8 up to 256 classes
-    lowest = np.finfo(np.float16).min
-    np.savez_compressed(
-        content,
-        log_probs=log_probs.clip(lowest).astype(np.float16),
+    _write_arrays(
+        folder / "predictions.npz",
+        log_probs=log_probs.clip(np.finfo(np.float16).min).astype(np.float16),
         pred=log_probs.argmax(1).astype(whole),
         true=true.astype(whole),
     )
-    write_atomically(folder / "predictions.npz", content.getvalue())
 
 
 def write_support(folder: Path, support: npt.NDArray[np.bool_]) -> None:
     """Write support.npz: which of the penalised weights, bool (P,), are not exactly 0; `packed`, eight per byte, and
     `size`."""
+    _write_arrays(folder / "support.npz", packed=np.packbits(support), size=np.array(support.size))
+
+
+def _write_arrays(file: Path, **arrays: npt.NDArray[Any]) -> None:
     content = io.BytesIO()
-    np.savez_compressed(content, packed=np.packbits(support), size=np.array(support.size))
-    write_atomically(folder / "support.npz", content.getvalue())
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # numpy's stubs take these for `allow_pickle`
+    write_atomically(file, content.getvalue())
 
 
 def read_support(folder: Path) -> npt.NDArray[np.bool_] | None:

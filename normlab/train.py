@@ -310,7 +310,7 @@ def _auto(root: str | None, download: bool) -> str:
     mix two data sets."""
     resolved = resolve("auto", root, download=download)
     if resolved.reason:
-        print(f"normlab: {resolved.reason}: training on scikit-learn's digits (data=digits)", file=sys.stderr)
+        print(f"normlab: {resolved.reason}", file=sys.stderr)
     return resolved.name
 
 

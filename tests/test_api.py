@@ -64,7 +64,7 @@ def test_a_record_is_a_table_in_a_notebook(finished: tuple[Path, Record]) -> Non
     html = record._repr_html_()
     assert f"{record.metrics['test_acc']:.4f}" in html
     assert "digits" in html
-    assert "<script" not in Record.failed(normlab.load("norm=bn"), "<script>")._repr_html_()
+    assert "<script" not in Record.of(normlab.load("norm=bn"), "failed", "<script>")._repr_html_()
 
 
 def test_predict_is_what_the_run_predicted(finished: tuple[Path, Record]) -> None:

@@ -1,6 +1,5 @@
 """Corrupted test images: each does what its name says, and every run sees the same ones."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,9 +7,8 @@ import torch
 from conftest import draw_nothing
 
 from normlab import train
-from normlab.data.corrupt import contrast, corrupted, noised, rotated, shifted
+from normlab.data.augment import contrast, corrupted, noised, rotated, shifted
 from normlab.data.several import CorruptedImages
-from normlab.errors import ConfigError
 from normlab.probe import main as probe
 from normlab.record import Record, RecordError, Robustness, read_robustness, write_robustness
 from normlab.settings import Settings
@@ -196,27 +194,12 @@ class TestRuns:
 
 
 class TestSettings:
-    def test_an_evaluation_makes_no_other_setting(self) -> None:
-        one, other = load("norm=ln"), load("norm=ln", EVALUATED)
-        assert (one.evaluate, one.corruptions, other.corruptions) == (["clean"], [], ["shifted", "noised"])
-        assert (one.config_hash(), one.slug(), one.setting()) == (other.config_hash(), other.slug(), other.setting())
-
-    @pytest.mark.parametrize(
-        ("word", "told"),
-        [("shifted", "evaluate=shifted: write a list, as in evaluate=[shifted]"), ("[shift]", "'shifted'")],
-    )
-    def test_a_wrong_one_is_a_line_that_helps(self, word: str, told: str) -> None:
-        with pytest.raises(ConfigError) as caught:
-            load(f"evaluate={word}")
-        assert told in str(caught.value)
-        assert "\n" not in str(caught.value)
-
     def test_a_run_without_a_checkpoint_is_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         words = ["data=digits", "norm=ln", f"log_dir={tmp_path}"]
         settings: Settings = load(*words)
         folder = tmp_path / "runs" / settings.slug()
         folder.mkdir(parents=True)
-        dataclasses.replace(Record.failed(settings, ""), status="completed", error=None).save(folder)
+        Record.of(settings, "completed").save(folder)
         assert train.main([*words, "evaluate=[noised]"]) == 0
         assert "holds no last.ckpt" in capsys.readouterr().err
 

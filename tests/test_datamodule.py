@@ -114,18 +114,6 @@ def test_order_leaves_the_global_generator_alone_and_is_left_alone_by_it() -> No
     assert order(made(rotation=7), 0) == first
 
 
-@pytest.mark.parametrize("part", ["train", "val"])
-def test_a_batch_is_one_indexing_call(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
-    data = made()
-    calls = []
-    kind = type(getattr(data, part))
-    one = kind.__getitem__
-    monkeypatch.setattr(kind, "__getitem__", lambda self, index: calls.append(index) or one(self, index))
-    loader = data.train_dataloader() if part == "train" else data.val_dataloader()[0]
-    assert [len(labels) for _, labels in loader] == ([16] * 5 if part == "train" else [20])
-    assert len(calls) == len(loader)
-
-
 # --- what the network gets -------------------------------------------------------------------------------------------
 
 
@@ -177,28 +165,6 @@ def test_training_images_are_moved_by_the_draws_of_their_position(double: bool) 
     assert label == data.train[3:4][1][0]
     data.train.set_epoch(0)
     assert not torch.equal(one, data.train[3][0])
-
-
-def test_draws_follow_from_seed_and_epoch() -> None:
-    one = epoch_draws(80, 1, 0)
-    assert torch.equal(epoch_draws(80, 1, 0), one)
-    assert not torch.equal(epoch_draws(80, 1, 1), one)
-    assert not torch.equal(epoch_draws(80, 2, 0), one)
-    assert one.shape == (80, 3)
-    assert -1 <= one.min() < -0.9 < 0.9 < one.max() <= 1
-
-
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_share_every_batch(processes: int) -> None:
-    whole = [*made(seed=1, rotation=7, batch_size=25).train_dataloader()]
-    parts = []
-    for rank in range(processes):
-        data = made(seed=1, rotation=7, batch_size=25)
-        data.rank, data.processes = rank, processes
-        parts.append(batches_of(data))
-    for batch, shares in zip(whole, zip(*parts, strict=True), strict=True):
-        torch.testing.assert_close(torch.cat([images[0] for images, _ in shares]), batch[0], rtol=0, atol=1e-6)
-        assert torch.cat([labels[0] for _, labels in shares]).tolist() == batch[1].tolist()
 
 
 def batches_of(*runs: ImageData) -> list[Batch]:

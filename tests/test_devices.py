@@ -20,8 +20,8 @@ from normlab.settings import Settings
 from normlab.settings.plan import load
 from normlab.training import run
 from normlab.training.build import load_array
-from normlab.training.fit import Place, fit_networks, networks_of
-from normlab.training.networks import Networks
+from normlab.training.fit import fit_networks
+from normlab.training.networks import Networks, Place
 from normlab.training.ranks import Rank, as_rank, ranks
 
 BASE = ["data=digits", "epochs=2", "accelerator=cpu", "threads=1", "precision=64-true", "l1=1e-3", "lr=0.05"]
@@ -67,11 +67,9 @@ def fit(words: list[str], rank: Rank | None = None) -> Fitted:
     """The gradients of every step, the network in the end, what was measured in the last epoch."""
     settings = load(*BASE, *words)
     [data], [model] = load_array([settings])
-    if settings.precision == "64-true":
-        model.double()
     gradients, measured = Gradients(), Measured()
-    module = networks_of([Place(settings, data, model, None)], 1)
-    fit_networks(module, [gradients, measured], [None], [None], rank)
+    module = Networks([Place(settings, data, model)])
+    fit_networks(module, [gradients, measured], rank)
     return gradients.steps, copy.deepcopy(model.net.state_dict()), measured.values
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from normlab.nets.dropout import Dropout, keep_mask
+from normlab.nets.layers import Dropout, keep_mask
 
 SHAPE = torch.Size((64, 10, 26, 26))
 

@@ -8,9 +8,8 @@ from conftest import KINDS
 from torch import nn
 from torch.nn.functional import nll_loss
 
-from normlab.nets import Net, add_subgradient_, in_order, norm_layers, penalised
-from normlab.nets.folded import Numbers, fold, log_probs, unfold
-from normlab.nets.stack import Stack
+from normlab.nets import Net, norm_layers
+from normlab.nets.folded import Numbers, Stack, log_probs
 
 
 class Own(nn.Module):
@@ -165,71 +164,3 @@ def test_a_network_of_nan_leaves_its_neighbours_as_they_are(norm: str) -> None:
         assert torch.equal(grads[index], grads_beside[index])
         for name, values in stack.buffers.items():
             assert torch.equal(values[index], broken.buffers[name][index]), name
-
-
-@pytest.mark.parametrize("scope", ["weights", "conv", "norm", "all"])
-def test_what_a_penalty_covers_is_the_same_in_a_row(scope: str) -> None:
-    """`rates_of` finds penalised parameters by their place in `parameters()`: the order of a stack's rows."""
-    (net,) = networks("bn", 1, torch.float64)
-    covered = penalised(net, scope)
-    row = torch.cat([torch.full((p.numel(),), float(name in covered)) for name, p in net.named_parameters()])
-    stack = Stack([net])
-    for parameter in net.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    add_subgradient_(covered.values(), 1.0)
-    expected = Stack.row(parameter.grad for parameter in net.parameters())
-    assert torch.equal(stack.parameters[0].sign() * row, expected)
-
-
-def test_fold_and_unfold() -> None:
-    maps = torch.arange(2 * 3 * 4 * 5 * 6.0).view(2, 3, 4, 5, 6)
-    folded = fold(maps)
-    assert folded.shape == (3, 8, 5, 6)
-    assert folded.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(folded[:, 4:], maps[1])
-    assert torch.equal(unfold(folded, 2), maps)
-
-
-def test_a_stack_is_the_memory_of_its_networks() -> None:
-    nets = networks("bn", 3, torch.float32)
-    nets[1](torch.randn(4, 1, 28, 28))
-    kept = [{name: values.clone() for name, values in net.state_dict().items()} for net in nets]
-    stack = Stack(nets)
-    assert stack.parameters.shape == (3, 7614)
-    stack.own(nets)
-    for index, net in enumerate(nets):
-        for name, values in net.state_dict().items():
-            assert torch.equal(values, kept[index][name]), name
-        for name, values in stack.named(stack.parameters).items():
-            assert values[index].data_ptr() == dict(net.named_parameters())[name].data_ptr()
-            assert values[index].stride() == dict(net.named_parameters())[name].stride()
-    weights = nets[1].block2.conv.weight
-    assert weights.is_contiguous(memory_format=torch.channels_last), "as convolutions are fastest"
-    with torch.no_grad():
-        stack.parameters[1].fill_(2.0)
-        nets[1].block2.norm.running_mean.fill_(3.0)
-    assert (weights == 2.0).all()
-    assert (stack.buffers["block2.norm.running_mean"][1] == 3.0).all()
-    nets[1].eval()(torch.randn(4, 1, 28, 28)).sum().backward()
-    grads = stack.named(stack.grads)
-    assert torch.equal(grads["block2.conv.weight"][1], weights.grad)
-    assert (stack.grads[1] != 0).any()
-    assert (stack.grads[[0, 2]] == 0).all()
-    assert torch.equal(stack.row(nets[1].parameters()), stack.parameters[1])
-
-
-def test_networks_of_different_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match="one shape"):
-        Stack([Net("bn"), Net("none")])
-
-
-def test_the_order_of_the_layers_is_that_of_the_forward_pass() -> None:
-    for placement in ("post", "pre"):
-        net = Net("bn", dropout=0.1, placement=placement)
-        called: list[nn.Module] = []
-        layers = [layer for _, layer in in_order(net)]
-        for layer in layers:
-            layer.register_forward_hook(lambda module, *_, called=called: called.append(module))
-        net(torch.zeros(2, 1, 28, 28))
-        assert called == layers
-        assert dict(in_order(net)).items() <= dict(net.named_modules()).items()

@@ -13,7 +13,7 @@ from PIL import Image
 from test_sources import as_idx
 
 from normlab.data.datamodule import ImageData
-from normlab.data.idx import NAMES
+from normlab.data.published import NAMES
 from normlab.data.sources import load, resolve
 from normlab.errors import ConfigError, DataError
 from normlab.record import Record
@@ -123,83 +123,50 @@ def test_classes_size_and_channels_follow_from_the_data(tmp_path: Path, shape: t
     assert data.mean == pytest.approx(data.train.images.double().mean().item() / 255)
 
 
-def one_image(root: Path) -> None:
-    put(root, {"a": 5}, 8, 8)
-    put(root, {"b": 1}, 8, 8)
+def spoilt(name: str, spoil: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    """Four idx files, of which one is not what it should be."""
+    return lambda root: put_idx(root, lambda each, content: (each, spoil(content) if each == name else content))
 
 
-def broken(root: Path) -> None:
-    put(root, {"a": 5, "b": 5}, 8, 8)
-    (root / "b" / "x.png").write_bytes(b"no image")
-
-
-def deep(root: Path) -> None:
-    put(root, {"a": 5, "b": 5}, 8, 8)
-    Image.fromarray(np.zeros((8, 8), np.uint16)).save(root / "a" / "x.png")
-
-
-def unlike(root: Path) -> None:
-    put(root / "train", {"a": 5, "b": 5}, 8, 8)
-    put(root / "test", {"a": 5, "c": 5}, 8, 8)
-
-
-def one_class(root: Path) -> None:
-    put(root, {"a": 5}, 8, 8)
-
-
-def one_label(root: Path) -> None:
-    put_idx(root)
-    (root / NAMES[1]).write_bytes(as_idx(np.ones(30, np.uint8)))
-
-
-def two_sizes(root: Path) -> None:
-    put(root, {"a": 5}, 8, 8)
-    put(root, {"b": 5}, 8, 9)
-
-
-def without_images(root: Path) -> None:
-    put(root, {"a": 5, "b": 0}, 8, 8)
-
-
-def three_idx_files(root: Path) -> None:
-    put_idx(root)
-    (root / NAMES[3]).unlink()
-
-
-def short_idx_file(root: Path) -> None:
-    put_idx(root, lambda name, content: (name, content[:-1] if name == NAMES[2] else content))
-
-
-def other_kind(root: Path) -> None:
-    put_idx(root, lambda name, content: (name, b"\0\0\x0d" + content[3:] if name == NAMES[2] else content))
-
-
-def too_few_labels(root: Path) -> None:
-    put_idx(root)
-    (root / NAMES[1]).write_bytes(as_idx(np.zeros(29, np.uint8)))
-
-
-def other_sizes(root: Path) -> None:
-    put_idx(root)
-    (root / NAMES[2]).write_bytes(as_idx(pixels(1, 6, 12, 12)))
+def with_file(name: str, write: Callable[[Path], object]) -> Callable[[Path], object]:
+    """Two classes, and a file beside their images."""
+    return lambda root: (put(root, {"a": 5, "b": 5}, 8, 8), write(root / name))
 
 
 MISTAKES: dict[Callable[[Path], object], str] = {
     lambda root: root.rmdir(): "data.root={root} is not a folder: make it",
     lambda root: None: "data=folder reads {root}/train/<class> with {root}/test/<class>, or {root}/<class>",
-    one_image: "{root}: too few images to hold a fifth of every class for the test",
-    broken: "{root}/b/x.png cannot be read as an image",
-    deep: "{root}/a/x.png has more than 8 bits per pixel: save it with 8",
-    unlike: "{root}/train and {root}/test have different classes: b, c in one only",
-    one_class: "{root} has training images of one class alone",
-    one_label: "{root} has training images of one class alone",
-    two_sizes: "images have different sizes (8x8 and 9x8 pixels): set data.size",
-    without_images: "Found no valid file for the classes b",
-    three_idx_files: "{root} has idx files but no t10k-labels-idx1-ubyte",
-    short_idx_file: "{root}/t10k-images-idx3-ubyte cannot be read: 1,167 bytes, where its header states 1,168",
-    other_kind: "{root}/t10k-images-idx3-ubyte cannot be read: not an idx file of unsigned bytes",
-    too_few_labels: "{root}/train-labels-idx1-ubyte has 29 labels for 30 images",
-    other_sizes: "{root}: images have different sizes (16x12 and 12x12 pixels): set data.size",
+    lambda root: put(
+        root, {"a": 5, "b": 1}, 8, 8
+    ): "{root}: too few images to hold a fifth of every class for the test",
+    with_file("b/x.png", lambda file: file.write_bytes(b"no image")): "{root}/b/x.png cannot be read as an image",
+    with_file(
+        "a/x.png", lambda file: Image.fromarray(np.zeros((8, 8), np.uint16)).save(file)
+    ): "{root}/a/x.png has more than 8 bits per pixel: save it with 8",
+    lambda root: (
+        put(root / "train", {"a": 5, "b": 5}, 8, 8),
+        put(root / "test", {"a": 5, "c": 5}, 8, 8),
+    ): "{root}/train and {root}/test have different classes: b, c in one only",
+    lambda root: put(root, {"a": 5}, 8, 8): "{root} has training images of one class alone",
+    spoilt(NAMES[1], lambda _: as_idx(np.ones(30, np.uint8))): "{root} has training images of one class alone",
+    lambda root: (
+        put(root, {"a": 5}, 8, 8),
+        put(root, {"b": 5}, 8, 9),
+    ): "images have different sizes (8x8 and 9x8 pixels): set data.size",
+    lambda root: put(root, {"a": 5, "b": 0}, 8, 8): "Found no valid file for the classes b",
+    lambda root: (put_idx(root), (root / NAMES[3]).unlink()): "{root} has idx files but no t10k-labels-idx1-ubyte",
+    spoilt(
+        NAMES[2], lambda content: content[:-1]
+    ): "{root}/t10k-images-idx3-ubyte cannot be read: 1,167 bytes, where its header states 1,168",
+    spoilt(
+        NAMES[2], lambda content: b"\0\0\x0d" + content[3:]
+    ): "{root}/t10k-images-idx3-ubyte cannot be read: not an idx file of unsigned bytes",
+    spoilt(
+        NAMES[1], lambda _: as_idx(np.zeros(29, np.uint8))
+    ): "{root}/train-labels-idx1-ubyte has 29 labels for 30 images",
+    spoilt(
+        NAMES[2], lambda _: as_idx(pixels(1, 6, 12, 12))
+    ): "{root}: images have different sizes (16x12 and 12x12 pixels): set data.size",
 }
 
 
@@ -251,7 +218,7 @@ def test_a_folder_that_was_changed_is_refused(tmp_path: Path) -> None:
     """By names and sizes; neither hidden files nor what lies beside train and test count."""
     words = ["data=folder", f"data.root={put(tmp_path / 'img', {'train': 1, 'test': 1}, 8, 8)}"]
     before = load_settings(*words)
-    Record.failed(before, "made up").save(tmp_path)
+    Record.of(before, "failed", "made up").save(tmp_path)
     (tmp_path / "img" / "lightning_logs.png").touch()
     (tmp_path / "img" / "train" / ".DS_Store").touch()
     assert load_settings(*words).config_hash() == before.config_hash()

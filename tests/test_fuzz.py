@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, Trainer
@@ -20,12 +19,12 @@ from normlab.norms import CATALOGUE
 from normlab.report import main as report
 from normlab.settings import Settings
 from normlab.settings.plan import load, plan
-from normlab.training.build import load_array
+from normlab.training.build import load_array, make_trainer
 from normlab.training.callbacks import RunCheckpoints
-from normlab.training.files import Begun, begun
-from normlab.training.fit import Place, make_trainer, networks_of
+from normlab.training.files import begun
+from normlab.training.networks import Networks, Place
 from normlab.training.ranks import check_shares
-from normlab.training.run import _prepare, run
+from normlab.training.run import prepare, run
 
 HERE = Path(__file__).parent
 MANY = int(os.environ.get("FUZZ", "0"))
@@ -34,18 +33,20 @@ QUICK = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 # Values that a setting may have, and values that none should. Half of what is drawn is meant to fit.
 WHOLE = [0, 1, 2, 3, 16, 127, 1297, 1500, 10**4, 10**9, 2**32 - 1]
 REAL = [0, 1e-300, 1e-12, 1e-3, 0.1, 0.5, 0.999, 1.0, 7, 180, 1e6, 1e30, 1e300]
+# fmt: off
 JUNK = [
     "-1", "-0.5", "nan", "inf", "-inf", "null", "true", "false", "abc", "''", "[]", "[1,2]", "{a: 1}", "1e999", "ü",
     "0x10", "1_000", "${seed}", "${nowhere}", "???", "' '", "a.b", "../..", "2**3", "1" + 22 * "0", "1e-400",
-]  # fmt: skip
+]
 REALS = [
     "norm.eps", "norm.momentum", "norm.r_max", "norm.alpha", "l1", "dropout", "lr", "momentum", "weight_decay",
     "augment.rotation", "augment.shift",
-]  # fmt: skip
+]
 WHOLES = [
     "norm.num_groups", "norm.virtual_batch_size", "norm.begin", "seed", "epochs", "batch_size", "refit_epochs",
-]  # fmt: skip
+]
 SWITCHES = ["norm.affine", "norm.threshold", "weight_standardization", "augment", "test_curve", "sync_batchnorm"]
+# fmt: on
 FITTING: dict[str, list[Any]] = {
     **dict.fromkeys(REALS, REAL),
     **dict.fromkeys(WHOLES, WHOLE),
@@ -87,10 +88,10 @@ def one_line(error: BaseException) -> None:
 
 def two_steps(asked: Settings) -> None:
     """As `run` trains, without what it leaves; on one device (tests/test_devices.py has several)."""
-    _prepare(asked)
+    prepare(asked)
     [data], [model] = load_array([asked])
     check_shares(asked, data)
-    module = networks_of([Place(asked, data, model, None)], 1)
+    module = Networks([Place(asked, data, model)])
     trainer = make_trainer(asked, [Two()], RunCheckpoints(module))
     trainer.fit(module, datamodule=module.data)
     assert trainer.global_step >= 1
@@ -204,14 +205,3 @@ def test_training_goes_over_any_bytes(tmp_path: Path, name: str) -> None:
         (tmp_path / "result.json").unlink(missing_ok=True)
         (tmp_path / name).write_bytes(noise)
         assert run(asked, tmp_path).status == "completed"
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_a_checkpoint_that_is_whole_is_gone_on_from(tmp_path: Path) -> None:
-    """The control of the tests above."""
-    asked = load("data=digits", "norm=none", "epochs=1", "train_size=64", "val_size=0", "threads=1")
-    run(asked, tmp_path)
-    found = begun(asked, tmp_path)
-    assert isinstance(found, Begun)
-    assert found.epoch == 1
-    assert torch.load(found.file, weights_only=True)["global_step"] == found.step

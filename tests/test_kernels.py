@@ -22,7 +22,7 @@ from normlab.kernels import Gathered, Kernel, library, unsupported
 from normlab.kernels import compile as compilation
 from normlab.kernels.job import BATCH, IMAGE, NONE, OUTSIDE, kind_of
 from normlab.nets import Net
-from normlab.nets.stack import Stack
+from normlab.nets.folded import Stack
 from normlab.norms import CATALOGUE, make_norm
 
 pytestmark = pytest.mark.skipif(not compilation.compilers(), reason="there is no C++ compiler")

@@ -35,7 +35,7 @@ def test_imports_are_found_in_every_form(tmp_path: Path) -> None:
     lines = [
         "from normlab import scheduler, record as do",
         "from normlab.nets.net import Net",
-        "import normlab.data.idx, os",
+        "import normlab.data.published, os",
     ]
     file.write_text("\n".join([*lines, "def f():", "    import normlab.lint", "    from normlab.nets import Net"]))
     assert imports(file) == {"scheduler": False, "record": False, "nets": False, "data": False, "lint": True}
@@ -99,6 +99,7 @@ def loaded_by(statement: str) -> set[str]:
         ),
         ("import normlab.probe", {"torch", "lightning", "torchvision", "hydra", "sklearn", "matplotlib", "pandas"}),
         ("import normlab.probes", {"lightning", "torchvision", "hydra", "pandas"}),
+        ("import normlab.data.sources", {"torch", "torchvision", "sklearn", "PIL", "rich", "filelock"}),
         ("import normlab.record", {"torch", "lightning", "matplotlib"}),
         ("from normlab.analysis import read", {"torch", "lightning", "matplotlib"}),
         ("import normlab.lint", {"torch", "lightning", "hydra", "matplotlib", "scipy"}),

@@ -1,6 +1,5 @@
 """The L1 penalty: what it covers, its gradient, its proximal step, and how sparsity is counted."""
 
-import copy
 import math
 
 import numpy as np
@@ -13,16 +12,16 @@ from torch import nn
 from normlab.nets import (
     SCOPES,
     Net,
-    add_subgradient_,
     l1_norm,
     penalised,
+    proximal_threshold,
     soft_threshold_,
     sparsity,
 )
+from normlab.settings.plan import load
 from normlab.training.optim import Rates, Rows, proximal_step_
 
 AFFINE = ["bn", "ln", "gn", "in"]
-FAN_IN = {90: 9, 1800: 90, 200: 20, 2160: 180, 1296: 108, 120: 12}  # numbers of a convolution: inputs of one output
 
 singles = st.floats(-10, 10, width=32)
 
@@ -33,19 +32,6 @@ def parameter(*values: float) -> nn.Parameter:
 
 def bits(x: torch.Tensor) -> torch.Tensor:
     return x.detach().clone().view(torch.int32)
-
-
-class Mixed(nn.Module):
-    """A user's layer with a 1x1 convolution, a scale that has another name, and zeros of its own."""
-
-    def __init__(self, num_channels: int) -> None:
-        super().__init__()
-        self.mix = nn.Conv2d(num_channels, num_channels, 1, bias=False)
-        self.gain = nn.Parameter(torch.zeros(num_channels, 1, 1))
-        nn.init.zeros_(self.mix.weight)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.gain * self.mix(x)
 
 
 # What a scope covers
@@ -71,42 +57,9 @@ def test_scopes_by_what_they_hold() -> None:
     assert len(penalised(net, "all")) == len(held["all"]) == 17
 
 
-def test_scopes_without_norm_parameters() -> None:
-    net = Net("none")
-    assert penalised(net, "norm") == {}
-    assert penalised(net, "weights").keys() == penalised(net, "all").keys() == penalised(net, "conv").keys()
-
-
-def test_scopes_with_a_users_layer() -> None:
-    """What a user's layer calls weight counts with the norms; what it calls otherwise only with all."""
-    net = Net(Mixed)
-    assert sum(p.numel() for p in penalised(net, "conv").values()) == 7466
-    assert list(penalised(net, "norm")) == [f"block{i}.norm.mix.weight" for i in range(1, 6)]
-    assert penalised(net, "all").keys() - penalised(net, "weights").keys() == {
-        f"block{i}.norm.gain" for i in range(1, 6)
-    }
-
-
 def test_unknown_scope_lists_the_choices() -> None:
     with pytest.raises(ValueError, match=r"penalty.scope 'biases' is unknown: choose one of weights, conv, norm, all"):
         penalised(Net(), "biases")
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_share_of_the_norm_scales(seed: int) -> None:
-    """74 / 7,540 = 1 % of the penalised numbers, but about 16 % of Σ|w| at the start: every γ is 1, while a weight of
-    fan-in f is uniform in ±1/√f, of mean size 1 / (2√f). Expected: 74 / (74 + Σ n / (2√f)) = 16.0 %."""
-    torch.manual_seed(seed)
-    net = Net("gn")
-    scales, weights = (float(l1_norm(penalised(net, scope).values()).detach()) for scope in ("norm", "weights"))
-    sizes = [p.numel() for p in penalised(net, "conv").values()]
-    expected = 74 / (74 + sum(n / (2 * FAN_IN[n] ** 0.5) for n in sizes))
-
-    assert round(74 / 7540, 2) == 0.01
-    assert expected == pytest.approx(0.16, abs=0.001)
-    assert scales == 74
-    assert scales / weights == pytest.approx(expected, abs=0.005)
-    assert 0.13 < scales / weights < 0.19
 
 
 # λ·Σ|w| and its gradient
@@ -117,34 +70,6 @@ def test_l1_norm_sums_sizes() -> None:
     assert float(l1_norm(p for p in [torch.tensor(-1.0)])) == 1.0
     assert l1_norm([]).shape == ()
     assert float(l1_norm([])) == 0.0
-
-
-@pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("norm", ["none", "bn", "gn"])
-def test_gradient_is_that_of_the_penalised_loss(scope: str, norm: str) -> None:
-    """∂(ce)/∂w + λ·sign(w) = ∂(ce + λ·Σ|w|)/∂w, for covered parameters and others; 0 adds nothing at w = 0."""
-    l1 = 0.01
-    torch.manual_seed(0)
-    net = Net(norm).double()
-    with torch.no_grad():
-        for p in net.parameters():
-            p.add_(0.1 * torch.randn_like(p))
-            p.view(-1)[0] = 0.0
-    x, labels = torch.rand(3, 1, 28, 28, dtype=torch.float64), torch.tensor([1, 5, 9])
-    reference = copy.deepcopy(net)
-    absolute = sum((p.abs().sum() for p in penalised(reference, scope).values()), torch.zeros(()).double())
-    (nn.functional.nll_loss(reference(x), labels) + l1 * absolute).backward()
-
-    nn.functional.nll_loss(net(x), labels).backward()
-    before = {name: p.grad.clone() for name, p in net.named_parameters()}
-    add_subgradient_(penalised(net, scope).values(), l1)
-
-    covered = penalised(net, scope)
-    for name, p in net.named_parameters():
-        torch.testing.assert_close(p.grad, reference.get_parameter(name).grad, rtol=1e-10, atol=1e-12)
-        added = (p.grad - before[name]).view(-1)
-        assert added[0] == 0
-        assert (added.abs().max() > 0.9 * l1) == (name in covered)
 
 
 # The proximal step
@@ -162,53 +87,57 @@ def test_soft_threshold_is_the_formula(values: list[float], threshold: float) ->
     np.testing.assert_allclose(other.detach().numpy(), expected[::-1], rtol=1e-6, atol=2e-6)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("method", ["proximal", "subgradient"])
+def test_both_methods_minimise_loss_plus_penalty(method: str, momentum: float) -> None:
+    """Σ a/2·(w - c)² + λ·Σ|w| has its minimum at sign(c)·max(|c| - λ/a, 0), whatever the momentum."""
+    a, c = torch.tensor([1.0, 2.0, 0.5, 4.0, 1.0]), torch.tensor([1.0, -0.5, 0.3, 0.1, -0.25])
+    w = nn.Parameter(torch.zeros(5))
+    lr, l1 = 0.01, 0.3
+    optimizer = torch.optim.SGD([w], lr, momentum, nesterov=momentum > 0)
+    for _ in range(4000):
+        w.grad = a * (w.detach() - c)
+        if method == "subgradient":
+            w.grad += l1 * w.detach().sign()
+        optimizer.step()
+        if method == "proximal":
+            soft_threshold_([w], proximal_threshold(lr, l1, momentum))
+    expected = c.sign() * (c.abs() - l1 / a).clamp(min=0)
+    assert (expected == 0).tolist() == [False, False, True, False, True]
+    hops = 4 * lr * l1 / (1 - momentum)  # a subgradient jumps about 0
+    torch.testing.assert_close(w.detach(), expected, rtol=0, atol=1e-4 if method == "proximal" else hops)
+    assert (w == 0).tolist() == ((expected == 0).tolist() if method == "proximal" else [False] * 5)
+
+
 @pytest.mark.parametrize("method", ["proximal", "subgradient"])
 @pytest.mark.parametrize("rows", [False, True], ids=["torch", "rows"])
-@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9, None], ids=lambda m: "adamw" if m is None else f"sgd {m}")
-def test_whatever_takes_the_steps_minimises_loss_plus_penalty(method: str, rows: bool, momentum: float | None) -> None:
-    """Σ a/2·(w - c)² + λ·Σ|w| has its minimum at sign(c)·max(|c| - λ/a, 0), whatever the momentum, and under AdamW,
-    whose threshold each coordinate divides by the scale of its own step. lr falls to 0 as a schedule's does: Adam's
-    steps do not shrink by themselves, and a subgradient jumps about 0."""
+def test_adamw_minimises_loss_plus_penalty(method: str, rows: bool) -> None:
+    """The same minimum under AdamW, whose threshold each coordinate divides by the scale of its own step; lr falls to 0
+    as a schedule's does, since Adam's steps do not shrink by themselves."""
     a, c = torch.tensor([1.0, 2.0, 0.5, 4.0, 1.0]).double(), torch.tensor([1.0, -0.5, 0.3, 0.1, -0.25]).double()
     w = nn.Parameter(torch.zeros(5).double())
-    steps, l1, lr, proximal = 4000, 0.3, 0.01, method == "proximal"
-    optimizer: torch.optim.SGD | torch.optim.AdamW = torch.optim.AdamW([w], lr, weight_decay=0.0)
-    if momentum is not None:
-        optimizer = torch.optim.SGD([w], lr, momentum, nesterov=momentum > 0)
-    one_row = rows_of(optimizer, w.data[None], lr, steps, math.inf, l1, proximal, torch.zeros(5, dtype=torch.bool))
+    steps, l1, lr = 4000, 0.3, 0.01
+    optimizer = torch.optim.AdamW([w], lr, (0.9, 0.999), 1e-8, weight_decay=0.0)
+    settings = load(f"l1={l1}", f"lr={lr}", f"penalty.method={method}", "gradient_clip=null")
+    covered, frozen = torch.ones(5), torch.zeros(5, dtype=torch.bool)
+    row = torch.zeros_like(w.data[None])
+    one_row = Rows(Rates.of([settings], [optimizer], [covered], [frozen], steps), w.data[None], row)
     for step in range(steps):
         gradient = a * (w.detach() - c)
         if rows:
-            one_row.rows.grad.copy_(gradient)
+            row.copy_(gradient)
             one_row.step()
             continue
         optimizer.param_groups[0]["lr"] = one_row.lr(torch.tensor([step])).item()
         w.grad = gradient
-        if not proximal:
-            add_subgradient_([w], l1)
+        if method == "subgradient":
+            w.grad += l1 * w.detach().sign()
         optimizer.step()
-        if proximal:
+        if method == "proximal":
             proximal_step_(optimizer, [w], l1)
     expected = c.sign() * (c.abs() - l1 / a).clamp(min=0)
-    assert (expected == 0).tolist() == [False, False, True, False, True]
     torch.testing.assert_close(w.detach(), expected, rtol=0, atol=1e-3)
-    assert (w == 0).tolist() == ((expected == 0).tolist() if proximal else [False] * 5)
-
-
-def rows_of(
-    optimizer: torch.optim.SGD | torch.optim.AdamW,
-    weights: torch.Tensor,
-    lr: float,
-    steps: int,
-    clip: float,
-    l1: float,
-    proximal: bool,
-    frozen: torch.Tensor,
-) -> Rows:
-    """One network's row of the row-wise optimizer; the penalty covers all of it."""
-    covered = [torch.ones_like(weights[0])]
-    numbers = {"lr": [lr], "cycle": [steps], "clip": [clip], "l1": [l1], "proximal": [proximal]}
-    return Rows(Rates.of([optimizer], **numbers, covered=covered, frozen=[frozen]), weights, torch.ones_like(weights))
+    assert (w == 0).tolist() == ((expected == 0).tolist() if method == "proximal" else [False] * 5)
 
 
 @pytest.mark.parametrize("adamw", [False, True], ids=["sgd", "adamw"])
@@ -216,7 +145,6 @@ def rows_of(
 def test_nothing_moves_what_is_frozen(method: str, adamw: bool) -> None:
     """The functions on their own and the row-wise optimizer: neither L1 nor weight decay nor momentum."""
     frozen, free = (nn.Parameter(torch.tensor([0.5, -0.5]), requires_grad=free) for free in (False, True))
-    add_subgradient_([frozen, free], 0.1)
     soft_threshold_([frozen, free], 0.1)
     assert frozen.tolist() == [0.5, -0.5]
     assert frozen.grad is None
@@ -224,8 +152,9 @@ def test_nothing_moves_what_is_frozen(method: str, adamw: bool) -> None:
     kind = torch.optim.AdamW if adamw else torch.optim.SGD
     optimizer = kind([free], 0.1, weight_decay=0.5)
     weights = torch.tensor([[0.5, -0.5, 0.5, -0.5]])
-    fixed = torch.tensor([True, True, False, False])
-    rows = rows_of(optimizer, weights, 0.1, 1, 1.0, 0.1, method == "proximal", fixed)
+    settings = load("l1=0.1", "lr=0.1", f"penalty.method={method}", "gradient_clip=1", "schedule=constant")
+    covered, held = torch.ones(4), torch.tensor([True, True, False, False])
+    rows = Rows(Rates.of([settings], [optimizer], [covered], [held], 1), weights, torch.ones(1, 4))
     for _ in range(2):
         rows.rows.grad.fill_(1.0)
         rows.step()
@@ -294,15 +223,6 @@ def test_zero_scales_of_those_that_there_are() -> None:
     assert math.isnan(sparsity(Net("none"))["zero_scales"])
 
 
-def test_sparsity_of_nothing_but_zeros() -> None:
-    net = ones()
-    nn.init.zeros_(net.block1.conv.weight)
-    assert sparsity(net) == {"zeros": 90 / 7466, "small": 90 / 7466, "zero_filters": 10 / 94, "zero_scales": 1.0}
-    for p in net.parameters():
-        nn.init.zeros_(p)
-    assert sparsity(net) == {"zeros": 1.0, "small": 1.0, "zero_filters": 1.0, "zero_scales": 1.0}
-
-
 def test_small_takes_no_notice_of_a_filters_scale() -> None:
     """Every filter times a power of two of its own (so nothing rounds): the same share is small, at any `relative`."""
     torch.manual_seed(0)
@@ -322,25 +242,3 @@ def test_relative_runs_from_exact_zeros_to_everything() -> None:
         net.squeeze.weight[1, :5] = 1e-6
     assert sparsity(net, 0.0)["small"] == sparsity(net)["zeros"] == 5 / 7466
     assert sparsity(net, 1.0)["small"] == 1.0
-
-
-def test_sparsity_counts_the_networks_own_convolutions_alone() -> None:
-    torch.manual_seed(0)
-    net = Net(Mixed)
-    assert sparsity(net)["zeros"] == 0.0
-    assert sparsity(net)["zero_filters"] == 0.0
-
-
-def test_proximal_steps_leave_zeros_and_subgradient_steps_none() -> None:
-    """The penalty alone, λ = 0.1 and lr = 0.01: |w| falls by lr·λ a step, and then stays at 0 or jumps about it."""
-    torch.manual_seed(0)
-    proximal, subgradient = Net("gn"), Net("gn")
-    for _ in range(100):
-        soft_threshold_(penalised(proximal, "conv").values(), 0.01 * 0.1)
-        subgradient.zero_grad()
-        add_subgradient_(penalised(subgradient, "conv").values(), 0.1)
-        with torch.no_grad():
-            for p in penalised(subgradient, "conv").values():
-                p -= 0.01 * p.grad
-    assert sparsity(proximal)["zeros"] > 0.3
-    assert sparsity(subgradient)["zeros"] < 0.001

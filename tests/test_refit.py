@@ -4,39 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from normlab.record import read_support
 from normlab.settings.arrays import refusal
 from normlab.settings.plan import load
 from normlab.training import Classifier, run
 from normlab.training import outcome as module
-from normlab.training.outcome import keep_zeros
 
 WORDS = ["data=digits", "norm=gn", "epochs=2", "l1=1e-2", "penalty.method=proximal", "batch_size=64", "threads=1"]
-
-
-def test_zeros_stay_and_the_rest_moves() -> None:
-    torch.manual_seed(0)
-    model = Classifier(norm="gn")
-    with torch.no_grad():
-        model.net.block2.conv.weight[:, :4] = 0.0
-        model.net.block3.norm.weight[:3] = 0.0
-    before = {name: p.detach().clone() for name, p in model.net.named_parameters()}
-    keep_zeros(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-2)
-    for _ in range(3):
-        optimizer.zero_grad()
-        model(torch.randn(8, 1, 28, 28)).square().mean().backward()
-        optimizer.step()
-    for name, parameter in model.net.named_parameters():
-        zero = before[name] == 0
-        if name.endswith("norm.bias"):
-            assert (parameter != 0).any(), "they were not penalised: their zeros mean nothing"
-            continue
-        assert (parameter[zero] == 0).all(), name
-        if (~zero).any():
-            assert (parameter != before[name])[~zero].any(), name
 
 
 def test_a_refit_after_a_single_epoch_begins_with_its_first_draws(tmp_path: Path) -> None:

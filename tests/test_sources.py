@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normlab.data import published
-from normlab.data.idx import NAMES
+from normlab.data.published import NAMES
 from normlab.data.sources import NAMES as SETS
 from normlab.data.sources import PUBLISHED, Images, MissingError, Resolved, load, resolve
 from normlab.errors import ConfigError, DataError
@@ -434,13 +434,11 @@ def test_what_came_whole_is_kept_for_the_next_time(tiny: Tiny, cache: Path, serv
 
 
 def test_a_full_disk_leaves_nothing_half_written(tiny: Tiny, cache: Path, serve, use, monkeypatch) -> None:
-    def write_half(path: Path, content: bytes) -> None:
-        with path.open("wb") as file:
-            file.write(content[: len(content) // 2])
+    def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     use(serve(tiny.packed))
-    monkeypatch.setattr(Path, "write_bytes", write_half)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(MissingError, match=r"cannot be downloaded to .*MNIST/raw \(No space left on device\)"):
         load("mnist")
     assert names_in(cache) == []
@@ -501,42 +499,7 @@ def test_the_table_is_torchvisions(name: str) -> None:
     assert len({md5 for each in PUBLISHED.values() for md5 in each.unpacked}) == 12
 
 
-def test_importing_is_light() -> None:
-    code = (
-        "import sys; import normlab.data.sources; "
-        "print(*{'torch', 'torchvision', 'sklearn', 'PIL', 'rich', 'filelock'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
-
-
 # --- digits ----------------------------------------------------------------------------------------------------------
-
-
-def test_digits_are_scikit_learns_scaled_and_split_in_file_order() -> None:
-    import torch
-    from sklearn.datasets import load_digits
-
-    images = load("digits")
-    assert resolve("digits") == Resolved("digits")
-    parts = [(images.train_images, images.train_labels), (images.test_images, images.test_labels)]
-    assert [(x.shape, x.dtype, y.shape, y.dtype) for x, y in parts] == [
-        ((1297, 28, 28), np.uint8, (1297,), np.uint8),
-        ((500, 28, 28), np.uint8, (500,), np.uint8),
-    ]
-    source = load_digits()
-    small = torch.from_numpy(source.images)[:, None] * (255 / 16)
-    expected = torch.nn.functional.interpolate(small, (28, 28), mode="bilinear", align_corners=False)[:, 0].numpy()
-    heads = [0, 0]  # every image of the file is the next one of either part
-    for image, label in zip(expected, source.target, strict=True):
-        for part, (x, y) in enumerate(parts):
-            head = heads[part]
-            if head < len(y) and y[head] == label and np.abs(x[head] - image).max() <= 1.5:  # rounded thrice
-                heads[part] += 1
-                break
-        else:
-            pytest.fail("an image of the file is missing or out of order")
-    assert heads == [1297, 500]
 
 
 def test_digits_are_stratified_and_the_same_for_every_seed() -> None:

@@ -262,7 +262,7 @@ def sweep(tmp_path: Path) -> Callable[..., list[Job]]:
                 continue
             job.folder.mkdir(parents=True)
             write_metrics(job.folder, rows, ("epoch", *COLUMNS))
-            record = Record.failed(job.settings, "")
+            record = Record.of(job.settings, "failed")
             replace(record, status=status, metrics={"test_acc": curve[-1]}).save(job.folder)
         return jobs
 

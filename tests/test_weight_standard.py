@@ -9,38 +9,33 @@ from torch import nn
 from torch.nn import functional as F
 
 from normlab.nets import Net
-from normlab.nets.convolutions import ScaledStandardisedConv2d, StandardisedConv2d, WeightNormConv2d
+from normlab.nets.layers import ScaledStandardisedConv2d, StandardisedConv2d, WeightNormConv2d
+
+KINDS = [StandardisedConv2d, WeightNormConv2d, ScaledStandardisedConv2d]
 
 
+def by_hand(kind: type, w: np.ndarray, gain: float) -> np.ndarray:
+    """One filter: (w - μ) / sqrt(σ² + 1e-5); g · v / ‖v‖; sqrt(2 / (1 - 1/π)) · g · (w - μ) / sqrt(Σ (w - μ)²)."""
+    centred = w - w.sum() / w.size
+    squares = (centred**2).sum()
+    if kind is StandardisedConv2d:
+        return centred / np.sqrt(squares / w.size + 1e-5)
+    if kind is WeightNormConv2d:
+        return gain * w / np.sqrt((w**2).sum())
+    return (2 / (1 - 1 / np.pi)) ** 0.5 * gain * centred / max(squares, 1e-4) ** 0.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @given(shape=st.tuples(*[st.integers(1, 4)] * 3), scale=st.floats(1e-4, 10), seed=st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=40)
-def test_the_formula(shape: tuple[int, int, int], scale: float, seed: int) -> None:
-    """ŵ = (w - μ) / sqrt(σ² + ε), filter by filter, ε = 1e-5; shape: filters, channels, side."""
+def test_the_formula(kind: type, shape: tuple[int, int, int], scale: float, seed: int) -> None:
+    """Filter by filter; shape: filters, channels, side."""
     filters, channels, side = shape
-    w = np.random.default_rng(seed).normal(3 * scale, scale, (filters, channels, side, side))
-    expected = w.copy()
-    for k in range(filters):
-        values = w[k].ravel()
-        mean = values.sum() / values.size
-        expected[k] = (w[k] - mean) / np.sqrt(((values - mean) ** 2).sum() / values.size + 1e-5)
-    found = StandardisedConv2d.reparametrise(torch.from_numpy(w)).numpy()
+    rng = np.random.default_rng(seed)
+    w, gains = rng.normal(3 * scale, scale, (filters, channels, side, side)), rng.normal(size=filters)
+    found = kind.reparametrise(torch.from_numpy(w), torch.from_numpy(gains)).numpy()
+    expected = np.stack([by_hand(kind, *each) for each in zip(w, gains, strict=True)])
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
-
-
-def test_filters_have_mean_0_and_variance_1() -> None:
-    """To ε: of the weights that a network starts with, ε is at most a few per cent of the variance."""
-    for conv in (m for m in Net(weight_standardization=True).modules() if isinstance(m, StandardisedConv2d)):
-        w = StandardisedConv2d.reparametrise(conv.weight.detach().double())
-        own = conv.weight.detach().double().flatten(1).var(1, correction=0)
-        torch.testing.assert_close(w.flatten(1).mean(1), torch.zeros(len(w)).double(), rtol=0, atol=1e-12)
-        torch.testing.assert_close(w.flatten(1).var(1, correction=0), own / (own + 1e-5), rtol=1e-10, atol=0)
-        assert (own > 1e-4).all()
-
-
-def test_networks_of_one_filter_shape_do_not_mix() -> None:
-    """(K, O, C, k, k), as an array holds them: each filter by itself."""
-    w = torch.randn(3, 4, 2, 3, 3, dtype=torch.float64)
-    assert torch.equal(StandardisedConv2d.reparametrise(w)[1], StandardisedConv2d.reparametrise(w[1]))
 
 
 def test_scale_and_shift_of_a_filter_are_forgotten() -> None:
@@ -60,14 +55,15 @@ def test_scale_and_shift_of_a_filter_are_forgotten() -> None:
     assert (plain(x) - first).abs().max() > 0.05, "another convolution does not"
 
 
-def test_gradients_are_those_of_finite_differences() -> None:
-    w = (0.3 * torch.randn(2, 2, 3, 3, dtype=torch.float64) + 0.1).requires_grad_()
-    x = torch.randn(2, 2, 4, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, w: F.conv2d(x, StandardisedConv2d.reparametrise(w)), (x, w))
-    (grad,) = torch.autograd.grad(
-        StandardisedConv2d.reparametrise(w).square().sum() + StandardisedConv2d.reparametrise(w)[:, 0].sum(), w
-    )
-    torch.testing.assert_close(grad.flatten(1).sum(1), torch.zeros(2).double(), rtol=0, atol=1e-10)  # no mean is left
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_and_gains_have_the_gradients_of_finite_differences(kind: type) -> None:
+    w = (0.3 * torch.randn(3, 2, 3, 3, dtype=torch.float64) + 0.1).requires_grad_()
+    g = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    arguments = (w,) if kind is StandardisedConv2d else (w, g)
+    assert torch.autograd.gradcheck(kind.reparametrise, arguments)
+    assert torch.autograd.gradgradcheck(kind.reparametrise, arguments)
+    together = kind.reparametrise(torch.stack([w, 2 * w + 1]), torch.stack([g, -g]))
+    torch.testing.assert_close(together[1], kind.reparametrise(2 * w + 1, -g), rtol=1e-12, atol=1e-12)
 
 
 def test_the_network_standardises_its_3x3_convolutions_and_starts_from_the_same_weights() -> None:
@@ -90,44 +86,6 @@ def test_the_network_standardises_its_3x3_convolutions_and_starts_from_the_same_
     torch.testing.assert_close(nets[1](x), by_hand(x))
 
 
-@pytest.mark.parametrize("placement", ["post", "pre"])
-def test_it_goes_with_every_placement(placement: str) -> None:
-    assert sum(p.numel() for p in Net("bn", placement=placement, weight_standardization=True).parameters()) == 7614
-
-
-# A gain for each filter
-
-
-@given(shape=st.tuples(*[st.integers(1, 4)] * 3), seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=40)
-def test_the_formulas_with_a_gain(shape: tuple[int, int, int], seed: int) -> None:
-    """g · v / ‖v‖, and sqrt(2 / (1 - 1/π)) · g · (w - μ) / sqrt(Σ (w - μ)²), filter by filter."""
-    filters, channels, side = shape
-    rng = np.random.default_rng(seed)
-    w, g = rng.normal(1, 2, (filters, channels, side, side)), rng.normal(size=filters)
-    normalised, scaled = w.copy(), w.copy()
-    for k in range(filters):
-        values = w[k].ravel()
-        normalised[k] = g[k] * w[k] / (values @ values) ** 0.5
-        centred = values - values.sum() / values.size
-        scaled[k] = (
-            (2 / (1 - 1 / np.pi)) ** 0.5 * g[k] * centred.reshape(w[k].shape) / max(centred @ centred, 1e-4) ** 0.5
-        )
-    arguments = torch.from_numpy(w), torch.from_numpy(g)
-    np.testing.assert_allclose(WeightNormConv2d.reparametrise(*arguments), normalised, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(ScaledStandardisedConv2d.reparametrise(*arguments), scaled, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("kind", [WeightNormConv2d, ScaledStandardisedConv2d])
-def test_gains_and_weights_have_the_gradients_of_finite_differences(kind: type) -> None:
-    w = torch.randn(3, 2, 3, 3, dtype=torch.float64, requires_grad=True)
-    g = torch.randn(3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(kind.reparametrise, (w, g))
-    assert torch.autograd.gradgradcheck(kind.reparametrise, (w, g))
-    together = kind.reparametrise(torch.stack([w, 2 * w + 1]), torch.stack([g, -g]))
-    torch.testing.assert_close(together[1], kind.reparametrise(2 * w + 1, -g), rtol=1e-12, atol=1e-12)
-
-
 def test_scaled_standardised_filters_keep_the_variance_through_a_relu() -> None:
     """Var(conv(ReLU(z))) = 1 for standard normal z: the factor undoes what the ReLU takes."""
     torch.manual_seed(0)
@@ -145,7 +103,7 @@ def test_a_filter_that_the_penalty_has_set_to_zero_stays_finite(kind: type) -> N
     assert all(grad.isfinite().all() for grad in grads)
 
 
-@pytest.mark.parametrize("kind", [StandardisedConv2d, WeightNormConv2d, ScaledStandardisedConv2d])
+@pytest.mark.parametrize("kind", KINDS)
 def test_one_is_made_of_torchs_convolution(kind: type) -> None:
     plain = nn.Conv2d(4, 6, (3, 2), stride=2, padding=(1, 0), dilation=(1, 2), groups=2)
     conv, x = kind.of(plain), torch.randn(2, 4, 9, 9)

@@ -21,7 +21,7 @@ from normlab.errors import ConfigError, NormlabError
 from normlab.lint import Finding, lint
 from normlab.nets import Net, Network, l1_norm, norm_layers, penalised, sparsity
 from normlab.norms import CATALOGUE, About, load_class, make_norm
-from normlab.record import ProbeRow, Record, read_probes, read_support
+from normlab.record import ProbeRow, Record, Status, read_probes, read_support
 from normlab.settings import Settings, Study
 from normlab.settings.plan import Job, load, plan
 from normlab.training import Classifier, run, run_array
@@ -45,11 +45,10 @@ def networks(images: torch.Tensor, labels: torch.Tensor) -> None:
     loss = probes.StepLoss(net, images, labels)
     assert_type(loss(loss.weights), torch.Tensor)
     assert_type(probes.gradient(loss, loss.weights), tuple[float, dict[str, torch.Tensor]])
-    assert_type(probes.along_gradient(loss, loss.weights, [0.1, 0.2]).quantities(), dict[str, float])
+    assert_type(probes.along_gradient(loss, loss.weights, [0.1, 0.2]), dict[str, float])
     assert_type(probes.moments(images), dict[str, float])
-    assert_type(
-        probes.covariate_shift(loss, loss.weights, loss.weights, {"head": ["head.1.weight"]}), dict[str, probes.Shift]
-    )
+    shift = probes.covariate_shift(loss, loss.weights, loss.weights, {"head": ["head.1.weight"]})
+    assert_type(shift, dict[str, dict[str, float]])
 
 
 def training(folder: Path) -> Record:
@@ -72,7 +71,7 @@ def results(folder: Path) -> pd.DataFrame:
     record = Record.load(folder / "gn")
     assert_type(record, Record)
     assert_type(Record.find(folder), Record | None)
-    assert_type(record.status, str)
+    assert_type(record.status, Status)
     assert_type(record.metrics, Mapping[str, float | None])
     assert_type(record.config, Mapping[str, Any])
     assert_type(record.done, bool)

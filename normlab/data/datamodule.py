@@ -1,13 +1,14 @@
 """A data set as a LightningDataModule: images stay in memory as bytes, and a batch is one indexing call."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from normlab.data.augment import rotate_and_shift
@@ -15,9 +16,8 @@ from normlab.data.sources import Images, load, resolve, split
 from normlab.randomness import Stream, generator
 from normlab.settings import Settings, checked
 
-__all__ = ["EVAL_BATCH", "Batch", "Batches", "ImageData", "Part", "TrainingPart", "epoch_draws", "epoch_order", "share"]
-
 Batch = tuple[torch.Tensor, torch.Tensor]
+T = TypeVar("T")
 
 EVAL_BATCH = 1000  # images per evaluation step: 500 to 1,000 measured fastest on CPU, and divides every test set
 
@@ -54,9 +54,17 @@ class Part(Dataset[Batch]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, from 0, that indexing gives. Nothing here depends on it."""
 
+    def positions(self, index: int | slice) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return where in the pool the images of these positions are, and what their augmentation draws: (n, 3)."""
+        return self.where[index], None
+
     def __getitem__(self, index: int | slice) -> Batch:
-        where = self.where[index]
-        return self.pool[0][where].to(self.dtype) / 255, self.pool[1][where]
+        where, draws = self.positions(index)
+        return self.augmented(self.pool[0][where].to(self.dtype) / 255, draws), self.pool[1][where]
+
+    def augmented(self, pixels: torch.Tensor, draws: torch.Tensor | None) -> torch.Tensor:
+        """Return images (…, C, H, W) in [0, 1] rotated and shifted by draws (…, 3) in [-1, 1]; None: as they are."""
+        return pixels
 
 
 class TrainingPart(Part):
@@ -79,20 +87,14 @@ class TrainingPart(Part):
             self.epoch, self._random = epoch, None
 
     def positions(self, index: int | slice) -> Batch:
-        """Return where in the pool the images of these positions are, and what their augmentation draws: (n, 3)."""
         if self._random is None:
             of_epoch = len(self), self.seed, self.epoch
             self._random = epoch_order(*of_epoch), epoch_draws(*of_epoch)
         order, draws = self._random
         return self.where[order[index]], draws[index]
 
-    def __getitem__(self, index: int | slice) -> Batch:
-        where, draws = self.positions(index)
-        return self.augmented(self.pool[0][where].to(self.dtype) / 255, draws), self.pool[1][where]
-
-    def augmented(self, pixels: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-        """Return images (…, C, H, W) in [0, 1] rotated and shifted by draws (…, 3) in [-1, 1]."""
-        if not (self.rotation or self.shift):
+    def augmented(self, pixels: torch.Tensor, draws: torch.Tensor | None) -> torch.Tensor:
+        if draws is None or not (self.rotation or self.shift):
             return pixels
         images, rows = pixels.view(-1, *pixels.shape[-3:]), draws.reshape(-1, 3).to(pixels)
         return rotate_and_shift(images, rows, rotation=self.rotation, shift=self.shift).view_as(pixels)
@@ -121,6 +123,16 @@ class Batches(Sampler[slice]):
                 part.set_epoch(epoch)  # with every batch: another iteration may be under way
             own = share(min(self.batch_size, len(self.parts[0]) - start), self.rank, self.processes)
             yield slice(start + own.start, start + own.stop)
+
+
+def in_batches(
+    images: Dataset[T], parts: Sequence[Part], batch_size: int, rank: int = 0, processes: int = 1
+) -> DataLoader[T]:
+    """Return a loader of `images` by the `Batches` of parts."""
+    # A generator of its own: without one, every pass draws a number from the global stream, which is dropout's.
+    # batch_size=None: the sampler gives whole batches.
+    sampler = Batches(parts, batch_size, rank, processes)
+    return DataLoader(images, batch_size=None, sampler=sampler, generator=torch.Generator())
 
 
 def share(size: int, rank: int, processes: int) -> slice:
@@ -167,15 +179,9 @@ class ImageData(LightningDataModule):
     What is not given has the value of conf/config.yaml.
 
     Attributes:
-        train: the training images.
-        val: those held out.
-        test: the test images.
-        classes: the names of the labels.
-        num_classes: how many.
-        channels: 1 or 3.
-        size: height and width, in pixels.
-        mean: of the training pixels, in [0, 1].
-        std: their standard deviation.
+        train, val, test: images that are trained on, held out, and of the test.
+        classes: the names of the labels. num_classes: how many. channels: 1 or 3. size: height and width, in pixels.
+        mean, std: of the training pixels, in [0, 1].
 
     Raises:
         ConfigError: where a value is out of range; later, when the images are loaded, where val_size leaves no image to
@@ -261,16 +267,14 @@ class ImageData(LightningDataModule):
         if self.dataset == "auto":
             resolved = resolve("auto", root, download=download)
             if resolved.reason:
-                rank_zero_warn(f"{resolved.reason}: training on scikit-learn's digits (data=digits)")
+                rank_zero_warn(resolved.reason)
             self.dataset = resolved.name
         self.hold(load(self.dataset, root, download=download, size=self.source.size))
 
     def hold(self, images: Images) -> None:
         """Take the images in, hold the validation part out and measure mean and deviation of the training pixels."""
-        train, self.test = (
-            _part(images.train_images, images.train_labels),
-            _part(images.test_images, images.test_labels),
-        )
+        train = _part(images.train_images, images.train_labels)
+        self.test = _part(images.test_images, images.test_labels)
         self._split(train, grey_counts(train.pool[0]))
         self.classes = images.classes  # last: it stands for all of them
 
@@ -316,13 +320,20 @@ class ImageData(LightningDataModule):
     def _loader(self, part: Part, batch_size: int) -> DataLoader[Batch]:
         double = self.trainer is not None and self.trainer.precision == "64-true"
         part.dtype = torch.float64 if double else torch.float32
-        # A generator of its own: without one, every pass draws a number from the global stream, which is dropout's.
-        # batch_size=None: the sampler gives whole batches.
-        return DataLoader(part, batch_size=None, sampler=Batches([part], batch_size), generator=torch.Generator())
+        return in_batches(part, [part], batch_size)
 
     def images_of_step(self, index: int) -> int:
         """Return how many images step `index` of an epoch has, from 0, all processes together."""
         return min(self.batch_size, len(self.train) - index * self.batch_size)
+
+    def inputs(
+        self, part: Part, index: torch.Tensor | slice, net: nn.Module, draws: torch.Tensor | None = None
+    ) -> Batch:
+        """Return images and labels of a part, by their places in file order, as `net` takes them: normalised, of its
+        type, on its device, moved by the draws (n, 3) of their augmentation. Labels are (n,)."""
+        like, where = next(net.parameters()), part.where[index]
+        pixels = self.train.augmented(part.pool[0][where].to(like.device, like.dtype) / 255, draws)
+        return (pixels - self.mean) / self.std, part.pool[1][where].to(like.device)
 
 
 def _part(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer]) -> Part:

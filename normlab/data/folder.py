@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from normlab.data import idx
+from normlab.data.published import NAMES, UNREADABLE, candidates, parse
 from normlab.errors import DataError
 
 TEST_SHARE = 0.2  # of the images of every class, where root has no test part
@@ -23,7 +23,7 @@ def read(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
 
     - `root/train/<class>/*.png` with `root/test/<class>/*.png` (or `val`), any format that Pillow reads;
     - `root/<class>/*.png`: a fifth of every class, always the same images, are the test images;
-    - the four idx files of `idx.NAMES`, of any number, size and classes.
+    - the four idx files of `NAMES`, of any number, size and classes.
 
     Args:
         size: Scale every image so that its shorter side has so many pixels, and crop the longer one about its centre.
@@ -45,7 +45,7 @@ def check(root: Path, size: int | None) -> int:
 
 
 def _has_idx(root: Path) -> bool:
-    return any(idx.candidates(name, root) for name in idx.NAMES)
+    return any(candidates(name, root) for name in NAMES)
 
 
 def _parts(root: Path) -> tuple[Path, ...]:
@@ -56,13 +56,13 @@ def _parts(root: Path) -> tuple[Path, ...]:
 
 def _idx(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
     parts: list[npt.NDArray[Any]] = []
-    for name in idx.NAMES:
-        path = next(iter(idx.candidates(name, root)), None)
+    for name in NAMES:
+        path = next(iter(candidates(name, root)), None)
         if path is None:
-            raise DataError(f"{root} has idx files but no {name}: it needs {', '.join(idx.NAMES)}, packed or not")
+            raise DataError(f"{root} has idx files but no {name}: it needs {', '.join(NAMES)}, packed or not")
         try:
-            values = idx.parse(path.read_bytes())
-        except idx.UNREADABLE as error:
+            values = parse(path.read_bytes())
+        except UNREADABLE as error:
             raise DataError(f"{path} cannot be read: {error}") from error
         dimensions = 3 if "images" in name else 1
         if values.ndim != dimensions:

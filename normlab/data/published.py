@@ -7,23 +7,34 @@ harm. Nothing is unpacked to disk: a place may be read-only.
 
 A damaged file is an error even if there is an intact copy in a later place. Passed over, and named if the data set is
 nowhere else: incomplete folders, and files of another of these sets, which all use the same names.
+
+Their idx files: a magic number (0x08 for unsigned bytes, then the number of dimensions), one big-endian 32-bit length
+per dimension, and the values in C order (LeCun et al. 1998, http://yann.lecun.com/exdb/mnist/); packed or not.
 """
 
+import gzip
 import hashlib
+import math
 import os
 import sys
 import urllib.request
+import zlib
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
+import numpy.typing as npt
 import platformdirs
 
-from normlab.data import idx
 from normlab.errors import DataError
+from normlab.files import write_atomically
 from normlab.settings import DATA_TITLES
 
+# Training images and labels, then test images and labels.
+NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+UNREADABLE = (OSError, EOFError, zlib.error, ValueError)  # what reading a file and unpacking it may raise
 DIGITS = tuple("0123456789")
 TIMEOUT_S = 10.0  # per network operation: connecting, or waiting for the next bytes
 LOCK_S = 600.0  # for another process that downloads the same files
@@ -41,7 +52,7 @@ class MissingError(DataError):
 class Published:
     """A published data set: `title` is what people call it, `folder` its folder and its class name in torchvision.
 
-    `packed` and `unpacked` are the md5 sums of the archives and of the files in them, in the order of `idx.NAMES`.
+    `packed` and `unpacked` are the md5 sums of the archives and of the files in them, in the order of `NAMES`.
     """
 
     title: str
@@ -84,6 +95,40 @@ PUBLISHED = {
 # fmt: on
 
 
+def folder_at(root: str | Path) -> Path:
+    """Return `data.root` as a path. Raise `DataError` if it is not a folder."""
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        raise DataError(f"data.root={root} is not a folder: make it, or set data.root to another one")
+    return path
+
+
+def candidates(name: str, folder: Path) -> list[Path]:
+    """Return the files in `folder` that may be `name`: with or without `.gz`, also as Kaggle names and nests them."""
+    names = [f"{stem}{suffix}" for stem in (name, name.replace("-idx", ".idx")) for suffix in (".gz", "")]
+    paths = [path for each in names for path in (folder / each, folder / each / each)]
+    return [path for path in paths if path.is_file()]
+
+
+def unpack(content: bytes) -> bytes:
+    """Return content without gzip, whatever its file is called. Raise one of `UNREADABLE` if it is damaged."""
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+
+
+def parse(content: bytes) -> npt.NDArray[np.uint8]:
+    """Return the values of an idx file, packed or not: writable, of the shape that its header states.
+
+    Raise one of `UNREADABLE` if it is damaged, not an idx file, or one of other values than unsigned bytes.
+    """
+    content = unpack(content)
+    if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
+        raise ValueError("not an idx file of unsigned bytes")
+    start, shape = 4 + 4 * content[3], np.frombuffer(content, ">u4", content[3], 4).tolist()
+    if len(content) != start + math.prod(shape):
+        raise ValueError(f"{len(content):,} bytes, where its header states {start + math.prod(shape):,}")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
+
+
 def contents(data: Published, root: str | Path | None, *, download: bool) -> list[bytes]:
     """Return what the four files hold, packed or not, each checked. Missing files are downloaded to `root` if it is
     given, else to the user's cache.
@@ -91,7 +136,7 @@ def contents(data: Published, root: str | Path | None, *, download: bool) -> lis
     Raise `DataError` if a file is damaged, `MissingError` if the data set cannot be had.
     """
     if root:
-        places = [idx.folder_at(root)]
+        places = [folder_at(root)]
     else:
         variable = os.environ.get("NORMLAB_DATA")
         places = [Path(variable).expanduser()] if variable else []
@@ -99,17 +144,17 @@ def contents(data: Published, root: str | Path | None, *, download: bool) -> lis
     notes = []
     for place in places:
         for folder in (place / data.folder / "raw", place / "raw", place):
-            found = [_checked(data, index, folder) for index in range(len(idx.NAMES))]
+            found = [_checked(data, index, folder) for index in range(len(NAMES))]
             good = [each for each in found if isinstance(each, bytes)]
             wrong = [each for each in found if isinstance(each, DataError)]
-            if len(good) == len(idx.NAMES):
+            if len(good) == len(NAMES):
                 return good
             if wrong and (good or root or folder.parent.name == data.folder):
                 raise wrong[0]
             if wrong:
                 notes.append(f"{folder} has files of another data set")
             elif good:
-                notes.append(f"{folder} has {len(good)} of its {len(idx.NAMES)} files")
+                notes.append(f"{folder} has {len(good)} of its {len(NAMES)} files")
 
     target, reason = places[-1] / data.folder / "raw", "downloads are off (data.download=false)"
     if download:
@@ -120,22 +165,22 @@ def contents(data: Published, root: str | Path | None, *, download: bool) -> lis
     here = f" ({'; '.join(notes)})" if notes else ""
     raise MissingError(
         f"{data.title} is not {f'in {root}' if root else 'on this machine'}{here} and {reason}",
-        f"put its files ({', '.join(f'{name}.gz' for name in idx.NAMES)}) into a folder and set data.root to it; "
+        f"put its files ({', '.join(f'{name}.gz' for name in NAMES)}) into a folder and set data.root to it; "
         "data=digits needs no files",
     )
 
 
 def _checked(data: Published, index: int, folder: Path) -> bytes | DataError | None:
-    """Return the content of the file `idx.NAMES[index]` if it is in `folder`, an error if it is not as published."""
+    """Return the content of the file `NAMES[index]` if it is in `folder`, an error if it is not as published."""
     wrong = None
-    for path in idx.candidates(idx.NAMES[index], folder):
+    for path in candidates(NAMES[index], folder):
         try:
             content = path.read_bytes()
             found = _md5(content)
-            if found == data.packed[index] or (found := _md5(idx.unpack(content))) == data.unpacked[index]:
+            if found == data.packed[index] or (found := _md5(unpack(content))) == data.unpacked[index]:
                 return content
             reason = f"md5 of its content {found}, expected {data.unpacked[index]}"
-        except idx.UNREADABLE as error:
+        except UNREADABLE as error:
             reason = _reason(error)
         wrong = wrong or DataError(
             f"{path} is damaged or not {data.title}'s ({reason}): move or rename it, or set data.root to "
@@ -161,7 +206,7 @@ def _downloaded(data: Published, folder: Path) -> list[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     result = []
     with filelock.FileLock(folder / ".lock", timeout=LOCK_S):
-        for index, name in enumerate(idx.NAMES):
+        for index, name in enumerate(NAMES):
             found = _checked(data, index, folder)
             if isinstance(found, DataError):
                 raise found
@@ -172,7 +217,7 @@ def _downloaded(data: Published, folder: Path) -> list[bytes]:
                 if found is None:
                     del mirrors[0]  # not asked again
                 else:
-                    _write(folder / f"{name}.gz", found)
+                    write_atomically(folder / f"{name}.gz", found)
             result.append(found)
     return result
 
@@ -192,16 +237,6 @@ def _get(url: str, md5: str, failures: list[str]) -> bytes | None:
         reason = f"wrong content ({len(content):,} bytes)"
     failures.append(f"{urlsplit(url).hostname}: {reason}")
     return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _reason(error: BaseException) -> str:

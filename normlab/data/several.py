@@ -1,18 +1,16 @@
 """The images of K runs as one LightningDataModule: K batches at a time, each as its run has it alone."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from normlab.data.corrupt import corrupted
-from normlab.data.datamodule import EVAL_BATCH, Batch, Batches, ImageData, Part
+from normlab.data.augment import corrupted
+from normlab.data.datamodule import EVAL_BATCH, Batch, ImageData, Part, in_batches
 from normlab.kernels import Gathered
 from normlab.settings.corruptions import STRENGTHS, Corrupted
-
-__all__ = ["CorruptedImages", "SeveralImages"]
 
 
 class Positions(NamedTuple):
@@ -30,19 +28,17 @@ class Positions(NamedTuple):
 
 
 class PositionsOf(Dataset[Positions]):
-    """The positions of one part of K runs: in file order, or, if `augmented`, as an epoch of training brings them."""
+    """The positions of one part of K runs."""
 
-    def __init__(self, parts: Sequence[Any], part: str, *, augmented: bool = False) -> None:
-        self.parts, self.part, self.augmented = parts, part, augmented
+    def __init__(self, parts: Sequence[Part], part: str) -> None:
+        self.parts, self.part = parts, part
 
     def __len__(self) -> int:
         return len(self.parts[0])
 
     def __getitem__(self, index: slice) -> Positions:
-        if not self.augmented:
-            return Positions(self.part, torch.stack([part.where[index] for part in self.parts]), None)
         where, draws = zip(*(part.positions(index) for part in self.parts), strict=True)
-        return Positions(self.part, torch.stack(where), torch.stack(draws))
+        return Positions(self.part, torch.stack(where), None if draws[0] is None else torch.stack(draws))
 
 
 class SeveralImages(LightningDataModule):
@@ -58,19 +54,16 @@ class SeveralImages(LightningDataModule):
 
     Attributes:
         gathers: whether batches hold pixels. If not, they hold `Gathered` images, for the kernels.
+        words: what `predict` goes through.
     """
 
     gathers = True
+    words = "the training and the test images"
 
     def __init__(self, runs: Sequence[ImageData]) -> None:
         super().__init__()
         self.runs = runs
         self._pools: dict[tuple[str, torch.device], Batch] = {}
-
-    @property
-    def words(self) -> str:
-        """What `predict` goes through."""
-        return "the training and the test images"
 
     @property
     def curves(self) -> tuple[str, ...]:
@@ -83,21 +76,20 @@ class SeveralImages(LightningDataModule):
         return self.runs[0].predicted
 
     def train_dataloader(self) -> DataLoader[Positions]:
-        return self._loader("train", self.runs[0].batch_size, augmented=True)
+        first = self.runs[0]
+        parts = [run.train for run in self.runs]
+        return in_batches(PositionsOf(parts, "train"), parts, first.batch_size, first.rank, first.processes)
 
     def val_dataloader(self) -> list[DataLoader[Positions]]:
-        return [self._loader(part, EVAL_BATCH) for part in self.curves]
+        return [self._in_order(part, self.runs[0].rank, self.runs[0].processes) for part in self.curves]
 
     def predict_dataloader(self) -> list[DataLoader[Positions]]:
-        return [self._loader(part, EVAL_BATCH, shared=False) for part in self.predicted]
+        return [self._in_order(part) for part in self.predicted]
 
-    def _loader(
-        self, part: str, batch_size: int, *, augmented: bool = False, shared: bool = True
-    ) -> DataLoader[Positions]:
-        positions, first = PositionsOf(self._parts(part), part, augmented=augmented), self.runs[0]
-        batches = Batches(positions.parts, batch_size, *((first.rank, first.processes) if shared else ()))
-        # a generator of its own: without one, every pass draws a number from the global stream, which is dropout's
-        return DataLoader(positions, batch_size=None, sampler=batches, generator=torch.Generator())
+    def _in_order(self, part: str, rank: int = 0, processes: int = 1) -> DataLoader[Positions]:
+        """Return a loader of one part of each run, in file order."""
+        parts = [Part(*each.pool, each.where) for each in self._parts(part)]
+        return in_batches(PositionsOf(parts, part), parts, EVAL_BATCH, rank, processes)
 
     def _parts(self, part: str) -> list[Part]:
         """Return one part of each run."""
@@ -116,7 +108,7 @@ class SeveralImages(LightningDataModule):
         """Return images as pixels (K, B, C, H, W) in [0, 1], augmented if they have draws."""
         double = self.trainer is not None and self.trainer.precision == "64-true"
         pixels = images.pool[images.where].to(torch.float64 if double else torch.float32) / 255
-        return pixels if images.draws is None else self.runs[0].train.augmented(pixels, images.draws)
+        return self.runs[0].train.augmented(pixels, images.draws)
 
     def _pool(self, part: str, device: torch.device) -> Batch:
         key = "test" if part == "test" else "train", device
@@ -137,15 +129,13 @@ class CorruptedImages(SeveralImages):
         ways: kind, strength and mode of each; of clean images, strength 0.
     """
 
+    words = "corrupted test images"
+
     def __init__(self, runs: Sequence[ImageData], kinds: Sequence[Corrupted], modes: Sequence[str]) -> None:
         super().__init__(runs)
         corruptions = [("clean", 0), *((kind, strength) for kind in kinds for strength in STRENGTHS)]
         self.ways = [(kind, strength, mode) for kind, strength in corruptions for mode in modes]
         self._corrupted: tuple[tuple[str, int], torch.Tensor] | None = None
-
-    @property
-    def words(self) -> str:
-        return "corrupted test images"
 
     @property
     def predicted(self) -> tuple[str, ...]:

@@ -7,22 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from normlab.data import folder, idx
-from normlab.data.published import DIGITS, PUBLISHED, MissingError, contents
+from normlab.data import folder
+from normlab.data.published import DIGITS, PUBLISHED, MissingError, contents, folder_at, parse
 from normlab.errors import ConfigError
-
-__all__ = [
-    "DIGITS",
-    "NAMES",
-    "PUBLISHED",
-    "Images",
-    "MissingError",
-    "Resolved",
-    "check_split",
-    "load",
-    "resolve",
-    "split",
-]  # fmt: skip
 
 NAMES = (*PUBLISHED, "digits", "folder")
 
@@ -50,7 +37,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Resolved:
-    """Which data set a name stands for on this machine; `reason`: why `auto` stands for digits, on one line."""
+    """The data set that a name stands for on this machine; `reason`: what to tell people where `auto` is digits."""
 
     name: str
     reason: str | None = None
@@ -71,7 +58,7 @@ def resolve(name: str, root: str | Path | None = None, *, download: bool = True,
         except MissingError as error:
             if root:
                 raise
-            return Resolved("digits", error.args[0])
+            return Resolved("digits", f"{error.args[0]}: training on scikit-learn's digits (data=digits)")
         return Resolved("mnist")
     if name in PUBLISHED:
         contents(PUBLISHED[name], root, download=download)
@@ -120,14 +107,14 @@ def load(name: str, root: str | Path | None = None, *, download: bool = True, si
         return Images("folder", *arrays, classes)
     if name not in PUBLISHED:
         raise ConfigError(f"data={name} is unknown: choose one of {', '.join(NAMES)}")
-    a, b, c, d = map(idx.parse, contents(PUBLISHED[name], root, download=download))
+    a, b, c, d = map(parse, contents(PUBLISHED[name], root, download=download))
     return Images(name, a, b, c, d, PUBLISHED[name].classes)
 
 
 def _root(root: str | Path | None) -> Path:
     if not root:
         raise ConfigError("data=folder needs data.root=…, the folder of your images")
-    return idx.folder_at(root)
+    return folder_at(root)
 
 
 @cache  # a sixth of a second, and runs only read them

@@ -29,9 +29,9 @@ from normlab.kernels.job import (
     kind_of,
 )
 from normlab.kernels.support import shape_of
-from normlab.nets.convolutions import FilterConv2d
+from normlab.nets.folded import Stack
+from normlab.nets.layers import FilterConv2d
 from normlab.nets.net import Net
-from normlab.nets.stack import Stack
 from normlab.settings.shape import Stage, small_network
 
 __all__ = ["Gathered", "Kernel"]

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from normlab.analysis.cells import PROTOCOL, Cell, Sorted, sort
 from normlab.analysis.table import Run
-from normlab.data.sources import PUBLISHED, split
+from normlab.data.published import PUBLISHED
+from normlab.data.sources import split
 from normlab.errors import ConfigError
 from normlab.norms import CATALOGUE
 from normlab.record import Record

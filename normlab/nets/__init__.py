@@ -2,12 +2,10 @@
 
 from normlab.nets.net import PLACEMENTS, Net
 from normlab.nets.network import Network, in_order, norm_layers
-from normlab.nets.other import make_net
+from normlab.nets.other import make_net, network_of
 from normlab.nets.penalty import (
-    METHODS,
     SCOPES,
     adamw_scale,
-    add_subgradient_,
     l1_norm,
     penalised,
     proximal_threshold,
@@ -17,20 +15,7 @@ from normlab.nets.penalty import (
 )
 
 __all__ = [
-    "METHODS",
-    "PLACEMENTS",
-    "SCOPES",
-    "Net",
-    "Network",
-    "adamw_scale",
-    "add_subgradient_",
-    "in_order",
-    "l1_norm",
-    "make_net",
-    "norm_layers",
-    "penalised",
-    "proximal_threshold",
-    "soft_threshold_",
-    "sparsity",
+    "PLACEMENTS", "SCOPES", "Net", "Network", "adamw_scale", "in_order", "l1_norm",
+    "make_net", "network_of", "norm_layers", "penalised", "proximal_threshold", "soft_threshold_", "sparsity",
     "uncovered",
-]
+]  # fmt: skip

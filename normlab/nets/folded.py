@@ -7,7 +7,7 @@ with zero, so that a network which diverges to nan leaves its neighbours as they
 other network, goes through `torch.func.vmap`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,13 +15,10 @@ from torch import nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from normlab.nets.convolutions import CONVOLUTIONS, FilterConv2d
-from normlab.nets.dropout import Dropout
+from normlab.nets.layers import CONVOLUTIONS, Dropout, FilterConv2d
 from normlab.nets.net import Net
 from normlab.nets.network import Network, in_order
 from normlab.norms import is_packaged
-
-__all__ = ["Masks", "Numbers", "apply", "each_alone", "fold", "log_probs", "unfold"]
 
 Masks = Callable[[torch.Tensor], torch.Tensor]  # folded maps -> a dropout mask of their shape
 Named = Mapping[str, torch.Tensor]
@@ -29,6 +26,61 @@ Named = Mapping[str, torch.Tensor]
 # layers without numbers that treat every channel alone; each layer's own class only, since a class derived from one may
 # compute something else
 BY_CHANNEL = {nn.ReLU, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity}
+
+
+class Stack:
+    """K networks of one shape as few tensors, so that one operation moves all of them.
+
+    Attributes:
+        parameters: (K, P), one row per network, its parameters in the order of `named_parameters()`. The filters of a
+            convolution lie in a row as channels_last has them in memory.
+        grads: (K, P), their gradients; zeros at first.
+        buffers: by name, (K, …): running statistics and counters.
+        shapes: of the parameters of one network, by name.
+    """
+
+    def __init__(self, nets: Sequence[nn.Module]) -> None:
+        self.shapes = {name: parameter.shape for name, parameter in nets[0].named_parameters()}
+        with torch.no_grad():
+            self.parameters = torch.stack([self.row(net.parameters()) for net in nets])
+            self.buffers = {
+                name: torch.stack([dict(net.named_buffers())[name] for net in nets])
+                for name, _ in nets[0].named_buffers()
+            }
+        self.grads = torch.zeros_like(self.parameters)
+
+    def __len__(self) -> int:
+        return len(self.parameters)
+
+    @staticmethod
+    def row(values: Iterable[torch.Tensor]) -> torch.Tensor:
+        """Return the numbers of one network's parameters, or of what has their shapes, as a row has them: (P,)."""
+        flat = [(each.permute(0, 2, 3, 1) if each.dim() == 4 else each).flatten() for each in values]
+        return torch.cat(flat) if flat else torch.zeros(0)
+
+    def named(self, values: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return rows such as those of `parameters`, (K, P), by parameter: (K, *shape), as views. Autograd goes through
+        it."""
+        parts = torch.split(values, [shape.numel() for shape in self.shapes.values()], dim=1)
+        return {name: _shaped(part, shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+    def own(self, nets: Sequence[nn.Module]) -> None:
+        """Let the networks share this memory: their parameters, gradients and buffers become views into it, so that
+        what changes the one changes the other."""
+        weights, grads = self.named(self.parameters), self.named(self.grads)
+        for index, net in enumerate(nets):
+            for name, parameter in net.named_parameters():
+                parameter.data = weights[name][index]
+                parameter.grad = grads[name][index] if parameter.requires_grad else None
+            for name, buffer in net.named_buffers():
+                buffer.data = self.buffers[name][index]
+
+
+def _shaped(part: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    if len(shape) != 4:
+        return part.view(len(part), *shape)
+    filters, channels, height, width = shape
+    return part.view(len(part), filters, height, width, channels).permute(0, 1, 4, 2, 3)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from normlab.nets.convolutions import CONVOLUTIONS
-from normlab.nets.dropout import Dropout
-from normlab.nets.fit import FitImages
+from normlab.nets.layers import CONVOLUTIONS, Dropout, FitImages
 from normlab.nets.network import Network, NormFactory
 from normlab.settings.shape import Stage, small_network
-
-__all__ = ["PLACEMENTS", "Net"]
 
 PLACEMENTS = ("post", "pre")
 

@@ -1,14 +1,12 @@
 """What every network here knows of itself: its norms, its layers in order, the role of each parameter."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
 from normlab.norms import CATALOGUE, is_packaged, make_norm
-
-__all__ = ["Network", "NormFactory", "Role", "in_order", "norm_layers"]
 
 Role = Literal["conv", "scale", "shift", "other"]
 PRODUCTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
@@ -45,7 +43,12 @@ class Network(nn.Module):
         norms = {names[id(layer)]: roles for layer, roles in built.made}
         place = {name: index for index, name in enumerate(self.order)}
         self.norms = tuple(sorted(norms, key=lambda name: place.get(name, len(place))))  # last: one that is never used
-        self.roles = _outside_norms(self, self.norms)
+        self.roles = {}
+        of_product: dict[str, Role] = {"weight": "conv", "bias": "shift", "gain": "scale"}  # gain: of a `FilterConv2d`
+        for name, _ in self.named_parameters():
+            owner, _, leaf = name.rpartition(".")
+            product = isinstance(self.get_submodule(owner), PRODUCTS)
+            self.roles[name] = of_product.get(leaf, "other") if product else "other"
         for name, roles in norms.items():
             self.roles |= {f"{name}.{parameter}": role for parameter, role in roles.items()}
 
@@ -87,30 +90,14 @@ def _of_norm(layer: nn.Module) -> dict[str, Role]:
     """
     learned = layer.about.learned if is_packaged(layer) else None  # type: ignore[union-attr]
     roles: dict[str, Role] = {}
-    for module_name, module in layer.named_modules():
-        for leaf, values in module.named_parameters(recurse=False):
-            name = f"{module_name}.{leaf}" if module_name else leaf
-            if learned is not None:
-                role: Role = "scale" if learned[name].scale else "shift"  # type: ignore[index, union-attr]
-            elif (leaf == "weight" and isinstance(module, PRODUCTS)) or bool((values == 1).all()):
-                role = "scale"
-            else:
-                role = "shift" if bool((values == 0).all()) else "other"
-            roles[name] = role
-    return roles
-
-
-def _outside_norms(net: nn.Module, norms: Sequence[str]) -> dict[str, Role]:
-    inside = tuple(f"{name}." for name in norms)
-    roles: dict[str, Role] = {}
-    for module_name, module in net.named_modules():
-        for leaf, _ in module.named_parameters(recurse=False):
-            name = f"{module_name}.{leaf}" if module_name else leaf
-            if name.startswith(inside):
-                continue
-            roles[name] = "other"
-            if isinstance(module, PRODUCTS):  # `gain`: of a convolution that a norm reparametrises
-                roles[name] = {"weight": "conv", "bias": "shift", "gain": "scale"}.get(leaf, "other")  # type: ignore[assignment]
+    for name, values in layer.named_parameters():
+        owner, _, leaf = name.rpartition(".")
+        if learned is not None:
+            roles[name] = "scale" if learned[name].scale else "shift"  # type: ignore[index, union-attr]
+        elif (leaf == "weight" and isinstance(layer.get_submodule(owner), PRODUCTS)) or bool((values == 1).all()):
+            roles[name] = "scale"
+        else:
+            roles[name] = "shift" if bool((values == 0).all()) else "other"
     return roles
 
 

@@ -1,6 +1,5 @@
 """Any network whose factory takes `norm_layer` and `num_classes`, such as torchvision's ResNets."""
 
-import importlib
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -9,16 +8,29 @@ from typing import Any
 import torch
 from torch import nn
 
-from normlab.errors import ConfigError
-from normlab.nets.convolutions import CONVOLUTIONS
-from normlab.nets.fit import FitImages
+from normlab.errors import ConfigError, first_line
+from normlab.nets.layers import CONVOLUTIONS, FitImages
 from normlab.nets.net import Net
 from normlab.nets.network import Network, NormFactory
+from normlab.norms import load_class
 from normlab.settings import Settings
 
-__all__ = ["Other", "check_net", "make_net"]
-
 NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")  # "package.module:Name"
+
+
+def network_of(settings: Settings, num_classes: int = 10, image: tuple[int, int, int] = (1, 28, 28)) -> Network:
+    """Return the network that the settings describe, for images of the shape `image`: see `make_net`."""
+    return make_net(
+        **settings.net.model_dump(exclude={"source"}),
+        norm=settings.norm.name,
+        norm_options=settings.norm.options,
+        norm_target=settings.norm.target,
+        num_classes=num_classes,
+        image=image,
+        dropout=settings.dropout,
+        placement=settings.placement,
+        weight_standardization=settings.weight_standardization,
+    )
 
 
 def make_net(
@@ -33,9 +45,7 @@ def make_net(
     norm_target: str | None = None,
     num_classes: int = 10,
     image: tuple[int, int, int] = (1, 28, 28),
-    dropout: float = 0.0,
-    placement: str = "post",
-    weight_standardization: bool = False,
+    **of_small: Any,
 ) -> Network:
     """Return the network that the settings of the group `net` describe, for images of the shape `image`, (C, H, W).
 
@@ -48,7 +58,7 @@ def make_net(
             (N, num_classes). Importing it runs its code. Options such as "package.module:Name" stand for that object.
         channels, size: of the images that the network takes; None: the data's. See `FitImages`.
         norm, norm_options, norm_target: of the normalization layers, as in `Net`.
-        dropout, placement, weight_standardization: of `Net`.
+        **of_small: dropout, placement and weight_standardization of `Net`.
 
     Raise `ValueError`, in one line, where the network cannot be built or does not fit.
     """
@@ -57,18 +67,10 @@ def make_net(
         if name != "small":
             raise ValueError(f"net={name} needs net.target=package.module:factory")
         return Net(
-            norm,
-            dropout,
-            placement,
-            norm_options,
-            weight_standardization,
-            norm_target=norm_target,
-            num_classes=num_classes,
-            image=image,
-            channels=channels,
-            size=sides,
-        )
-    if dropout or weight_standardization or placement != "post":
+            norm, norm_options=norm_options, norm_target=norm_target, num_classes=num_classes, image=image,
+            channels=channels, size=sides, **of_small,
+        )  # fmt: skip
+    if any(value not in (0, "post") for value in of_small.values()):
         raise ValueError(f"dropout, placement and weight_standardization go with net=small, not with net={name}")
     wanted = (channels or image[0], *(sides or image[1:]))
     norms = {"norm": norm, "options": norm_options, "target": norm_target}
@@ -85,13 +87,7 @@ def check_net(settings: Settings) -> None:
     image = (net.channels or 3 if settings.data.name == "folder" else 1, 28, 28)
     with torch.random.fork_rng(devices=[]):
         try:
-            network = make_net(
-                **net.model_dump(exclude={"source"}),
-                norm=norm.name,
-                norm_options=norm.options,
-                norm_target=norm.target,
-                image=image,
-            )
+            network = network_of(settings, image=image)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         try:
@@ -173,9 +169,9 @@ def _replace(net: nn.Module, kind: type[nn.Module], by: Callable[[Any], nn.Modul
 
 def _call(target: str, arguments: Mapping[str, Any]) -> nn.Module:
     """Call a factory; `ValueError` in one line for whatever goes wrong in it."""
-    factory = _named(target)
+    factory = load_class(target, "net.target", "factory")
     try:
-        net = factory(**{key: _resolved(value) for key, value in arguments.items()})
+        net: Any = factory(**{key: _resolved(value) for key, value in arguments.items()})
     except Exception as error:  # a factory of one's own may raise anything
         if isinstance(error, TypeError) and "unexpected keyword argument 'norm_layer'" in str(error):
             raise ValueError(f"net.target={target}: its factory takes no norm_layer") from error
@@ -186,23 +182,12 @@ def _call(target: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 
 def _resolved(value: Any) -> Any:
-    """The value of an option, with the object in the place of its "package.module:Name"."""
+    """Return the value of an option, with the object in the place of its "package.module:Name"."""
     if isinstance(value, str) and NAMED.fullmatch(value):
-        return _named(value)
+        return load_class(value, "net.options")
     if isinstance(value, Mapping):
         return {key: _resolved(item) for key, item in value.items()}
     return [_resolved(item) for item in value] if isinstance(value, list) else value
-
-
-def _named(target: str) -> Any:
-    """The object that "package.module:Name" names; `ValueError` in one line where there is none."""
-    if not NAMED.fullmatch(target):
-        raise ValueError(f"net.target={target!r}: write package.module:factory")
-    module_name, _, attribute = target.partition(":")
-    try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # a module of one's own may raise anything while it is imported
-        raise ValueError(f"net: {target} cannot be imported ({_words(error)})") from error
 
 
 def _passed_through(
@@ -255,5 +240,4 @@ def _passed_through(
 
 
 def _words(error: Exception) -> str:
-    """The class and the first line of an exception."""
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no message')}"
+    return f"{type(error).__name__}: {first_line(error)}"

@@ -9,21 +9,8 @@ from torch import nn
 
 from normlab.nets.network import Network
 
-__all__ = [
-    "METHODS",
-    "SCOPES",
-    "adamw_scale",
-    "add_subgradient_",
-    "l1_norm",
-    "penalised",
-    "proximal_threshold",
-    "soft_threshold_",
-    "sparsity",
-    "uncovered",
-]
-
-SCOPES = ("weights", "conv", "norm", "all")
-METHODS = ("subgradient", "proximal")
+ROLES = {"weights": {"conv", "scale"}, "conv": {"conv"}, "norm": {"scale"}, "all": {"conv", "scale", "shift", "other"}}
+SCOPES = tuple(ROLES)
 
 Number = TypeVar("Number", float, torch.Tensor)
 
@@ -40,8 +27,7 @@ def penalised(net: Network, scope: str) -> dict[str, nn.Parameter]:
     """
     if scope not in SCOPES:
         raise ValueError(f"penalty.scope {scope!r} is unknown: choose one of {', '.join(SCOPES)}")
-    covered = {"conv": {"conv"}, "norm": {"scale"}, "weights": {"conv", "scale"}}.get(scope)
-    return {name: p for name, p in net.named_parameters() if covered is None or net.roles.get(name) in covered}
+    return {name: p for name, p in net.named_parameters() if net.roles.get(name, "other") in ROLES[scope]}
 
 
 def uncovered(net: Network, scope: str) -> list[str]:
@@ -57,21 +43,6 @@ def l1_norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
     """Σ|w| over all parameters: a scalar, zero where there are none."""
     norms = [parameter.abs().sum() for parameter in parameters]
     return torch.stack(norms).sum() if norms else torch.zeros(())
-
-
-@torch.no_grad()
-def add_subgradient_(parameters: Iterable[nn.Parameter], l1: float) -> None:
-    """Add λ·sign(w), the gradient of λ·Σ|w| (0 at w = 0, as autograd has it), to every `.grad` in place.
-
-    Cheaper than autograd through the sum and equal to it. A parameter without a gradient yet gets one, unless it is
-    frozen (`requires_grad=False`): then it is left alone.
-    """
-    for parameter in parameters:
-        if not parameter.requires_grad:
-            continue
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        parameter.grad.add_(parameter.sign(), alpha=l1)
 
 
 def proximal_threshold(lr: Number, l1: Number, momentum: Number) -> Number:

@@ -60,15 +60,15 @@ _ENTRIES = filter(None, map(_read, Path(__file__).parent.glob("*.py")))
 CATALOGUE: dict[str, About] = {entry.name: entry for entry in sorted(_ENTRIES, key=_order)}
 
 
-def load_class(target: str) -> Callable[..., "nn.Module"]:
+def load_class(target: str, setting: str = "norm.target", what: str = "Class") -> Callable[..., "nn.Module"]:
     """Return the class or function that "package.module:Class" names; importing it runs its code. Raise `ValueError`,
-    in one line, where there is none."""
+    in one line, where there is none. setting: what holds the target. what: what it should be."""
     module_name, _, attribute = target.partition(":")
     if not (module_name and attribute):
-        raise ValueError(f"norm.target={target!r}: write package.module:Class")
+        raise ValueError(f"{setting}={target!r}: write package.module:{what}")
 
     def refuse(reason: str) -> ValueError:
-        return ValueError(f"norm.target={target}: {reason}")
+        return ValueError(f"{setting}={target}: {reason}")
 
     try:
         module = importlib.import_module(module_name)
@@ -77,12 +77,13 @@ def load_class(target: str) -> Callable[..., "nn.Module"]:
     except Exception as error:  # a user's module may raise anything while it is imported
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             raise refuse(
-                f"there is no module {module_name} here; write package.module:Class, as it would be imported from "
+                f"there is no module {module_name} here; write package.module:{what}, as it would be imported from "
                 "this folder"
             ) from error
         raise refuse(f"importing {module_name} failed: {first_line(error)}") from error
     layer = getattr(module, attribute, None)
     if not callable(layer):
-        classes = [name for name, each in vars(module).items() if getattr(each, "__module__", "") == module_name]
-        raise refuse(f"{module_name} has no {attribute}; its classes: {', '.join(sorted(classes)) or 'none'}")
+        own = [name for name, each in vars(module).items() if getattr(each, "__module__", "") == module_name]
+        kinds = "classes" if what == "Class" else "classes and functions"
+        raise refuse(f"{module_name} has no {attribute}; its {kinds}: {', '.join(sorted(own)) or 'none'}")
     return layer  # type: ignore[no-any-return]  # a class is checked when it is called

@@ -8,9 +8,7 @@ from torch import nn
 from torch.nn.functional import nll_loss
 
 from normlab.nets import Network, in_order, norm_layers
-from normlab.probes.loss import kept_random_state
-
-__all__ = ["Value", "convolutions", "dead_share", "layer_statistics", "moments", "parameters", "stable_rank"]
+from normlab.probes.gradients import kept_random_state
 
 Value = tuple[str, str, float]  # layer, quantity, value
 TERMS = {"weight": "gamma", "bias": "beta"}  # torch's names of a norm's parameters -> those of papers

@@ -14,17 +14,6 @@ from torch import nn
 from normlab.norms.about import About
 from normlab.norms.layer import RunningStatistics
 
-__all__ = [
-    "Population",
-    "averaging_layers",
-    "decompose",
-    "knows_batches",
-    "log_probs_by_batch",
-    "population",
-    "running_error",
-    "with_statistics",
-]
-
 AT_ONCE = 1024  # images a forward pass, so many batches as fit
 
 Population = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # layer -> mean and biased variance, (C,) each
@@ -33,22 +22,22 @@ Population = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # layer -> mean an
 def averaging_layers(net: nn.Module) -> dict[str, nn.Module]:
     """Return the layers that normalize by running means and variances per channel in eval mode, by name: batch norm,
     ghost batch norm and batch renormalization. `_averages` has the averages of one."""
-    return {
-        name: layer for name, layer in net.named_modules() if type(layer) is not RunningStatistics and _known(layer)
-    }
-
-
-def _known(layer: nn.Module) -> bool:
-    about = getattr(layer, "about", None)
-    standard = about is None or (about.axes in (("NHW",), ("VHW",)) and about.statistic == About.statistic)
-    return standard and (averages := _averages(layer)) is not None and averages.running_mean is not None
+    return {name: layer for name, layer, known in _averaging(net) if known}
 
 
 def knows_batches(net: nn.Module) -> bool:
     """Whether `log_probs_by_batch` gives all layers that keep running averages the statistics of the batch: not where
     one averages something else, such as `l1bn`."""
-    layers = (layer for layer in net.modules() if type(layer) is not RunningStatistics and _averages(layer))
-    return all(map(_known, layers))
+    return all(known for _, _, known in _averaging(net))
+
+
+def _averaging(net: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
+    """Yield each layer that keeps running averages, and whether they are means and variances per channel."""
+    for name, layer in net.named_modules():
+        if type(layer) is not RunningStatistics and (averages := _averages(layer)) is not None:
+            about = getattr(layer, "about", None)
+            known = about is None or (about.axes in (("NHW",), ("VHW",)) and about.statistic == About.statistic)
+            yield name, layer, known and averages.running_mean is not None
 
 
 def _averages(layer: nn.Module) -> nn.BatchNorm2d | None:
@@ -94,14 +83,11 @@ def log_probs_by_batch(net: nn.Module, images: torch.Tensor, size: int) -> torch
     """
     training = net.training
     net.eval()
-    whole = len(images) // size * size
-    parts = list(torch.split(images[:whole], max(1, AT_ONCE // size) * size)) if whole else []
-    parts += [images[whole:]] if whole < len(images) else []
     try:
         with ExitStack() as stack:
             for layer in averaging_layers(net).values():
                 stack.enter_context(_own_statistics(layer, size))
-            return torch.cat([net(part) for part in parts])
+            return torch.cat([net(part) for part in torch.split(images, max(1, AT_ONCE // size) * size)])
     finally:
         net.train(training)
 
@@ -115,11 +101,8 @@ def _own_statistics(layer: Any, size: int) -> Iterator[None]:
         x = given[0]
         parts = []
         whole = len(x) // size * size
-        for some in (
-            x[:whole].view(-1, size, *x.shape[1:]) if whole else None,
-            x[None, whole:] if whole < len(x) else None,
-        ):
-            if some is not None:
+        for some in (x[:whole].view(-1 if whole else 0, size, *x.shape[1:]), x[None, whole:]):
+            if some.numel():
                 var, mean = torch.var_mean(some, (1, 3, 4), correction=0, keepdim=True)
                 parts.append(((some - mean) * (var + layer.eps).rsqrt()).flatten(0, 1))
         y = torch.cat(parts)

@@ -223,7 +223,7 @@ def _give_up(job: Job) -> None:
     else:
         reason = "the process that trained it died twice: is there enough memory?"
     try:
-        Record.failed(job.settings, reason).save(job.folder)
+        Record.of(job.settings, "failed", reason).save(job.folder)
     except NormlabError as error:  # a full disk: the other runs may still be done
         print(f"normlab: {error}", file=sys.stderr)
 

@@ -96,7 +96,7 @@ def _train(job: Job, began: int | None) -> None:
         if record is not None and record.config_hash != settings.config_hash():
             raise  # never write over the result of another configuration
         try:
-            Record.failed(settings, first_line(error)).save(folder)
+            Record.of(settings, "failed", first_line(error)).save(folder)
         except NormlabError as second:  # a full disk: the other runs may still be done
             log.error("%s", second)
 

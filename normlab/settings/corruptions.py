@@ -1,4 +1,4 @@
-"""In what ways test images are corrupted, and how strongly: `evaluate=[shifted,…]`. `normlab.data.corrupt` does it.
+"""In what ways test images are corrupted, and how strongly: `evaluate=[shifted,…]`. `normlab.data.augment` does it.
 
 Five strengths of each, from about what augmentation does to where networks fail, in the spirit of Hendrycks &
 Dietterich 2019, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", and of Mu & Gilmer

@@ -1,41 +1,35 @@
-"""From settings to the parts of a run: images and network; and which runs can be an array."""
+"""From settings to the parts of a run: images, network, trainer; and which runs can be an array."""
 
 import copy
 import itertools
 import logging
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import torch
-from torch import nn
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.strategies import DDPStrategy
 
 from normlab.data.datamodule import ImageData
-from normlab.errors import ConfigError
-from normlab.nets import Network, make_net, uncovered
-from normlab.nets.folded import each_alone, fold, unfold
-from normlab.nets.stack import Stack
-from normlab.norms import CATALOGUE, make_norm
+from normlab.errors import ConfigError, first_line
+from normlab.nets import Network, network_of, uncovered
+from normlab.nets.folded import Numbers, Stack, log_probs
+from normlab.norms import CATALOGUE
 from normlab.randomness import Stream, stream_seed
-from normlab.settings import NORM_CHANNELS, Settings
+from normlab.settings import Settings
 from normlab.settings.arrays import refusal
 from normlab.training.classifier import Classifier
-
-__all__ = [
-    "bytes_per_image",
-    "initial_model",
-    "lightning_precision",
-    "load_array",
-    "load_images",
-    "networks_at_once",
-    "set_float32_products",
-    "unfoldable",
-]
+from normlab.training.device import choose_accelerator
+from normlab.training.ranks import Here, Rank
 
 log = logging.getLogger("normlab")
 
 
 def load_array(settings: Sequence[Settings]) -> tuple[list[ImageData], list[Classifier]]:
-    """Return the images and initial networks of runs."""
+    """Return the images and initial networks of runs of one data set."""
     data = load_images(settings)
     return data, [initial_model(each, own) for each, own in zip(settings, data, strict=True)]
 
@@ -50,8 +44,8 @@ def load_images(settings: Sequence[Settings]) -> list[ImageData]:
 
 
 def initial_model(settings: Settings, data: ImageData | None = None) -> Classifier:
-    """Return the network with the weights of its seed, for images such as those of `data` (None: grey, 28 x 28, of 10
-    classes). Raise `ConfigError` where it cannot be built, or l1 covers nothing."""
+    """Return the network with the weights of its seed, in its precision, for images such as those of `data` (None:
+    grey, 28 x 28, of 10 classes). Raise `ConfigError` where it cannot be built, or l1 covers nothing."""
     of_data = (data.num_classes, data.channels, data.size) if data else ()
     torch.manual_seed(stream_seed(Stream.WEIGHTS, settings.seed))
     try:
@@ -62,7 +56,7 @@ def initial_model(settings: Settings, data: ImageData | None = None) -> Classifi
         _name_what_is_left_out(settings.penalty.scope, tuple(uncovered(model.net, settings.penalty.scope)))
     if settings.l1 and not model.penalised:
         raise ConfigError(f"l1={settings.l1:g} with penalty.scope={settings.penalty.scope} covers no parameter here")
-    return model
+    return model.double() if settings.precision == "64-true" else model
 
 
 @cache
@@ -78,32 +72,53 @@ def _name_what_is_left_out(scope: str, names: tuple[str, ...]) -> None:
         )
 
 
-def lightning_precision(settings: Settings) -> str:
-    """The precision by Lightning's word: tf32 is 32-bit training with other products, see `set_float32_products`."""
-    return "32-true" if settings.precision == "tf32" else settings.precision
+def make_trainer(
+    settings: Settings,
+    callbacks: list[Callback],
+    files: CheckpointIO | None = None,
+    rank: Rank | None = None,
+    **more: Any,
+) -> Trainer:
+    """Return a Trainer for one of a run's processes, which it sets up for the run's precision.
 
+    A GPU multiplies float32 numbers with all 24 bits of their mantissa, or 11 of them where tf32 is asked for:
+    convolutions would take TF32 by default; a comparison should not.
 
-def set_float32_products(settings: Settings, accelerator: str) -> None:
-    """How a GPU multiplies float32 numbers: with all 24 bits of their mantissa, or 11 of them where tf32 is asked for.
-
-    Convolutions would take TF32 by default; a comparison should not.
+    Args:
+        files: where checkpoints go. rank: of this process, if several train the run.
+        **more: arguments of `Trainer`.
     """
+    accelerator, tf32 = choose_accelerator(settings.accelerator), settings.precision == "tf32"
     if accelerator == "gpu":
-        torch.set_float32_matmul_precision("high" if settings.precision == "tf32" else "highest")
-        torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
         # deterministic mode fills every new tensor by default, a kernel each
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # its module is a class
+    own: dict[str, Any] = {
+        "accelerator": accelerator,
+        "devices": rank.processes if rank else 1,
+        "strategy": DDPStrategy(process_group_backend=rank.backend) if rank else "auto",
+        "use_distributed_sampler": False,  # the data module gives every process its share
+        "precision": "32-true" if tf32 else settings.precision,
+        "max_epochs": settings.epochs,
+        "deterministic": accelerator == "gpu",  # the same bits twice; on CPU they are anyway
+        "callbacks": callbacks,
+        "plugins": [*([files] if files else []), Here(rank.rank if rank else 0)],
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+    }
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    return Trainer(**own | quiet | more)
 
 
-COPIES, NETWORKS, AT_ONCE, IMAGES, STEPS = 3, 2, 2, 4, 2
+COPIES, AT_ONCE, IMAGES, STEPS = 3, 2, 4, 2
 
 
 def unfoldable(settings: Settings) -> str | None:
     """Return why a run has to be trained on its own, in one line; None where an array gives it the same results.
 
-    A norm of one's own, or another network, is tried: copies with different weights take two training steps and one in
-    eval mode, alone and through `torch.func`, two side by side and then the third, as an array does it. Outputs,
-    gradients and buffers have to agree.
+    A norm of one's own, or another network, is tried: copies of the network with different weights take two training
+    steps and one in eval mode, alone and as an array does it, two side by side and then the third; in float64, where no
+    rounding decides on which side of a ReLU a number is. Outputs, gradients and buffers have to agree.
     """
     if reason := refusal(settings):
         return reason
@@ -111,35 +126,19 @@ def unfoldable(settings: Settings) -> str | None:
     if net.name == "small" and norm.name in CATALOGUE:
         return None
     name = str(norm.target) if net.name == "small" else f"net={net.name}"
+    shape, plain = (net.channels or 1, net.size or 28, net.size or 28), settings.model_copy(update={"dropout": 0.0})
     with torch.random.fork_rng(devices=[]):
         try:
-            for copies, shape in _copies(settings):
-                if not _same_in_array(copies, (IMAGES, *shape)):
-                    doubt = "does it draw random numbers, or keep values outside of its buffers?"
-                    return f"{name} gives other results in an array: {doubt}"
+            if _same_in_array([network_of(plain, image=shape).double() for _ in range(COPIES)]):
+                return None
         except Exception as error:  # code of one's own, and torch.func with it, may raise anything
-            message = next(iter(str(error).splitlines()), "no message")
-            return f"{name} cannot run for several networks at once ({type(error).__name__}: {message})"
-    return None
+            return f"{name} cannot run for several networks at once ({type(error).__name__}: {first_line(error)})"
+    return (
+        f"{name} gives other results in an array: does it draw random numbers, or keep values outside of its buffers?"
+    )
 
 
-def _copies(settings: Settings) -> list[tuple[list[nn.Module], tuple[int, int, int]]]:
-    """What is tried, with the shape of its inputs: the norm at every width of the small network, or another network, in
-    float64, where no rounding decides on which side of a ReLU a number is."""
-    norm, net = settings.norm, settings.net
-    if net.name == "small":
-        return [
-            ([make_norm(norm.name, width, norm.options, target=norm.target) for _ in range(COPIES)], (width, 6, 6))
-            for width in sorted(set(NORM_CHANNELS))
-        ]
-    shape = (net.channels or 1, net.size or 28, net.size or 28)
-    parts = net.model_dump(include={"name", "target", "options", "channels", "size"})
-    parts |= {"norm": norm.name, "norm_options": norm.options, "norm_target": norm.target}
-    return [([make_net(**parts, image=shape).double() for _ in range(NETWORKS)], shape)]
-
-
-def _same_in_array(copies: Sequence[nn.Module], shape: tuple[int, ...]) -> bool:
-    """shape: of the inputs of one copy."""
+def _same_in_array(copies: Sequence[Network]) -> bool:
     for parameter in (parameter for each in copies for parameter in each.parameters()):
         size = parameter.data.abs().mean()
         parameter.data += 0.1 * torch.where(size > 0, size, 1.0) * torch.randn_like(parameter)
@@ -148,35 +147,32 @@ def _same_in_array(copies: Sequence[nn.Module], shape: tuple[int, ...]) -> bool:
     for step in range(STEPS + 1):
         training = step < STEPS
         for low in range(0, len(copies), AT_ONCE):
-            some = copies[low : low + AT_ONCE]
-            inputs = torch.randn(len(some), *shape, dtype=stack.parameters.dtype, requires_grad=True)
-            weights = stack.parameters[low : low + AT_ONCE].clone().requires_grad_()
-            buffers = {name: values[low : low + AT_ONCE] for name, values in stack.buffers.items()}
-            maps = inputs if isinstance(template, Network) else unfold(fold(inputs), len(some))
-            together = each_alone(template, stack.named(weights), buffers, maps, training=training)
+            rows, some = slice(low, low + AT_ONCE), copies[low : low + AT_ONCE]
+            inputs = torch.randn(len(some), IMAGES, *template.image, dtype=torch.float64, requires_grad=True)
+            weights = stack.parameters[rows].clone().requires_grad_()
+            buffers = {name: values[rows] for name, values in stack.buffers.items()}
+            together = log_probs(template, Numbers(stack.named(weights), buffers), inputs, training=training)
             alone = torch.stack([each.train(training)(own) for each, own in zip(some, inputs, strict=True)])
             results, expected = [together, *buffers.values()], [alone]
             expected += [torch.stack([dict(each.named_buffers())[name] for each in some]) for name in buffers]
             if training:
                 grad = torch.randn_like(together)
-                own = [[*each.parameters()] for each in some]
-                by_inputs, *by_weights = _grads(alone, [inputs, *itertools.chain(*own)], grad)
-                count = len(own[0])
-                rows = [stack.row(by_weights[count * index : count * (index + 1)]) for index in range(len(some))]
                 results += _grads(together, [inputs, weights], grad)
-                expected += [by_inputs, torch.stack(rows)]
+                every = [[*each.parameters()] for each in some]
+                by_inputs, *by_weights = _grads(alone, [inputs, *itertools.chain(*every)], grad)
+                left = iter(by_weights)
+                expected += [by_inputs, torch.stack([stack.row(next(left) for _ in own) for own in every])]
             for one, other in zip(results, expected, strict=True):
                 if not torch.allclose(one.double(), other.double(), rtol=1e-3, atol=1e-5, equal_nan=True):
                     return False
     return True
 
 
-def _grads(result: torch.Tensor, inputs: Sequence[torch.Tensor], grad: torch.Tensor) -> list[torch.Tensor]:
-    """Gradients; zeros where the result does not depend on an input, or on none of them."""
+def _grads(result: torch.Tensor, inputs: Sequence[torch.Tensor], grad: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Return gradients; zeros where the result does not depend on an input, or on none of them."""
     if not result.requires_grad:
         return [torch.zeros_like(values) for values in inputs]
-    grads = torch.autograd.grad(result, list(inputs), grad, allow_unused=True, retain_graph=True)
-    return [torch.zeros_like(v) if g is None else g for v, g in zip(inputs, grads, strict=True)]
+    return torch.autograd.grad(result, list(inputs), grad, allow_unused=True, retain_graph=True, materialize_grads=True)
 
 
 GIB = 2**30

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,10 +13,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.status import Status
 from rich.table import Column
 
-from normlab.training.files import Begun, RunFiles, join, part
+from normlab.training.files import join, part
 from normlab.training.networks import Networks
-
-__all__ = ["ProgressLine", "RunCheckpoints", "Speed", "WriteFiles"]
 
 WIDE = 120  # columns from which a line has room for every number
 
@@ -56,31 +53,26 @@ class WriteFiles(Checkpoint):
     """Write each run's files, and end training once all runs have diverged.
 
     Lightning calls a `Checkpoint` after all other callbacks: by then everything that an epoch measures is there.
-
-    Args:
-        files: of each run; None for networks whose runs are not written here.
     """
 
-    def __init__(self, files: Sequence[RunFiles | None], speed: Speed) -> None:
-        self.files, self.speed = files, speed
+    def __init__(self, module: Networks, speed: Speed) -> None:
+        self.module, self.speed = module, speed
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Networks)
-        for files, net, data in zip(self.files, pl_module.nets, pl_module.data.runs, strict=True):
-            if files is not None:
-                files.begin(net, data.train.images.shape[1:])
+        for place in self.module.places:
+            if place.files is not None:
+                place.files.begin(place.model.net, place.model.image)
         self._since = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Networks)
-        epoch, networks = trainer.current_epoch + 1, len(self.files)
+        epoch, networks = trainer.current_epoch + 1, len(self.module.places)
         speed = {"speed/images_per_s": self.speed.now, "speed/seconds": self.speed.seconds / networks}
-        every = pl_module.end_epoch()
+        every = self.module.end_epoch()
         now = time.perf_counter()
-        for files, measured, net in zip(self.files, every, pl_module.nets, strict=True):
-            if files is not None and files.diverged is None:
-                files.fit_s += (now - self._since) / networks
-                files.end_epoch(epoch, measured | speed, net)
+        for place, measured in zip(self.module.places, every, strict=True):
+            if place.files is not None and place.finite:
+                place.files.fit_s += (now - self._since) / networks
+                place.files.end_epoch(epoch, measured | speed, place.model.net)
         self._since = now
         if not any(math.isfinite(measured["ce/train"]) for measured in every):
             trainer.should_stop = True
@@ -88,29 +80,22 @@ class WriteFiles(Checkpoint):
 
 
 class RunCheckpoints(CheckpointIO):
-    """Lightning's checkpoint of K networks, as a checkpoint in the folder of each of their runs.
+    """Lightning's checkpoint of K networks, as a checkpoint in the folder of each of their runs."""
 
-    Args:
-        before: where the runs resume, after the same epoch; None if they begin.
-    """
-
-    def __init__(
-        self, module: Networks, files: Sequence[RunFiles | None] = (), before: Sequence[Begun | None] = ()
-    ) -> None:
-        self.module, self.files, self.before = module, files, before
+    def __init__(self, module: Networks) -> None:
+        self.module = module
         self._optimizers = [settings.optimizer.name for settings in module.settings]
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write the epoch that has just ended; a run that diverged in an earlier one keeps what it has."""
         epoch = int(checkpoint["epoch"]) + 1
-        for index, files in enumerate(self.files):
-            if files is not None and epoch in files.rows:
-                hparams = dict(self.module.models[index].hparams)  # type: ignore[arg-type]  # ModuleList hides Classifier
-                own = part(checkpoint, index, hparams, self._optimizers[index])
-                files.save(own, kernels=self.module.kernel is not None, device=self.module.device.type)
+        for index, place in enumerate(self.module.places):
+            if place.files is not None and epoch in place.files.rows:
+                own = part(checkpoint, index, dict(place.model.hparams), self._optimizers[index])
+                place.files.save(own, kernels=self.module.kernel is not None)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return join([each.content() for each in self.before if each is not None], self._optimizers)
+        return join([place.before.content() for place in self.module.places if place.before], self._optimizers)
 
     def remove_checkpoint(self, path: Any) -> None:
         """Nothing is removed: each epoch's checkpoint takes the place of the one before."""
@@ -123,8 +108,8 @@ class ProgressLine(Callback):
     prints one line per epoch.
     """
 
-    def __init__(self, label: str, speed: Speed, console: Console) -> None:
-        self.label, self.speed, self.console = label, speed, console
+    def __init__(self, module: Networks, label: str, speed: Speed, console: Console) -> None:
+        self.module, self.label, self.speed, self.console = module, label, speed, console
         self.progress: Progress | None = None
         self.status: Status | None = None
         self._read_at = 0.0
@@ -157,12 +142,12 @@ class ProgressLine(Callback):
             return
         if self.progress.get_time() - self._read_at > 0.5:
             self._read_at = self.progress.get_time()
-            self.progress.update(self.task, measured=self._measured(pl_module))
+            self.progress.update(self.task, measured=self._measured())
         self.progress.update(self.task, completed=trainer.global_step, epoch=_epoch(trainer))
 
-    def _measured(self, pl_module: LightningModule) -> str:
-        assert isinstance(pl_module, Networks)
-        shown = {"train": pl_module.running_accuracy()} | {part: acc for part, (acc, _) in pl_module.held_out.items()}
+    def _measured(self) -> str:
+        held_out = {part: acc for part, (acc, _) in self.module.held_out.items()}
+        shown = {"train": self.module.running_accuracy(), **held_out}
         parts = [f"{part} {100 * acc.double().mean().item():.2f} %" for part, acc in shown.items()]
         if self.progress is not None and self.console.width < WIDE:
             return parts[-1]
@@ -170,31 +155,22 @@ class ProgressLine(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.progress is None:
-            line = f"{self.label}  {_epoch(trainer)}  {self._measured(pl_module)}"
+            line = f"{self.label}  {_epoch(trainer)}  {self._measured()}"
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.console.is_terminal:
-            assert isinstance(pl_module, Networks)
-            self.status = self.console.status(f"measuring on {pl_module.data.words}")
+            self.status = self.console.status(f"measuring on {self.module.data.words}")
             self.status.start()
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._stop()
-
-    def _stop(self) -> None:
+    def _stop(self, *_: Any, **__: Any) -> None:
         if self.progress is not None:
             self.progress.stop()
-            self.progress = None
         if self.status is not None:
             self.status.stop()
-            self.status = None
+        self.progress = self.status = None
+
+    on_train_end = on_predict_end = on_exception = _stop
 
 
 def _epoch(trainer: Trainer) -> str:

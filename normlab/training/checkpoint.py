@@ -7,33 +7,23 @@ import torch
 from pydantic import ValidationError
 from rich.console import Console
 
-from normlab.data.augment import rotate_and_shift
-from normlab.data.datamodule import Batch, ImageData, epoch_draws, epoch_order
+from normlab.data.datamodule import epoch_draws, epoch_order
 from normlab.errors import ConfigError, NormlabError
-from normlab.nets import Network
-from normlab.probes.layers import layer_statistics
-from normlab.probes.loss import StepLoss, gradient
+from normlab.probes.gradients import StepLoss, gradient
+from normlab.probes.layers import Value
 from normlab.randomness import Stream, stream_seed
-from normlab.record import (
-    ProbeRow,
-    Record,
-    Robustness,
-    read_probes,
-    read_robustness,
-    write_probes,
-    write_robustness,
-)
-from normlab.settings import Settings, needs_gpu
+from normlab.record import ProbeRow, Record, Robustness, read_probes, read_robustness, write_probes, write_robustness
+from normlab.settings import Settings, line, needs_gpu
 from normlab.settings.arrays import key
 from normlab.settings.corruptions import Corrupted
-from normlab.training.build import initial_model, load_images
-from normlab.training.classifier import Classifier, foreign_code
+from normlab.training.build import load_images
+from normlab.training.classifier import foreign_code
 from normlab.training.device import restore_process, set_threads
-from normlab.training.fit import Place, corrupted_scores
+from normlab.training.fit import corrupted_scores
 from normlab.training.folder import log_to
-from normlab.training.probes import first_images, landscape_values, shift_values, statistics_values
-
-__all__ = ["evaluate_checkpoints", "probe_checkpoint"]
+from normlab.training.networks import Place
+from normlab.training.probes import landscape_values, layers_values, shift_values, statistics_values
+from normlab.training.trained import trained
 
 
 @restore_process()
@@ -48,31 +38,34 @@ def probe_checkpoint(folder: Path, probes: Sequence[str], targets: Sequence[str]
     targets: the layer of a run with norm=custom, and other code that its network has. No file says what code is run:
     the caller does.
 
-    Raises `NormlabError`, in one line, where the folder holds no run, no checkpoint or images are missing.
+    Raise `NormlabError`, in one line, where the folder holds no run, no checkpoint or images are missing.
     """
     settings = _settings_of(folder, targets)
     [data] = load_images([settings])
-    model, step = _load(settings, data, folder)
-    net = model.net
+    net = trained(folder, targets=targets).net
+    step = int(torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)["global_step"])
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)  # the last bits are those of training
-    epoch = step / -(-len(data.train) // settings.batch_size)
-    rows: list[ProbeRow] = []
+    size, seed = len(data.train), settings.seed
+    done = step / -(-size // settings.batch_size)
+    epoch = round(done)
+    values: dict[str, list[Value]] = {}
     if "layers" in probes:
-        values = layer_statistics(net, *first_images(data, net))
-        rows += [(epoch, step, "layers", *value) for value in values]
+        values["layers"] = layers_values(net, data)
     if "landscape" in probes or "shift" in probes:
-        torch.manual_seed(stream_seed(Stream.DROPOUT, settings.seed, round(epoch)))
-        loss = StepLoss(net, *_next_batch(settings, data, net, round(epoch)))
+        torch.manual_seed(stream_seed(Stream.DROPOUT, seed, epoch))
+        first = epoch_order(size, seed, epoch)[: settings.batch_size]
+        loss = StepLoss(net, *data.inputs(data.train, first, net, epoch_draws(size, seed, epoch)[: len(first)]))
         weights, lr = loss.weights, settings.peak_lr
         if "landscape" in probes:
-            rows += [(epoch, step, "landscape", *value) for value in landscape_values(loss, weights, lr)]
+            values["landscape"] = landscape_values(loss, weights, lr)
         if "shift" in probes:
             _, found = gradient(loss, weights)
-            after = {name: values - lr * found[name] for name, values in weights.items()}
-            rows += [(epoch, step, "shift", *value) for value in shift_values(loss, net, weights, after)]
+            after = {name: numbers - lr * found[name] for name, numbers in weights.items()}
+            values["shift"] = shift_values(loss, net, weights, after)
     if "statistics" in probes:
-        rows += [(epoch, step, "statistics", *value) for value in statistics_values(net, data)]
+        values["statistics"] = statistics_values(net, data)
+    rows: list[ProbeRow] = [(done, step, probe, *value) for probe, own in values.items() for value in own]
     kept = [row for row in read_probes(folder) if row[1] != step or row[2] not in probes]
     try:
         write_probes(folder, [*kept, *rows])
@@ -102,12 +95,12 @@ def evaluate_checkpoints(
         settings = settings.model_copy(update={"accelerator": "cpu", "precision": precision})
         groups.setdefault(key(settings.model_copy(update={"evaluate": []})), []).append((folder, settings))
     for group in groups.values():
-        yield from _evaluated(group, kinds, console or Console(quiet=True))
+        yield from _evaluated(group, kinds, targets, console or Console(quiet=True))
 
 
 @restore_process()
 def _evaluated(
-    group: Sequence[tuple[Path, Settings]], kinds: Sequence[Corrupted], console: Console
+    group: Sequence[tuple[Path, Settings]], kinds: Sequence[Corrupted], targets: Sequence[str], console: Console
 ) -> list[tuple[Path, list[Robustness] | NormlabError]]:
     found: list[tuple[Path, list[Robustness] | NormlabError]] = []
     settings = [each for _, each in group]
@@ -116,16 +109,15 @@ def _evaluated(
         data = load_images(settings)
     except NormlabError as error:
         return [(folder, error) for folder, _ in group]
-    folders, places = [], []
+    places: dict[Path, Place] = {}
     for (folder, own), images in zip(group, data, strict=True):
         try:
-            places.append(Place(own, images, _load(own, images, folder)[0], None))
-            folders.append(folder)
+            places[folder] = Place(own, images, trained(folder, targets=targets))
         except NormlabError as error:
             found.append((folder, error))
     with log_to():  # what Lightning would say of itself
-        scores = corrupted_scores(places, kinds, settings[0].norm.name, console) if places else []
-    for folder, rows in zip(folders, scores, strict=True):
+        scores = corrupted_scores([*places.values()], kinds, settings[0].norm.name, console) if places else []
+    for folder, rows in zip(places, scores, strict=True):
         kept = [row for row in read_robustness(folder) if row.kind not in ("clean", *kinds)]
         try:
             write_robustness(folder, [*rows, *kept])
@@ -153,32 +145,4 @@ def _settings_of(folder: Path, targets: Sequence[str]) -> Settings:
     try:
         return Settings.model_validate(dict(record.config))
     except ValidationError as error:
-        first = error.errors()[0]
-        told = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-        raise ConfigError(f"{folder}/result.json: {told}: train its run again with force=true") from None
-
-
-def _load(settings: Settings, data: ImageData, folder: Path) -> tuple[Classifier, int]:
-    """Return a run's network after the last epoch that was saved, and the number of its steps."""
-    file = folder / "last.ckpt"
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-        step = int(found["global_step"])
-        model = initial_model(settings, data)
-        if settings.precision == "64-true":
-            model.double()
-        model.load_state_dict(found["state_dict"])
-    except Exception as error:  # a damaged file, or a user's own norm that is not there any more, may raise anything
-        told = next(iter(str(error).splitlines()), type(error).__name__)
-        raise NormlabError(f"{file} cannot be loaded ({told}): train its run again with force=true") from None
-    return model, step
-
-
-def _next_batch(settings: Settings, data: ImageData, net: Network, epoch: int) -> Batch:
-    """Return the first training batch of an epoch."""
-    where = data.train.where[epoch_order(len(data.train), settings.seed, epoch)[: settings.batch_size]]
-    pixels = data.train.pool[0][where].to(next(net.parameters()).dtype) / 255
-    if data.rotation or data.shift:
-        draws = epoch_draws(len(data.train), settings.seed, epoch)[: len(where)].to(pixels)
-        pixels = rotate_and_shift(pixels, draws, rotation=data.rotation, shift=data.shift)
-    return (pixels - data.mean) / data.std, data.train.pool[1][where]
+        raise ConfigError(f"{folder}/result.json: {line(error)}: train its run again with force=true") from None

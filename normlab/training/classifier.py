@@ -10,20 +10,15 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import nn
 from torch.nn.functional import nll_loss
-from torchmetrics import MeanMetric, SumMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from normlab.data.datamodule import EVAL_BATCH, Batch
 from normlab.data.folder import image_file
 from normlab.errors import ConfigError, DataError
-from normlab.nets import Network, add_subgradient_, l1_norm, make_net, penalised
+from normlab.nets import Network, l1_norm, network_of, penalised
 from normlab.nets.other import NAMED
 from normlab.settings import Settings, checked, choices, group_values
 from normlab.training.optim import make_optimizer, make_schedule, proximal_step_
-
-__all__ = ["Classifier", "foreign_code"]
 
 PARTS = ("val", "test")
 ARGUMENTS = {  # the settings that `Classifier` takes
@@ -32,36 +27,13 @@ ARGUMENTS = {  # the settings that `Classifier` takes
 _TARGETS: ContextVar[Collection[str] | None] = ContextVar("targets", default=None)  # code that a checkpoint may name
 
 
-class Measures(nn.Module):
-    """Accuracy (micro, in [0, 1]) and mean cross-entropy over the images seen since the last `results()`."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        # checking the arguments costs more than counting
-        self.acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-        # Sums: a MeanMetric that does not look for nan takes no weights, and one that does leaves a nan out, so that a
-        # diverged loss looks fine.
-        self.ce, self.images = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
-
-    def update(self, log_probs: torch.Tensor, labels: torch.Tensor, ce: torch.Tensor) -> None:
-        self.acc.update(log_probs, labels)
-        self.ce.update((ce.float() if ce.dtype.itemsize == 2 else ce) * len(labels))
-        self.images.update(len(labels))
-
-    def results(self) -> dict[str, torch.Tensor]:
-        results = {"acc": self.acc.compute(), "ce": self.ce.compute() / self.images.compute()}
-        for metric in (self.acc, self.ce, self.images):
-            metric.reset()
-        return results
-
-
 class Classifier(LightningModule):
     """A network with its loss, its L1 penalty and its optimizer.
 
     `loss` = `ce` + `penalty`, with ce the cross-entropy and penalty = λ·Σ|w|. They are logged apart, one value per
-    epoch (on the axis of epochs, from 1): the mean over the epoch's images (ce, accuracy) and steps (penalty). Tags are
-    `quantity/part`: `acc/train_running` is measured in train mode while the weights move, `acc/val` and `acc/test` in
-    eval mode after the epoch.
+    epoch (on the axis of epochs, from 1): the mean over the epoch's images. Tags are `quantity/part`:
+    `acc/train_running` is measured in train mode while the weights move, `acc/val` and `acc/test` in eval mode after
+    the epoch.
 
     The arguments are settings, by their names on the command line. Those that are not given have the values of conf/;
     a wrong one raises `ConfigError`, in the command line's words. `norm`, `net` and `optimizer` take a name, or a
@@ -133,25 +105,12 @@ class Classifier(LightningModule):
         self.save_hyperparameters(values | {"num_classes": num_classes, "channels": channels, "size": [*size]})
         self.l1 = settings.l1
         self.lr_used = 0.0
-        made = make_net(
-            **settings.net.model_dump(exclude={"source"}),
-            norm=settings.norm.name,
-            norm_options=settings.norm.options,
-            norm_target=settings.norm.target,
-            num_classes=num_classes,
-            image=self.image,
-            dropout=settings.dropout,
-            placement=settings.placement,
-            weight_standardization=settings.weight_standardization,
-        )
+        made = network_of(settings, num_classes, self.image)
         # channels_last: convolutions of so few channels run about a third faster in it on CPU
         self.net: Network = made.to(memory_format=torch.channels_last)
         self.penalised = list(penalised(self.net, settings.penalty.scope).values())
         self.register_buffer("pixel_mean", torch.zeros(()))
         self.register_buffer("pixel_std", torch.ones(()))
-        self.running = Measures(num_classes)
-        self.penalty = MeanMetric(nan_strategy="disable")
-        self.held_out = nn.ModuleDict({part: Measures(num_classes) for part in PARTS})
 
     # Images to log-probabilities
 
@@ -194,34 +153,26 @@ class Classifier(LightningModule):
 
     # Training
 
-    def on_fit_start(self) -> None:
-        self._take_pixels(getattr(self.trainer, "datamodule", None))
-
-    def on_train_start(self) -> None:
-        if getattr(self.trainer, "datamodule", None) is None:  # loaders alone, which are there by now
-            self._take_pixels(getattr(self.trainer.train_dataloader, "dataset", None))
+    def on_train_start(self) -> None:  # the module has its precision by now, and loaders are there
+        datamodule = getattr(self.trainer, "datamodule", None)
+        self._take_pixels(datamodule or getattr(self.trainer.train_dataloader, "dataset", None))
 
     def _take_pixels(self, data: Any) -> None:
-        """Take the mean and deviation of the pixels from what knows them. By now the module has its precision."""
+        """Take the mean and deviation of the pixels from what knows them."""
         while not hasattr(data, "mean") and hasattr(data, "dataset"):  # torch's Subset
             data = data.dataset
         if hasattr(data, "mean") and hasattr(data, "std"):
             self.set_pixels(data.mean, data.std)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        images, labels = batch
-        log_probs = self(images)
-        ce = nll_loss(log_probs, labels)
-        self.running.update(log_probs.detach(), labels, ce.detach())
-        if self.l1:
-            with torch.no_grad():
-                self.penalty.update(self.l1 * l1_norm(self.penalised))
-        # without the penalty: on_before_optimizer_step adds its gradient, _after_step its threshold
-        return ce
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.l1 and self.settings.penalty.method == "subgradient":
-            add_subgradient_(self.penalised, self.l1)
+        values = self._measured("train", batch)
+        ce = values["ce/train"]
+        penalty = self.l1 * l1_norm(self.penalised) if self.l1 else torch.zeros_like(ce)
+        values |= {"loss/train": ce + penalty, "penalty/train": penalty}
+        values["acc/train_running"] = values.pop("acc/train")
+        self._log(values, len(batch[1]))
+        # without a proximal penalty, whose step `_after_step` takes
+        return ce if self.settings.penalty.method == "proximal" else values["loss/train"]
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Runs after each step that is taken, and not after one that a gradient scaler skips."""
@@ -230,18 +181,8 @@ class Classifier(LightningModule):
             proximal_step_(optimizer, self.penalised, self.l1)
 
     def on_train_epoch_end(self) -> None:
-        results = self.running.results()
-        penalty = self.penalty.compute() if self.l1 else torch.zeros_like(results["ce"])
-        self.penalty.reset()
-        self._log_epoch(
-            {
-                "loss/train": results["ce"] + penalty,
-                "ce/train": results["ce"],
-                "penalty/train": penalty,
-                "acc/train_running": results["acc"],
-                "optim/lr": torch.tensor(self.lr_used),
-            }
-        )
+        self.log("optim/lr", self.lr_used)
+        self._log_epoch()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         steps = 1.0
@@ -268,45 +209,46 @@ class Classifier(LightningModule):
     # Evaluation
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._measure(self._part(dataloader_idx), batch)
+        """Measure a batch of the part that the data module names; of other loaders, of validation images."""
+        part = getattr(self.trainer.datamodule, "curves", PARTS)[dataloader_idx]  # type: ignore[attr-defined]
+        self._log(self._measured(part, batch), len(batch[1]))
 
     def on_validation_epoch_end(self) -> None:
-        for index in range(len(self.trainer.num_val_batches)):
-            self._log_results(self._part(index))
+        self._log_epoch()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._measure("test", batch)
+        self._log(self._measured("test", batch), len(batch[1]))
 
     def on_test_epoch_end(self) -> None:
-        self._log_results("test")
+        self._log_epoch()
 
     def predict_step(self, batch: Batch | torch.Tensor, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
         """Return the log-probabilities (N, num_classes) of a batch, with labels or without, as float32 on the CPU."""
         images = batch if isinstance(batch, torch.Tensor) else batch[0]
         return self(images).float().cpu()  # type: ignore[no-any-return]
 
-    def _measure(self, part: str, batch: Batch) -> None:
+    def _measured(self, part: str, batch: Batch) -> dict[str, torch.Tensor]:
+        """Return accuracy and cross-entropy of a batch, by tag."""
         images, labels = batch
         log_probs = self(images)
-        self.held_out[part].update(log_probs, labels, nll_loss(log_probs, labels))  # type: ignore[operator]  # ModuleDict hides Measures
+        right = (log_probs.argmax(1) == labels).float().mean()
+        return {f"ce/{part}": nll_loss(log_probs, labels), f"acc/{part}": right}
 
-    def _log_results(self, part: str) -> None:
-        results = self.held_out[part].results()  # type: ignore[operator]  # ModuleDict hides Measures
-        self._log_epoch({f"{quantity}/{part}": value for quantity, value in results.items()})
+    def _log(self, values: Mapping[str, torch.Tensor], images: int) -> None:
+        """Log means over the images of an epoch, of all devices."""
+        own = {name: value.detach() for name, value in values.items()}
+        self.log_dict(own, on_step=False, on_epoch=True, batch_size=images, sync_dist=True, add_dataloader_idx=False)
 
-    def _part(self, dataloader_idx: int) -> str:
-        """Return what a validation loader holds: the data module's word, else validation images."""
-        return str(getattr(self.trainer.datamodule, "curves", PARTS)[dataloader_idx])  # type: ignore[attr-defined]
-
-    def _log_epoch(self, values: Mapping[str, torch.Tensor]) -> None:
-        """`step` makes epochs the axis of the curves, so that runs of different batch sizes lie on one another.
-
-        The values are those of all devices already; a log that synchronised them again would wait for every device
-        wherever a value is read.
-        """
-        self.log_dict({**values, "step": float(self.current_epoch + 1)})
+    def _log_epoch(self) -> None:
+        """Make epochs the axis of the curves, so that runs of different batch sizes lie on one another."""
+        self.log("step", float(self.current_epoch + 1))
 
     # Checkpoints
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take float64, if the weights are of a run with precision=64-true."""
+        if any(values.dtype == torch.float64 for values in checkpoint["state_dict"].values()):
+            self.double()
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # fewer arguments by position

@@ -5,13 +5,10 @@ import os
 import platform
 import random
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +16,6 @@ import numpy as np
 import torch
 
 from normlab.settings import Settings
-
-__all__ = [
-    "Replayed",
-    "choose_accelerator",
-    "describe_device",
-    "keep_freed_memory",
-    "missing_device",
-    "restore_process",
-    "set_threads",
-    "versions",
-]
 
 
 def missing_device(accelerator: str, devices: int) -> str | None:
@@ -67,31 +53,6 @@ def _cpu_name() -> str:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Return the versions that the numbers were made with, for result.json; in a clone, its commit, with "+" if files
-    were changed since."""
-    found = {"python": platform.python_version()} | _commit(Path(__file__).parents[2])
-    for package in ("normlab", "torch", "lightning", "torchmetrics", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
-
-
-def _commit(clone: Path) -> dict[str, str]:
-    if not (clone / ".git").exists():
-        return {}
-    ask = partial(subprocess.run, cwd=clone, capture_output=True, text=True, check=True, timeout=10)
-    try:
-        commit = ask(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
-        changed = ask(["git", "status", "--porcelain", "--untracked-files=no", "--", "normlab", "conf"]).stdout
-    except (OSError, subprocess.SubprocessError):  # no git, or a clone that it will not read
-        return {}
-    return {"commit": commit + "+" * bool(changed)}
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
@@ -187,27 +148,37 @@ def restore_process() -> Iterator[None]:
     torch, numpy and Python, the environment, handlers of signals, and hooks for exceptions.
 
     `log_to` restores logging and warnings. How glibc holds memory cannot be put back: only processes of our own set it
-    (`keep_freed_memory`).
+    (`keep_freed_memory`). A GPU is not started to be restored: that takes memory and seconds.
     """
-    threads, dtype, debug = torch.get_num_threads(), torch.get_default_dtype(), torch.get_deterministic_debug_mode()
-    gpu = _Gpu() if torch.cuda.is_available() else None
-    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # its module is a class
-    streams: tuple[Any, ...] = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    environment = dict(os.environ)
+    gpu, deterministic = torch.cuda.is_available(), torch.utils.deterministic
+    started = gpu and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    device = torch.cuda.current_device() if started else None
+    kept: list[tuple[Callable[[Any], Any], Any]] = [
+        (torch.set_num_threads, torch.get_num_threads()),
+        (torch.set_default_dtype, torch.get_default_dtype()),
+        (torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode()),
+        (random.setstate, random.getstate()),
+        (np.random.set_state, np.random.get_state()),  # noqa: NPY002
+        (torch.set_rng_state, torch.get_rng_state()),
+    ]
+    if gpu:
+        kept.append((torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()))
+    if device is not None:
+        kept += [(torch.cuda.set_device, device), (torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())]
+    flags = (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) if gpu else None
+    fill = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # its module is a class
+    environment, hooks = dict(os.environ), (sys.excepthook, threading.excepthook)
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    hooks = sys.excepthook, threading.excepthook
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
-        torch.set_default_dtype(dtype)
-        torch.set_deterministic_debug_mode(debug)
-        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-        random.setstate(streams[0])
-        np.random.set_state(streams[1])  # noqa: NPY002
-        torch.set_rng_state(streams[2])
-        if gpu is not None:
-            gpu.restore()
+        for restore, state in kept:
+            restore(state)
+        if gpu and device is None and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.manual_seed_all(torch.initial_seed())  # as torch seeds a GPU that is started later
+        if flags is not None:
+            torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = flags
+        deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
         os.environ |= {name: value for name, value in environment.items() if os.environ.get(name) != value}
@@ -216,23 +187,3 @@ def restore_process() -> Iterator[None]:
                 if handler is not None and signal.getsignal(number) is not handler:
                     signal.signal(number, handler)
         sys.excepthook, threading.excepthook = hooks
-
-
-class _Gpu:
-    """The same of a GPU, which is not started for it: that takes memory and seconds."""
-
-    def __init__(self) -> None:
-        self.flags = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
-        self.products = torch.get_float32_matmul_precision()
-        self.started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        if self.started:
-            self.device, self.streams = torch.cuda.current_device(), torch.cuda.get_rng_state_all()
-
-    def restore(self) -> None:
-        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = self.flags
-        torch.set_float32_matmul_precision(self.products)
-        if self.started:
-            torch.cuda.set_device(self.device)
-            torch.cuda.set_rng_state_all(self.streams)
-        elif torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            torch.cuda.manual_seed_all(torch.initial_seed())  # as torch seeds a GPU that is started later

@@ -1,7 +1,6 @@
 """What a run writes while it trains: metrics.csv, TensorBoard's events, checkpoints. Knows no Lightning."""
 
 import io
-import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from normlab.board import COLUMNS, FINAL, first_of_setting
+from normlab.errors import first_line
 from normlab.files import write_atomically
 from normlab.nets import Network
 from normlab.probes.layers import Value
@@ -21,10 +21,6 @@ from normlab.record import ProbeRow, read_probes, write_metrics, write_probes
 from normlab.settings import Settings
 from normlab.training.loggers import Loggers
 from normlab.training.views import show_filters, show_graph, show_hyperparameters, show_norms, show_settings
-
-__all__ = ["Begun", "ProbeTable", "RunFiles", "begun", "join", "part"]
-
-log = logging.getLogger("normlab")
 
 OWN_KEY = "normlab"  # the key of a checkpoint that is not Lightning's
 EVENTS = "events.out.tfevents."
@@ -36,20 +32,22 @@ class Begun:
     """A run that stopped after a completed epoch.
 
     Attributes:
-        file: its checkpoint. epoch: how many are completed. step: how many optimizer steps that is.
-        rows: of metrics.csv. fit_s: seconds of training so far. resumed: how often it was resumed before.
-        kernels: whether the kernels trained it. device: "cpu" or "cuda". loggers: the id of its run in each.
+        file: its checkpoint. step: how many optimizer steps are taken. rows: of metrics.csv, one per completed epoch.
+        fit_s: seconds of training so far. resumed: how often it was resumed before. kernels: whether the kernels
+        trained it. loggers: the id of its run in each.
     """
 
     file: Path
-    epoch: int
     step: int
     rows: Mapping[int, dict[str, float]]
     fit_s: float
     resumed: int
     kernels: bool
-    device: str
     loggers: Mapping[str, str]
+
+    @property
+    def epoch(self) -> int:
+        return max(self.rows)
 
     def content(self) -> dict[str, Any]:
         """Return the whole checkpoint, on the CPU."""
@@ -73,11 +71,10 @@ def begun(settings: Settings, folder: Path) -> Begun | str | None:
         rows = {int(epoch): dict(row) for epoch, row in own["rows"].items()}
         if sorted(rows) != list(range(1, max(rows) + 1)):
             return "last.ckpt lacks epochs of metrics.csv"
-        step, fit_s, resumed = int(content["global_step"]), float(own["fit_s"]), int(own["resumed"])
-        ids = dict(own.get("loggers", {}))
-        return Begun(file, max(rows), step, rows, fit_s, resumed, bool(own["kernels"]), str(own["device"]), ids)
+        times = float(own["fit_s"]), int(own["resumed"])
+        return Begun(file, int(content["global_step"]), rows, *times, bool(own["kernels"]), dict(own["loggers"]))
     except Exception as error:  # a damaged file may raise anything
-        return f"last.ckpt cannot be read ({next(iter(str(error).splitlines()), type(error).__name__)[:80]})"
+        return f"last.ckpt cannot be read ({first_line(error)[:80]})"
 
 
 class RunFiles:
@@ -92,8 +89,11 @@ class RunFiles:
 
     def __init__(self, settings: Settings, folder: Path, before: Begun | None = None) -> None:
         self.settings, self.folder, self.before = settings, folder, before
-        self.rows: dict[int, dict[str, float]] = {e: dict(row) for e, row in before.rows.items()} if before else {}
-        self.fit_s, self.resumed = (before.fit_s, before.resumed + 1) if before else (0.0, 0)
+        self.rows: dict[int, dict[str, float]] = {}
+        self.fit_s, self.resumed = 0.0, 0
+        if before is not None:
+            self.rows |= before.rows
+            self.fit_s, self.resumed = before.fit_s, before.resumed + 1
         self.writer = None
         if "tensorboard" in settings.logger:
             self.writer = _event_writer(folder, before.epoch if before else None)
@@ -156,7 +156,7 @@ class RunFiles:
         row = self.rows[epoch]
         self.log({tag: row[column] for column, tag in COLUMNS.items() if column in row}, epoch)
 
-    def save(self, content: Mapping[str, Any], *, kernels: bool, device: str) -> None:
+    def save(self, content: Mapping[str, Any], *, kernels: bool) -> None:
         """Write a checkpoint of the last epoch: best.ckpt if no epoch before was as good on held-out images, which the
         test set is not; then last.ckpt, from which a run resumes. What a checkpoint holds is in all other files by
         then."""
@@ -167,19 +167,14 @@ class RunFiles:
             "fit_s": self.fit_s,
             "resumed": self.resumed,
             "kernels": kernels,
-            "device": device,
             "loggers": self.loggers.ids,
         }
         stream = io.BytesIO()
         torch.save({**content, OWN_KEY: own}, stream)
-        best, last = self._best(), max(self.rows)
-        for name in ["best"] * (best == last) + ["last"]:
-            write_atomically(self.folder / f"{name}.ckpt", stream.getvalue())
-
-    def _best(self) -> int | None:
-        """Return the first epoch with the highest accuracy on held-out images; None if there are none."""
         scores = {epoch: row["val_acc"] for epoch, row in self.rows.items() if "val_acc" in row}
-        return max(scores, key=lambda epoch: (scores[epoch], -epoch)) if scores else None
+        best = max(scores, key=lambda epoch: (scores[epoch], -epoch), default=None)  # the first of equals
+        for name in ["best"] * (best == max(self.rows)) + ["last"]:
+            write_atomically(self.folder / f"{name}.ckpt", stream.getvalue())
 
     def close(self) -> None:
         """Close TensorBoard's file, and the other loggers. What a full disk does not take of it was an error before, if

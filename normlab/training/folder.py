@@ -12,12 +12,6 @@ from normlab.errors import ConfigError
 from normlab.record import Record
 from normlab.settings import Settings
 
-__all__ = [
-    "claimed",
-    "log_to",
-    "make_room",
-]
-
 # Written whole, by way of a hidden file.
 RESULTS = ("result.json", "predictions.npz", "support.npz", "robustness.csv")  # of the end of a run
 GROWING = ("metrics.csv", "probes.csv", "last.ckpt", "best.ckpt")  # from its first epoch on

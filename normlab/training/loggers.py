@@ -8,10 +8,8 @@ from pathlib import Path
 from filelock import FileLock
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
 
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, first_line
 from normlab.settings import Settings
-
-__all__ = ["Loggers"]
 
 log = logging.getLogger("normlab")
 
@@ -39,7 +37,7 @@ class Loggers:
                 logger.log_hyperparams(dict(settings.flat()) | {"config_hash": settings.config_hash()})
             except Exception as error:
                 self.close(ended=False)
-                raise ConfigError(f"logger={name}: it does not start ({_line(error)})") from error
+                raise ConfigError(f"logger={name}: it does not start ({first_line(error)[:200]})") from error
             self.each[name], self.ids[name] = logger, str(logger.version)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -99,7 +97,3 @@ def _mlflow(folder: Path, run: str | None) -> Logger:
 
 
 _MAKE = {"csv": _csv, "wandb": _wandb, "mlflow": _mlflow}
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]

@@ -1,26 +1,55 @@
 """K ≥ 1 networks of one shape as one LightningModule: a run is an array of one."""
 
-import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from normlab.data.datamodule import EVAL_BATCH, Batch
+from normlab.data.datamodule import EVAL_BATCH, Batch, ImageData
 from normlab.data.several import SeveralImages
 from normlab.kernels import Gathered, Kernel, refusal
 from normlab.nets import Network
-from normlab.nets.dropout import Dropout, keep_mask
-from normlab.nets.folded import Masks, Numbers, fold, log_probs
-from normlab.nets.stack import Stack
+from normlab.nets.folded import Masks, Numbers, Stack, fold, log_probs
+from normlab.nets.layers import Dropout, keep_mask
 from normlab.randomness import Stream, stream_seed
 from normlab.settings import Settings
 from normlab.training.classifier import Classifier
 from normlab.training.device import Replayed
+from normlab.training.files import Begun, RunFiles
 from normlab.training.optim import Rates, Rows
 
-__all__ = ["Networks", "rates_of"]
+
+@dataclass(frozen=True)
+class Place:
+    """One run of an array.
+
+    Attributes:
+        model: with its initial weights. files: what it writes; None in a process beside the one that writes.
+        before: where it resumes; None: it begins.
+    """
+
+    settings: Settings
+    data: ImageData
+    model: Classifier
+    files: RunFiles | None = None
+    before: Begun | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has epochs to do."""
+        return self.files is not None and not self.files.trained
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are completed before."""
+        return self.before.epoch if self.before else 0
+
+    @property
+    def finite(self) -> bool:
+        """Whether its training has not diverged."""
+        return self.files is not None and self.files.diverged is None
 
 
 class Totals:
@@ -35,6 +64,8 @@ class Totals:
         """Count the images of the networks from `low` on: (k, B, C), (k, B), and their mean cross-entropies (k,)."""
         self.correct.narrow(0, low, len(labels)).add_((log_probs.argmax(2) == labels).sum(1))
         self.ce.narrow(0, low, len(labels)).add_(ce, alpha=labels.shape[1])
+        if low == 0:  # all networks have as many
+            self.images += labels.shape[1]
 
     def zero_(self) -> None:
         for total in vars(self).values():
@@ -53,9 +84,8 @@ class Networks(LightningModule):
     tensors only and never asks the device for a value, so that a GPU can replay it.
 
     Args:
-        models: with their initial weights. settings: of each; what is not in `normlab.settings.arrays.FREE` is the same
-            in all.
-        data: the images of the runs, in this order.
+        places: the runs; of their settings, what is not in `normlab.settings.arrays.FREE` is the same in all.
+        data: other images than those that they train on.
         not_replayed: why a GPU must not replay the steps as a CUDA graph; None: it may.
 
     Attributes:
@@ -67,16 +97,18 @@ class Networks(LightningModule):
 
     def __init__(
         self,
-        models: Sequence[Classifier],
-        settings: Sequence[Settings],
-        data: SeveralImages,
+        places: Sequence[Place],
         at_once: int = 1,
         not_replayed: str | None = None,
+        data: SeveralImages | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # a backward pass for each forward pass of a step
-        self.models = nn.ModuleList(models)
-        self.settings, self.data, self.at_once, self.not_replayed = settings, data, at_once, not_replayed
+        models = nn.ModuleList(place.model for place in places)
+        self.models: Sequence[Classifier] = models  # type: ignore[assignment]  # nn.Module's are Any
+        self.places, self.at_once, self.not_replayed = places, at_once, not_replayed
+        self.settings = [place.settings for place in places]
+        self.data = data or SeveralImages([place.data for place in places])
         self.kernel: Kernel | None = None
         self._seeds: list[int] = []  # of the kernels' dropout masks in this epoch
         self._step_of_epoch = 0
@@ -91,13 +123,13 @@ class Networks(LightningModule):
     @property
     def nets(self) -> list[Network]:
         """The networks, whose weights are those of the last step."""
-        return [model.net for model in self.models]  # type: ignore[misc]  # ModuleList hides Classifier
+        return [model.net for model in self.models]
 
     # Training
 
     def on_fit_start(self) -> None:
         for model, data in zip(self.models, self.data.runs, strict=True):
-            model.set_pixels(data.mean, data.std)  # type: ignore[operator]  # ModuleList hides Classifier
+            model.set_pixels(data.mean, data.std)
         self._take_kernels()
 
     def configure_optimizers(self) -> Rows:
@@ -105,7 +137,14 @@ class Networks(LightningModule):
         self.stack = Stack(self.nets)
         self.stack.own(self.nets)
         steps = -(-len(self.data.runs[0].train) // self.settings[0].batch_size) * self.settings[0].epochs
-        rates = rates_of(self.settings, list(self.models), steps)  # type: ignore[arg-type]
+        covered, frozen = [], []
+        for model in self.models:
+            penalised = {id(parameter) for parameter in model.penalised}
+            parameters = [(p, p.numel()) for p in model.net.parameters()]
+            covered.append(torch.cat([torch.full((size,), id(p) in penalised) for p, size in parameters]))
+            frozen.append(torch.cat([torch.full((size,), not p.requires_grad) for p, size in parameters]))
+        optimizers = [model.optimizer(steps)[0] for model in self.models]
+        rates = Rates.of(self.settings, optimizers, covered, frozen, steps)
         self.rows = Rows(rates, self.stack.parameters, self.stack.grads)
         device, networks = self.stack.parameters.device, len(self.models)
         self._leaves = []
@@ -174,19 +213,14 @@ class Networks(LightningModule):
             )
             self._step_of_epoch += 1
             self.totals.add(0, found, labels, _cross_entropy(found, labels))
-            self.totals.images += labels.shape[1]
             return
         assert isinstance(images, torch.Tensor)
         for (low, high), leaf in zip(self.passes, self._leaves, strict=True):
-            if high - low == 1:
-                found = self.models[low](images[low])[None]
-            else:
-                found = self._together(images, low, high, leaf, self._masks(low, high))
+            found = self._forward(images, low, high, leaf, self._masks(low, high))
             ce = _cross_entropy(found, labels[low:high])
             total = ce.sum()
             backward(total if self.share == 1 else total * self.share)
             self.totals.add(low, found.detach(), labels[low:high], ce.detach())
-        self.totals.images += labels.shape[1]
 
     def replay(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Do what `gradients` does, replayed as a CUDA graph."""
@@ -207,11 +241,13 @@ class Networks(LightningModule):
         step()
         self.not_replayed = step.reason
 
-    def _together(
+    def _forward(
         self, images: torch.Tensor, low: int, high: int, rows: torch.Tensor, masks: Masks | None = None
     ) -> torch.Tensor:
         """Return log-probabilities (k, B, C) of networks `low` to `high`, by one pass. rows: their parameters."""
-        layers: Classifier = self.models[self._layers_of]  # type: ignore[assignment]  # ModuleList hides Classifier
+        if high - low == 1:
+            return self.models[low](images[low])[None]  # type: ignore[no-any-return]  # a module's call is Any
+        layers = self.models[self._layers_of]
         mean, std = (
             torch.stack([getattr(model, name) for model in self.models[low:high]]).view(-1, 1, 1, 1, 1)
             for name in ("pixel_mean", "pixel_std")
@@ -278,10 +314,7 @@ class Networks(LightningModule):
         parts = []
         for low in range(0, len(self.models), at_once):
             high = min(low + at_once, len(self.models))
-            if high - low == 1:
-                parts.append(self.models[low](images[low])[None])
-            else:
-                parts.append(self._together(images, low, high, self.stack.parameters[low:high]))
+            parts.append(self._forward(images, low, high, self.stack.parameters[low:high]))
         return torch.cat(parts)
 
     def on_validation_epoch_start(self) -> None:
@@ -293,7 +326,6 @@ class Networks(LightningModule):
         if labels.shape[1]:  # else the others' share was all of it
             totals, found = self._held_out[self.data.curves[dataloader_idx]], self._evaluate(images)
             totals.add(0, found, labels, _cross_entropy(found, labels))
-            totals.images += labels.shape[1]
 
     def on_validation_epoch_end(self) -> None:
         self.held_out = {part: self._means(totals) for part, totals in self._held_out.items()}
@@ -319,23 +351,3 @@ def _cross_entropy(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
 
 def _dropouts(net: Network) -> list[Dropout]:
     return [layer for layer in net.modules() if isinstance(layer, Dropout)]
-
-
-def rates_of(settings: Sequence[Settings], models: Sequence[Classifier], steps: int) -> Rates:
-    """Return how each network is updated over so many steps: by the optimizer that its model would have on its own."""
-    covered, frozen = [], []
-    for model in models:
-        penalised = {id(parameter) for parameter in model.penalised}
-        sizes = [(p, p.numel()) for p in model.net.parameters()]
-        covered.append(torch.cat([torch.full((size,), id(p) in penalised) for p, size in sizes]))
-        frozen.append(torch.cat([torch.full((size,), not p.requires_grad) for p, size in sizes]))
-    return Rates.of(
-        [model.optimizer(steps)[0] for model in models],
-        lr=[each.peak_lr for each in settings],
-        cycle=[1 if each.schedule == "constant" else steps for each in settings],
-        clip=[math.inf if each.gradient_clip is None else each.gradient_clip for each in settings],
-        l1=[each.l1 for each in settings],
-        proximal=[each.penalty.method == "proximal" for each in settings],
-        covered=covered,
-        frozen=frozen,
-    )

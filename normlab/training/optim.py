@@ -13,8 +13,6 @@ from torch.optim.lr_scheduler import OneCycleLR
 from normlab.nets import adamw_scale, proximal_threshold, soft_threshold_
 from normlab.settings import Settings
 
-__all__ = ["Rates", "Rows", "make_optimizer", "make_schedule", "onecycle", "proximal_step_"]
-
 FLOOR = 1 / 250_000  # of the highest learning rate, at the last step
 
 
@@ -103,17 +101,13 @@ class Rates:
     @classmethod
     def of(
         cls,
+        settings: Sequence[Settings],
         optimizers: Sequence[SGD | AdamW],
-        *,
-        lr: Sequence[float],
-        cycle: Sequence[int],
-        clip: Sequence[float],
-        l1: Sequence[float],
-        proximal: Sequence[bool],
         covered: Sequence[torch.Tensor],
         frozen: Sequence[torch.Tensor],
+        steps: int,
     ) -> "Rates":
-        """Return the rows of torch's own optimizers. covered, frozen: (P,) each."""
+        """Return the rows of torch's own optimizers over so many steps. covered, frozen: (P,) each."""
 
         def column(values: Sequence[float]) -> torch.Tensor:
             return torch.tensor(values, dtype=torch.float64)[:, None]
@@ -121,11 +115,11 @@ class Rates:
         groups = [optimizer.param_groups[0] for optimizer in optimizers]
         betas = [group.get("betas", (0.0, 0.0)) for group in groups]
         return cls(
-            lr=column(lr),
-            cycle=column(cycle),
-            clip=column(clip),
-            l1=column(l1),
-            proximal=column(proximal),
+            lr=column([each.peak_lr for each in settings]),
+            cycle=column([1 if each.schedule == "constant" else steps for each in settings]),
+            clip=column([math.inf if each.gradient_clip is None else each.gradient_clip for each in settings]),
+            l1=column([each.l1 for each in settings]),
+            proximal=column([each.penalty.method == "proximal" for each in settings]),
             covered=torch.stack([*covered]).double(),
             frozen=torch.stack([*frozen]),
             adamw=torch.tensor(["betas" in group for group in groups])[:, None],

@@ -26,8 +26,6 @@ from normlab.errors import ConfigError, NormlabError
 from normlab.settings import Settings
 from normlab.training.device import choose_accelerator
 
-__all__ = ["Here", "Rank", "RankError", "Stops", "Weigh", "as_rank", "check_shares", "end_if_imported", "ranks"]
-
 PATIENCE = timedelta(minutes=30)  # a process that waits longer for another one gives up
 END = 10.0  # seconds that a process has to end by itself
 STARTED_BY = "NORMLAB_STARTED_BY"  # in the environment of a process beside rank 0, until it begins: whose child it is
@@ -183,23 +181,20 @@ def _failed(processes: list[BaseProcess]) -> str | None:
     return None
 
 
-class Stops(Callback):
-    """Lets SIGTERM do what it did before Lightning took it over: its handler waits for the other processes, which may
-    be in the middle of something that all do together."""
+class Beside(Callback):
+    """What a process of several does around training.
 
-    def __init__(self) -> None:
-        self.handler = signal.getsignal(signal.SIGTERM)
+    SIGTERM does what it did before Lightning took it over: its handler waits for the other processes, which may be in
+    the middle of something that all do together. Every image counts the same: DDP takes the mean over processes, whose
+    shares of a batch may differ by one.
+    """
+
+    def __init__(self, data: ImageData) -> None:
+        self.data, self.handler = data, signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.handler)
-
-
-class Weigh(Callback):
-    """Lets every image count the same: DDP takes the mean over processes, whose shares of a batch may differ by one."""
-
-    def __init__(self, data: ImageData) -> None:
-        self.data = data
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         share = batch[1].shape[1] * self.data.processes / self.data.images_of_step(batch_idx)

@@ -18,12 +18,10 @@ from normlab.settings.custom import edited
 from normlab.training.build import load_array, unfoldable
 from normlab.training.device import choose_accelerator, missing_device, restore_process, set_threads
 from normlab.training.files import Begun, RunFiles, begun
-from normlab.training.fit import Place, train
+from normlab.training.fit import train
 from normlab.training.folder import claimed, log_to, make_room
-from normlab.training.outcome import asked
+from normlab.training.networks import Place
 from normlab.training.ranks import check_shares, end_if_imported
-
-__all__ = ["run", "run_array"]
 
 
 @restore_process()
@@ -103,21 +101,22 @@ def with_data(settings: Settings, console: Console) -> Settings:
         return settings
     found = resolve("auto", settings.data.root, download=settings.data.download)
     if found.reason:
-        console.print(f"normlab: {found.reason}: training on scikit-learn's digits", highlight=False, soft_wrap=True)
+        console.print(f"normlab: {found.reason}", highlight=False, soft_wrap=True)
     return settings.model_copy(update={"data": settings.data.model_copy(update={"name": found.name})})
 
 
 def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
     """Do the run, and record it however it ends."""
     if missing := missing_device(settings.accelerator, settings.devices):
-        record = Record(status="unavailable", error=missing, **asked(settings))
+        record = Record.of(settings, "unavailable", missing)
         if not ((standing := Record.readable(folder)) and standing.done):  # force=true, and the GPU has gone since
             record.save(folder)
         return record
     try:
         [record] = _train([(settings, folder)], console)
     except TrainingError as error:
-        record = _failed(settings, error.reason)
+        reason = f"{type(error.reason).__name__}: {error.reason}".splitlines()[0]
+        record = Record.of(settings, "failed", f"{reason} (the traceback is in train.log)")
         record.save(folder)
     return record
 
@@ -133,20 +132,19 @@ class TrainingError(Exception):
 def _train(runs: Sequence[tuple[Settings, Path]], console: Console, memory_limit: float | None = None) -> list[Record]:
     """Train runs as one array, and save each record when it is there."""
     states = [_before(settings, folder) for settings, folder in runs]
-    _prepare(runs[0][0])
+    prepare(runs[0][0])
     data, models = load_array([settings for settings, _ in runs])
     check_shares(runs[0][0], data[0])
     records: list[Record] = []
     for (_, folder), state in zip(runs, states, strict=True):
         make_room(folder, whole=not isinstance(state, Begun))
     with log_to(*[folder / "train.log" for _, folder in runs]) as log:
-        for (settings, _), state in zip(runs, states, strict=True):
-            _tell_of(state, settings, log, console)
         places: list[Place] = []
         try:
             for (settings, folder), state, images, model in zip(runs, states, data, models, strict=True):
-                files = RunFiles(settings, folder, state if isinstance(state, Begun) else None)
-                places.append(Place(settings, images, model, files))
+                _tell_of(state, settings, log, console)
+                before = state if isinstance(state, Begun) else None
+                places.append(Place(settings, images, model, RunFiles(settings, folder, before), before))
             for record in train(places, console, memory_limit):
                 record.save(runs[len(records)][1])
                 records.append(record)
@@ -155,7 +153,7 @@ def _train(runs: Sequence[tuple[Settings, Path]], console: Console, memory_limit
         except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C and SIGTERM into SystemExit
             for settings, folder in runs[len(records) :]:
                 with suppress(BusyError):
-                    _interrupted(settings).save(folder)
+                    Record.of(settings, "interrupted", "stopped from outside").save(folder)
             raise KeyboardInterrupt from None
         except (BusyError, ConfigError):  # a folder is another process's now; no run can be had this way
             raise
@@ -180,7 +178,7 @@ def _before(settings: Settings, folder: Path) -> Begun | str | None:
     return state
 
 
-def _prepare(settings: Settings) -> None:
+def prepare(settings: Settings) -> None:
     """Set the process up for training. Raise `ConfigError` if the device has no such precision."""
     if choose_accelerator(settings.accelerator) == "cpu" and (message := needs_gpu(settings.precision)):
         raise ConfigError(message)  # accelerator=auto, on a machine without a GPU
@@ -191,18 +189,8 @@ def _tell_of(state: Begun | str | None, settings: Settings, log: logging.Logger,
     """Say how a run begins that was begun before."""
     if state is None:
         return
-    if isinstance(state, str):
-        message = f"{state}: training begins anew"
-    else:
+    message = f"{state}: training begins anew"
+    if isinstance(state, Begun):
         message = f"resumes after epoch {state.epoch} of {settings.epochs}"
     log.info("%s: %s", settings.slug(), message)
     console.print(f"{settings.slug()}  {message}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _interrupted(settings: Settings) -> Record:
-    return Record(status="interrupted", error="stopped from outside", **asked(settings))
-
-
-def _failed(settings: Settings, error: Exception) -> Record:
-    told = f"{type(error).__name__}: {error}".splitlines()[0]
-    return Record(status="failed", error=f"{told} (the traceback is in train.log)", **asked(settings))

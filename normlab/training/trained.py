@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from normlab.errors import ConfigError, NormlabError
+from normlab.errors import ConfigError, NormlabError, first_line
 from normlab.files import write_atomically
 from normlab.training.classifier import Classifier
-
-__all__ = ["export", "predict", "trained"]
 
 TOLERANCE = 1e-4  # between log-probabilities of a file and of its checkpoint: float32 in another order
 
@@ -32,8 +30,9 @@ def trained(place: str | PathLike[str], *, targets: Sequence[str] = ()) -> Class
     except ConfigError:
         raise
     except Exception as error:  # a damaged file, or code that is not there any more, may raise anything
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise NormlabError(f"{file} cannot be loaded ({reason}): train its run again with force=true") from None
+        raise NormlabError(
+            f"{file} cannot be loaded ({first_line(error)}): train its run again with force=true"
+        ) from None
 
 
 def predict(

@@ -165,6 +165,8 @@ def show_graph(writer: SummaryWriter, net: Network, image: Sequence[int]) -> Non
     try:
         with warnings.catch_warnings(action="ignore"):  # torch calls its tracer deprecated, and add_graph has no other
             still = copy.deepcopy(net).cpu().float().eval()  # nothing is drawn, nothing learned
-            writer.add_graph(still, torch.zeros(1, *image))
+            images = torch.zeros(1, *image)
+            traced = torch.jit.trace(still, images, check_trace=False)  # type: ignore[no-untyped-call]  # once, not thrice
+            writer.add_graph(traced, images)
     except Exception:
         log.warning("the graph could not be drawn", exc_info=True)
