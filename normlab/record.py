@@ -221,7 +221,7 @@ def versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version  # a tenth of a second
 
     found = {"python": platform.python_version()} | _commit(Path(__file__).parents[1])
-    for package in ("normlab", "torch", "lightning", "numpy"):
+    for package in ("normlab", "torch", "lightning", "torchmetrics", "numpy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
 from torch.nn.functional import nll_loss
+from torchmetrics.classification import MulticlassAccuracy
 
 from normlab.data.datamodule import EVAL_BATCH, Batch
 from normlab.data.folder import image_file
@@ -21,6 +23,7 @@ from normlab.settings import Settings, checked, choices, group_values
 from normlab.training.optim import make_optimizer, make_schedule, proximal_step_
 
 PARTS = ("val", "test")
+TRAIN = "train_running"
 ARGUMENTS = {  # the settings that `Classifier` takes
     "norm", "net", "dropout", "placement", "weight_standardization", "l1", "penalty", "lr", "schedule", "optimizer",
 }  # fmt: skip
@@ -111,6 +114,9 @@ class Classifier(LightningModule):
         self.penalised = list(penalised(self.net, settings.penalty.scope).values())
         self.register_buffer("pixel_mean", torch.zeros(()))
         self.register_buffer("pixel_std", torch.ones(()))
+        self.accuracy = nn.ModuleDict(  # checking the arguments costs more than counting
+            {part: MulticlassAccuracy(num_classes, average="micro", validate_args=False) for part in (TRAIN, *PARTS)}
+        )
 
     # Images to log-probabilities
 
@@ -165,14 +171,12 @@ class Classifier(LightningModule):
             self.set_pixels(data.mean, data.std)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        values = self._measured("train", batch)
-        ce = values["ce/train"]
+        ce = self._measured(TRAIN, batch)
         penalty = self.l1 * l1_norm(self.penalised) if self.l1 else torch.zeros_like(ce)
-        values |= {"loss/train": ce + penalty, "penalty/train": penalty}
-        values["acc/train_running"] = values.pop("acc/train")
-        self._log(values, len(batch[1]))
+        loss = ce + penalty
+        self._log({"ce/train": ce, "loss/train": loss, "penalty/train": penalty}, len(batch[1]))
         # without a proximal penalty, whose step `_after_step` takes
-        return ce if self.settings.penalty.method == "proximal" else values["loss/train"]
+        return ce if self.settings.penalty.method == "proximal" else loss
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Runs after each step that is taken, and not after one that a gradient scaler skips."""
@@ -211,13 +215,13 @@ class Classifier(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure a batch of the part that the data module names; of other loaders, of validation images."""
         part = getattr(self.trainer.datamodule, "curves", PARTS)[dataloader_idx]  # type: ignore[attr-defined]
-        self._log(self._measured(part, batch), len(batch[1]))
+        self._log({f"ce/{part}": self._measured(part, batch)}, len(batch[1]))
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._log(self._measured("test", batch), len(batch[1]))
+        self._log({"ce/test": self._measured("test", batch)}, len(batch[1]))
 
     def on_test_epoch_end(self) -> None:
         self._log_epoch()
@@ -227,16 +231,17 @@ class Classifier(LightningModule):
         images = batch if isinstance(batch, torch.Tensor) else batch[0]
         return self(images).float().cpu()  # type: ignore[no-any-return]
 
-    def _measured(self, part: str, batch: Batch) -> dict[str, torch.Tensor]:
-        """Return accuracy and cross-entropy of a batch, by tag."""
+    def _measured(self, part: str, batch: Batch) -> torch.Tensor:
+        """Return the cross-entropy of a batch; count what is right in it for the accuracy of its part."""
         images, labels = batch
         log_probs = self(images)
-        right = (log_probs.argmax(1) == labels).float().mean()
-        return {f"ce/{part}": nll_loss(log_probs, labels), f"acc/{part}": right}
+        self.accuracy[part].update(log_probs, labels)  # type: ignore[operator]  # ModuleDict hides the metric
+        self._log({f"acc/{part}": self.accuracy[part]}, len(labels))
+        return nll_loss(log_probs, labels)
 
-    def _log(self, values: Mapping[str, torch.Tensor], images: int) -> None:
-        """Log means over the images of an epoch, of all devices."""
-        own = {name: value.detach() for name, value in values.items()}
+    def _log(self, values: Mapping[str, Any], images: int) -> None:
+        """Log metrics, and means over the images of an epoch, of all devices."""
+        own = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
         self.log_dict(own, on_step=False, on_epoch=True, batch_size=images, sync_dist=True, add_dataloader_idx=False)
 
     def _log_epoch(self) -> None:
