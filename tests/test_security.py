@@ -99,13 +99,16 @@ def test_no_file_names_the_code_that_a_probe_runs(
     (tmp_path / "their_layer.py").write_text(LAYER.format(mark=str(mark)))
     monkeypatch.syspath_prepend(tmp_path)
     content = torch.load(folder / "last.ckpt", weights_only=True)
-    content["hyper_parameters"] |= {"norm": "custom", "norm_options": {"target": "their_layer:Layer"}}
+    own = {"name": "custom", "target": "their_layer:Layer", "options": {}}
+    content["hyper_parameters"]["norm"] = own
     torch.save(content, folder / "last.ckpt")
-    assert probe.main([str(folder), "layers"]) == 0
+    capsys.readouterr()
+    assert probe.main([str(folder), "layers"]) == 2
+    assert "names their_layer:Layer, whose code would run" in capsys.readouterr().err
     assert not mark.exists(), "the checkpoint named it"
 
     values = json.loads((folder / "result.json").read_text())
-    values["config"]["norm"] = {"name": "custom", "target": "their_layer:Layer", "options": {}}
+    values["config"]["norm"] = own
     (folder / "result.json").write_text(json.dumps(values))
     capsys.readouterr()
     assert probe.main([str(folder), "layers"]) == 2
