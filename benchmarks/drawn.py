@@ -142,7 +142,7 @@ def rejected(answers: Sequence[Answer]) -> Bools:
 
 def false(declared: Declared, answer: Answer, truth: Mapping[str, Floats]) -> bool:
     """Return whether a verdict is false where the settings' true means by outcome are these."""
-    factor, [[differs, same]] = answer.outcome.factor, rejected([answer])
+    factor, [[differs, same]] = answer.about.factor, rejected([answer])
     low, high = declared.low / factor, declared.high / factor
     means = dict(zip(CELLS, truth[declared.outcome], strict=True))
     true = np.array([sum(c * means[label] for label, c in each.items()) for each in declared.contrasts]).round(9)

@@ -196,7 +196,7 @@ class Kernel:
         found = torch.empty(networks, batch, self.net.num_classes, dtype=rows.dtype)
         if not batch:
             return found
-        job = Job(images=batch, parameters=rows.shape[1], training=grads is not None, pre=self._pre)
+        job = Job(images=batch, parameters=rows.stride(0), training=grads is not None, pre=self._pre)
         job.threads, job.step, job.share = torch.get_num_threads(), step, share / batch
         seeded = torch.tensor(seeds or [0] * networks, dtype=torch.int64)
         of_each = {"rows": rows, "grads": grads, "mean": self.mean, "sd": self.std, "log_probs": found, "seeds": seeded}

@@ -22,6 +22,7 @@ from normlab.norms import is_packaged
 
 Masks = Callable[[torch.Tensor], torch.Tensor]  # folded maps -> a dropout mask of their shape
 Named = Mapping[str, torch.Tensor]
+LINE = 64  # bytes: the longest vectors, and where torch's memory begins
 
 # layers without numbers that treat every channel alone; each layer's own class only, since a class derived from one may
 # compute something else
@@ -42,12 +43,12 @@ class Stack:
     def __init__(self, nets: Sequence[nn.Module]) -> None:
         self.shapes = {name: parameter.shape for name, parameter in nets[0].named_parameters()}
         with torch.no_grad():
-            self.parameters = torch.stack([self.row(net.parameters()) for net in nets])
+            self.parameters = _aligned([self.row(net.parameters()) for net in nets])
             self.buffers = {
                 name: torch.stack([dict(net.named_buffers())[name] for net in nets])
                 for name, _ in nets[0].named_buffers()
             }
-        self.grads = torch.zeros_like(self.parameters)
+        self.grads = _aligned([torch.zeros_like(row) for row in self.parameters])
 
     def __len__(self) -> int:
         return len(self.parameters)
@@ -74,6 +75,14 @@ class Stack:
                 parameter.grad = grads[name][index] if parameter.requires_grad else None
             for name, buffer in net.named_buffers():
                 buffer.data = self.buffers[name][index]
+
+
+def _aligned(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return rows as one tensor (K, P), each beginning where a vector of the processor may: some of torch's operations
+    round otherwise elsewhere, and a network's bits would depend on its place in the array."""
+    numbers, of_line = len(rows[0]), LINE // rows[0].itemsize
+    room = rows[0].new_zeros(len(rows), -(-numbers // of_line) * of_line)
+    return room[:, :numbers].copy_(torch.stack(list(rows)))
 
 
 def _shaped(part: torch.Tensor, shape: torch.Size) -> torch.Tensor:
