@@ -30,8 +30,8 @@ class DataError(NormlabError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's message; its class where it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """Return the first line of an exception's message."""
+    return next(iter(str(error).strip().splitlines()), "no message")
 
 
 def in_one_line(stopped: str = "stopped") -> Callable[[Main], Main]:

@@ -205,7 +205,7 @@ def test_03_runs(tmp_path: Path) -> None:
     ran = execute(notebook, tmp_path, 300)
     said = "".join(shown(ran))
     assert "{'completed': 8}" in said
-    assert "my_norm has no class HalfAndHalve" in said
+    assert "my_norm has no HalfAndHalve; its classes: HalfAndHalf" in said
     # so few steps may leave it at chance, and then it has no verdict
     verdict = r"custom \(my_norm:HalfAndHalf\): |Not every run trained with [^\n]*custom"
     assert re.search(verdict, said)
