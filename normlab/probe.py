@@ -56,14 +56,15 @@ def _measure(folder: Path, what: Sequence[str], targets: Sequence[str]) -> int:
     folders = [each for each in below if _completed(each)] if several else [folder]
     probes, kinds = [name for name in what if name in PROBES], [kind for kind in CORRUPTIONS if kind in what]
     console = Console() if sys.stdout.isatty() else Console(width=200)  # elsewhere there is no width to keep to
-    shown, failed = Console(stderr=True), set()
+    shown, failed = Console(stderr=True), dict[Path, str]()
 
     def fail(place: Path, error: NormlabError) -> None:
         if not several:
             raise error
-        if place not in failed:
+        reason = str(error).removeprefix(str(place))
+        if reason not in failed.values():
             print(f"normlab: {error}", file=sys.stderr)
-        failed.add(place)
+        failed[place] = reason
 
     found: list[tuple[str, Table]] = []
     for each in folders if probes else []:
@@ -84,6 +85,8 @@ def _measure(folder: Path, what: Sequence[str], targets: Sequence[str]) -> int:
     for title, table in found if not several else []:
         console.print(title, style="bold", highlight=False)
         console.print(table, "")
+    if more := len(failed) - len(set(failed.values())):
+        print(f"normlab: and {more} more runs, for the same reason", file=sys.stderr)
     files = ", ".join(["probes.csv"] * bool(probes) + ["robustness.csv"] * bool(kinds))
     written = f"{folder / files}" if not several else f"{files} of {len(folders) - len(failed)} runs in {folder}"
     console.print(f"Written: {written}", highlight=False, markup=False, soft_wrap=True)

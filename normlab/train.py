@@ -205,11 +205,12 @@ def do(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
             run_single(jobs[0])
     if decided:
         jobs = decided.wanted()
-        print(f"normlab: {decided.state()}", file=sys.stderr)
+        if not waiting:
+            print(f"normlab: {decided.state()}", file=sys.stderr)
     if multirun:
         Means(jobs).finish()
     records = [Record.readable(job.folder) for job in jobs]
-    summary.show(jobs, records, len(jobs) - len(waiting), sweep=multirun)
+    summary.show(jobs, records, len(finished), sweep=multirun)
     for change in {change for job in jobs if (change := edited(job.settings))}:
         print(f"normlab: {change}", file=sys.stderr)
     well = DONE if multirun else ("completed",)  # in a comparison a divergence is a result

@@ -146,3 +146,13 @@ def test_two_devices_from_a_script(tmp_path: Path, form: str, told: str) -> None
     if form == "main()":
         assert result.stderr == ""
         assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_the_console_script_finds_a_layer_in_the_folder_as_python_m_does(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("x = 1\n")
+    script = Path(sys.executable).with_name("normlab")
+    for command in ([str(script), "train"], [sys.executable, "-m", "normlab.train"]):
+        words = [*command, "norm=custom", "norm.target=mine:Layer", "data=digits"]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr == "normlab: norm.target=mine:Layer: mine has no Layer; its classes: none\n"

@@ -46,12 +46,13 @@ class Decided:
         if progress is None or not progress.look:
             return ""
         count, open_ = len(progress.answers), progress.open
-        after = f"after {progress.look} seeds per setting"
+        fewer = min(progress.seeds.values()) < progress.look
+        after = f"after {'up to ' * fewer}{progress.look} seeds per setting"
         if not open_:
             return f"{after} all {count} questions are decided"
         some = ", ".join(open_[:3]) + (f" and {len(open_) - 3} more" if len(open_) > 3 else "")
         end = "; no seeds are left" if progress.finished else ""
-        return f"{after} {len(open_)} of {count} questions are open ({some}){end}"
+        return f"{after} {len(open_)} of {count} questions {'is' if len(open_) == 1 else 'are'} open ({some}){end}"
 
     def _progress(self) -> tuple[Progress | None, dict[str, str]]:
         """Where the study is, and the label of each setting; None while a setting has no run that has ended."""

@@ -25,7 +25,8 @@ GROUPS = {"effect": "averaged over the other factors", "setting": "one setting a
 MOST = 66  # rows that a figure can hold and still be read
 ALL_PAIRS = 12  # settings; with more, only pairs that differ in one factor are listed: the rest would drown them
 NOTE = (
-    "One family of questions; what a verdict means and how it is reached stands under Methods. p is adjusted; p of "
+    "One family of questions; what a verdict means and how it is reached stands under Methods. p is adjusted for all "
+    "of them and intervals are not, so an interval may leave out 0 where the verdict is undecided; p of "
     "equivalence: of a difference of the margin or more."
 )
 INTRO = (
