@@ -1,4 +1,4 @@
-"""What was claimed, and what these runs say to it."""
+"""Claims from the literature, tested on these runs."""
 
 import math
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.verdicts import Question
 from normlab.settings import Claim
 
-INTRO = "What was claimed, and what these runs say to it."
+INTRO = "Claims from the literature, tested on these runs."
 NOTE = (
     "Each claim is one question of the study's family; p is adjusted over it. A claim and its mirror image are one "
     "question. Unevenness: the sum over epochs of the falls in test accuracy from one epoch to "
