@@ -61,6 +61,8 @@ def test_every_setting_says_what_it_means() -> None:
     [
         ("norm=xx", ["norm=xx", ", ".join(choices("norm"))]),
         ("norm=null", ["norm=none"]),
+        ("norm=[]", ["norm=[]: choose one of", "bn, brn"]),
+        ("data=[]", ["data=[]: choose one of auto, digits"]),
         ("l1=0,1e-3", ["need -m"]),
         ("data=cifar", [", ".join(choices("data"))]),
         ("l1=-1", ["l1=-1", "greater than or equal to 0"]),

@@ -73,7 +73,10 @@ def compose_config(overrides: Iterable[str]) -> DictConfig:
     overrides = list(overrides)
     with own_hydra():
         try:
-            return compose("config", overrides, return_hydra_config=True)
+            config = compose("config", overrides, return_hydra_config=True)
+            if any(group not in config for group in GROUPS):  # norm=[]
+                raise ValueError("a group has no choice")
+            return config
         except (HydraException, OmegaConfBaseException, AttributeError, ValueError, TypeError) as error:
             raise ConfigError(_explain(error, overrides)) from None
 
