@@ -16,7 +16,7 @@ from rich.console import Console
 from same_bits import same
 from warm import python_m
 
-from normlab.record import Record
+from normlab.record import Record, Status
 from normlab.scheduler import options
 from normlab.scheduler.options import usual
 from normlab.scheduler.progress import SweepProgress
@@ -34,19 +34,10 @@ def jobs_in(folder: Path, *overrides: str) -> list[Job]:
     return jobs
 
 
-def leave(job: Job, status: str = "completed", error: str | None = None) -> None:
+def leave(job: Job, status: Status = "completed", error: str | None = None) -> None:
     """What a run leaves when it ends."""
-    settings = job.settings
-    Record(
-        status=status,
-        error=error,
-        config=settings.model_dump(),
-        config_hash=settings.config_hash(),
-        setting=settings.setting(),
-        seed=settings.seed,
-        metrics={"test_acc": 0.975} if status == "completed" else {},
-        time={"fit_s": 100.0} if status == "completed" else {},
-    ).save(job.folder)
+    found = {"metrics": {"test_acc": 0.975}, "time": {"fit_s": 100.0}} if status == "completed" else {}
+    Record.of(job.settings, status, error, **found).save(job.folder)
 
 
 def statuses(jobs: Sequence[Job]) -> list[str]:
