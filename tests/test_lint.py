@@ -349,15 +349,7 @@ def test_as_many_questions_are_counted_as_the_report_has(tmp_path: Path) -> None
 
 
 def record(seed: int, acc: float, *words: str, data: str = "mnist") -> Record:
-    settings = asked_for(f"data={data}", f"seed={seed}", *words)
-    return Record(
-        status="completed",
-        config=settings.model_dump(),
-        config_hash=settings.config_hash(),
-        setting=settings.setting(),
-        seed=seed,
-        metrics={"test_acc": acc},
-    )
+    return Record.of(asked_for(f"data={data}", f"seed={seed}", *words), "completed", metrics={"test_acc": acc})
 
 
 def test_the_spread_of_finished_runs_is_pooled_over_settings() -> None:
@@ -507,14 +499,7 @@ def test_nothing_is_told_where_nothing_is_left_to_do(
 ) -> None:
     for job in plan(["norm=bn,ln", "data=digits", f"log_dir={tmp_path}"], multirun=True):
         job.folder.mkdir(parents=True)
-        settings = job.settings
-        Record(
-            status="completed",
-            config=settings.model_dump(),
-            config_hash=settings.config_hash(),
-            setting=settings.setting(),
-            seed=0,
-        ).save(job.folder)
+        Record.of(job.settings, "completed").save(job.folder)
     assert launched(monkeypatch, tmp_path, capsys, "-m norm=bn,ln") == []
 
 

@@ -15,16 +15,7 @@ from normlab.settings.plan import load
 
 
 def make(**changes: object) -> Record:
-    settings = load("data=digits")
-    record = Record(
-        status="completed",
-        config=settings.model_dump(),
-        config_hash=settings.config_hash(),
-        setting=settings.setting(),
-        seed=0,
-        metrics={"test_acc": 0.5, "val_acc": None},
-    )
-    return replace(record, **changes)
+    return replace(Record.of(load("data=digits"), "completed", metrics={"test_acc": 0.5, "val_acc": None}), **changes)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -10,17 +10,8 @@ from normlab.summary import show
 
 
 def ended(job: Job, test_acc: float) -> Record:
-    settings = job.settings
-    return Record(
-        status="completed",
-        config=settings.model_dump(),
-        config_hash=settings.config_hash(),
-        setting=settings.setting(),
-        seed=settings.seed,
-        data={"name": "digits"},
-        metrics={"test_acc": test_acc, "test_ce": 0.5},
-        time={"fit_s": 10.0, "images_per_s": 1000.0},
-    )
+    metrics, took = {"test_acc": test_acc, "test_ce": 0.5}, {"fit_s": 10.0, "images_per_s": 1000.0}
+    return Record.of(job.settings, "completed", data={"name": "digits"}, metrics=metrics, time=took)
 
 
 def shown(jobs: list[Job], records: list[Record | None], capsys: pytest.CaptureFixture[str]) -> list[str]:
