@@ -1,6 +1,6 @@
 """Keeps a study's small results beside this file: `python docs/keep.py lightning_logs/batch_size`.
 
-In docs/studies/<name>/: runs.csv (a row a run), the report's tables, the figures that docs/studies.md shows. The
+In docs/studies/<name>/: runs.csv (one row per run), the report's tables, the figures that docs/studies.md shows. The
 folders of the runs, with checkpoints and curves, stay where they are.
 """
 

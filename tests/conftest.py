@@ -13,12 +13,12 @@ from normlab.record import Record
 from normlab.settings import Settings
 from normlab.settings.plan import load
 
-torch.set_num_threads(1)  # pytest-xdist runs a process a core
+torch.set_num_threads(1)  # pytest-xdist runs one process per core
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MNIST = os.environ.get("NORMLAB_DATA")
 # For tests of whole runs: every way in which a norm holds and applies numbers. test_norms.py and test_norm_tools.py try
-# each layer of the catalogue by itself.
+# each layer of the catalogue individually.
 KINDS = ["none", "bn", "gbn", "brn", "ln", "ln_elem", "ln2d", "gn", "in", "rms", "frn", "dyt", "sn", "wn"]
 
 
