@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache, partial
 from html import escape
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,6 @@ DONE = ("completed", "diverged")  # the same question would get the same answer 
 
 PROBE_COLUMNS = ("epoch", "step", "probe", "layer", "quantity", "value")
 ProbeRow = tuple[float, int, str, str, str, float]  # in these columns; layer is "" where a value is the network's
-Row = TypeVar("Row")
 
 
 class Robustness(NamedTuple):
