@@ -164,3 +164,8 @@ def test_a_network_of_nan_leaves_its_neighbours_as_they_are(norm: str) -> None:
         assert torch.equal(grads[index], grads_beside[index])
         for name, values in stack.buffers.items():
             assert torch.equal(values[index], broken.buffers[name][index]), name
+
+
+def test_networks_of_different_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        Stack([Net("bn"), Net("none")])
