@@ -34,6 +34,15 @@ def bits(x: torch.Tensor) -> torch.Tensor:
     return x.detach().clone().view(torch.int32)
 
 
+class Mixed(nn.Module):
+    """A user's layer with a 1x1 convolution, whose weights count as scales, and zeros of its own."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(num_channels, num_channels, 1, bias=False)
+        self.gain = nn.Parameter(torch.zeros(num_channels, 1, 1))
+
+
 # What a scope covers
 
 
@@ -55,6 +64,13 @@ def test_scopes_by_what_they_hold() -> None:
     assert held["weights"] == held["conv"] | held["norm"]
     assert held["all"] == {id(p) for p in net.parameters()}
     assert len(penalised(net, "all")) == len(held["all"]) == 17
+
+
+def test_scopes_with_a_users_layer() -> None:
+    net = Net(Mixed)
+    assert sum(p.numel() for p in penalised(net, "conv").values()) == 7466
+    assert list(penalised(net, "norm")) == [f"block{i}.norm.mix.weight" for i in range(1, 6)]
+    assert {*penalised(net, "all")} - {*penalised(net, "weights")} == {f"block{i}.norm.gain" for i in range(1, 6)}
 
 
 def test_unknown_scope_lists_the_choices() -> None:
