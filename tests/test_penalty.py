@@ -19,7 +19,7 @@ from normlab.nets import (
     sparsity,
 )
 from normlab.settings.plan import load
-from normlab.training.optim import Rates, Rows, proximal_step_
+from normlab.training.optim import Rows, proximal_step_
 
 AFFINE = ["bn", "ln", "gn", "in"]
 
@@ -135,9 +135,9 @@ def test_adamw_minimises_loss_plus_penalty(method: str, rows: bool) -> None:
     steps, l1, lr = 4000, 0.3, 0.01
     optimizer = torch.optim.AdamW([w], lr, (0.9, 0.999), 1e-8, weight_decay=0.0)
     settings = load(f"l1={l1}", f"lr={lr}", f"penalty.method={method}", "gradient_clip=null")
-    covered, frozen = torch.ones(5), torch.zeros(5, dtype=torch.bool)
+    covered = torch.ones(1, 5, dtype=torch.bool)
     row = torch.zeros_like(w.data[None])
-    one_row = Rows(Rates.of([settings], [optimizer], [covered], [frozen], steps), w.data[None], row)
+    one_row = Rows([settings], [optimizer], steps, covered, ~covered, w.data[None], row)
     for step in range(steps):
         gradient = a * (w.detach() - c)
         if rows:
@@ -169,8 +169,8 @@ def test_nothing_moves_what_is_frozen(method: str, adamw: bool) -> None:
     optimizer = kind([free], 0.1, weight_decay=0.5)
     weights = torch.tensor([[0.5, -0.5, 0.5, -0.5]])
     settings = load("l1=0.1", "lr=0.1", f"penalty.method={method}", "gradient_clip=1", "schedule=constant")
-    covered, held = torch.ones(4), torch.tensor([True, True, False, False])
-    rows = Rows(Rates.of([settings], [optimizer], [covered], [held], 1), weights, torch.ones(1, 4))
+    held = torch.tensor([[True, True, False, False]])
+    rows = Rows([settings], [optimizer], 1, torch.ones_like(held), held, weights, torch.ones(1, 4))
     for _ in range(2):
         rows.rows.grad.fill_(1.0)
         rows.step()

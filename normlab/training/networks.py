@@ -18,7 +18,7 @@ from normlab.settings import Settings
 from normlab.training.classifier import Classifier
 from normlab.training.device import Replayed
 from normlab.training.files import Begun, RunFiles
-from normlab.training.optim import Rates, Rows
+from normlab.training.optim import Rows
 
 
 @dataclass(frozen=True)
@@ -139,13 +139,14 @@ class Networks(LightningModule):
         steps = -(-len(self.data.runs[0].train) // self.settings[0].batch_size) * self.settings[0].epochs
         covered, frozen = [], []
         for model in self.models:
-            penalised = {id(parameter) for parameter in model.penalised}
-            parameters = [(p, p.numel()) for p in model.net.parameters()]
-            covered.append(torch.cat([torch.full((size,), id(p) in penalised) for p, size in parameters]))
-            frozen.append(torch.cat([torch.full((size,), not p.requires_grad) for p, size in parameters]))
+            penalised, own = {id(parameter) for parameter in model.penalised}, [*model.net.parameters()]
+            covered.append(Stack.row(torch.full_like(p, id(p) in penalised, dtype=torch.bool) for p in own))
+            frozen.append(Stack.row(torch.full_like(p, not p.requires_grad, dtype=torch.bool) for p in own))
         optimizers = [model.optimizer(steps)[0] for model in self.models]
-        rates = Rates.of(self.settings, optimizers, covered, frozen, steps)
-        self.rows = Rows(rates, self.stack.parameters, self.stack.grads)
+        self.rows = Rows(
+            self.settings, optimizers, steps, torch.stack(covered), torch.stack(frozen),
+            self.stack.parameters, self.stack.grads,
+        )  # fmt: skip
         device, networks = self.stack.parameters.device, len(self.models)
         self._leaves = []
         for low, high in self.passes:  # a pass accumulates the gradients of its rows in their place
