@@ -23,12 +23,6 @@ from normlab.errors import ConfigError, NormlabError
 from normlab.files import write_atomically
 from normlab.settings import Settings, check_recorded, line
 
-__all__ = [
-    "DONE", "PROBE_COLUMNS", "SCHEMA", "STATUSES", "DamagedError", "ProbeRow", "Record", "RecordError", "Robustness",
-    "Status", "read_probes", "read_robustness", "read_support", "reading", "versions", "write_metrics",
-    "write_predictions", "write_probes", "write_robustness", "write_support",
-]  # fmt: skip
-
 SCHEMA = 1
 Status = Literal["completed", "diverged", "failed", "unavailable", "interrupted"]
 STATUSES: tuple[Status, ...] = get_args(Status)

@@ -21,8 +21,6 @@ from filelock import FileLock
 
 from normlab.settings.shape import small_network
 
-__all__ = ["Vectors", "compiled", "compilers", "library", "vectors"]
-
 HERE = Path(__file__).parent
 # IEEE arithmetic: nan and inf stay what they are. -ffp-contract: a · b + c is rounded once, as the machine does it.
 # Without exceptions, types at run time and guards, nothing of a C++ library is needed.
