@@ -53,9 +53,6 @@ class Stack:
             }
         self.grads = _aligned([torch.zeros_like(row) for row in self.parameters])
 
-    def __len__(self) -> int:
-        return len(self.parameters)
-
     @staticmethod
     def row(values: Iterable[torch.Tensor]) -> torch.Tensor:
         """Return the numbers of one network's parameters, or of what has their shapes, as a row has them: (P,)."""
