@@ -9,8 +9,6 @@ from rich.console import Console
 from normlab.errors import in_one_line
 from normlab.output import command
 
-__all__ = ["main"]
-
 
 @in_one_line()
 def main(arguments: Sequence[str]) -> int:

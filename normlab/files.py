@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["guarded", "write_atomically"]
-
 _guards: dict[Path, Callable[[], None]] = {}
 
 

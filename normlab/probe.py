@@ -15,8 +15,6 @@ from normlab.record import ProbeRow, Record, Robustness
 from normlab.settings import Probe
 from normlab.settings.corruptions import CORRUPTIONS
 
-__all__ = ["main"]
-
 PROBES: tuple[str, ...] = get_args(Probe)
 NAMES = (*PROBES, *CORRUPTIONS)
 

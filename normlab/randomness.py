@@ -8,8 +8,6 @@ from enum import IntEnum
 import numpy as np
 import torch
 
-__all__ = ["Stream", "generator", "stream_seed"]
-
 
 class Stream(IntEnum):
     """What the numbers are for. A value is part of every result: never renumber."""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache, partial
 from html import escape
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,6 @@ from normlab.errors import ConfigError, NormlabError
 from normlab.files import write_atomically
 from normlab.settings import Settings, check_recorded, line
 
-__all__ = [
-    "DONE", "PROBE_COLUMNS", "SCHEMA", "STATUSES", "DamagedError", "ProbeRow", "Record", "RecordError", "Robustness",
-    "Status", "read_probes", "read_robustness", "read_support", "reading", "versions", "write_metrics",
-    "write_predictions", "write_probes", "write_robustness", "write_support",
-]  # fmt: skip
-
 SCHEMA = 1
 Status = Literal["completed", "diverged", "failed", "unavailable", "interrupted"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -36,7 +30,6 @@ DONE = ("completed", "diverged")  # the same question would get the same answer 
 
 PROBE_COLUMNS = ("epoch", "step", "probe", "layer", "quantity", "value")
 ProbeRow = tuple[float, int, str, str, str, float]  # in these columns; layer is "" where a value is the network's
-Row = TypeVar("Row")
 
 
 class Robustness(NamedTuple):

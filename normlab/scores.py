@@ -5,8 +5,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BINS", "brier", "brier_of_images", "calibration_error", "prob_true", "prob_true_of_images", "scores"]
-
 BINS = 15  # as in the source of `calibration_error`
 
 Array = npt.NDArray[Any]

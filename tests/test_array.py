@@ -60,6 +60,9 @@ def test_an_array_leaves_what_its_runs_leave_alone(both: Any) -> None:
         assert got == expected
         if got["device"]["accelerator"] == "cpu":
             same(array, alone)
+        expected, got = (Classifier.load_from_checkpoint(folder / "last.ckpt") for folder in (alone, array))
+        assert got.hparams == expected.hparams
+        torch.testing.assert_close(got.state_dict(), expected.state_dict(), rtol=1e-6, atol=1e-9)
 
 
 def test_times_are_each_runs_share(both: Any) -> None:

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from normlab.data.augment import rotate_and_shift
-from normlab.data.datamodule import Batch, ImageData, epoch_draws, epoch_order
+from normlab.data.datamodule import Batch, ImageData, Part, epoch_draws, epoch_order
 from normlab.data.several import SeveralImages
 from normlab.data.sources import Images, MissingError
 from normlab.errors import ConfigError
@@ -112,6 +112,14 @@ def test_order_leaves_the_global_generator_alone_and_is_left_alone_by_it() -> No
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(1)
     assert order(made(rotation=7), 0) == first
+
+
+def test_a_batch_is_one_indexing_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, one = [], Part.__getitem__
+    monkeypatch.setattr(Part, "__getitem__", lambda self, index: calls.append(index) or one(self, index))
+    data = made()
+    assert [len([*loader]) for loader in (data.train_dataloader(), *data.val_dataloader())] == [5, 1]
+    assert len(calls) == 6
 
 
 # --- what the network gets -------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def loaded_by(statement: str) -> set[str]:
             {"torch", "lightning", "torchvision", "hydra", "sklearn", "matplotlib", "pandas", "scipy", "openpyxl"},
         ),
         ("import normlab.probe", {"torch", "lightning", "torchvision", "hydra", "sklearn", "matplotlib", "pandas"}),
-        ("import normlab.probes", {"lightning", "torchvision", "hydra", "pandas"}),
+        ("import normlab.probes.layers, normlab.probes.statistics", {"lightning", "torchvision", "hydra", "pandas"}),
         ("import normlab.data.sources", {"torch", "torchvision", "sklearn", "PIL", "rich", "filelock"}),
         ("import normlab.record", {"torch", "lightning", "matplotlib"}),
         ("from normlab.analysis import read", {"torch", "lightning", "matplotlib"}),

@@ -19,8 +19,7 @@ from normlab.nets.folded import Numbers, Stack, log_probs
 from normlab.nets.layers import FilterConv2d, FitImages
 from normlab.nets.other import check_net
 from normlab.norms import CATALOGUE
-from normlab.probes import layer_statistics
-from normlab.probes.layers import convolutions
+from normlab.probes.layers import convolutions, layer_statistics
 from normlab.probes.layers import parameters as moved
 from normlab.settings import Settings, group_values
 from normlab.settings.plan import load

@@ -19,7 +19,7 @@ from normlab.nets import (
     sparsity,
 )
 from normlab.settings.plan import load
-from normlab.training.optim import Rates, Rows, proximal_step_
+from normlab.training.optim import Rows, proximal_step_
 
 AFFINE = ["bn", "ln", "gn", "in"]
 
@@ -32,6 +32,15 @@ def parameter(*values: float) -> nn.Parameter:
 
 def bits(x: torch.Tensor) -> torch.Tensor:
     return x.detach().clone().view(torch.int32)
+
+
+class Mixed(nn.Module):
+    """A user's layer with a 1x1 convolution, whose weights count as scales, and zeros of its own."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(num_channels, num_channels, 1, bias=False)
+        self.gain = nn.Parameter(torch.zeros(num_channels, 1, 1))
 
 
 # What a scope covers
@@ -55,6 +64,13 @@ def test_scopes_by_what_they_hold() -> None:
     assert held["weights"] == held["conv"] | held["norm"]
     assert held["all"] == {id(p) for p in net.parameters()}
     assert len(penalised(net, "all")) == len(held["all"]) == 17
+
+
+def test_scopes_with_a_users_layer() -> None:
+    net = Net(Mixed)
+    assert sum(p.numel() for p in penalised(net, "conv").values()) == 7466
+    assert list(penalised(net, "norm")) == [f"block{i}.norm.mix.weight" for i in range(1, 6)]
+    assert {*penalised(net, "all")} - {*penalised(net, "weights")} == {f"block{i}.norm.gain" for i in range(1, 6)}
 
 
 def test_unknown_scope_lists_the_choices() -> None:
@@ -119,9 +135,9 @@ def test_adamw_minimises_loss_plus_penalty(method: str, rows: bool) -> None:
     steps, l1, lr = 4000, 0.3, 0.01
     optimizer = torch.optim.AdamW([w], lr, (0.9, 0.999), 1e-8, weight_decay=0.0)
     settings = load(f"l1={l1}", f"lr={lr}", f"penalty.method={method}", "gradient_clip=null")
-    covered, frozen = torch.ones(5), torch.zeros(5, dtype=torch.bool)
+    covered = torch.ones(1, 5, dtype=torch.bool)
     row = torch.zeros_like(w.data[None])
-    one_row = Rows(Rates.of([settings], [optimizer], [covered], [frozen], steps), w.data[None], row)
+    one_row = Rows([settings], [optimizer], steps, covered, ~covered, w.data[None], row)
     for step in range(steps):
         gradient = a * (w.detach() - c)
         if rows:
@@ -153,8 +169,8 @@ def test_nothing_moves_what_is_frozen(method: str, adamw: bool) -> None:
     optimizer = kind([free], 0.1, weight_decay=0.5)
     weights = torch.tensor([[0.5, -0.5, 0.5, -0.5]])
     settings = load("l1=0.1", "lr=0.1", f"penalty.method={method}", "gradient_clip=1", "schedule=constant")
-    covered, held = torch.ones(4), torch.tensor([True, True, False, False])
-    rows = Rows(Rates.of([settings], [optimizer], [covered], [held], 1), weights, torch.ones(1, 4))
+    held = torch.tensor([[True, True, False, False]])
+    rows = Rows([settings], [optimizer], 1, torch.ones_like(held), held, weights, torch.ones(1, 4))
     for _ in range(2):
         rows.rows.grad.fill_(1.0)
         rows.step()

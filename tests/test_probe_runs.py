@@ -15,8 +15,7 @@ from normlab.data.datamodule import ImageData, epoch_draws, epoch_order
 from normlab.errors import ConfigError
 from normlab.kernels import Kernel
 from normlab.nets.folded import Stack
-from normlab.probes import StepLoss, along_gradient, covariate_shift, gradient
-from normlab.probes.gradients import POINTS
+from normlab.probes.gradients import POINTS, StepLoss, along_gradient, covariate_shift, gradient
 from normlab.probes.layers import convolutions, parameters
 from normlab.randomness import Stream, stream_seed
 from normlab.record import ProbeRow, Record, RecordError, read_probes, write_probes

@@ -12,19 +12,8 @@ from torch.nn.functional import nll_loss
 
 from normlab.nets import Net
 from normlab.norms import make_norm
-from normlab.probes import (
-    StepLoss,
-    along_gradient,
-    covariate_shift,
-    dead_share,
-    gradient,
-    layer_statistics,
-    moments,
-    points,
-    stable_rank,
-)
-from normlab.probes.gradients import Loss, Weights
-from normlab.probes.layers import convolutions, parameters
+from normlab.probes.gradients import Loss, StepLoss, Weights, along_gradient, covariate_shift, gradient, points
+from normlab.probes.layers import convolutions, dead_share, layer_statistics, moments, parameters, stable_rank
 
 STEPS = [0.05, 0.1, 0.4]
 CURVATURES = torch.tensor([0.5, 1.0, 3.0, 7.0], dtype=torch.float64)

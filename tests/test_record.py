@@ -102,3 +102,9 @@ def test_predictions_keep_type_and_order(tmp_path: Path) -> None:
         assert found["log_probs"].dtype == np.float16
         assert np.isfinite(found["log_probs"]).all()
         np.testing.assert_allclose(found["log_probs"][1], log_probs[1], rtol=1e-3)
+
+
+def test_predictions_of_many_classes(tmp_path: Path) -> None:
+    write_predictions(tmp_path, -np.arange(300.0)[None], np.array([299]))
+    with np.load(tmp_path / "predictions.npz", allow_pickle=False) as found:
+        assert found["true"].tolist() == [299]

@@ -257,7 +257,7 @@ def test_gradients_change_nothing_that_is_not_named_as_their_state(monkeypatch: 
     found, rows, batch = ready(settings)
     found.manual_backward = torch.Tensor.backward
     tensors = {"parameters": found.stack.parameters, "grads": found.stack.grads, **found.stack.buffers}
-    tensors |= {"penalty": found.penalty, **vars(found.totals), **rows.state[rows.rows]}
+    tensors |= {"penalty": found.penalty, "totals": found.totals, **rows.state[rows.rows]}
     before = {name: value.clone() for name, value in tensors.items()}
     found.replay(*batch)
     changed = {name for name, value in tensors.items() if not torch.equal(value, before[name])}

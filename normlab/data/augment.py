@@ -86,9 +86,4 @@ def contrast(images: torch.Tensor, factor: float, _: object = None) -> torch.Ten
     return (mean + factor * (images - mean)).clamp(0, 1)
 
 
-KINDS: Mapping[Corrupted, Corrupt] = {
-    "shifted": shifted,
-    "rotated": rotated,
-    "noised": noised,
-    "contrast": contrast,
-}
+KINDS: Mapping[str, Corrupt] = {each.__name__: each for each in (shifted, rotated, noised, contrast)}

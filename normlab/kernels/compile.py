@@ -9,8 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -19,9 +19,8 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock
 
+from normlab.files import write_atomically
 from normlab.settings.shape import small_network
-
-__all__ = ["Vectors", "compiled", "compilers", "library", "vectors"]
 
 HERE = Path(__file__).parent
 # IEEE arithmetic: nan and inf stay what they are. -ffp-contract: a · b + c is rounded once, as the machine does it.
@@ -43,7 +42,7 @@ class Vectors:
 
 
 @cache
-def _processor() -> tuple[str, frozenset[str]]:
+def processor() -> tuple[str, frozenset[str]]:
     """The name of the processor and what it can do, as Linux has them; elsewhere as far as Python knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -57,7 +56,7 @@ def _processor() -> tuple[str, frozenset[str]]:
 
 def vectors() -> Vectors:
     """Return the vectors of this machine: AVX-512, AVX2, or 128 bits as every machine has them."""
-    flags = _processor()[1]
+    flags = processor()[1]
     if "avx512f" in flags:
         return Vectors(512, 32)
     if {"avx2", "fma"} <= flags:
@@ -146,7 +145,7 @@ def _by(compiler: Sequence[str], source: Path, macros: Mapping[str, str], folder
     arm = platform.machine() in ("aarch64", "arm64")
     command = [*compiler, *FLAGS, "-mcpu=native" if arm else "-march=native"]
     command += [*(f"-D{name}={value}" for name, value in macros.items()), str(source)]
-    name, flags = _processor()
+    name, flags = processor()
     known = [*command, _version(compiler), name, *sorted(flags)]
     for file in [source, *sorted(source.parent.glob("*.h"))]:
         known.append(file.read_text(encoding="utf-8"))
@@ -154,35 +153,21 @@ def _by(compiler: Sequence[str], source: Path, macros: Mapping[str, str], folder
     file = folder / f"{name}.so"
     if file.exists():
         return file
-    with _held(folder / f"{name}.lock"):
+    with ExitStack() as compiling:
+        with suppress(OSError):  # a file system that knows no locks: two processes may compile the same
+            compiling.enter_context(FileLock(folder / f"{name}.lock", fallback_to_soft=False))
         if file.exists():  # another process was first
             return file
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".so")
-        os.close(handle)
-        try:
-            done = subprocess.run(
-                [*command, "-o", temporary], capture_output=True, text=True, errors="replace", timeout=LONGEST
-            )
-            if done.returncode:
-                return f"{compiler[0]} could not compile the kernels: {_error(done.stderr)}"
-            if not os.path.getsize(temporary):
-                return f"{compiler[0]} could not compile the kernels: it wrote nothing"
-            os.replace(temporary, file)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        made = Path(compiling.enter_context(tempfile.TemporaryDirectory()), file.name)
+        done = subprocess.run(
+            [*command, "-o", str(made)], capture_output=True, text=True, errors="replace", timeout=LONGEST
+        )
+        if done.returncode:
+            return f"{compiler[0]} could not compile the kernels: {_error(done.stderr)}"
+        if not made.is_file() or not made.stat().st_size:
+            return f"{compiler[0]} could not compile the kernels: it wrote nothing"
+        write_atomically(file, made.read_bytes())
     return file
-
-
-@contextmanager
-def _held(lock: Path) -> Iterator[None]:
-    """Hold a lock while compiling; where the file system knows none, two processes may compile the same."""
-    held = FileLock(lock, fallback_to_soft=False)
-    with suppress(OSError):
-        held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
 
 
 def _version(compiler: Sequence[str]) -> str:

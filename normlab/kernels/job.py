@@ -9,14 +9,10 @@ from torch import nn
 from normlab.norms import is_packaged
 from normlab.norms.about import STANDARDISED, About
 
-__all__ = [
-    "BATCH", "BLOCKS", "GET_D", "GET_R", "HEAD", "IMAGE", "LAST", "NONE", "NUMBERS", "OF_BATCH", "OUTSIDE", "SET_D",
-    "SET_Y", "Job", "Norm", "about_of", "kind_of",
-]  # fmt: skip
-
 BLOCKS = 5
 HEAD, LAST = BLOCKS, 2 * BLOCKS  # phases, see step.cpp
 NONE, IMAGE, BATCH, OUTSIDE = range(4)  # kinds of norms, see norms.h
+OVER = {"HW": IMAGE, "GHW": IMAGE, "CHW": IMAGE, "NHW": BATCH, "VHW": BATCH}  # the axes that a statistic is of
 GET_R, SET_Y, GET_D, SET_D = range(4)
 ROOT_MEAN_SQUARE = "γ · x / √(mean(x²) + ε)"
 OF_BATCH = 2**62  # images of a ghost batch that is the whole batch
@@ -58,14 +54,7 @@ def kind_of(layer: nn.Module) -> int:
         return NONE
     if about.formula not in (STANDARDISED, ROOT_MEAN_SQUARE) or any(own.shape != "C" for own in about.learned.values()):
         return OUTSIDE
-    kinds: dict[tuple[str, ...], int] = {
-        ("HW",): IMAGE,
-        ("GHW",): IMAGE,
-        ("CHW",): IMAGE,
-        ("NHW",): BATCH,
-        ("VHW",): BATCH,
-    }
-    return kinds.get(about.axes, OUTSIDE)
+    return OVER.get(" ".join(about.axes), OUTSIDE)
 
 
 def about_of(layer: Any) -> About:

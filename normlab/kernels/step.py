@@ -4,6 +4,7 @@ import ctypes
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -33,8 +34,6 @@ from normlab.nets.folded import Stack
 from normlab.nets.layers import FilterConv2d
 from normlab.nets.net import Net
 from normlab.settings.shape import Stage, small_network
-
-__all__ = ["Gathered", "Kernel"]
 
 
 class Gathered(NamedTuple):
@@ -84,7 +83,8 @@ class Kernel:
         self.lanes = vectors().bits // (8 * dtype.itemsize)
         self._steps: dict[bool, tuple[ctypes.CDLL, int]] = {}
         self._step(False)
-        self._at = dict(zip(stack.shapes, _starts(stack), strict=True))
+        sizes = [shape.numel() for shape in stack.shapes.values()]
+        self._at = dict(zip(stack.shapes, accumulate(sizes, initial=0), strict=False))  # where each begins in a row
         self.stages = [stage for stage in small_network(*self._shape) if stage.block]
         self._norms = [self.net.get_submodule(name) for name in self.net.norms]
         kinds = {kind_of(layer) for layer in self._norms}
@@ -284,7 +284,7 @@ class Kernel:
             functions.step_exchange(step, ctypes.byref(job), block, what, lying.data_ptr())
             return lying.permute(0, 1, 4, 2, 3)
 
-        passed: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
+        passed = []
         for block, name in enumerate(self.net.norms):
             self._phases(job, block, block)
             with torch.set_grad_enabled(training):
@@ -293,30 +293,17 @@ class Kernel:
                 leaves = [each.requires_grad_(training) for each in inputs]
                 outputs = [layer(leaf) for layer, leaf in zip(layers, leaves, strict=True)]
             maps(block, SET_Y, torch.stack([each.detach() for each in outputs]))
-            passed.append(list(zip(leaves, outputs, strict=True)))
+            passed.append((layers, leaves, outputs))
         self._phases(job, HEAD, HEAD)
         for block in reversed(range(BLOCKS if training else 0)):
             grads = []
-            name = self.net.norms[block]
-            for index, (leaf, output), grad in zip(nets, passed[block], maps(block, GET_D), strict=True):
-                grads.append(self._back(index, name, leaf, output, grad))
+            for layer, leaf, output, grad in zip(*passed[block], maps(block, GET_D), strict=True):
+                if output.requires_grad:  # into `stack.grads` too, which hold the gradients of its parameters
+                    inputs = [leaf, *(each for each in layer.parameters() if each.requires_grad)]
+                    torch.autograd.backward(output, grad, inputs=inputs)
+                grads.append(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad)
             maps(block, SET_D, torch.stack(grads))
             self._phases(job, LAST - block, LAST - block)
-
-    def _back(
-        self, index: int, name: str, leaf: torch.Tensor, output: torch.Tensor, grad: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the gradient of what a torch-side norm read; add those of its parameters to `stack.grads`."""
-        if not output.requires_grad:
-            return torch.zeros_like(leaf)
-        named = dict(self.nets[index].get_submodule(name).named_parameters())
-        named = {own: values for own, values in named.items() if values.requires_grad}
-        found = torch.autograd.grad(output, [leaf, *named.values()], grad, allow_unused=True)
-        rows = self.stack.named(self.stack.grads)
-        for own, by in zip(named, found[1:], strict=True):
-            if by is not None:
-                rows[f"{name}.{own}"][index] += by
-        return torch.zeros_like(leaf) if found[0] is None else found[0]
 
 
 @contextmanager
@@ -328,9 +315,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _starts(stack: Stack) -> list[int]:
-    """Where each parameter begins in a row."""
-    sizes = [shape.numel() for shape in stack.shapes.values()]
-    return [sum(sizes[:index]) for index in range(len(sizes))]

@@ -11,8 +11,6 @@ from normlab.nets.net import Net
 from normlab.norms.layer import over_processes
 from normlab.settings import Settings
 
-__all__ = ["refusal", "shape_of", "unsupported"]
-
 log = logging.getLogger("normlab")
 
 

@@ -41,6 +41,9 @@ class Stack:
     """
 
     def __init__(self, nets: Sequence[nn.Module]) -> None:
+        shapes = [{name: value.shape for name, value in net.state_dict().items()} for net in nets]
+        if any(shape != shapes[0] for shape in shapes):
+            raise ValueError("only networks of one shape can be stacked")
         self.shapes = {name: parameter.shape for name, parameter in nets[0].named_parameters()}
         with torch.no_grad():
             self.parameters = _aligned([self.row(net.parameters()) for net in nets])
@@ -49,9 +52,6 @@ class Stack:
                 for name, _ in nets[0].named_buffers()
             }
         self.grads = _aligned([torch.zeros_like(row) for row in self.parameters])
-
-    def __len__(self) -> int:
-        return len(self.parameters)
 
     @staticmethod
     def row(values: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -6,6 +6,7 @@ statistics of batches as small as those of training, on test and on training ima
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,8 +65,7 @@ def population(net: nn.Module, images: torch.Tensor, size: int = AT_ONCE) -> Pop
     layers = averaging_layers(net)
     with ExitStack() as stack:
         for name, layer in layers.items():
-            handle = layer.register_forward_pre_hook(lambda _, given, name=name: note(name, given[0]))
-            stack.callback(handle.remove)
+            stack.enter_context(layer.register_forward_pre_hook(lambda _, given, name=name: note(name, given[0])))
         log_probs_by_batch(net, images, size)
     found = {}
     for name, (mean, square) in sums.items():
@@ -86,35 +86,23 @@ def log_probs_by_batch(net: nn.Module, images: torch.Tensor, size: int) -> torch
     try:
         with ExitStack() as stack:
             for layer in averaging_layers(net).values():
-                stack.enter_context(_own_statistics(layer, size))
+                stack.enter_context(layer.register_forward_hook(partial(_by_own_statistics, size)))
             return torch.cat([net(part) for part in torch.split(images, max(1, AT_ONCE // size) * size)])
     finally:
         net.train(training)
 
 
-@contextmanager
-def _own_statistics(layer: Any, size: int) -> Iterator[None]:
-    """A layer that normalizes every `size` images by their own statistics; its running averages stay as they are."""
+def _by_own_statistics(size: int, layer: Any, given: tuple[torch.Tensor], _: torch.Tensor) -> torch.Tensor:
+    """Return what a layer gives that normalizes every `size` images by their own statistics."""
+    [x], parts = given, []
     size = min(size, getattr(layer, "virtual_batch_size", size))
-
-    def normalized(_: nn.Module, given: tuple[torch.Tensor], __: torch.Tensor) -> torch.Tensor:
-        x = given[0]
-        parts = []
-        whole = len(x) // size * size
-        for some in (x[:whole].view(-1 if whole else 0, size, *x.shape[1:]), x[None, whole:]):
-            if some.numel():
-                var, mean = torch.var_mean(some, (1, 3, 4), correction=0, keepdim=True)
-                parts.append(((some - mean) * (var + layer.eps).rsqrt()).flatten(0, 1))
-        y = torch.cat(parts)
-        if layer.weight is not None:
-            y = torch.addcmul(layer.bias[:, None, None], y, layer.weight[:, None, None])
-        return y
-
-    handle = layer.register_forward_hook(normalized)
-    try:
-        yield
-    finally:
-        handle.remove()
+    whole = len(x) // size * size
+    for some in (x[:whole].view(-1 if whole else 0, size, *x.shape[1:]), x[None, whole:]):
+        if some.numel():
+            var, mean = torch.var_mean(some, (1, 3, 4), correction=0, keepdim=True)
+            parts.append(((some - mean) * (var + layer.eps).rsqrt()).flatten(0, 1))
+    y = torch.cat(parts)
+    return y if layer.weight is None else torch.addcmul(layer.bias[:, None, None], y, layer.weight[:, None, None])
 
 
 @contextmanager

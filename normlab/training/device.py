@@ -9,12 +9,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from normlab.kernels.compile import processor
 from normlab.settings import Settings
 
 
@@ -41,18 +42,8 @@ def set_threads(settings: Settings) -> None:
 def describe_device(device: torch.device) -> dict[str, Any]:
     """Return accelerator, name and CPU threads, for result.json."""
     gpu = device.type == "cuda"
-    name = torch.cuda.get_device_name(device) if gpu else _cpu_name()
+    name = torch.cuda.get_device_name(device) if gpu else processor()[0] or platform.machine()
     return {"accelerator": "gpu" if gpu else "cpu", "name": name, "threads": torch.get_num_threads()}
-
-
-def _cpu_name() -> str:
-    """Linux keeps the name where `platform` does not look."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
@@ -150,7 +141,7 @@ def restore_process() -> Iterator[None]:
     `log_to` restores logging and warnings. How glibc holds memory cannot be put back: only processes of our own set it
     (`keep_freed_memory`). A GPU is not started to be restored: that takes memory and seconds.
     """
-    gpu, deterministic = torch.cuda.is_available(), torch.utils.deterministic
+    gpu = torch.cuda.is_available()
     started = gpu and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     device = torch.cuda.current_device() if started else None
     kept: list[tuple[Callable[[Any], Any], Any]] = [
@@ -161,13 +152,18 @@ def restore_process() -> Iterator[None]:
         (np.random.set_state, np.random.get_state()),  # noqa: NPY002
         (torch.set_rng_state, torch.get_rng_state()),
     ]
+    attributes: list[tuple[Any, str]] = [
+        (torch.utils.deterministic, "fill_uninitialized_memory"),
+        (sys, "excepthook"),
+        (threading, "excepthook"),
+    ]
     if gpu:
         kept.append((torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()))
+        attributes += [(torch.backends.cudnn, "allow_tf32"), (torch.backends.cudnn, "benchmark")]
+    kept += [(partial(setattr, where, name), getattr(where, name)) for where, name in attributes]
     if device is not None:
         kept += [(torch.cuda.set_device, device), (torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())]
-    flags = (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) if gpu else None
-    fill = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # its module is a class
-    environment, hooks = dict(os.environ), (sys.excepthook, threading.excepthook)
+    environment = dict(os.environ)
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     try:
         yield
@@ -176,9 +172,6 @@ def restore_process() -> Iterator[None]:
             restore(state)
         if gpu and device is None and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.manual_seed_all(torch.initial_seed())  # as torch seeds a GPU that is started later
-        if flags is not None:
-            torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = flags
-        deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
         os.environ |= {name: value for name, value in environment.items() if os.environ.get(name) != value}
@@ -186,4 +179,3 @@ def restore_process() -> Iterator[None]:
             for number, handler in handlers.items():
                 if handler is not None and signal.getsignal(number) is not handler:
                     signal.signal(number, handler)
-        sys.excepthook, threading.excepthook = hooks

@@ -18,7 +18,7 @@ from normlab.settings import Settings
 from normlab.training.classifier import Classifier
 from normlab.training.device import Replayed
 from normlab.training.files import Begun, RunFiles
-from normlab.training.optim import Rates, Rows
+from normlab.training.optim import Rows
 
 
 @dataclass(frozen=True)
@@ -50,26 +50,6 @@ class Place:
     def finite(self) -> bool:
         """Whether its training has not diverged."""
         return self.files is not None and self.files.diverged is None
-
-
-class Totals:
-    """Sums over images of K networks, on their device: correct answers, cross-entropy, images."""
-
-    def __init__(self, networks: int, device: torch.device) -> None:
-        self.correct = torch.zeros(networks, dtype=torch.int64, device=device)
-        self.ce = torch.zeros(networks, dtype=torch.float64, device=device)
-        self.images = torch.zeros(1, dtype=torch.int64, device=device)
-
-    def add(self, low: int, log_probs: torch.Tensor, labels: torch.Tensor, ce: torch.Tensor) -> None:
-        """Count the images of the networks from `low` on: (k, B, C), (k, B), and their mean cross-entropies (k,)."""
-        self.correct.narrow(0, low, len(labels)).add_((log_probs.argmax(2) == labels).sum(1))
-        self.ce.narrow(0, low, len(labels)).add_(ce, alpha=labels.shape[1])
-        if low == 0:  # all networks have as many
-            self.images += labels.shape[1]
-
-    def zero_(self) -> None:
-        for total in vars(self).values():
-            total.zero_()
 
 
 class Networks(LightningModule):
@@ -139,13 +119,14 @@ class Networks(LightningModule):
         steps = -(-len(self.data.runs[0].train) // self.settings[0].batch_size) * self.settings[0].epochs
         covered, frozen = [], []
         for model in self.models:
-            penalised = {id(parameter) for parameter in model.penalised}
-            parameters = [(p, p.numel()) for p in model.net.parameters()]
-            covered.append(torch.cat([torch.full((size,), id(p) in penalised) for p, size in parameters]))
-            frozen.append(torch.cat([torch.full((size,), not p.requires_grad) for p, size in parameters]))
+            penalised, own = {id(parameter) for parameter in model.penalised}, [*model.net.parameters()]
+            covered.append(Stack.row(torch.full_like(p, id(p) in penalised, dtype=torch.bool) for p in own))
+            frozen.append(Stack.row(torch.full_like(p, not p.requires_grad, dtype=torch.bool) for p in own))
         optimizers = [model.optimizer(steps)[0] for model in self.models]
-        rates = Rates.of(self.settings, optimizers, covered, frozen, steps)
-        self.rows = Rows(rates, self.stack.parameters, self.stack.grads)
+        self.rows = Rows(
+            self.settings, optimizers, steps, torch.stack(covered), torch.stack(frozen),
+            self.stack.parameters, self.stack.grads,
+        )  # fmt: skip
         device, networks = self.stack.parameters.device, len(self.models)
         self._leaves = []
         for low, high in self.passes:  # a pass accumulates the gradients of its rows in their place
@@ -157,8 +138,9 @@ class Networks(LightningModule):
             for net, generator in zip(self.nets, self._generators, strict=True):
                 for layer in _dropouts(net):
                     layer.generator = generator
-        self.totals, self.penalty = Totals(networks, device), torch.zeros(networks, dtype=torch.float64, device=device)
-        self._held_out = {part: Totals(networks, device) for part in self.data.curves}
+        zeros = torch.zeros(4, networks, dtype=torch.float64, device=device)
+        self.penalty, self.totals = zeros[0], zeros[1:]  # of right answers, cross-entropy, images: (3, K)
+        self._held_out = {part: torch.zeros_like(self.totals) for part in self.data.curves}
         self._steps.clear()
         return self.rows
 
@@ -212,7 +194,7 @@ class Networks(LightningModule):
                 images, labels, share=self.share, seeds=self._seeds or None, step=self._step_of_epoch
             )
             self._step_of_epoch += 1
-            self.totals.add(0, found, labels, _cross_entropy(found, labels))
+            _count(self.totals, found, labels, _cross_entropy(found, labels))
             return
         assert isinstance(images, torch.Tensor)
         for (low, high), leaf in zip(self.passes, self._leaves, strict=True):
@@ -220,15 +202,14 @@ class Networks(LightningModule):
             ce = _cross_entropy(found, labels[low:high])
             total = ce.sum()
             backward(total if self.share == 1 else total * self.share)
-            self.totals.add(low, found.detach(), labels[low:high], ce.detach())
+            _count(self.totals[:, low:high], found.detach(), labels[low:high], ce.detach())
 
     def replay(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Do what `gradients` does, replayed as a CUDA graph."""
         size = labels.shape[1]
         if size not in self._steps:
             inputs = images.clone(), labels.clone()
-            totals = vars(self.totals).values()
-            state = [self.stack.grads, self.penalty, *totals, *self.stack.buffers.values()]
+            state = [self.stack.grads, self.penalty, self.totals, *self.stack.buffers.values()]
             generators = [own for own in self._generators if own is not None]
 
             def work() -> None:
@@ -275,7 +256,7 @@ class Networks(LightningModule):
 
     def running_accuracy(self) -> torch.Tensor:
         """Return the accuracies in train mode over the images of this epoch that this process has seen: (K,)."""
-        return self.totals.correct / self.totals.images
+        return self.totals[0] / self.totals[2]
 
     def end_epoch(self) -> list[dict[str, float]]:
         """Return what the epoch has measured of each network, over all processes, by TensorBoard's tag. Accuracy and
@@ -296,12 +277,10 @@ class Networks(LightningModule):
         columns = {tag: value.float().tolist() for tag, value in values.items()}
         return [{tag: column[index] for tag, column in columns.items()} for index in range(len(self.models))]
 
-    def _means(self, totals: Totals) -> tuple[torch.Tensor, torch.Tensor]:
+    def _means(self, totals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Accuracy and cross-entropy over the images of all processes, (K,) each."""
-        own = torch.cat([totals.correct.double(), totals.ce, totals.images.double()])
-        every = self.trainer.strategy.reduce(own, reduce_op="sum")
-        correct, ce, images = every.split([len(self.models), len(self.models), 1])
-        return correct / images, ce / images
+        right, ce, images = self.trainer.strategy.reduce(totals.clone(), reduce_op="sum")
+        return right / images, ce / images
 
     # Evaluation
 
@@ -325,7 +304,7 @@ class Networks(LightningModule):
         images, labels = batch
         if labels.shape[1]:  # else the others' share was all of it
             totals, found = self._held_out[self.data.curves[dataloader_idx]], self._evaluate(images)
-            totals.add(0, found, labels, _cross_entropy(found, labels))
+            _count(totals, found, labels, _cross_entropy(found, labels))
 
     def on_validation_epoch_end(self) -> None:
         self.held_out = {part: self._means(totals) for part, totals in self._held_out.items()}
@@ -341,6 +320,14 @@ class Networks(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
         """Return the log-probabilities of a batch: (K, B, C), float32, on the CPU."""
         return self._evaluate(batch[0]).float().cpu()
+
+
+def _count(totals: torch.Tensor, log_probs: torch.Tensor, labels: torch.Tensor, ce: torch.Tensor) -> None:
+    """Add a batch to the totals of k networks, (3, k), from (k, B, C), (k, B) and mean cross-entropies (k,)."""
+    right, sums, images = totals
+    right += (log_probs.argmax(2) == labels).sum(1)
+    sums.add_(ce, alpha=labels.shape[1])
+    images += labels.shape[1]
 
 
 def _cross_entropy(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

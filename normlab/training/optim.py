@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -72,65 +71,6 @@ def proximal_step_(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Par
             soft_threshold_([parameter], group["lr"] * l1 / scale)
 
 
-@dataclass(frozen=True)
-class Rates:
-    """How each of K networks is updated, one row per network.
-
-    Attributes:
-        lr: (K, 1), the highest. cycle: (K, 1), the steps of a "onecycle" schedule; 1: lr stays what it is.
-        clip (the longest gradient; inf: no limit), l1, proximal (1 for proximal steps, else 0): (K, 1).
-        covered: (K, P), 1 where the penalty covers a number. frozen: (K, P), True where nothing moves it.
-        adamw: (K, 1), True for AdamW, False for SGD. weight_decay: (K, 1).
-        momentum (SGD), beta1, beta2, eps (AdamW): (K, 1); where a row's optimizer has no such thing, any value.
-    """
-
-    lr: torch.Tensor
-    cycle: torch.Tensor
-    clip: torch.Tensor
-    l1: torch.Tensor
-    proximal: torch.Tensor
-    covered: torch.Tensor
-    frozen: torch.Tensor
-    adamw: torch.Tensor
-    weight_decay: torch.Tensor
-    momentum: torch.Tensor
-    beta1: torch.Tensor
-    beta2: torch.Tensor
-    eps: torch.Tensor
-
-    @classmethod
-    def of(
-        cls,
-        settings: Sequence[Settings],
-        optimizers: Sequence[SGD | AdamW],
-        covered: Sequence[torch.Tensor],
-        frozen: Sequence[torch.Tensor],
-        steps: int,
-    ) -> "Rates":
-        """Return the rows of torch's own optimizers over so many steps. covered, frozen: (P,) each."""
-
-        def column(values: Sequence[float]) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.float64)[:, None]
-
-        groups = [optimizer.param_groups[0] for optimizer in optimizers]
-        betas = [group.get("betas", (0.0, 0.0)) for group in groups]
-        return cls(
-            lr=column([each.peak_lr for each in settings]),
-            cycle=column([1 if each.schedule == "constant" else steps for each in settings]),
-            clip=column([math.inf if each.gradient_clip is None else each.gradient_clip for each in settings]),
-            l1=column([each.l1 for each in settings]),
-            proximal=column([each.penalty.method == "proximal" for each in settings]),
-            covered=torch.stack([*covered]).double(),
-            frozen=torch.stack([*frozen]),
-            adamw=torch.tensor(["betas" in group for group in groups])[:, None],
-            weight_decay=column([group["weight_decay"] for group in groups]),
-            momentum=column([group.get("momentum", 0.0) for group in groups]),
-            beta1=column([each[0] for each in betas]),
-            beta2=column([each[1] for each in betas]),
-            eps=column([group.get("eps", 1.0) for group in groups]),
-        )
-
-
 class Rows(Optimizer):
     """The optimizers of K networks as one, each row as torch's own would update it (in the manner of HFTA: Wang et al.
     2021, "Horizontally Fused Training Array"). It never asks a device for a value.
@@ -139,23 +79,46 @@ class Rows(Optimizer):
     "exp_avg_sq" if one is AdamW's, and "step", (1,). The numbers of a row under another optimizer's names mean nothing.
 
     Args:
+        settings: of each run. optimizers: torch's own, as each network would have it alone, over so many steps.
+        covered, frozen: bool (K, P): whether the penalty covers a number, whether nothing moves it.
         parameters, grads: (K, P), on the device and in the precision of the steps. grads holds the gradients of the
             loss without its penalty whenever `step` is called.
     """
 
-    def __init__(self, rates: Rates, parameters: torch.Tensor, grads: torch.Tensor) -> None:
-        moved = {name: values.to(parameters.device) for name, values in vars(rates).items()}
-        self.rates = Rates(**{n: v.to(parameters.dtype) if v.is_floating_point() else v for n, v in moved.items()})
+    def __init__(
+        self,
+        settings: Sequence[Settings],
+        optimizers: Sequence[SGD | AdamW],
+        steps: int,
+        covered: torch.Tensor,
+        frozen: torch.Tensor,
+        parameters: torch.Tensor,
+        grads: torch.Tensor,
+    ) -> None:
+        def column(values: Iterable[float], dtype: torch.dtype = parameters.dtype) -> torch.Tensor:
+            return torch.tensor([*values], dtype=dtype, device=parameters.device)[:, None]
+
+        # where a row's optimizer has no momentum, β or ε, any value
+        groups = [optimizer.param_groups[0] for optimizer in optimizers]
+        betas = [*zip(*(group.get("betas", (0.0, 0.0)) for group in groups), strict=True)]
+        self.momentum = column(group.get("momentum", 0.0) for group in groups)
+        self.betas = [column(each) for each in betas]
+        self.eps = column(group.get("eps", 1.0) for group in groups)
+        self.clip = column(math.inf if each.gradient_clip is None else each.gradient_clip for each in settings)
+        self.l1 = column(each.l1 for each in settings)
         # in float64: 1 - β₂ᵗ loses half of float32's digits at the first steps, and float32 cannot count many steps
-        self.beta1, self.beta2, self.peak, self.cycle = (moved[name] for name in ("beta1", "beta2", "lr", "cycle"))
-        self.some_sgd, self.some_adamw = not bool(rates.adamw.all()), bool(rates.adamw.any())
-        self.some_l1 = bool(rates.l1.any())
-        self.frozen = self.rates.frozen if rates.frozen.any() else None
-        moves = 1.0 if self.frozen is None else (~self.frozen).to(parameters.dtype)
-        self.covered = self.rates.covered * moves
-        self.pull = self.rates.l1 * (1 - self.rates.proximal) * self.covered
+        self.beta1, self.beta2 = (column(each, torch.float64) for each in betas)
+        self.peak = column((each.peak_lr for each in settings), torch.float64)
+        self.cycle = column((1 if each.schedule == "constant" else steps for each in settings), torch.float64)
+        self.adamw = column(("betas" in group for group in groups), torch.bool)
+        self.some_sgd, self.some_adamw = not bool(self.adamw.all()), bool(self.adamw.any())
+        self.some_l1 = bool(self.l1.any())
+        self.frozen = frozen.to(parameters.device) if frozen.any() else None
+        self.covered, moves = covered.to(parameters), (~frozen).to(parameters)
+        proximal = column(each.penalty.method == "proximal" for each in settings)
+        self.pull, self.shrinks = self.l1 * (1 - proximal) * self.covered * moves, proximal * self.covered * moves
+        self.weight_decay = column(group["weight_decay"] for group in groups) * moves
         self.none = parameters.new_zeros(())
-        self.weight_decay = self.rates.weight_decay * moves
         self.rows = nn.Parameter(parameters)  # of the same memory
         self.rows.grad = grads
         super().__init__([self.rows], {"capturable": True})  # torch then keeps "step" on the device
@@ -173,7 +136,7 @@ class Rows(Optimizer):
         3. w ← sign(w)·max(|w| - t, 0), t as in `proximal_step_` (proximal).
         """
         result = None if closure is None else closure()
-        state, rates, parameters, grads = self.state[self.rows], self.rates, self.rows, self.rows.grad
+        state, parameters, grads = self.state[self.rows], self.rows, self.rows.grad
         assert grads is not None
         lr = self.lr(state["step"])
         if self.frozen is not None:
@@ -181,29 +144,30 @@ class Rows(Optimizer):
         if self.some_l1:
             grads.addcmul_(self.pull, parameters.sign())
         length = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
-        grads.mul_((rates.clip / (length + 1e-6)).clamp_(max=1))  # 1e-6: as torch.nn.utils.clip_grad_norm_
+        grads.mul_((self.clip / (length + 1e-6)).clamp_(max=1))  # 1e-6: as torch.nn.utils.clip_grad_norm_
         move = threshold = self.none
         if self.some_sgd:
             velocity = state["momentum_buffer"]
             decayed = torch.addcmul(grads, self.weight_decay, parameters)
-            velocity.mul_(rates.momentum).add_(decayed)
-            move = lr * torch.addcmul(decayed, rates.momentum, velocity)
+            velocity.mul_(self.momentum).add_(decayed)
+            move = lr * torch.addcmul(decayed, self.momentum, velocity)
             if self.some_l1:
-                threshold = proximal_threshold(lr, rates.l1, rates.momentum)
+                threshold = proximal_threshold(lr, self.l1, self.momentum)
         if self.some_adamw:
             mean, square = state["exp_avg"], state["exp_avg_sq"]
-            mean.lerp_(grads, 1 - rates.beta1)
-            square.mul_(rates.beta2).addcmul_(1 - rates.beta2, grads.square())
+            beta1, beta2 = self.betas
+            mean.lerp_(grads, 1 - beta1)
+            square.mul_(beta2).addcmul_(1 - beta2, grads.square())
             taken = state["step"].double() + 1
-            scale = adamw_scale(square, taken, self.beta2, rates.eps)
+            scale = adamw_scale(square, taken, self.beta2, self.eps)
             corrected = (1 - self.beta1**taken).to(lr.dtype)
             move_adamw = torch.addcmul(lr / corrected * (mean / scale), lr * self.weight_decay, parameters)
-            move = torch.where(rates.adamw, move_adamw, move)
+            move = torch.where(self.adamw, move_adamw, move)
             if self.some_l1:
-                threshold = torch.where(rates.adamw, lr * rates.l1 / scale, threshold)
+                threshold = torch.where(self.adamw, lr * self.l1 / scale, threshold)
         parameters.sub_(move)
         if self.some_l1:
-            threshold = threshold * rates.proximal * self.covered
+            threshold = threshold * self.shrinks
             parameters.sub_(torch.clamp(parameters, -threshold, threshold))
         state["step"] += 1
         return result
@@ -217,4 +181,4 @@ class Rows(Optimizer):
         """Return λ·Σ|w| of each network: float64 (K,)."""
         if not self.some_l1:
             return torch.zeros(len(self.rows), dtype=torch.float64, device=self.rows.device)
-        return self.rates.l1.view(-1) * self.rows.detach().abs().mul_(self.rates.covered).sum(1, dtype=torch.float64)
+        return self.l1.view(-1) * self.rows.detach().abs().mul_(self.covered).sum(1, dtype=torch.float64)

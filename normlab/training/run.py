@@ -89,10 +89,7 @@ def run_array(
             return []
         if len(runs) > 1 and (reason := unfoldable(runs[0][0])):
             raise ConfigError(reason)
-        try:
-            return _train(runs, console, memory_limit)
-        except TrainingError as error:
-            raise error.reason from None
+        return _train(runs, console, memory_limit)
 
 
 def with_data(settings: Settings, console: Console) -> Settings:
@@ -112,25 +109,15 @@ def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
         if not ((standing := Record.readable(folder)) and standing.done):  # force=true, and the GPU has gone since
             record.save(folder)
         return record
-    try:
-        [record] = _train([(settings, folder)], console)
-    except TrainingError as error:
-        reason = f"{type(error.reason).__name__}: {error.reason}".splitlines()[0]
-        record = Record.of(settings, "failed", f"{reason} (the traceback is in train.log)")
-        record.save(folder)
+    [record] = _train([(settings, folder)], console, alone=True)
     return record
 
 
-class TrainingError(Exception):
-    """Training failed, for a reason that train.log holds with its traceback."""
-
-    def __init__(self, reason: Exception) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
-
-
-def _train(runs: Sequence[tuple[Settings, Path]], console: Console, memory_limit: float | None = None) -> list[Record]:
-    """Train runs as one array, and save each record when it is there."""
+def _train(
+    runs: Sequence[tuple[Settings, Path]], console: Console, memory_limit: float | None = None, *, alone: bool = False
+) -> list[Record]:
+    """Train runs as one array, and save each record when it is there. alone: also that of a run that fails while it
+    trains; of several, raise what stops them."""
     states = [_before(settings, folder) for settings, folder in runs]
     prepare(runs[0][0])
     data, models = load_array([settings for settings, _ in runs])
@@ -159,7 +146,11 @@ def _train(runs: Sequence[tuple[Settings, Path]], console: Console, memory_limit
             raise
         except Exception as error:
             log.exception("training failed")
-            raise TrainingError(error) from error
+            if not alone:
+                raise
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            records = [Record.of(runs[0][0], "failed", f"{reason} (the traceback is in train.log)")]
+            records[0].save(runs[0][1])
         finally:
             for place in places:
                 if place.files is not None:

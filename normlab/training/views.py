@@ -22,16 +22,6 @@ from normlab.board import hyperparameters
 from normlab.nets import Network, in_order, norm_layers
 from normlab.settings import Settings
 
-__all__ = [
-    "GALLERY",
-    "show_filters",
-    "show_graph",
-    "show_hyperparameters",
-    "show_norms",
-    "show_result",
-    "show_settings",
-]
-
 log = logging.getLogger("normlab")
 
 GALLERY, COLUMNS = 20, 5  # misclassified images shown, and how many a row: TensorBoard draws a figure 350 pixels wide
