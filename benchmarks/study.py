@@ -25,7 +25,7 @@ from benchmarks.arms import code_of, say, together
 from benchmarks.clock import BATCH, HELD_OUT, WARM_UP
 from benchmarks.machine import bandwidth, bytes_per_image, flops_per_image, peak
 from benchmarks.samples import cut, write_as_mnist
-from benchmarks.study_results import ARMS, ARRAYS, Cell, Machine, figures, page, rows
+from benchmarks.study_results import ARMS, ARRAYS, Cell, Machine, figures, in_short, page, rows
 from benchmarks.tables import load as load_of_machine
 from benchmarks.tables import processor, releases
 from normlab.data.sources import load
@@ -181,7 +181,7 @@ def report(bench: Bench, args: argparse.Namespace, norms: Sequence[str], load_be
     )
     measured = pd.DataFrame(bench.measured)
     table = rows(measured, machine)
-    print(page(table, machine))
+    print(page(table, machine), in_short(table), sep="\n")
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "study.md").write_text(page(table, machine), encoding="utf-8")
