@@ -23,9 +23,9 @@ def say(line: str) -> None:
 
 
 def together(commands: Sequence[Sequence[str]]) -> tuple[float, float]:
-    """Runs modules at the same time: their images a second, summed, and seconds until all have made a step.
+    """Run modules at the same time. Return their images per second, summed, and seconds until all have made a step.
 
-    They wait for each other after their warm-up, so that the clock starts for all at once. Raises `ArmError` when one
+    They wait for each other after their warm-up, so that the clock starts for all at once. Raise `ArmError` when one
     fails; the others are then stopped.
     """
     began, processes = time.monotonic(), []
