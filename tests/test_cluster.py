@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hydra._internal.callbacks import Callbacks
 from same_bits import same
 
 submitit = pytest.importorskip("submitit", reason="the extra slurm (submitit) is not installed")
@@ -24,8 +23,8 @@ from normlab.scheduler import cluster, launch  # noqa: E402
 from normlab.scheduler.cluster import SENT_AWAY, TIME_OVER, Cluster, Submitted  # noqa: E402
 from normlab.scheduler.options import options  # noqa: E402
 from normlab.scheduler.schedule import Ended  # noqa: E402
-from normlab.scheduler.task import Task  # noqa: E402
-from normlab.settings.plan import Job, load, plan  # noqa: E402
+from normlab.scheduler.task import Callbacks, Task  # noqa: E402
+from normlab.settings.plan import Job, load, plan, to_run  # noqa: E402
 from normlab.train import main  # noqa: E402
 from normlab.training import run, run_array  # noqa: E402
 from normlab.training.networks import Networks  # noqa: E402
@@ -181,7 +180,7 @@ def one_task(folder: Path) -> Task:
     """A job of one run."""
     [job] = plan([*BASE, "norm=gn", f"hydra.run.dir={folder}"], multirun=False)
     job = Job(job.settings, folder, job.words)
-    return Task([job], 0, Callbacks())
+    return Task([job], 0, Callbacks(to_run(job, multirun=True)))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 from filelock import FileLock
-from hydra._internal.callbacks import Callbacks
 from rich.console import Console
 from same_bits import same
 from warm import python_m
@@ -22,7 +21,7 @@ from normlab.scheduler import options
 from normlab.scheduler.options import usual
 from normlab.scheduler.progress import SweepProgress, duration
 from normlab.scheduler.schedule import Backend, Ended, Schedule
-from normlab.scheduler.task import Task
+from normlab.scheduler.task import Callbacks, Task, to_run
 from normlab.settings.plan import Job, plan
 
 
@@ -78,7 +77,8 @@ class Made(Backend):
 
 
 def sweep(jobs: Sequence[Job], backend: Backend, began: int = 0) -> None:
-    Schedule(jobs, backend, began, lambda runs, _: [Task([job], began, Callbacks()) for job in runs]).run()
+    callbacks = Callbacks(to_run(jobs[0], multirun=True))
+    Schedule(jobs, backend, began, lambda runs, _: [Task([job], began, callbacks) for job in runs]).run()
     assert backend.stopped
 
 

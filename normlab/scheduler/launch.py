@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from hydra._internal.callbacks import Callbacks  # private, but what Hydra's contexts take
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
@@ -12,7 +11,7 @@ from hydra.types import HydraContext, RunMode
 from normlab.scheduler.options import Processes, Queue, cores, launching, options, usual
 from normlab.scheduler.progress import note
 from normlab.scheduler.schedule import Backend, Ended, InProcess, Schedule, tell
-from normlab.scheduler.task import Task, do, hydra_task, one_line
+from normlab.scheduler.task import Callbacks, Task, do, hydra_task, one_line
 from normlab.settings.arrays import arrays
 from normlab.settings.plan import Job, launcher_of, own_hydra, to_run
 
@@ -25,9 +24,9 @@ def run_single(job: Job) -> None:
     """Do one run in this process."""
     config = to_run(job, multirun=False)
     callbacks = Callbacks(config)
-    callbacks.on_run_start(config=config, config_name="config")
+    callbacks.call("on_run_start", config=config, config_name="config")
     do(job, callbacks, None)
-    callbacks.on_run_end(config=config, config_name="config", job_return=None)
+    callbacks.call("on_run_end", reverse=True, config=config, config_name="config", job_return=None)
 
 
 class Sweep:
@@ -75,9 +74,9 @@ class Sweep:
 
     def run(self) -> None:
         """Do the runs, until all have ended."""
-        self.callbacks.on_multirun_start(config=self.config, config_name="config")
+        self.callbacks.call("on_multirun_start", config=self.config, config_name="config")
         Schedule(self.jobs, self.backend, self.began, self._divide, self.more).run()
-        self.callbacks.on_multirun_end(config=self.config, config_name="config")
+        self.callbacks.call("on_multirun_end", reverse=True, config=self.config, config_name="config")
 
     def _divide(self, runs: Sequence[Job], single: bool) -> list[Task]:
         """Return arrays as planned, then the other runs. With `single`, each run on its own."""
@@ -142,7 +141,7 @@ class OtherLauncher(Backend):
             config = loader.load_configuration("config", list(self.words), run_mode=RunMode.MULTIRUN)
             HydraConfig.instance().set_config(config)
             launcher = Plugins.instance().instantiate_launcher(
-                hydra_context=HydraContext(config_loader=loader, callbacks=self.callbacks),
+                hydra_context=HydraContext(config_loader=loader, callbacks=self.callbacks),  # type: ignore[arg-type]
                 task_function=partial(hydra_task, began=self.began),
                 config=config,
             )

@@ -1,14 +1,16 @@
 """What a process does: the runs of one task, each as Hydra would do it. Imports no torch before it has to."""
 
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from hydra._internal.callbacks import Callbacks  # private, but what Hydra's contexts take
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import run_job
 from hydra.types import HydraContext
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -17,9 +19,32 @@ from normlab.record import Record
 from normlab.scheduler.progress import note, settled
 from normlab.settings.plan import Job, parse, to_run
 
-__all__ = ["Task", "do", "hydra_task", "one_line"]
+__all__ = ["Callbacks", "Task", "do", "hydra_task"]
 
 log = logging.getLogger("normlab")
+
+
+class Callbacks:
+    """Hydra's `hydra.callbacks` of a command line, called as Hydra calls them."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.each = [instantiate(value) for value in (config.hydra.callbacks or {}).values()]
+
+    def call(self, event: str, *, reverse: bool = False, **given: Any) -> None:
+        """Call a method of every callback. One that raises is warned of, and stops nothing."""
+        for each in reversed(self.each) if reverse else self.each:
+            try:
+                getattr(each, event)(**given)
+            except Exception as error:
+                warnings.warn(f"{type(each).__name__}.{event} raised {one_line(error)}", stacklevel=2)
+
+    def on_job_start(self, **given: Any) -> None:
+        """For `run_job`."""
+        self.call("on_job_start", **given)
+
+    def on_job_end(self, **given: Any) -> None:
+        """For `run_job`."""
+        self.call("on_job_end", reverse=True, **given)
 
 
 def do(job: Job, callbacks: Callbacks, began: int | None) -> None:
