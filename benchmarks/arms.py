@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.clock import MEETING, rate, read
@@ -14,7 +14,7 @@ from normlab.errors import NormlabError
 LOOK_EVERY = 0.05  # seconds between looks at whether a process has ended
 
 
-class ArmError(Exception):
+class ArmError(NormlabError):
     """An arm that failed, with the end of what it printed."""
 
 
@@ -23,9 +23,9 @@ def say(line: str) -> None:
 
 
 def together(commands: Sequence[Sequence[str]]) -> tuple[float, float]:
-    """Runs modules at the same time: their images a second, summed, and seconds until all have made a step.
+    """Run modules at the same time. Return their images per second, summed, and seconds until all have made a step.
 
-    They wait for each other after their warm-up, so that the clock starts for all at once. Raises `ArmError` when one
+    They wait for each other after their warm-up, so that the clock starts for all at once. Raise `ArmError` when one
     fails; the others are then stopped.
     """
     began, processes = time.monotonic(), []
@@ -48,28 +48,9 @@ def together(commands: Sequence[Sequence[str]]) -> tuple[float, float]:
     for index in failed:
         tail = "\n".join(outputs[index].splitlines()[-30:])
         command = f"`python -m {' '.join(commands[index])}`"
-        raise ArmError(f"{tail}\nbenchmarks: {command} failed with exit code {codes[index]}, see above")
+        raise ArmError(f"{tail}\n{command} failed with exit code {codes[index]}, see above")
     try:
         steps = [read(output) for output in outputs]
         return rate(steps), max(process.ends[0] for process in steps) - began
     except ValueError as error:
-        raise ArmError(f"benchmarks: `python -m {' '.join(commands[0])}`: {error}") from error
-
-
-def code_of(measure: Callable[[], None]) -> int:
-    """Measures, and says what went wrong in a line; the exit code.
-
-    0; 1 when an arm failed; 2 when the images are not there; 130 when stopped.
-    """
-    try:
-        measure()
-    except NormlabError as error:
-        say(f"benchmarks: {getattr(error, 'summary', error)}")
-        return 2
-    except ArmError as error:
-        say(str(error))
-        return 1
-    except KeyboardInterrupt:
-        say("benchmarks: stopped")
-        return 130
-    return 0
+        raise ArmError(f"`python -m {' '.join(commands[0])}`: {error}") from error

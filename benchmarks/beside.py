@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.arms import code_of, say
+from benchmarks.arms import say
 from benchmarks.tables import markdown
+from normlab.errors import in_one_line
 from normlab.record import Record
 
 ARMS = {  # name -> threads, GOMP_SPINCOUNT
@@ -38,7 +39,8 @@ def images_per_s(threads: int | None, spin: str | None) -> float:
         return float(Record.load(file.parent).time["images_per_s"])
 
 
-def main(arguments: Sequence[str]) -> None:
+@in_one_line()
+def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--busy", type=int, default=1, help="processes that use a core each")
@@ -63,7 +65,8 @@ def main(arguments: Sequence[str]) -> None:
         for of in [(found[name, "idle"], found[name, "beside"])]
     ]
     print(markdown(["a waiting thread keeps its core for", "idle machine", "beside a busy process"], rows))
+    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(code_of(lambda: main(sys.argv[1:])))
+    raise SystemExit(main(sys.argv[1:]))

@@ -70,9 +70,9 @@ def read(output: str) -> Steps:
 
 
 def rate(processes: Sequence[Steps]) -> float:
-    """Training images a second of processes that train at the same time: the sum, while all of them train.
+    """Return the training images per second of processes that train at the same time: the sum, while all of them train.
 
-    A step that lies partly in the common window counts by that part. Raises `ValueError` where the window is less than
+    A step that lies partly in the common window counts by that part. Raise `ValueError` where the window is less than
     a third of what some process did.
     """
     begin = max(steps.ends[WARM_UP - 1] for steps in processes)

@@ -36,16 +36,6 @@ def costs(measured: pd.DataFrame) -> pd.DataFrame:
     return table.loc[[name for name in CATALOGUE if name in table.index]]
 
 
-def what() -> list[tuple[str, ...]]:
-    """Return a row of `WHAT` for each norm."""
-    rows = []
-    for name, about in CATALOGUE.items():
-        over = f"{about.statistic[0]} over {about.over}" if about.axes else "nothing"
-        total = sum(p.numel() for p in Net(name).parameters())
-        rows.append((f"`{name}`", about.title, about.formula, over, f"{total:,}"))
-    return rows
-
-
 def section(name: str, taken: Sequence[Entry]) -> str:
     """Return one norm in full: formula, what its class says, its facts and its options."""
     about = CATALOGUE[name]
@@ -88,26 +78,13 @@ def options() -> dict[str, list[Entry]]:
     return found
 
 
-def cost_table(measured: pd.DataFrame) -> str:
-    """Return, in Markdown, a row of `COST` for each norm that was measured."""
-    rows = [
-        [
-            f"`{of.Index}`",
-            f"{of.step_ms:.1f}",
-            f"{of.ratio:.2f}",
-            f"{of.low:.2f}–{of.high:.2f}",
-            f"{of.forward_ms:.2f}",
-            f"{of.backward_ms:.2f}",
-        ]
-        for of in costs(measured).itertuples()
-    ]
-    return markdown(COST, rows, COST[1:])
-
-
 def catalogue_part() -> str:
     """Return the part of norms.md that follows from the norms' files and conf/ alone."""
-    of = options()
-    every = markdown(WHAT, [(f"[{row[0]}](#{row[0].strip('`')})", *row[1:]) for row in what()], WHAT[-1:])
+    of, rows = options(), []
+    for name, about in CATALOGUE.items():
+        over = f"{about.statistic[0]} over {about.over}" if about.axes else "nothing"
+        total = sum(p.numel() for p in Net(name).parameters())
+        rows.append((f"[`{name}`](#{name})", about.title, about.formula, over, f"{total:,}"))
     return "\n".join(
         [
             "# The norms",
@@ -117,7 +94,7 @@ def catalogue_part() -> str:
             "mean square are of the numbers that share a statistic; σ² is biased; ε stands inside the root. Learned "
             "numbers are given with their shape.",
             "",
-            every,
+            markdown(WHAT, rows, WHAT[-1:]),
             "",
             "`norm=custom norm.target=module:Class` takes [a layer of your own](your_layer.md). "
             "`weight_standardization=true` goes with every norm: each filter of the 3x3 convolutions is shifted and "
@@ -135,6 +112,11 @@ def catalogue_part() -> str:
 
 def cost_part(measured: pd.DataFrame, batch: int) -> str:
     """Return the part that follows from norms.csv."""
+    rows = [
+        [f"`{of.Index}`", f"{of.step_ms:.1f}", f"{of.ratio:.2f}", f"{of.low:.2f}–{of.high:.2f}", f"{of.forward_ms:.2f}",
+         f"{of.backward_ms:.2f}"]
+        for of in costs(measured).itertuples()
+    ]  # fmt: skip
     return "\n".join(
         [
             "## What they cost",
@@ -145,7 +127,7 @@ def cost_part(measured: pd.DataFrame, batch: int) -> str:
             "turn, in an order that rotates. The ratio is to `none` in the same round, its range from the first to the "
             "third quartile.",
             "",
-            cost_table(measured),
+            markdown(COST, rows, COST[1:]),
         ]
     )
 

@@ -65,7 +65,7 @@ class Over(BaseException):
 
 
 def over_after_training() -> Any:
-    """A context in which runs end with their last epoch: figures take seconds a network, and the clock has stopped."""
+    """Return a context in which runs end with their last epoch: figures take seconds, and the clock has stopped."""
 
     def over(*_: object, **__: object) -> None:
         raise Over

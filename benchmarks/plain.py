@@ -1,10 +1,10 @@
 """R0: the script that people write for this task, on its own: `python -m benchmarks.plain --norm gn --workers 2`.
 
 The network, batch size, optimizer and schedule are normlab's; all else is what the documentation of Lightning,
-torchvision and torchmetrics shows: transforms for each image, a DataLoader, a metric and two logged values a step, a
+torchvision and torchmetrics shows: transforms for each image, a DataLoader, a metric and two logged values per step, a
 Trainer with its default logger, checkpoint and progress bar. Where there was a choice it is the cheaper one: images are
-rotated by the nearest pixel and not shifted (normlab: bilinear, and shifted too), and accuracy is logged an epoch, not
-a step. Nothing of normlab is imported; the clock is the only addition.
+rotated by the nearest pixel and not shifted (normlab: bilinear, and shifted too), and accuracy is logged per epoch,
+not per step. Nothing of normlab is imported; the clock is the only addition.
 """
 
 import argparse

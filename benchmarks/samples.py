@@ -11,7 +11,7 @@ from normlab.data.sources import Images
 
 
 def cut(images: Images, train: int, test: int) -> Images:
-    """The first `train` and `test` images; a set that has fewer is gone through again."""
+    """Return the first `train` and `test` images; a set that has fewer is repeated."""
 
     def first(values: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
         return np.resize(values, (size, *values.shape[1:]))

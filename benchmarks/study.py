@@ -15,20 +15,22 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from benchmarks.arms import code_of, say, together
+from benchmarks.arms import say, together
 from benchmarks.clock import BATCH, HELD_OUT, WARM_UP
 from benchmarks.machine import bandwidth, bytes_per_image, flops_per_image, peak
 from benchmarks.samples import cut, write_as_mnist
-from benchmarks.study_results import ARMS, ARRAYS, Cell, Machine, figures, page, rows
+from benchmarks.study_results import ARMS, ARRAYS, Cell, Machine, figures, in_short, page, rows
 from benchmarks.tables import load as load_of_machine
 from benchmarks.tables import processor, releases
 from normlab.data.sources import load
+from normlab.errors import in_one_line
 
 NORMS = ("bn", "ln", "gn", "in", "none", "rms")
 BATCHES = (2, 8, 32, 128, 512)
@@ -138,8 +140,9 @@ class Bench:
         return ["benchmarks.plain", *self._shared(cell), "--root", str(root), "--workers", str(workers)]
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """Measure; return the exit code: 0, 1 when an arm failed, 2 when the images are not there, 130 when stopped."""
+@in_one_line()
+def main(given: Sequence[str]) -> int:
+    """Measure; return the exit code: 0, 2 when an arm failed or the images are not there, 130 when stopped."""
     show_defaults = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser("benchmarks.study", description=__doc__, formatter_class=show_defaults)
     parser.add_argument("--reps", type=int, default=3, help="repetitions of every cell")
@@ -156,13 +159,9 @@ def main(given: Sequence[str] | None = None) -> int:
     wanted = [cell for cell in cells(args.device, args.norms, args.quick) if args.quick or cell.batch in args.batches]
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args.data, args.device, Path(folder), quick=args.quick)
-        return code_of(
-            lambda: bench.measure_all(
-                wanted,
-                1 if args.quick else args.reps,
-                lambda: report(bench, args, sorted({cell.norm for cell in wanted}), before),
-            )
-        )
+        report_now = partial(report, bench, args, sorted({cell.norm for cell in wanted}), before)
+        bench.measure_all(wanted, 1 if args.quick else args.reps, report_now)
+    return 0
 
 
 def report(bench: Bench, args: argparse.Namespace, norms: Sequence[str], load_before: float) -> None:
@@ -181,7 +180,7 @@ def report(bench: Bench, args: argparse.Namespace, norms: Sequence[str], load_be
     )
     measured = pd.DataFrame(bench.measured)
     table = rows(measured, machine)
-    print(page(table, machine))
+    print(page(table, machine), in_short(table), sep="\n")
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "study.md").write_text(page(table, machine), encoding="utf-8")
@@ -191,4 +190,4 @@ def report(bench: Bench, args: argparse.Namespace, norms: Sequence[str], load_be
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

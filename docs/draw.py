@@ -1,4 +1,4 @@
-"""Draws the pictures of README and docs, as PNG and SVG beside this file.
+"""Draw the pictures of README and docs, as PNG and SVG beside this file.
 
 python docs/draw.py axes
 python docs/draw.py lanes

@@ -1,4 +1,4 @@
-"""Keeps a study's small results beside this file: `python docs/keep.py lightning_logs/batch_size`.
+"""Keep a study's small results beside this file: `python docs/keep.py lightning_logs/batch_size`.
 
 In docs/studies/<name>/: runs.csv (one row per run), the report's tables, the figures that docs/studies.md shows. The
 folders of the runs, with checkpoints and curves, stay where they are.
@@ -23,7 +23,7 @@ COLUMNS = ("folder", "error", "device", "fit_s", "measure_s")  # of this machine
 
 
 def keep(folder: Path, to: Path) -> None:
-    """Writes the small results of a study's folder. Raises `NormlabError` where it holds no run."""
+    """Write the small results of a study's folder. Raise `NormlabError` where it holds no run."""
     table = read(folder)
     to.mkdir(parents=True, exist_ok=True)
     kept = table.drop(columns=[name for name in COLUMNS if name in table])

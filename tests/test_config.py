@@ -4,6 +4,7 @@ import itertools
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -22,7 +23,7 @@ from normlab.settings import (
     conf_dir,
     group_values,
 )  # fmt: skip
-from normlab.settings.plan import load, plan
+from normlab.settings.plan import compose_config, load, plan
 
 
 def test_python_and_the_command_line_ask_for_the_same_run() -> None:
@@ -33,6 +34,11 @@ def test_python_and_the_command_line_ask_for_the_same_run() -> None:
     given = {"net": "resnet10", "penalty": {"scope": "conv"}, "l1": 0.1}
     assert load(*words) == checked(given | {"optimizer": {"name": "adamw", "eps": 1e-6}})
     assert checked({"optimizer": {"momentum": 0.5}}) == load("optimizer.momentum=0.5")
+
+
+def test_no_type_has_a_default_of_its_own() -> None:
+    for model in (Settings, *Settings.__base__.__subclasses__()):
+        assert all(field.is_required() for field in model.model_fields.values()), model
 
 
 def test_an_optimizer_brings_its_usual_rate() -> None:
@@ -204,7 +210,9 @@ def test_plan_shares_hydras_work_and_gives_what_hydra_would() -> None:
     axes += [("l1=0", "l1=1E-2"), ("norm.eps=1",)]
     words = [f"{first}{''.join(',' + word.partition('=')[2] for word in rest)}" for first, *rest in axes]
     shared = ["data=digits", "name=sweep"]
-    jobs = plan([*shared, *words], multirun=True)
+    with patch("normlab.settings.plan.compose_config", wraps=compose_config) as compositions:
+        jobs = plan([*shared, *words], multirun=True)
+    assert compositions.call_count == 2, "a norm each"
     assert [job.settings for job in jobs] == [load(*shared, *job) for job in itertools.product(*axes)]
     assert len({job.settings.config_hash() for job in jobs}) == len({job.folder for job in jobs}) == 16
 

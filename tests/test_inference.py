@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -166,10 +167,11 @@ def test_an_interval_holds_the_values_that_its_test_does_not_reject(link: str) -
         assert estimate.moved(0.0) == pytest.approx(estimate.value)
         step = 1e-6
         assert (estimate.moved(step) - estimate.moved(-step)) / (2 * step) == pytest.approx(1, rel=1e-4)
-        assert estimate.p_within(low, high) == pytest.approx(0.025)
-        assert estimate.p_outside(high, high) == pytest.approx(0.05)
-        assert 0.025 < estimate.p_outside(high, high + estimate.se) < 0.05
-        assert estimate.p_outside(low, high) > 0.5
+        of_range = partial(Question, estimate, of_range=True)
+        assert Question(estimate, low, high).p == pytest.approx((estimate.p(), 0.025))
+        assert of_range(high, high).p[0] == pytest.approx(0.05)
+        assert 0.025 < of_range(high, high + estimate.se).p[0] < 0.05
+        assert of_range(low, high).p[0] > 0.5
 
 
 def test_a_ratio_of_errors() -> None:

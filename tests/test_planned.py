@@ -59,6 +59,10 @@ def test_auto_is_settled_once_for_all_runs() -> None:
     assert {job.settings.data.name for job in jobs} == {"digits"}
     assert all("data.name=digits" in job.words for job in jobs)
     assert set(asked) == {(None, False)}
+    asked.clear()
+    with pytest.raises(ConfigError, match="l1=-1"):
+        plan(["l1=0,-1"], multirun=True, data=digits)
+    assert not asked, "what is wrong is reported before anything is downloaded"
     named = plan(["norm=bn,ln", "data=digits", "data.download=false", "name=a"], multirun=True)
     assert [job.settings for job in named] == [job.settings for job in jobs]
     with pytest.raises(ConfigError, match="name the sets"):

@@ -90,5 +90,5 @@ def test_a_pair_at_twice_the_margin_takes_two_fifths_of_the_seeds_of_a_fixed_des
 @pytest.mark.parametrize("truth", ["all equal", "all at the margin"])
 def test_any_false_verdict_is_rare_although_it_looks_after_every_round(truth: str) -> None:
     """600 studies like `replication`; one of 5 % fails here with a probability of 0.001."""
-    row = next(verdicts.study(np.random.default_rng(7), 600, truth, "as it is", 10))
+    row = next(verdicts.study(np.random.default_rng(7), 600, truth, "as it is", 15))
     assert row["value"] <= stats.binom.ppf(0.999, 600, 0.05) / 600

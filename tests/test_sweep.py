@@ -19,7 +19,7 @@ from warm import python_m
 from normlab.record import Record, Status
 from normlab.scheduler import options
 from normlab.scheduler.options import usual
-from normlab.scheduler.progress import SweepProgress
+from normlab.scheduler.progress import SweepProgress, duration
 from normlab.scheduler.schedule import Backend, Ended, Schedule
 from normlab.scheduler.task import Callbacks, Task, to_run
 from normlab.settings.plan import Job, plan
@@ -91,6 +91,20 @@ def test_what_did_not_complete_before_is_done_again_but_not_what_failed_now(
     backend = Made(lambda task, _: leave(task.jobs[0]))
     sweep(jobs, backend, began=time.time_ns() - 10**9)
     assert statuses(jobs) == ["completed", "failed" if (status, now) == ("failed", True) else "completed"]
+
+
+@pytest.mark.parametrize(("words", "damaged"), [([], False), ([], True), (["force=true"], False)])
+def test_what_is_finished_is_done_again_where_it_is_forced_or_damaged(
+    tmp_path: Path, words: list[str], damaged: bool
+) -> None:
+    jobs = jobs_in(tmp_path, "seed=0", *words)
+    leave(jobs[0])
+    if damaged:
+        (jobs[0].folder / "result.json").write_text("{")
+    backend = Made(lambda task, _: leave(task.jobs[0]))
+    os.utime(jobs[0].folder / "result.json", (1, 1))
+    sweep(jobs, backend, began=time.time_ns() - 10**9)
+    assert backend.started == [["seed_0"]] * (bool(words) or damaged)
 
 
 def test_what_fails_is_not_tried_again(tmp_path: Path) -> None:
@@ -283,6 +297,11 @@ def test_the_live_display(tmp_path: Path) -> None:
     assert "and 3 more" in text
     assert "last: seed=0 completed: test 97.50 %" in text
     assert "54%" in text  # 2 + 11 of 24 epochs
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(42, "42 s"), (5990, "1 h 40 min"), (11100, "3 h 5 min")])
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 LAYERS = """

@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats  # type: ignore[import-untyped, unused-ignore]
+from scipy import optimize, special  # type: ignore[import-untyped, unused-ignore]
 
 __all__ = ["Estimate", "Group", "Interval", "Model", "Pairing", "caution", "mean_interval", "mean_squares", "moderated"]
 
@@ -126,31 +126,28 @@ class Estimate:
             return math.nan
         if self.se == 0 or not len(self.terms[0]):
             return 0.0 if self.value == at else math.copysign(math.inf, self.value - at)
-        return -_solve(self.moved, at, self.se) / self.se
+        return -self._move_to(at) / self.se
+
+    def _move_to(self, at: float) -> float:
+        """The move after which the contrast is `at`; infinite where none is."""
+        c, x, u = self.terms
+
+        def over(by: float) -> float:
+            return float(c @ _back(self.link, x + by * u)) - at
+
+        short = -over(0.0)
+        if short == 0:
+            return 0.0
+        far = 1.1 * short  # D'(0) = 1
+        while over(far) * short < 0:
+            far *= 2
+            if abs(far) > 1e6 * self.se:
+                return math.copysign(math.inf, short)
+        return float(optimize.brentq(over, *sorted((0.0, far)), xtol=1e-13 * abs(far), rtol=1e-12))
 
     def p(self, at: float = 0.0) -> float:
         """Two-sided p of "the true contrast is `at`"."""
         return float(2 * special.stdtr(self.df, -abs(self.t(at))))
-
-    def p_below(self, at: float) -> float:
-        """One-sided p of "the true contrast is `at` or more": small where it is less."""
-        return float(special.stdtr(self.df, self.t(at)))
-
-    def p_above(self, at: float) -> float:
-        """One-sided p of "the true contrast is `at` or less": small where it is more."""
-        return float(special.stdtr(self.df, -self.t(at)))
-
-    def p_within(self, low: float, high: float) -> float:
-        """p of "the true contrast lies outside low to high", by two one-sided tests (Schuirmann 1987)."""
-        return max(self.p_above(low), self.p_below(high))
-
-    def p_outside(self, low: float, high: float) -> float:
-        """p of "the true contrast lies within low to high", two-sided: at the nearer end, P(T ≤ t) + P(T ≤ t - w) with
-        w the width in standard errors; of a width of 0 that is the two-sided p."""
-        below, above = self.t(low), self.t(high)
-        nearer = below if below < 0 else -above
-        width = below - above if math.isfinite(below) and math.isfinite(above) else math.inf
-        return min(1.0, float(special.stdtr(self.df, nearer) + special.stdtr(self.df, nearer - width)))
 
     def ratio(self, by: float = 0.0, *, of_errors: bool = False) -> float:
         """Of two settings, the first outcome over the second after a move of δ units, or one minus the one over one
@@ -195,9 +192,9 @@ class Model:
         if not within > 0:
             return None
         ratio, df = between / within, (count - 1, (count - 1) * (settings - 1))
-        low, high = (ratio / stats.f.ppf(q, *df) for q in (0.975, 0.025))
+        low, high = (ratio / special.fdtri(*df, q) for q in (0.975, 0.025))
         r, low, high = ((f - 1) / (f - 1 + settings) for f in (ratio, low, high))
-        return Pairing(float(r), float(low), float(high), float(stats.f.sf(ratio, *df)))
+        return Pairing(float(r), float(low), float(high), float(special.fdtrc(*df, ratio)))
 
     @cached_property
     def variances(self) -> tuple[Floats, Floats]:
@@ -300,7 +297,7 @@ class Model:
             ratio = float(d @ np.linalg.solve(c @ covariance @ c.T, d)) / q
         except np.linalg.LinAlgError:
             return math.nan, (q, f), math.nan
-        return ratio, (q, f), float(stats.f.sf(ratio, q, f))
+        return ratio, (q, f), float(special.fdtrc(q, f, ratio))
 
     def sd(self) -> float:
         """The pooled standard deviation of single runs of a setting around its mean, in the outcome's unit."""
@@ -349,7 +346,7 @@ def caution(df: Floats) -> float:
 
 
 def _trigamma_inverse(value: float) -> float:
-    return float(optimize.brentq(lambda x: math.log(special.polygamma(1, x) / value), 1e-8, 1e8))
+    return float(optimize.brentq(lambda x: math.log(special.zeta(2, x) / value), 1e-8, 1e8))
 
 
 def mean_squares(table: Floats) -> tuple[float, float, float]:
@@ -390,22 +387,6 @@ def _back(link: Link, x: Floats) -> Floats:
         case "log":
             return np.exp(np.minimum(x, 700.0))
     return np.asarray(special.expit(x))
-
-
-def _solve(moved: object, at: float, scale: float) -> float:
-    """The move after which an increasing contrast is `at`; infinite where none is."""
-    assert callable(moved)
-    value = moved(0.0)
-    if value == at:
-        return 0.0
-    sign = math.copysign(1.0, at - value)
-    far = scale
-    while sign * (at - moved(sign * far)) > 0:
-        far *= 2
-        if far > 1e6 * scale:
-            return sign * math.inf
-    low, high = sorted((0.0, sign * far))
-    return float(optimize.brentq(lambda by: moved(by) - at, low, high, xtol=1e-13 * far, rtol=1e-12))
 
 
 def mean_interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float, float]:

@@ -51,22 +51,38 @@ class Question:
     of_range: bool = False
     higher_is_better: bool = True
 
-    @property
-    def p(self) -> tuple[float, float]:
-        """p of two hypotheses that cannot both be true: "it is 0" (for a claim of a range: "it lies in it") and "it
-        lies outside the range"."""
-        first = self.estimate.p_outside(self.low, self.high) if self.of_range else self.estimate.p()
-        return first, math.nan if math.isnan(self.low) else self.estimate.p_within(self.low, self.high)
+    @cached_property
+    def t(self) -> tuple[float, float, float]:
+        """Of "it is at the low end", "it is 0" and "it is at the high end" of the range; NaN of no ends."""
+        low, high = (math.nan if math.isnan(end) else self.estimate.t(end) for end in (self.low, self.high))
+        return low, self.estimate.t(), high
 
     @cached_property
     def sides(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """The one-sided p behind each of the two: either of a pair rejects the first hypothesis (each at half its
-        level), both reject the second."""
-        below, above = (self.low, self.high) if self.of_range else (0.0, 0.0)
-        estimate = self.estimate
-        first = estimate.p_below(below), estimate.p_above(above)
-        known = not math.isnan(self.low)
-        return first, (estimate.p_above(self.low), estimate.p_below(self.high)) if known else (math.nan, math.nan)
+        """The one-sided p behind each of the two of `p`: either of a pair rejects the first hypothesis (each at half
+        its level), both reject the second (two one-sided tests: Schuirmann 1987)."""
+        low, zero, high = self.t
+        below, above = (low, high) if self.of_range else (zero, zero)
+        return (self._p(below), self._p(-above)), (self._p(-low), self._p(high))
+
+    @property
+    def p(self) -> tuple[float, float]:
+        """p of two hypotheses that cannot both be true: "it is 0" (for a claim of a range: "it lies in it") and "it
+        lies outside the range".
+
+        That of a range is two-sided, at the nearer end: P(T ≤ t) + P(T ≤ t - w) with w the width in standard errors.
+        """
+        first, second = self.sides
+        if not self.of_range:
+            return 2 * min(first), max(second)
+        low, _, high = self.t
+        nearer = low if low < 0 else -high
+        width = low - high if math.isfinite(low) and math.isfinite(high) else math.inf
+        return min(1.0, self._p(nearer) + self._p(nearer - width)), max(second)
+
+    def _p(self, t: float) -> float:
+        """P(T ≤ t)."""
+        return float(special.stdtr(self.estimate.df, t))
 
     def verdict(self, rejected: Sequence[bool]) -> Verdict:
         """What follows from rejecting these two."""

@@ -19,6 +19,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock
 
+from normlab.errors import first_line
 from normlab.files import write_atomically
 from normlab.settings.shape import small_network
 
@@ -96,7 +97,7 @@ def library(
             file.unlink(missing_ok=True)  # damaged: the next process compiles it again
             raise
     except (OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:  # of no home, of CXX, …
-        return f"the kernels cannot be compiled or loaded: {str(error).splitlines()[0]}"
+        return f"the kernels cannot be compiled or loaded: {first_line(error)}"
     loaded.step_new.restype = ctypes.c_void_p
     loaded.step_free.argtypes = [ctypes.c_void_p]
     loaded.step_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]

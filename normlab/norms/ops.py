@@ -223,31 +223,12 @@ def _plain(
     x: Tensor, groups: int | None, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `_Standardise` computes, by operators with derivatives of every order."""
-    sets, dims = _in_sets(x, groups)
+    sets: Tensor = x[:, :, None] if groups is None else x.unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
+    dims = [0, 2, 3, 4] if groups is None else [2, 3, 4]
     var, mean = torch.var_mean(sets, dims, correction=0, keepdim=True)
     y = ((sets - mean) * torch.rsqrt(var + eps)).reshape(x.shape)
     shape = (-1,) if groups is None else (len(x), groups)
     return affine(y, weight, bias), mean.reshape(shape), var.reshape(shape)
-
-
-def _in_sets(x: Tensor, groups: int | None) -> tuple[Tensor, list[int]]:
-    """Maps with an axis of groups, and the axes over which statistics are."""
-    sets: Tensor = x[:, :, None] if groups is None else x.unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
-    return sets, [0, 2, 3, 4] if groups is None else [2, 3, 4]
-
-
-def _plain_grads(
-    x: Tensor, groups: int | None, weight: Tensor | None, eps: float, grad: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, γ and β, by operators with derivatives of every order: x̂ = (x − μ)/σ,
-    dx = (γ · dy − mean(γ · dy) − x̂ · mean(γ · dy · x̂)) / σ."""
-    sets, dims = _in_sets(x, groups)
-    var, mean = torch.var_mean(sets, dims, correction=0, keepdim=True)
-    rstd = torch.rsqrt(var + eps)
-    unit = (sets - mean) * rstd
-    dy = _in_sets(affine(grad, weight, None), groups)[0]
-    dx = rstd * (dy - dy.mean(dims, keepdim=True) - unit * (dy * unit).mean(dims, keepdim=True))
-    return dx.reshape(x.shape), (grad * unit.reshape(x.shape)).sum((0, 2, 3)), grad.sum((0, 2, 3))
 
 
 def _steep(mean: Tensor, rstd: Tensor) -> bool:
@@ -331,8 +312,13 @@ class _Standardise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, var = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: derivatives of derivatives
-            grads = _plain_grads(x, ctx.groups, weight, ctx.eps, grad)
-            return grads[0], None, None if weight is None else grads[1], None if bias is None else grads[2], None
+            given = {key: each for key, each in zip("xwb", (x, weight, bias), strict=True) if each is not None}
+
+            def y(of: dict[str, Tensor]) -> Tensor:
+                return _plain(of["x"], ctx.groups, of.get("w"), of.get("b"), ctx.eps)[0]
+
+            [grads] = torch.func.vjp(y, given)[1](grad)
+            return grads["x"], None, grads.get("w"), grads.get("b"), None
         sets = _Sets(x.shape, ctx.groups)
         rows, dy = sets.rows(x), sets.rows(grad)
         centre, scale = sets.spread(mean), sets.spread((var + ctx.eps).rsqrt())

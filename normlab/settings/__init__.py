@@ -1,4 +1,4 @@
-"""What is asked for: settings with their types and ranges, from a command line to jobs, and studies. No torch here.
+"""Settings with their types and ranges, from a command line to jobs, and studies. No torch here.
 
 `plan`, which composes with Hydra, `custom`, which tries a layer, and `page` are imported from their own files.
 """

@@ -10,7 +10,7 @@ __all__ = ["FREE", "arrays", "key", "refusal"]
 AFTERWARDS = ("statistics",)  # probes of the trained network: how it was trained is no matter to them
 MANY = 4
 
-# What may differ inside an array: a value a network is all that the computation needs of it.
+# What may differ inside an array: the computation needs one value of each per network.
 FREE = {
     "seed", "l1", "penalty", "dropout", "optimizer", "lr", "lr_per", "schedule", "gradient_clip",
     "log_dir", "name", "force",
@@ -18,29 +18,29 @@ FREE = {
 
 
 def refusal(settings: Settings) -> str | None:
-    """Why a run cannot be trained in an array at all, in one line; None where it can."""
+    """Return why a run cannot be trained in an array at all, in one line; None where it can."""
     if settings.precision == "16-mixed":
         return "precision=16-mixed scales the gradients of a network by its own history"
     if settings.devices > 1:
         return f"devices={settings.devices} is one network on several devices"
     if settings.refit_epochs:
-        return "refit_epochs trains a network on individually"
+        return "refit_epochs continues each network on its own"
     if within := [probe for probe in settings.probes if probe not in AFTERWARDS]:
         return f"probes=[{','.join(within)}] measures inside a network that trains individually"
     return None
 
 
 def key(settings: Settings) -> str:
-    """Equal exactly where two runs can share a computation: the same network shape, norm, batch size, epochs, data and
-    device."""
+    """Return a text that is equal exactly where two runs can share a computation: the same network shape, norm, batch
+    size, epochs, data and device."""
     return json.dumps(settings.model_dump(exclude=FREE), sort_keys=True)
 
 
 def arrays(settings: Sequence[Settings], largest: int, workers: int = 1) -> tuple[list[list[int]], dict[int, str]]:
-    """How runs are divided into arrays, by their index, the largest first; and why the others run individually.
+    """Return how runs are divided into arrays, by their index, the largest first; and why the others run individually.
 
     An array has at most `largest` runs. Groups are split so that every worker gets a part of each, unless there are so
-    many of them (`MANY` a worker) that all are busy anyway: a large array is the faster one.
+    many of them (`MANY` per worker) that all are busy anyway: a large array is the faster one.
     """
     groups: dict[str, list[int]] = {}
     single: dict[int, str] = {}

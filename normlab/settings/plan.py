@@ -168,6 +168,9 @@ def plan(
     data_sets = {word.partition("=")[2] for job in jobs for word in job if word.startswith("data=")}
     if "auto" in data_sets and len(data_sets) > 1:
         raise ConfigError("data=auto goes with no other data set in one sweep: name the sets, as in data=mnist,digits")
+    if data and composed(jobs[0]).data.name == "auto":
+        for own in jobs:  # so that what is wrong is reported before anything is downloaded
+            parse(composed(own))
     for number, own in enumerate(jobs):
         config = composed(own)
         if data and config.data.name == "auto":
@@ -214,8 +217,8 @@ def label(differing: Mapping[str, str]) -> str:
     return " ".join(value if key == "norm" else f"{key}={value}" for key, value in differing.items())
 
 
-# name=value as Hydra and JSON read it alike: a number, true, false, null.
-PLAIN = re.compile(r"([a-z]\w*(?:\.\w+)*)=(-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null)")
+# name=value as Hydra and JSON read it alike: a number, true (in a sweep Hydra says True), false, null.
+PLAIN = re.compile(r"([a-z]\w*(?:\.\w+)*)=(-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|[Tt]rue|[Ff]alse|null)")
 _compositions: dict[tuple[str, ...], DictConfig] = {}
 
 
@@ -231,7 +234,7 @@ def composed(own: Sequence[str]) -> DictConfig:
         _compositions[alike] = compose_config(own)
     for _, plain in matches:
         if plain:
-            OmegaConf.update(_compositions[alike], plain[1], json.loads(plain[2]))
+            OmegaConf.update(_compositions[alike], plain[1], json.loads(plain[2].lower()))
     return _compositions[alike]
 
 
