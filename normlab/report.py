@@ -26,7 +26,7 @@ from normlab.analysis.projection import as_json, numbers
 from normlab.compared import Beside, Compared, compare, compare_folders
 from normlab.errors import NormlabError, in_one_line
 from normlab.files import write_atomically
-from normlab.output import command
+from normlab.output import command, console
 
 __all__ = ["main", "report", "report_beside"]
 
@@ -239,21 +239,14 @@ def _command(folders: Sequence[Path], choose: Sequence[str], given: Sequence[str
 # The terminal
 
 
-def _console() -> Console:
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # ± and − where a terminal has no such sign
-    console = Console()  # rich takes 80 columns where there is no terminal, and would fold tables in logs
-    return console if console.is_terminal else Console(width=200)
-
-
 def _print_line(line: str) -> None:
-    _console().print(line, highlight=False, markup=False, soft_wrap=True)
+    console().print(line, markup=False, soft_wrap=True)
 
 
 def _print(compared: Compared | Beside, every: bool) -> None:
     """The tables, warnings, and last, where the eye is, the finding; a screen of it all unless every table is
     wanted."""
-    console = _console()
+    screen = console()
     below = [*_warnings(compared.warnings), *map(escape, compared.findings), ""]
     tables = [
         (part.heading, table)
@@ -261,8 +254,8 @@ def _print(compared: Compared | Beside, every: bool) -> None:
         for table in part.tables
         if table.cells and (every or table.first)
     ]
-    heights = [_lines(console, _grid(*each)) + 1 for each in tables]
-    room = sum(heights) if every else max(SCREEN - _lines(console, *below) - 2, 0)
+    heights = [_lines(screen, _grid(*each)) + 1 for each in tables]
+    room = sum(heights) if every else max(SCREEN - _lines(screen, *below) - 2, 0)
     for at, (heading, table) in enumerate(tables):
         count = len(table.cells)
         most = (
@@ -270,22 +263,22 @@ def _print(compared: Compared | Beside, every: bool) -> None:
         )  # of what is left, each its share
 
         def lines(rows: int, heading: str = heading, table: Table = table) -> int:
-            return _lines(console, _grid(heading, table, rows)) + 1 + (rows < len(table.cells))
+            return _lines(screen, _grid(heading, table, rows)) + 1 + (rows < len(table.cells))
 
         rows = count if most >= heights[at] else bisect_right(range(1, count), most, key=lines)
         if rows:
-            console.print(_grid(heading, table, rows))
+            screen.print(_grid(heading, table, rows))
         if rows < count:
             more = f"… {count - rows} {'more ' * bool(rows)}rows: --all shows them"
-            console.print(more if rows else f"{heading}: {more}", highlight=False, style="dim")
-        console.print()
+            screen.print(more if rows else f"{heading}: {more}", style="dim")
+        screen.print()
         room -= lines(rows) if rows else 2
     for each in below:
-        console.print(each, highlight=False)
+        screen.print(each)
 
 
-def _lines(console: Console, *shown: Any) -> int:
-    return sum(len(console.render_lines(each)) for each in shown)
+def _lines(screen: Console, *shown: Any) -> int:
+    return sum(len(screen.render_lines(each)) for each in shown)
 
 
 def _grid(heading: str, table: Table, most: int | None = None) -> RichTable:
