@@ -200,25 +200,30 @@ class Model:
         return Pairing(float(r), float(low), float(high), float(stats.f.sf(ratio, *df)))
 
     @cached_property
+    def share(self) -> float:
+        """What pairing by seed leaves of the degrees of freedom: 1 where it is not used."""
+        used = self.pairing is not None and self.pairing.used
+        return (len(self.names) - 1) / len(self.names) if used else 1.0
+
+    @cached_property
     def variances(self) -> tuple[Floats, Floats]:
         """s_g² of single runs and their degrees of freedom, (G,) each, moderated, on the link's scale."""
-        return self._moderated(paired=False)
+        return self._moderated(1.0)
 
     @cached_property
     def variances_of_contrasts(self) -> tuple[Floats, Floats]:
         """The same for contrasts: without what all settings share by seed, where seeds are paired."""
-        return self._moderated(paired=True) if self.pairing and self.pairing.used else self.variances
+        return self._moderated(self.share) if self.share < 1 else self.variances
 
-    def _moderated(self, *, paired: bool) -> tuple[Floats, Floats]:
+    def _moderated(self, share: float) -> tuple[Floats, Floats]:
         rows = [
             (group.values[np.argsort(group.seeds)] - mean) / slope
             for group, mean, slope in zip(self.groups.values(), self.means, self.slope, strict=True)
         ]
-        degrees = self.degrees
-        if paired:
+        degrees = self.degrees * share
+        if share < 1:
             by_seed = np.mean(rows, axis=0)
             rows = [row - by_seed for row in rows]
-            degrees = degrees * (len(rows) - 1) / len(rows)
         squares = np.array([float(row @ row) for row in rows])
         own = np.where(degrees > 0, squares / np.maximum(degrees, 1e-9), np.nan)
         least = (self.resolution / self.slope) ** 2 / 12  # the variance of rounding
@@ -263,9 +268,7 @@ class Model:
         parts = variance * slope**2 / n  # of each mean
         seeds = float(c**2 @ parts)
         df_seeds = seeds**2 / float((c**2 * parts) ** 2 @ (1 / df)) if seeds > 0 else float(df.min())
-        pooled = float(self.degrees.sum())
-        if differs and self.pairing and self.pairing.used:
-            pooled *= (len(self.names) - 1) / len(self.names)
+        pooled = float(self.degrees.sum()) * (self.share if differs else 1)
         df_seeds = min(df_seeds, pooled) if np.isfinite(parts).all() else math.nan
         whole, df_whole, weight = seeds, df_seeds, parts
         if self.images is not None:

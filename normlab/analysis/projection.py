@@ -18,14 +18,9 @@ from normlab.analysis.parts.rates import at_own_best
 from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.verdicts import Joint, Question, spread
 
-__all__ = ["as_json", "numbers", "prior", "share"]
+__all__ = ["as_json", "numbers", "prior"]
 
 COMBINATIONS = ((False, False), (True, False), (False, True), (True, True))  # what is rejected: differs, same
-
-
-def share(model: Model) -> float:
-    """What pairing leaves of the degrees of freedom."""
-    return (len(model.names) - 1) / len(model.names) if model.pairing and model.pairing.used else 1.0
 
 
 def prior(df: Floats, degrees: Floats) -> Floats:
@@ -102,7 +97,6 @@ def _family(answers: Answers) -> dict[str, Any]:
 
 def _of_model(model: Model) -> dict[str, Any]:
     variance, df = model.variances_of_contrasts
-    left = share(model)
     covariance, size = model.images if model.images is not None else (np.zeros((len(model.names),) * 2), 0.0)
     vectors = {
         "n": model.n,
@@ -110,10 +104,10 @@ def _of_model(model: Model) -> dict[str, Any]:
         "x": model.x,
         "slope": model.slope,
         "variance": variance,
-        "prior": prior(df, model.degrees * left),
+        "prior": prior(df, model.degrees * model.share),
         "images": np.diag(covariance),
     }
-    return {"link": model.link, "share": left, "size": size} | {name: _list(of) for name, of in vectors.items()}
+    return {"link": model.link, "share": model.share, "size": size} | {name: _list(of) for name, of in vectors.items()}
 
 
 def _of_question(each: Answer, claims: Sequence[Any], model: Model) -> dict[str, Any]:

@@ -111,12 +111,15 @@ class Decision(NamedTuple):
     verdict: Verdict
 
 
-def decide(questions: Sequence[Question | Joint], alpha: float = 0.05) -> list[Decision]:
+def decide(
+    questions: Sequence[Question | Joint], alpha: float = 0.05, p: Sequence[tuple[float, ...]] = ()
+) -> list[Decision]:
     """Decide a family of questions; the chance of one false verdict or more is at most alpha.
 
-    p are adjusted by `holm`. A hypothesis is rejected where its adjusted p is at most alpha.
+    p, the questions' own unless given, are adjusted by `holm`. A hypothesis is rejected where its adjusted p is at most
+    alpha.
     """
-    p = [question.p for question in questions]
+    p = p or [question.p for question in questions]
     return [
         Decision(own, adjusted, question.verdict([each <= alpha for each in adjusted]))
         for question, own, adjusted in zip(questions, p, holm(p), strict=True)

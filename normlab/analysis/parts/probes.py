@@ -1,7 +1,7 @@
 """What the probes of many runs measured, by setting, and the figures of it that a report has."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +10,6 @@ from normlab.analysis.cells import Cell, Sorted
 from normlab.analysis.layers import LAYERS
 from normlab.analysis.part import Part, Picture
 from normlab.analysis.questions import Answers
-
-if TYPE_CHECKING:
-    pass
 
 Curve = tuple[Any, Any]  # epochs float (X,), values float (S, X)
 Curves = Mapping[tuple[str, str], Curve]  # (layer, quantity) -> epochs, values
