@@ -161,11 +161,9 @@ def _pictures(answers: Answers) -> Iterator[Picture]:
 
 def effect_of(answers: Answers, each: Answer) -> "Effect":
     """A contrast with an estimate as a row of a figure, in the outcome's unit."""
-    assert each.estimate is not None
     factor = each.about.factor
-    value, low, high = (factor * x for x in (each.estimate.value, *each.estimate.interval(0.95)))
     values = {cell.label: cell.values(answers.primary) for cell in answers.found.cells if cell.label in each.contrast}
     shared = set.intersection(*(set(of) for of in values.values()))  # seeds that all settings of the contrast have
     seeds = [factor * sum(c * values[label][seed] for label, c in each.contrast.items()) for seed in sorted(shared)]
     verdict, group = each.decision.verdict, GROUPS.get(each.kind, "")
-    return analysis.row_figures.Effect(each.label, value, low, high, verdict, seeds, group)
+    return analysis.row_figures.Effect(each.label, *each.numbers, verdict, seeds, group)

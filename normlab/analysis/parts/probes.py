@@ -51,7 +51,7 @@ def probed(cell: Cell, probe: str) -> dict[tuple[str, str], Curve]:
 
 def _pictures(found: Sorted) -> Iterator[Picture]:
     """Every figure that the runs' probes.csv give."""
-    norms = {cell.label: cell.norm for cell in found.cells}
+    norms = found.norms
     layers = {cell.label: probed(cell, "layers") | probed(cell, "shift") for cell in found.cells}
     for name, (title, quantities, caption) in FIGURES.items():
         some = {

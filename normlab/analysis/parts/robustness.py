@@ -128,7 +128,7 @@ def _ends(numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 def _pictures(answers: Answers, frame: pd.DataFrame) -> Iterator[Picture]:
-    norms = {cell.label: cell.norm for cell in answers.found.cells}
+    norms = answers.found.norms
     labels = [*frame.get("setting", ())]
     few = len(set(labels)) <= MOST
     for norm in dict.fromkeys("" if few else norms[label] for label in labels):
