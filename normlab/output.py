@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["command", "console", "steady"]
+__all__ = ["command", "console", "counted", "steady"]
 
 
 class Steady:
@@ -86,3 +86,8 @@ def console(width: int = 200) -> "Console":
         sys.stdout.reconfigure(errors="replace")
     found = Console(highlight=False)
     return found if found.is_terminal else Console(highlight=False, width=width)
+
+
+def counted(n: int, what: str) -> str:
+    """ "1 seed", "1,297 images"."""
+    return f"{n:,} {what}{'s' * (n != 1)}"

@@ -26,7 +26,7 @@ from normlab.analysis.projection import as_json, numbers
 from normlab.compared import Beside, Compared, compare, compare_folders
 from normlab.errors import NormlabError, in_one_line
 from normlab.files import write_atomically
-from normlab.output import command, console
+from normlab.output import command, console, counted
 
 __all__ = ["main", "report", "report_beside"]
 
@@ -107,7 +107,7 @@ def report(
     with _writing(out):
         shown = _figures(compared, out / "figures", figures)
         values = {
-            "title": f"{folder.resolve().name}: {_count(len(found.cells), 'setting')} on {found.data_title}",
+            "title": f"{folder.resolve().name}: {counted(len(found.cells), 'setting')} on {found.data_title}",
             "question": study.question if study else "",
             "glossary": glossary([found]),
             "recipe": recipe(found),
@@ -144,7 +144,7 @@ def report_beside(
     places = [Path(folder) for folder in folders]
     both = compare_folders(places, choose, margin=margin)
     out = Path(out) if out is not None else places[-1] / f"beside_{places[0].resolve().name}"
-    common = _count(both.frame["setting"].nunique(), "common setting")
+    common = counted(both.frame["setting"].nunique(), "common setting")
     facts = {name: made(found) for name, found in zip(both.names, both.found, strict=True)}
     values = {
         "title": f"{' and '.join(both.names)}: {common} on {both.found[0].data_title}",
@@ -299,10 +299,6 @@ def _warnings(warnings: Sequence[str]) -> list[Any]:
     for line in warnings:
         bullets.add_row("-", escape(line), style="yellow")
     return ["[bold]Warnings[/]", bullets, ""]
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 class _Callable(ModuleType):

@@ -21,7 +21,7 @@ see `Model.estimate`. Nothing here knows files, norms or units.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -233,17 +233,14 @@ class Model:
     def images(self) -> tuple[Floats, float] | None:
         """The covariance (G, G) of the settings' means by images, the rest taken out, and the number of images; None
         where scores are missing."""
-        scores = [group.scores for group in self.groups.values()]
-        if any(each is None for each in scores) or not scores:
+        scores = [group.scores for group in self.groups.values() if group.scores is not None]
+        size = scores[0].shape[1] if scores else 0
+        if len(scores) < len(self.groups) or size < 2:
             return None
-        size = scores[0].shape[1]  # type: ignore[union-attr]  # none is None
-        if size < 2:
-            return None
-        means = np.stack([each.mean(0) for each in scores])  # type: ignore[union-attr]
-        covariance = np.atleast_2d(np.cov(means)) / size
+        covariance = np.atleast_2d(np.cov(np.stack([each.mean(0) for each in scores]))) / size
         for at, each in enumerate(scores):
             if self.n[at] > 1:  # of one seed, nothing tells the rest from the image
-                covariance[at, at] -= mean_squares(each)[2] / (self.n[at] * size)  # type: ignore[arg-type]
+                covariance[at, at] -= mean_squares(each)[2] / (self.n[at] * size)
         return covariance, float(size)
 
     @cached_property
@@ -369,11 +366,7 @@ def mean_squares(table: Floats) -> tuple[float, float, float]:
 
 def _ends(link: Link, step: Floats) -> tuple[Floats | float, Floats | float]:
     """The least and the largest mean that has a finite place on the link's scale: half a step from the ends."""
-    return {
-        "identity": (-math.inf, math.inf),
-        "log": (step / 2, math.inf),
-        "logit": (step / 2, 1 - step / 2),
-    }[link]  # type: ignore[return-value]  # of mixed types
+    return -math.inf if link == "identity" else step / 2, 1 - step / 2 if link == "logit" else math.inf
 
 
 def _forth(link: Link, means: Floats) -> tuple[Floats, Floats]:
@@ -395,9 +388,8 @@ def _back(link: Link, x: Floats) -> Floats:
     return np.asarray(special.expit(x))
 
 
-def _solve(moved: object, at: float, scale: float) -> float:
+def _solve(moved: Callable[[float], float], at: float, scale: float) -> float:
     """The move after which an increasing contrast is `at`; infinite where none is."""
-    assert callable(moved)
     value = moved(0.0)
     if value == at:
         return 0.0
@@ -411,8 +403,8 @@ def _solve(moved: object, at: float, scale: float) -> float:
     return float(optimize.brentq(lambda by: moved(by) - at, low, high, xtol=1e-13 * far, rtol=1e-12))
 
 
-def mean_interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Mean of float (S,), and the ends of its t interval: NaN of one value."""
+def mean_interval(values: npt.ArrayLike) -> tuple[float, float, float]:
+    """Mean of float (S,), and the ends of its 95 % t interval: NaN of one value."""
     given = np.asarray(values, dtype=float)
     estimate = Model({"": Group(given, tuple(range(given.size)))}).estimate({"": 1.0})
-    return estimate.value, *estimate.interval(confidence)
+    return estimate.value, *estimate.interval(0.95)
