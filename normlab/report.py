@@ -19,10 +19,10 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from normlab.analysis.declared import MARGIN
-from normlab.analysis.page import Shown, glossary, made, recipe, render, run_links
+from normlab.analysis.page import Shown, as_json, glossary, made, recipe, render, run_links
 from normlab.analysis.part import Table
 from normlab.analysis.parts.effects import methods
-from normlab.analysis.projection import as_json, numbers
+from normlab.analysis.projection import numbers
 from normlab.compared import Beside, Compared, compare, compare_folders
 from normlab.errors import NormlabError, in_one_line
 from normlab.files import write_atomically
@@ -32,6 +32,8 @@ __all__ = ["main", "report", "report_beside"]
 
 COLOURS = {"better": "green", "supported": "green", "worse": "red", "refuted": "red", "equivalent": "blue"}
 SCREEN = 45  # lines
+# Values of the page that not every report has.
+OPTIONAL = ("family", "live", "methods", "question", "recipe", "runs", "tensorboard", "unit", "warnings")
 
 
 @in_one_line()
@@ -180,11 +182,9 @@ def _write(
         write_atomically(out / f"{table.name}.csv", table.csv())
     sections = [(part, shown.get(part.id, [])) for part in compared.parts]
     sections = [(part, some) for part, some in sections if some or any(table.cells for table in part.tables)]
-    page = render(
-        sections=sections, files=[table.name for table in tables], findings=compared.findings,
-        warnings=compared.warnings, **values,
-    )  # fmt: skip
-    write_atomically(out / "report.html", page.encode())
+    own = {"sections": sections, "files": [table.name for table in tables]}
+    own |= {"findings": compared.findings, "warnings": compared.warnings}
+    write_atomically(out / "report.html", render(dict.fromkeys(OPTIONAL, ()) | own | dict(values)).encode())
 
 
 def _figures(compared: Compared, folder: Path, draw: bool) -> dict[str, list[Shown]]:

@@ -5,7 +5,6 @@ many seeds per setting in which every mean, standard deviation and image effect 
 and degrees of freedom follow from the number; what new seeds would find does not.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from normlab.analysis.parts.rates import at_own_best
 from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.verdicts import Joint, Question, spread
 
-__all__ = ["as_json", "numbers", "prior"]
+__all__ = ["numbers", "prior"]
 
 COMBINATIONS = ((False, False), (True, False), (False, True), (True, True))  # what is rejected: differs, same
 
@@ -152,8 +151,3 @@ def _list(values: Iterable[float]) -> list[float | None]:
 
 def _or_none(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def as_json(values: object) -> str:
-    """JSON that may stand in a page: nothing in it can end the element that holds it."""
-    return json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
