@@ -152,13 +152,13 @@ class Estimate:
         width = below - above if math.isfinite(below) and math.isfinite(above) else math.inf
         return min(1.0, float(special.stdtr(self.df, nearer) + special.stdtr(self.df, nearer - width)))
 
-    def ratio(self, by: float = 0.0, *, of_errors: bool = False) -> float:
-        """Of two settings, the first outcome over the second after a move of δ units, or one minus the one over one
-        minus the other; NaN of other contrasts."""
-        c, x, u = self.terms
+    def ratio(self, *, of_errors: bool) -> float:
+        """Of two settings, the first outcome over the second, or one minus the one over one minus the other; NaN of
+        other contrasts."""
+        c, x, _ = self.terms
         if len(c) != 2 or c.sum():
             return math.nan
-        of, against = np.abs(float(of_errors) - _back(self.link, x + by * u))[np.argsort(-c)]
+        of, against = np.abs(float(of_errors) - _back(self.link, x))[np.argsort(-c)]
         return float(of / against) if against else math.nan
 
 

@@ -331,9 +331,9 @@ const valueOf = (cell) => {
   const given = cell.dataset.v;
   return given === undefined ? cell.textContent.trim() : given === "" ? null : Number(given);
 };
-const compare = (a, b) => {
-  if (a === null || b === null) return (a === null) - (b === null); // what is missing comes last
-  return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
+const compare = (a, b, sign) => {
+  if (a === null || b === null) return (a === null) - (b === null); // what is missing comes last, either way
+  return sign * (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
 };
 
 const sortable = (table) => {
@@ -350,13 +350,8 @@ const sortable = (table) => {
       const down = head.getAttribute("aria-sort") === "ascending";
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const sorted = rows
-        .map((row, place) => [valueOf(row.cells[at]), place, row])
-        .sort((a, b) => {
-          if (a[0] === null || b[0] === null) return compare(a[0], b[0]) || a[1] - b[1];
-          return (down ? -1 : 1) * compare(a[0], b[0]) || a[1] - b[1];
-        });
-      body.append(...sorted.map((each) => each[2]));
+      const sorted = rows.map((row) => [valueOf(row.cells[at]), row]).sort((a, b) => compare(a[0], b[0], down ? -1 : 1));
+      body.append(...sorted.map((each) => each[1])); // of equal ones the order stays
     });
   });
   if (rows.length < 9) return;

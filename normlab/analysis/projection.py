@@ -38,7 +38,10 @@ def numbers(answers: Answers) -> dict[str, Any]:
     best = at_own_best(answers)
     families = [answers, *([best] if best else [])]
     model = answers.model(answers.primary)
-    rows = {name: _rows(at, each) for at, (name, each) in enumerate(zip(("effects", "best"), families, strict=False))}
+    rows = {}
+    for family, (name, each) in enumerate(zip(("effects", "best"), families, strict=False)):  # all but the claims
+        of = [at for at, (question, _) in enumerate(_apart(each)) if question.kind != "claim"]
+        rows[name] = {"family": family, "of": of}
     rows["claims"] = _claims(answers)
     sd, of_images, size = spread(model)
     return {
@@ -50,12 +53,6 @@ def numbers(answers: Answers) -> dict[str, Any]:
         "families": [_family(each) for each in families],
         "rows": {name: some for name, some in rows.items() if some["of"] and answers.several},
     }
-
-
-def _rows(family: int, answers: Answers) -> dict[str, Any]:
-    """The rows of a table of questions: all but the claims, in their order."""
-    of = [at for at, each in enumerate(_apart(answers)) if each[0].kind != "claim"]
-    return {"family": family, "of": of}
 
 
 def _claims(answers: Answers) -> dict[str, Any]:

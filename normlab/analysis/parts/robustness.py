@@ -138,8 +138,5 @@ def _pictures(answers: Answers, frame: pd.DataFrame) -> Iterator[Picture]:
             "95 % interval. Broken lines: with the statistics of these images in the place of running averages."
         )
         own = frame[[not norm or norms[label] == norm for label in labels]]
-        yield _picture(f"robustness{slug('-' + norm) if norm else ''}", caption, own, norms, title)
-
-
-def _picture(name: str, caption: str, frame: pd.DataFrame, norms: Mapping[str, str], title: str) -> Picture:
-    return Picture(name, caption, lambda _: analysis.line_figures.strengths(frame, norms, title=title))
+        draw = lambda _, own=own, title=title: analysis.line_figures.strengths(own, norms, title=title)  # noqa: E731
+        yield Picture(f"robustness{slug('-' + norm) if norm else ''}", caption, draw)
