@@ -41,11 +41,12 @@ def show(jobs: Sequence[Job], records: Sequence[Record | None], skipped: int, *,
     """
     screen = console()
     folders = [job.folder for job in jobs]
-    names = [label(each) for each in labels(jobs)]
+    differing = labels(jobs)
+    names = [label(each) for each in differing]
     statuses = [record.status if record else "no result" for record in records]
     settings: dict[str, list[Record | None]] = {}
-    for differing, record in zip(labels(jobs), records, strict=True):
-        setting = label({key: value for key, value in differing.items() if key != "seed"}) or jobs[0].settings.norm.name
+    for each, record in zip(differing, records, strict=True):
+        setting = label({key: value for key, value in each.items() if key != "seed"}) or jobs[0].settings.norm.name
         settings.setdefault(setting, []).append(record)
     data = sorted({str(record.data["name"]) for record in records if record is not None and record.data})
     title = f"Accuracy on {', '.join(data)}" if data else None

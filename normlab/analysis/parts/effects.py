@@ -146,10 +146,8 @@ def _pictures(answers: Answers) -> Iterator[Picture]:
 
     def rows() -> list["Effect"]:
         """Effects first, then settings, in each the largest first."""
-        found = sorted(
-            (effect_of(answers, each) for each in asked),
-            key=lambda row: (row.group != GROUPS["effect"], -abs(row.value)),
-        )[:MOST]
+        each = [effect_of(answers, each) for each in asked]
+        found = sorted(each, key=lambda row: (row.group != GROUPS["effect"], -abs(row.value)))[:MOST]
         return found if len({row.group for row in found}) > 1 else [row._replace(group="") for row in found]
 
     title = f"Effects on {answers.about.words}, {answers.found.data_title}"

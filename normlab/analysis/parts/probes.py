@@ -54,10 +54,8 @@ def _pictures(found: Sorted) -> Iterator[Picture]:
     norms = found.norms
     layers = {cell.label: probed(cell, "layers") | probed(cell, "shift") for cell in found.cells}
     for name, (title, quantities, caption) in FIGURES.items():
-        some = {
-            label: {key: curve for key, curve in of.items() if key[1] in quantities} for label, of in layers.items()
-        }
-        if some := {label: of for label, of in some.items() if of}:
+        every = ((label, {key: of[key] for key in of if key[1] in quantities}) for label, of in layers.items())
+        if some := {label: of for label, of in every if of}:
             yield _by_layer(f"probe-{name}", caption, some, norms, quantities, f"{title}, {found.data_title}")
     landscape = {cell.label: curves for cell in found.cells if (curves := probed(cell, "landscape"))}
     if not landscape:
