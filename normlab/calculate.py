@@ -38,9 +38,8 @@ EXAMPLES = """examples:
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code: 0, 2 where something given is wrong, 130 where it was stopped."""
     screen, words = console(132), list(arguments)
-    for at in reversed(
-        range(1, len(words))
-    ):  # "--beta=-1,2" for "--beta -1,2", where argparse would see an option -1,2
+    # "--beta=-1,2" for "--beta -1,2", where argparse would see an option -1,2
+    for at in reversed(range(1, len(words))):
         if re.match(r"-[\d.,]", words[at]) and re.fullmatch("--[a-z]+", words[at - 1]):
             words[at - 1 : at + 1] = [f"{words[at - 1]}={words[at]}"]
     given = Parser().parse_args(words)

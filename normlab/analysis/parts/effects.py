@@ -99,8 +99,8 @@ def questions_frame(answers: Answers) -> pd.DataFrame:
     for each in (each for each in answers.answers if each.kind != "claim"):
         row: dict[str, Any] = {"question": each.label, "kind": KINDS[each.kind]}
         row |= {"factor": each.factor, "level": each.level, "verdict": each.decision.verdict}
-        row["ratio"] = _ratio(each.estimate, each.about) if each.estimate else math.nan
-        row |= numbers_of(each.estimate, each.about.factor) if each.estimate else {}
+        if each.estimate:
+            row |= {"ratio": _ratio(each.estimate, each.about)} | numbers_of(each.estimate, each.about.factor)
         for name, at in (("p", 0), ("p_equivalence", 1)):
             row |= {name: each.decision.p[at], f"{name}_adjusted": each.decision.adjusted[at]}
         if isinstance(each.question, Joint):
