@@ -13,8 +13,6 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any, NoReturn
 
-from rich.console import Console
-
 from normlab.byhand.exact import NORMS, Result, Rules, calculate
 from normlab.byhand.formula import formula
 from normlab.byhand.inputs import Shape, default_batch, number, random_batch, read_batch
@@ -22,7 +20,7 @@ from normlab.byhand.terminal import show, walk
 from normlab.errors import ConfigError, in_one_line
 from normlab.files import write_atomically
 from normlab.norms import CATALOGUE
-from normlab.output import command
+from normlab.output import command, console
 
 __all__ = ["main"]
 
@@ -39,26 +37,20 @@ EXAMPLES = """examples:
 @in_one_line()
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code: 0, 2 where something given is wrong, 130 where it was stopped."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without √ or γ gets a question mark, not a traceback
-    words = list(arguments)
-    for at in reversed(
-        range(1, len(words))
-    ):  # "--beta=-1,2" for "--beta -1,2", where argparse would see an option -1,2
+    screen, words = console(132), list(arguments)
+    # "--beta=-1,2" for "--beta -1,2", where argparse would see an option -1,2
+    for at in reversed(range(1, len(words))):
         if re.match(r"-[\d.,]", words[at]) and re.fullmatch("--[a-z]+", words[at - 1]):
             words[at - 1 : at + 1] = [f"{words[at - 1]}={words[at]}"]
     given = Parser().parse_args(words)
     results = _results(given)
     written = _written(results, given)
-    # Away from a terminal there is no width to keep to, and no colour.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
     if given.step:
-        walk(console, results, _wait if sys.stdin is not None and sys.stdin.isatty() else lambda: True)
+        walk(screen, results, _wait if sys.stdin is not None and sys.stdin.isatty() else lambda: True)
     else:
-        show(console, results)
+        show(screen, results)
     for line in written:
-        console.print(line, markup=False, soft_wrap=True)
+        screen.print(line, markup=False, soft_wrap=True)
     return 0
 
 

@@ -27,7 +27,7 @@ from normlab.analysis.parts.settings import settings
 from normlab.analysis.parts.statistics import statistics
 from normlab.analysis.questions import Answers
 from normlab.analysis.table import Run, find
-from normlab.errors import DataError, NormlabError
+from normlab.errors import DataError, NormlabError, first_line
 from normlab.lint import check_codes, lint_results
 from normlab.settings import Study
 
@@ -180,9 +180,6 @@ class Compared:
         from normlab.data.sources import load
 
         found = self.answers.found
-        classes = tuple(
-            map(str, range(max((run.classes for run in found.completed), default=0)))
-        )  # until names are known
         configs: Iterator[Mapping[str, object]] = (run.record.config.get("data", {}) for run in found.completed)
         places = [(config.get("root"), config.get("size")) for config in configs]
         root, size = next((place for place in places if isinstance(place[0], str)), (None, None))
@@ -194,7 +191,8 @@ class Compared:
             loaded = load(found.data, root, download=False, size=size)  # type: ignore[arg-type]  # as it was recorded
             return ImageSet(loaded.test_images, loaded.classes)
         except DataError as error:
-            return ImageSet(None, classes, str(error).splitlines()[0])
+            known = range(max((run.classes for run in found.completed), default=0))
+            return ImageSet(None, tuple(map(str, known)), first_line(error))
 
 
 def _lost(answers: Answers) -> Part:

@@ -4,9 +4,12 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
-__all__ = ["command", "steady"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["command", "console", "counted", "steady"]
 
 
 class Steady:
@@ -70,3 +73,21 @@ def command(main: Callable[[Sequence[str]], int]) -> int:
         print(f"normlab: what was printed is lost ({out.error.strerror})", file=sys.stderr)
         return code or 1
     return code
+
+
+def console(width: int = 200) -> "Console":
+    """Return a console on stdout, so wide where there is no terminal: rich's 80 columns there would fold tables.
+
+    A sign that the device lacks, such as ±, becomes a question mark.
+    """
+    from rich.console import Console
+
+    if hasattr(sys.stdout, "reconfigure"):  # not in a notebook
+        sys.stdout.reconfigure(errors="replace")
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=width)
+
+
+def counted(n: int, what: str) -> str:
+    """ "1 seed", "1,297 images"."""
+    return f"{n:,} {what}{'s' * (n != 1)}"

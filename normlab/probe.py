@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from normlab.errors import ConfigError, NormlabError, in_one_line
-from normlab.output import command
+from normlab.output import command, console
 from normlab.record import ProbeRow, Record, Robustness
 from normlab.settings import Probe
 from normlab.settings.corruptions import CORRUPTIONS
@@ -53,8 +53,7 @@ def _measure(folder: Path, what: Sequence[str], targets: Sequence[str]) -> int:
     several = bool(below) and below != [folder]
     folders = [each for each in below if _completed(each)] if several else [folder]
     probes, kinds = [name for name in what if name in PROBES], [kind for kind in CORRUPTIONS if kind in what]
-    console = Console() if sys.stdout.isatty() else Console(width=200)  # elsewhere there is no width to keep to
-    shown, failed = Console(stderr=True), dict[Path, str]()
+    screen, shown, failed = console(), Console(stderr=True), dict[Path, str]()
 
     def fail(place: Path, error: NormlabError) -> None:
         if not several:
@@ -79,15 +78,15 @@ def _measure(folder: Path, what: Sequence[str], targets: Sequence[str]) -> int:
                 continue
             found.append(("accuracy on corrupted test images, %", corrupted_table(rows)))
             if several:
-                shown.print(f"{done}/{len(left)} {place.name}", highlight=False, markup=False, soft_wrap=True)
+                shown.print(f"{done}/{len(left)} {place.name}", markup=False, soft_wrap=True)
     for title, table in found if not several else []:
-        console.print(title, style="bold", highlight=False)
-        console.print(table, "")
+        screen.print(title, style="bold")
+        screen.print(table, "")
     if more := len(failed) - len(set(failed.values())):
         print(f"normlab: and {more} more runs, for the same reason", file=sys.stderr)
     files = ", ".join(["probes.csv"] * bool(probes) + ["robustness.csv"] * bool(kinds))
     written = f"{folder / files}" if not several else f"{files} of {len(folders) - len(failed)} runs in {folder}"
-    console.print(f"Written: {written}", highlight=False, markup=False, soft_wrap=True)
+    screen.print(f"Written: {written}", markup=False, soft_wrap=True)
     return 2 if failed else 0
 
 

@@ -19,19 +19,21 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from normlab.analysis.declared import MARGIN
-from normlab.analysis.page import Shown, glossary, made, recipe, render, run_links
+from normlab.analysis.page import Shown, as_json, glossary, made, recipe, render, run_links
 from normlab.analysis.part import Table
 from normlab.analysis.parts.effects import methods
-from normlab.analysis.projection import as_json, numbers
+from normlab.analysis.projection import numbers
 from normlab.compared import Beside, Compared, compare, compare_folders
 from normlab.errors import NormlabError, in_one_line
 from normlab.files import write_atomically
-from normlab.output import command
+from normlab.output import command, console, counted
 
 __all__ = ["main", "report", "report_beside"]
 
 COLOURS = {"better": "green", "supported": "green", "worse": "red", "refuted": "red", "equivalent": "blue"}
 SCREEN = 45  # lines
+# Values of the page that not every report has.
+OPTIONAL = ("family", "live", "methods", "question", "recipe", "runs", "tensorboard", "unit", "warnings")
 
 
 @in_one_line()
@@ -107,7 +109,7 @@ def report(
     with _writing(out):
         shown = _figures(compared, out / "figures", figures)
         values = {
-            "title": f"{folder.resolve().name}: {_count(len(found.cells), 'setting')} on {found.data_title}",
+            "title": f"{folder.resolve().name}: {counted(len(found.cells), 'setting')} on {found.data_title}",
             "question": study.question if study else "",
             "glossary": glossary([found]),
             "recipe": recipe(found),
@@ -144,7 +146,7 @@ def report_beside(
     places = [Path(folder) for folder in folders]
     both = compare_folders(places, choose, margin=margin)
     out = Path(out) if out is not None else places[-1] / f"beside_{places[0].resolve().name}"
-    common = _count(both.frame["setting"].nunique(), "common setting")
+    common = counted(both.frame["setting"].nunique(), "common setting")
     facts = {name: made(found) for name, found in zip(both.names, both.found, strict=True)}
     values = {
         "title": f"{' and '.join(both.names)}: {common} on {both.found[0].data_title}",
@@ -180,11 +182,9 @@ def _write(
         write_atomically(out / f"{table.name}.csv", table.csv())
     sections = [(part, shown.get(part.id, [])) for part in compared.parts]
     sections = [(part, some) for part, some in sections if some or any(table.cells for table in part.tables)]
-    page = render(
-        sections=sections, files=[table.name for table in tables], findings=compared.findings,
-        warnings=compared.warnings, **values,
-    )  # fmt: skip
-    write_atomically(out / "report.html", page.encode())
+    own = {"sections": sections, "files": [table.name for table in tables]}
+    own |= {"findings": compared.findings, "warnings": compared.warnings}
+    write_atomically(out / "report.html", render(dict.fromkeys(OPTIONAL, ()) | own | dict(values)).encode())
 
 
 def _figures(compared: Compared, folder: Path, draw: bool) -> dict[str, list[Shown]]:
@@ -239,21 +239,14 @@ def _command(folders: Sequence[Path], choose: Sequence[str], given: Sequence[str
 # The terminal
 
 
-def _console() -> Console:
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # ± and − where a terminal has no such sign
-    console = Console()  # rich takes 80 columns where there is no terminal, and would fold tables in logs
-    return console if console.is_terminal else Console(width=200)
-
-
 def _print_line(line: str) -> None:
-    _console().print(line, highlight=False, markup=False, soft_wrap=True)
+    console().print(line, markup=False, soft_wrap=True)
 
 
 def _print(compared: Compared | Beside, every: bool) -> None:
     """The tables, warnings, and last, where the eye is, the finding; a screen of it all unless every table is
     wanted."""
-    console = _console()
+    screen = console()
     below = [*_warnings(compared.warnings), *map(escape, compared.findings), ""]
     tables = [
         (part.heading, table)
@@ -261,8 +254,8 @@ def _print(compared: Compared | Beside, every: bool) -> None:
         for table in part.tables
         if table.cells and (every or table.first)
     ]
-    heights = [_lines(console, _grid(*each)) + 1 for each in tables]
-    room = sum(heights) if every else max(SCREEN - _lines(console, *below) - 2, 0)
+    heights = [_lines(screen, _grid(*each)) + 1 for each in tables]
+    room = sum(heights) if every else max(SCREEN - _lines(screen, *below) - 2, 0)
     for at, (heading, table) in enumerate(tables):
         count = len(table.cells)
         most = (
@@ -270,22 +263,22 @@ def _print(compared: Compared | Beside, every: bool) -> None:
         )  # of what is left, each its share
 
         def lines(rows: int, heading: str = heading, table: Table = table) -> int:
-            return _lines(console, _grid(heading, table, rows)) + 1 + (rows < len(table.cells))
+            return _lines(screen, _grid(heading, table, rows)) + 1 + (rows < len(table.cells))
 
         rows = count if most >= heights[at] else bisect_right(range(1, count), most, key=lines)
         if rows:
-            console.print(_grid(heading, table, rows))
+            screen.print(_grid(heading, table, rows))
         if rows < count:
             more = f"… {count - rows} {'more ' * bool(rows)}rows: --all shows them"
-            console.print(more if rows else f"{heading}: {more}", highlight=False, style="dim")
-        console.print()
+            screen.print(more if rows else f"{heading}: {more}", style="dim")
+        screen.print()
         room -= lines(rows) if rows else 2
     for each in below:
-        console.print(each, highlight=False)
+        screen.print(each)
 
 
-def _lines(console: Console, *shown: Any) -> int:
-    return sum(len(console.render_lines(each)) for each in shown)
+def _lines(screen: Console, *shown: Any) -> int:
+    return sum(len(screen.render_lines(each)) for each in shown)
 
 
 def _grid(heading: str, table: Table, most: int | None = None) -> RichTable:
@@ -306,10 +299,6 @@ def _warnings(warnings: Sequence[str]) -> list[Any]:
     for line in warnings:
         bullets.add_row("-", escape(line), style="yellow")
     return ["[bold]Warnings[/]", bullets, ""]
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 class _Callable(ModuleType):

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from normlab.output import console
 from normlab.record import STATUSES, Record
 from normlab.settings.plan import Job, label, labels
 
@@ -38,15 +39,14 @@ def show(jobs: Sequence[Job], records: Sequence[Record | None], skipped: int, *,
         skipped: How many runs were finished before.
         sweep: Whether they are a sweep's or a study's, which is reported whole, also where it has one run.
     """
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # rich takes 80 columns where there is no terminal, and would fold names in logs
+    screen = console()
     folders = [job.folder for job in jobs]
-    names = [label(each) for each in labels(jobs)]
+    differing = labels(jobs)
+    names = [label(each) for each in differing]
     statuses = [record.status if record else "no result" for record in records]
     settings: dict[str, list[Record | None]] = {}
-    for differing, record in zip(labels(jobs), records, strict=True):
-        setting = label({key: value for key, value in differing.items() if key != "seed"}) or jobs[0].settings.norm.name
+    for each, record in zip(differing, records, strict=True):
+        setting = label({key: value for key, value in each.items() if key != "seed"}) or jobs[0].settings.norm.name
         settings.setdefault(setting, []).append(record)
     data = sorted({str(record.data["name"]) for record in records if record is not None and record.data})
     title = f"Accuracy on {', '.join(data)}" if data else None
@@ -64,17 +64,17 @@ def show(jobs: Sequence[Job], records: Sequence[Record | None], skipped: int, *,
     else:
         for name, record, status in zip(names, records, statuses, strict=True):
             table.add_row(escape(name), f"[{STYLES[status]}]{status}[/]", *_cells([record] if record else [], headings))
-    console.print()
-    console.print(table)
-    console.print()
-    _print_reasons(console, names, records)
+    screen.print()
+    screen.print(table)
+    screen.print()
+    _print_reasons(screen, names, records)
     if len(jobs) > 1:
         counts = Counter(statuses)
         told = [f"{counts[status]} {status}" for status in (*STATUSES, "no result") if counts[status]]
         before = f" ({skipped} finished before, skipped)" if skipped else ""
-        console.print(f"{len(jobs)} runs: {', '.join(told)}{before}")
+        screen.print(f"{len(jobs)} runs: {', '.join(told)}{before}")
     elif skipped:
-        console.print("This run was finished before: skipped. force=true does it again.")
+        screen.print("This run was finished before: skipped. force=true does it again.")
     places = sorted({folder.parent for folder in folders}) if sweep else folders
     log_dir = Path(jobs[0].settings.log_dir)
     opened = places if sweep or not folders[0].is_relative_to(log_dir) else [log_dir]
@@ -82,7 +82,7 @@ def show(jobs: Sequence[Job], records: Sequence[Record | None], skipped: int, *,
     lines += [("TensorBoard:", f"tensorboard --logdir {shlex.quote(str(place))}") for place in opened]
     lines += [("Report:", f"python -m normlab.report {shlex.quote(str(place))}") for place in places if sweep]
     for what, line in lines:
-        console.print(f"{what:<12} {line}", highlight=False, markup=False, soft_wrap=True)
+        screen.print(f"{what:<12} {line}", markup=False, soft_wrap=True)
 
 
 def _cells(records: Sequence[Record], headings: Sequence[str]) -> list[str]:
@@ -95,7 +95,7 @@ def _cells(records: Sequence[Record], headings: Sequence[str]) -> list[str]:
     return cells
 
 
-def _print_reasons(console: Console, names: Sequence[str], records: Sequence[Record | None]) -> None:
+def _print_reasons(screen: Console, names: Sequence[str], records: Sequence[Record | None]) -> None:
     """Print one line per reason, however many runs have it."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for name, record in zip(names, records, strict=True):
@@ -103,4 +103,4 @@ def _print_reasons(console: Console, names: Sequence[str], records: Sequence[Rec
             reasons.setdefault((record.status, record.error), []).append(name)
     for (status, error), who in reasons.items():
         told = who[0] if len(who) == 1 else f"{len(who)} runs"
-        console.print(f"{told} {status}: {error}", style=STYLES[status], markup=False, soft_wrap=True)
+        screen.print(f"{told} {status}: {error}", style=STYLES[status], markup=False, soft_wrap=True)

@@ -287,9 +287,9 @@ def test_repeated_looks_reject_no_more_often_than_one() -> None:
     steps = np.sqrt(np.diff(every, prepend=0)) * rng.normal(size=(40_000, len(every)))
     p = stats.norm.sf(np.cumsum(steps, axis=1) / np.sqrt(every))
     assert np.mean(sequential_p(p.T, every, 40) <= 0.05) == pytest.approx(0.05, abs=0.005)
-    from normlab.analysis.sequential import LEVELS, POWER, _boundaries
+    from normlab.analysis.sequential import LEVELS, _boundaries
 
-    table = _boundaries(tuple(n / 40 for n in every), POWER)
+    table = _boundaries(tuple(n / 40 for n in every))
     for level in (0.001, 0.01, 0.05):
         nominal = [np.exp(np.interp(np.log(level), np.log(LEVELS), np.log(of))) for of in table]
         assert np.mean((p <= nominal).any(axis=1)) == pytest.approx(level, rel=0.15, abs=2e-4)

@@ -23,7 +23,7 @@ from normlab.analysis.page import Shown
 from normlab.analysis.parts.claims import claims_frame
 from normlab.analysis.parts.effects import questions_frame
 from normlab.analysis.parts.rates import at_own_best
-from normlab.analysis.projection import prior, share
+from normlab.analysis.projection import prior
 from normlab.analysis.questions import Answers
 from normlab.report import report
 from normlab.settings import Study
@@ -72,7 +72,7 @@ class Planned(Model):
 
     @cached_property
     def variances_of_contrasts(self) -> tuple[Floats, Floats]:
-        return self._scaled(self.of.variances_of_contrasts, share(self.of))
+        return self._scaled(self.of.variances_of_contrasts, self.of.share)
 
 
 class Projected(Answers):

@@ -58,9 +58,8 @@ def axes(
     for ax, name in zip(panes.flat, names, strict=False):
         entry = catalogue[name]
         ax.set_title(name, size=TITLE, color=entry.colour, weight="bold")
-        heading = entry.short
         cube(ax, entry.sets(*shape, groups, GHOST), entry.colour)
-        lines = "\n".join(textwrap.fill(line, 34) for line in (heading, *_caption(entry, shape, groups)))
+        lines = "\n".join(textwrap.fill(line, 34) for line in (entry.short, *_caption(entry, shape, groups)))
         ax.text(0, -0.04, lines, va="top", linespacing=1.35, transform=ax.transAxes)
     if not names:
         empty(panes[0, 0], "no norms")

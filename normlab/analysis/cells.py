@@ -92,6 +92,11 @@ class Sorted:
         return DATA_TITLES.get(self.data, self.data)
 
     @property
+    def norms(self) -> dict[str, str]:
+        """The norm of each setting, by its label."""
+        return {cell.label: cell.norm for cell in self.cells}
+
+    @property
     def ended(self) -> list[Run]:
         return [run for cell in self.cells for run in cell.ended]
 

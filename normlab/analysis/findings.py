@@ -52,11 +52,11 @@ def _of_factor(answers: Answers, factor: str) -> list[str]:
     against = f"Against {named(factor, control)}"
     if any(len(each.contrast) > 2 for each in effects):
         against += f", averaged over {_and([name for name in answers.factors if name != factor])}"
-    shown = effects if len(effects) <= MANY else [ends(effects, key=_value) for ends in (min, max)]
+    many = len(effects) > MANY
+    shown = [ends(effects, key=lambda each: each.numbers[0]) for ends in (min, max)] if many else effects
     each = [f"{named(factor, one.level)} {_does(one, answers.margin)}" for one in shown]
-    if len(effects) <= MANY:
-        told = [f"{against}: {'; '.join(each)}."]
-    else:
+    told = [f"{against}: {'; '.join(each)}."]
+    if many:
         counts = Counter(one.decision.verdict for one in effects)
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
         told = [f"{against}: from {' to '.join(each)}; of {len(effects)} levels {verdicts}."]
@@ -76,9 +76,7 @@ def _of_factor(answers: Answers, factor: str) -> list[str]:
 
 def _does(each: Answer, margin: float) -> str:
     """ "costs 0.35 points (0.28 to 0.42)"."""
-    assert each.estimate is not None
-    about, verdict = each.about, each.decision.verdict
-    value, low, high = (about.factor * x for x in (each.estimate.value, *each.estimate.interval(0.95)))
+    about, verdict, (value, low, high) = each.about, each.decision.verdict, each.numbers
     if verdict in ("better", "worse", "less than the margin"):
         does = "adds" if value > 0 else "costs"
         if not about.higher_is_better:
@@ -90,18 +88,13 @@ def _does(each: Answer, margin: float) -> str:
     return f"{with_interval((value, low, high), about.digits, about.points)}, {what}"
 
 
-def _value(each: Answer) -> float:
-    assert each.estimate is not None
-    return each.estimate.value
-
-
 def _of_own(answers: Answers, label: str) -> str:
     """The verdicts on a user's own layer, against each control: custom (mine:RMS): worse than bn; …"""
     by: dict[str, list[str]] = {}
     for each in answers.answers:
         if each.contrast.get(label) and each.kind in ("setting", "effect") and len(each.contrast) == 2:
             [other] = [name for name in each.contrast if name != label]
-            by.setdefault(each.decision.verdict, []).append(f"{other} ({signed(answers.about.factor * _value(each))})")
+            by.setdefault(each.decision.verdict, []).append(f"{other} ({signed(each.numbers[0])})")
     parts = [f"{words} {', '.join(by[verdict])}" for verdict, words in BETWEEN.items() if verdict in by]
     [cell] = [cell for cell in answers.cells if cell.label == label]
     who = label if "norm.target" in cell.levels else f"{label} ({level(cell, 'norm.target')})"

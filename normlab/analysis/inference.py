@@ -149,13 +149,13 @@ class Estimate:
         """Two-sided p of "the true contrast is `at`"."""
         return float(2 * special.stdtr(self.df, -abs(self.t(at))))
 
-    def ratio(self, by: float = 0.0, *, of_errors: bool = False) -> float:
-        """Of two settings, the first outcome over the second after a move of δ units, or one minus the one over one
-        minus the other; NaN of other contrasts."""
-        c, x, u = self.terms
+    def ratio(self, *, of_errors: bool) -> float:
+        """Of two settings, the first outcome over the second, or one minus the one over one minus the other; NaN of
+        other contrasts."""
+        c, x, _ = self.terms
         if len(c) != 2 or c.sum():
             return math.nan
-        of, against = np.abs(float(of_errors) - _back(self.link, x + by * u))[np.argsort(-c)]
+        of, against = np.abs(float(of_errors) - _back(self.link, x))[np.argsort(-c)]
         return float(of / against) if against else math.nan
 
 
@@ -197,25 +197,30 @@ class Model:
         return Pairing(float(r), float(low), float(high), float(special.fdtrc(*df, ratio)))
 
     @cached_property
+    def share(self) -> float:
+        """What pairing by seed leaves of the degrees of freedom: 1 where it is not used."""
+        used = self.pairing is not None and self.pairing.used
+        return (len(self.names) - 1) / len(self.names) if used else 1.0
+
+    @cached_property
     def variances(self) -> tuple[Floats, Floats]:
         """s_g² of single runs and their degrees of freedom, (G,) each, moderated, on the link's scale."""
-        return self._moderated(paired=False)
+        return self._moderated(1.0)
 
     @cached_property
     def variances_of_contrasts(self) -> tuple[Floats, Floats]:
         """The same for contrasts: without what all settings share by seed, where seeds are paired."""
-        return self._moderated(paired=True) if self.pairing and self.pairing.used else self.variances
+        return self._moderated(self.share) if self.share < 1 else self.variances
 
-    def _moderated(self, *, paired: bool) -> tuple[Floats, Floats]:
+    def _moderated(self, share: float) -> tuple[Floats, Floats]:
         rows = [
             (group.values[np.argsort(group.seeds)] - mean) / slope
             for group, mean, slope in zip(self.groups.values(), self.means, self.slope, strict=True)
         ]
-        degrees = self.degrees
-        if paired:
+        degrees = self.degrees * share
+        if share < 1:
             by_seed = np.mean(rows, axis=0)
             rows = [row - by_seed for row in rows]
-            degrees = degrees * (len(rows) - 1) / len(rows)
         squares = np.array([float(row @ row) for row in rows])
         own = np.where(degrees > 0, squares / np.maximum(degrees, 1e-9), np.nan)
         least = (self.resolution / self.slope) ** 2 / 12  # the variance of rounding
@@ -225,17 +230,14 @@ class Model:
     def images(self) -> tuple[Floats, float] | None:
         """The covariance (G, G) of the settings' means by images, the rest taken out, and the number of images; None
         where scores are missing."""
-        scores = [group.scores for group in self.groups.values()]
-        if any(each is None for each in scores) or not scores:
+        scores = [group.scores for group in self.groups.values() if group.scores is not None]
+        size = scores[0].shape[1] if scores else 0
+        if len(scores) < len(self.groups) or size < 2:
             return None
-        size = scores[0].shape[1]  # type: ignore[union-attr]  # none is None
-        if size < 2:
-            return None
-        means = np.stack([each.mean(0) for each in scores])  # type: ignore[union-attr]
-        covariance = np.atleast_2d(np.cov(means)) / size
+        covariance = np.atleast_2d(np.cov(np.stack([each.mean(0) for each in scores]))) / size
         for at, each in enumerate(scores):
             if self.n[at] > 1:  # of one seed, nothing tells the rest from the image
-                covariance[at, at] -= mean_squares(each)[2] / (self.n[at] * size)  # type: ignore[arg-type]
+                covariance[at, at] -= mean_squares(each)[2] / (self.n[at] * size)
         return covariance, float(size)
 
     @cached_property
@@ -260,9 +262,7 @@ class Model:
         parts = variance * slope**2 / n  # of each mean
         seeds = float(c**2 @ parts)
         df_seeds = seeds**2 / float((c**2 * parts) ** 2 @ (1 / df)) if seeds > 0 else float(df.min())
-        pooled = float(self.degrees.sum())
-        if differs and self.pairing and self.pairing.used:
-            pooled *= (len(self.names) - 1) / len(self.names)
+        pooled = float(self.degrees.sum()) * (self.share if differs else 1)
         df_seeds = min(df_seeds, pooled) if np.isfinite(parts).all() else math.nan
         whole, df_whole, weight = seeds, df_seeds, parts
         if self.images is not None:
@@ -363,11 +363,7 @@ def mean_squares(table: Floats) -> tuple[float, float, float]:
 
 def _ends(link: Link, step: Floats) -> tuple[Floats | float, Floats | float]:
     """The least and the largest mean that has a finite place on the link's scale: half a step from the ends."""
-    return {
-        "identity": (-math.inf, math.inf),
-        "log": (step / 2, math.inf),
-        "logit": (step / 2, 1 - step / 2),
-    }[link]  # type: ignore[return-value]  # of mixed types
+    return -math.inf if link == "identity" else step / 2, 1 - step / 2 if link == "logit" else math.inf
 
 
 def _forth(link: Link, means: Floats) -> tuple[Floats, Floats]:
@@ -389,8 +385,8 @@ def _back(link: Link, x: Floats) -> Floats:
     return np.asarray(special.expit(x))
 
 
-def mean_interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Mean of float (S,), and the ends of its t interval: NaN of one value."""
+def mean_interval(values: npt.ArrayLike) -> tuple[float, float, float]:
+    """Mean of float (S,), and the ends of its 95 % t interval: NaN of one value."""
     given = np.asarray(values, dtype=float)
     estimate = Model({"": Group(given, tuple(range(given.size)))}).estimate({"": 1.0})
-    return estimate.value, *estimate.interval(confidence)
+    return estimate.value, *estimate.interval(0.95)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from normlab.settings.corruptions import CORRUPTIONS
 __all__ = ["OUTCOMES", "Outcome", "model_of"]
 
 Floats = npt.NDArray[np.float64]
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,15 @@ class Outcome:
 
     Attributes:
         words: what it is called in a table. unit: of differences; factor: from a run's number to that unit.
-        of_images: the scores of a run's test images, float (N,), whose mean it is; None where no such scores are kept.
+        of_images: the scores of the test images by the arrays of predictions.npz, float (N,), whose mean it is; None
+            where no such scores are kept.
     """
 
     words: str
     unit: str
     link: Link
     higher_is_better: bool = True
-    of_images: Callable[[Run], Floats] | None = None
+    of_images: Callable[[Arrays], Floats] | None = None
 
     @property
     def factor(self) -> float:
@@ -52,17 +55,16 @@ class Outcome:
         return "points" if self.unit == "pp" else self.unit
 
 
-def _right(run: Run) -> Floats:
-    arrays = run.predictions or {}
+def _right(arrays: Arrays) -> Floats:
     return np.asarray(arrays["pred"] == arrays["true"], dtype=np.float64)
 
 
-def _scored(score: Callable[..., Floats]) -> Callable[[Run], Floats]:
-    def of_run(run: Run) -> Floats:
-        arrays = run.predictions or {}
-        return np.asarray(score(arrays["log_probs"], arrays["true"]))
+def _prob_true(arrays: Arrays) -> Floats:
+    return prob_true_of_images(arrays["log_probs"], arrays["true"])
 
-    return of_run
+
+def _brier(arrays: Arrays) -> Floats:
+    return brier_of_images(arrays["log_probs"], arrays["true"])
 
 
 OUTCOMES: Mapping[str, Outcome] = {
@@ -73,10 +75,8 @@ OUTCOMES: Mapping[str, Outcome] = {
     "test_ce": Outcome("test cross-entropy", "nats", "log", higher_is_better=False),
     "train_ce": Outcome("training cross-entropy", "nats", "log", higher_is_better=False),
     "val_ce": Outcome("validation cross-entropy", "nats", "log", higher_is_better=False),
-    "test_prob_true": Outcome(
-        "mean probability of the true class", "pp", "logit", of_images=_scored(prob_true_of_images)
-    ),
-    "test_brier": Outcome("Brier score", "", "log", higher_is_better=False, of_images=_scored(brier_of_images)),
+    "test_prob_true": Outcome("mean probability of the true class", "pp", "logit", of_images=_prob_true),
+    "test_brier": Outcome("Brier score", "", "log", higher_is_better=False, of_images=_brier),
     "test_calibration_error": Outcome("calibration error", "pp", "logit", higher_is_better=False),
     "unevenness": Outcome("unevenness", "pp", "identity", higher_is_better=False),
     **{f"{kind}_acc": Outcome(f"accuracy on images {of.title}", "pp", "logit") for kind, of in CORRUPTIONS.items()},
@@ -108,7 +108,8 @@ def _scores(runs: Sequence[Run], outcome: Outcome) -> dict[int, Floats] | None:
     if outcome.of_images is None or not runs:
         return None
     kept = [run.predictions or {} for run in runs]
-    needed = {"pred", "true"} if outcome.of_images is _right else {"log_probs", "true"}
-    if any(not needed <= arrays.keys() or not np.array_equal(arrays["true"], kept[0]["true"]) for arrays in kept):
+    try:
+        same = all(np.array_equal(arrays["true"], kept[0]["true"]) for arrays in kept)
+        return {id(run): outcome.of_images(run.predictions or {}) for run in runs} if same else None
+    except KeyError:
         return None
-    return {id(run): outcome.of_images(run) for run in runs}

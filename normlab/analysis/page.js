@@ -172,22 +172,16 @@ const jointly = (model, { contrasts, images, parts: each }, margin, seeds) => {
     ...contrasts.map(([other, k], j) => images[i][j] + add(at.map((g, l) => (other.includes(g) ? c[l] * k[other.indexOf(g)] * parts[g] : 0)))),
     d[i],
   ]);
+  let sum = 0; // dᵀ V⁻¹ d: V is symmetric and positive, so elimination needs no exchange and no way back
   for (let i = 0; i < q; i += 1) {
-    let best = i;
-    for (let j = i; j < q; j += 1) if (Math.abs(rows[j][i]) > Math.abs(rows[best][i])) best = j;
-    [rows[i], rows[best]] = [rows[best], rows[i]];
+    sum += rows[i][q] ** 2 / rows[i][i];
     for (let j = i + 1; j < q; j += 1) {
       const by = rows[j][i] / rows[i][i];
-      for (let k = i; k <= q; k += 1) rows[j][k] -= by * rows[i][k];
+      for (let k = i + 1; k <= q; k += 1) rows[j][k] -= by * rows[i][k];
     }
   }
-  const solved = Array(q).fill(0);
-  for (let i = q - 1; i >= 0; i -= 1) {
-    solved[i] = (rows[i][q] - add(solved.map((x, j) => (j > i ? x * rows[i][j] : 0)))) / rows[i][i];
-  }
-  const f = add(solved.map((x, i) => x * d[i])) / q; // rows were exchanged, unknowns were not
   const within = each.map((part) => pOf(model, part, margin, seeds).p[1]);
-  return { p: [fAbove(f, q, add([...takes].map((g) => df[g])) / takes.size), Math.max(...within)], half: NaN, key: "" };
+  return { p: [fAbove(sum / q, q, add([...takes].map((g) => df[g])) / takes.size), Math.max(...within)], half: NaN, key: "" };
 };
 
 const holm = (groups) => {
@@ -331,9 +325,9 @@ const valueOf = (cell) => {
   const given = cell.dataset.v;
   return given === undefined ? cell.textContent.trim() : given === "" ? null : Number(given);
 };
-const compare = (a, b) => {
-  if (a === null || b === null) return (a === null) - (b === null); // what is missing comes last
-  return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
+const compare = (a, b, sign) => {
+  if (a === null || b === null) return (a === null) - (b === null); // what is missing comes last, either way
+  return sign * (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
 };
 
 const sortable = (table) => {
@@ -350,13 +344,8 @@ const sortable = (table) => {
       const down = head.getAttribute("aria-sort") === "ascending";
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const sorted = rows
-        .map((row, place) => [valueOf(row.cells[at]), place, row])
-        .sort((a, b) => {
-          if (a[0] === null || b[0] === null) return compare(a[0], b[0]) || a[1] - b[1];
-          return (down ? -1 : 1) * compare(a[0], b[0]) || a[1] - b[1];
-        });
-      body.append(...sorted.map((each) => each[2]));
+      const sorted = rows.map((row) => [valueOf(row.cells[at]), row]).sort((a, b) => compare(a[0], b[0], down ? -1 : 1));
+      body.append(...sorted.map((each) => each[1])); // of equal ones the order stays
     });
   });
   if (rows.length < 9) return;

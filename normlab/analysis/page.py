@@ -2,8 +2,9 @@
 
 import base64
 import hashlib
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +15,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from normlab.analysis.cells import Sorted, word
 from normlab.norms import CATALOGUE
 
-__all__ = ["Shown", "glossary", "made", "recipe", "render", "run_links"]
+__all__ = ["Shown", "as_json", "glossary", "made", "recipe", "render", "run_links"]
 
+HERE = Path(__file__).parent
 WIDEST = 1140  # of a figure, CSS pixels
-OPTIONAL = ("family", "live", "methods", "question", "recipe", "runs", "tensorboard", "unit", "warnings")
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,21 @@ def _small(svg: str) -> str:
     return quote(small, safe=" '()*!,;:@&=+$/?<>-_.~[]|^`{}\\")
 
 
-def render(**values: object) -> str:
-    """The page as HTML. Everything in `values` is escaped: a name with markup in it is shown, not obeyed. The one
-    script that the page admits is page.js, by its hash. Some of the values may be left out: see `OPTIONAL`."""
-    here = Path(__file__).parent
+def render(values: Mapping[str, object], place: Path = HERE) -> str:
+    """The page in a folder as HTML: page.html.j2. Everything in `values` is escaped: a name with markup in it is shown,
+    not obeyed. The one script that the page admits is page.js, by its hash."""
     environment = Environment(
-        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(place), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    script = (here / "page.js").read_text(encoding="utf-8")
+    script = (place / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     own = {"script": script, "script_hash": f"sha256-{digest}"}
-    return environment.get_template("page.html.j2").render({**dict.fromkeys(OPTIONAL, ()), **own, **values})
+    return environment.get_template("page.html.j2").render(own | dict(values))
+
+
+def as_json(values: object) -> str:
+    """JSON that may stand in a page: nothing in it can end the element that holds it."""
+    return json.dumps(values, separators=(",", ":"), allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
 
 
 # How it was made

@@ -141,13 +141,8 @@ def named(name: str, factor: float = 1.0, **numbers: float) -> dict[str, float]:
 def over_seeds(name: str, values: Iterable[float], middle: str = "mean", factor: float = 1.0) -> dict[str, float]:
     """Their mean with its 95 % t interval as columns, name_mean, name_low and name_high; NaN where there are none."""
     given = [factor * x for x in values]
-    return dict(
-        zip(
-            (f"{name}_{middle}", f"{name}_low", f"{name}_high"),
-            mean_interval(given) if given else [math.nan] * 3,
-            strict=True,
-        )
-    )
+    numbers = mean_interval(given) if given else [math.nan] * 3
+    return named(name, **dict(zip((middle, "low", "high"), numbers, strict=True)))
 
 
 # Columns; one that a frame lacks has nothing to show, and is left out

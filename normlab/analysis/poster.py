@@ -32,9 +32,8 @@ def strongest(answers: Sequence[Answer], count: int = ROWS) -> list[Answer]:
     what is undecided comes last."""
 
     def order(answer: Answer) -> tuple[float, float]:
-        assert answer.estimate is not None
         p = min((p for p in answer.decision.adjusted if np.isfinite(p)), default=1.0)
-        return p, -abs(answer.estimate.value)
+        return p, -abs(answer.numbers[0])
 
     return sorted((each for each in answers if each.estimate is not None and each.kind != "claim"), key=order)[:count]
 
@@ -50,12 +49,12 @@ def poster(answers: Answers, seen: ImageSet) -> Figure:
     cells = [cell for cell in found.cells if cell.values("test_acc")]
     if not cells:
         raise NormlabError("no run here has a test accuracy")
-    runs = [run for cell in found.cells for run in cell.completed]
+    runs = found.completed
     note = f"{study.question} " if study else ""
     size, epochs = runs[0].record.data.get("train", 0), runs[0].config["epochs"]
     note += f"{size:,} training images, {epochs} epochs, the last one counts."
     title = f"{len(found.cells)} settings, {len(runs)} runs on {found.data_title}\n{textwrap.fill(note, 130)}"
-    looks = styles({cell.label: cell.norm for cell in found.cells})
+    looks = styles(found.norms)
     chosen = [effect_of(answers, each)._replace(group="") for each in strongest(answers.answers)]
     high = (
         max(row_height([cell.label for cell in cells], 0.4, LETTERS), 2.6),

@@ -5,7 +5,6 @@ many seeds per setting in which every mean, standard deviation and image effect 
 and degrees of freedom follow from the number; what new seeds would find does not.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,14 +17,9 @@ from normlab.analysis.parts.rates import at_own_best
 from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.verdicts import Joint, Question, spread
 
-__all__ = ["as_json", "numbers", "prior", "share"]
+__all__ = ["numbers", "prior"]
 
 COMBINATIONS = ((False, False), (True, False), (False, True), (True, True))  # what is rejected: differs, same
-
-
-def share(model: Model) -> float:
-    """What pairing leaves of the degrees of freedom."""
-    return (len(model.names) - 1) / len(model.names) if model.pairing and model.pairing.used else 1.0
 
 
 def prior(df: Floats, degrees: Floats) -> Floats:
@@ -44,7 +38,10 @@ def numbers(answers: Answers) -> dict[str, Any]:
     best = at_own_best(answers)
     families = [answers, *([best] if best else [])]
     model = answers.model(answers.primary)
-    rows = {name: _rows(at, each) for at, (name, each) in enumerate(zip(("effects", "best"), families, strict=False))}
+    rows = {}
+    for family, (name, each) in enumerate(zip(("effects", "best"), families, strict=False)):  # all but the claims
+        of = [at for at, (question, _) in enumerate(_apart(each)) if question.kind != "claim"]
+        rows[name] = {"family": family, "of": of}
     rows["claims"] = _claims(answers)
     sd, of_images, size = spread(model)
     return {
@@ -56,12 +53,6 @@ def numbers(answers: Answers) -> dict[str, Any]:
         "families": [_family(each) for each in families],
         "rows": {name: some for name, some in rows.items() if some["of"] and answers.several},
     }
-
-
-def _rows(family: int, answers: Answers) -> dict[str, Any]:
-    """The rows of a table of questions: all but the claims, in their order."""
-    of = [at for at, each in enumerate(_apart(answers)) if each[0].kind != "claim"]
-    return {"family": family, "of": of}
 
 
 def _claims(answers: Answers) -> dict[str, Any]:
@@ -102,7 +93,6 @@ def _family(answers: Answers) -> dict[str, Any]:
 
 def _of_model(model: Model) -> dict[str, Any]:
     variance, df = model.variances_of_contrasts
-    left = share(model)
     covariance, size = model.images if model.images is not None else (np.zeros((len(model.names),) * 2), 0.0)
     vectors = {
         "n": model.n,
@@ -110,10 +100,10 @@ def _of_model(model: Model) -> dict[str, Any]:
         "x": model.x,
         "slope": model.slope,
         "variance": variance,
-        "prior": prior(df, model.degrees * left),
+        "prior": prior(df, model.degrees * model.share),
         "images": np.diag(covariance),
     }
-    return {"link": model.link, "share": left, "size": size} | {name: _list(of) for name, of in vectors.items()}
+    return {"link": model.link, "share": model.share, "size": size} | {name: _list(of) for name, of in vectors.items()}
 
 
 def _of_question(each: Answer, claims: Sequence[Any], model: Model) -> dict[str, Any]:
@@ -158,8 +148,3 @@ def _list(values: Iterable[float]) -> list[float | None]:
 
 def _or_none(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def as_json(values: object) -> str:
-    """JSON that may stand in a page: nothing in it can end the element that holds it."""
-    return json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

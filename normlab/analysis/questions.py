@@ -38,6 +38,14 @@ class Answer(Declared):
         """In the outcome's own unit; None for an interaction."""
         return self.question.estimate if isinstance(self.question, Question) else None
 
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """The estimate and the ends of its 95 % interval, in the unit that people are shown; NaN for an interaction."""
+        of = self.estimate
+        value, low, high = (of.value, *of.interval(0.95)) if of is not None else (math.nan,) * 3
+        factor = self.about.factor
+        return factor * value, factor * low, factor * high
+
 
 class Answers(Family):
     """A study's questions, their answers, and the models behind them.

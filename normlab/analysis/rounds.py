@@ -14,7 +14,7 @@ from normlab.analysis.cells import Cell, Sorted
 from normlab.analysis.declared import ALPHA
 from normlab.analysis.questions import Answer, Answers, identity
 from normlab.analysis.sequential import looks, sequential_p
-from normlab.analysis.verdicts import Decision, Joint, Question, holm
+from normlab.analysis.verdicts import Joint, Question, decide
 from normlab.settings import Study
 
 __all__ = ["Progress", "Rounds"]
@@ -81,14 +81,9 @@ class Rounds:
     def _decided(
         self, answers: Sequence[Answer], history: dict[object, list[tuple[int, Question | Joint]]]
     ) -> list[Answer]:
-        most = len(self.seeds)
-        p = [_sequential(history[identity(each)], most) for each in answers]
-        return [
-            replace(
-                each, decision=Decision(own, adjusted, each.question.verdict([one <= self.alpha for one in adjusted]))
-            )
-            for each, own, adjusted in zip(answers, p, holm(p), strict=True)
-        ]
+        p = [_sequential(history[identity(each)], len(self.seeds)) for each in answers]
+        decisions = decide([each.question for each in answers], self.alpha, p)
+        return [replace(each, decision=decision) for each, decision in zip(answers, decisions, strict=True)]
 
 
 def _sequential(looks_: Sequence[tuple[int, Question | Joint]], most: int) -> tuple[float, float]:

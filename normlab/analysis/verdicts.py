@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy import optimize, special, stats  # type: ignore[import-untyped, unused-ignore]
 
 from normlab.analysis.inference import Estimate, Model
@@ -31,7 +30,8 @@ __all__ = [
     "tiers",
 ]
 
-Floats = npt.NDArray[np.float64]
+POWER = 0.8  # of finding what one plans for
+
 Verdict = Literal["better", "worse", "equivalent", "less than the margin", "holds", "fails", "depends", "undecided"]
 
 
@@ -127,12 +127,15 @@ class Decision(NamedTuple):
     verdict: Verdict
 
 
-def decide(questions: Sequence[Question | Joint], alpha: float = 0.05) -> list[Decision]:
+def decide(
+    questions: Sequence[Question | Joint], alpha: float = 0.05, p: Sequence[tuple[float, ...]] = ()
+) -> list[Decision]:
     """Decide a family of questions; the chance of one false verdict or more is at most alpha.
 
-    p are adjusted by `holm`. A hypothesis is rejected where its adjusted p is at most alpha.
+    p, the questions' own unless given, are adjusted by `holm`. A hypothesis is rejected where its adjusted p is at most
+    alpha.
     """
-    p = [question.p for question in questions]
+    p = p or [question.p for question in questions]
     return [
         Decision(own, adjusted, question.verdict([each <= alpha for each in adjusted]))
         for question, own, adjusted in zip(questions, p, holm(p), strict=True)
@@ -162,9 +165,9 @@ def holm(p: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
     return [tuple(own) for own in found]
 
 
-def seeds_needed(model: Model, margin: float, questions: int, alpha: float = 0.05, power: float = 0.8) -> float:
-    """The seeds per setting with which two settings that differ by the margin are told apart with so much power, at
-    level alpha / questions, by the pooled standard deviation of this model's runs.
+def seeds_needed(model: Model, margin: float, questions: int, alpha: float = 0.05) -> float:
+    """The seeds per setting with which two settings that differ by the margin are told apart with 80 % power, at level
+    alpha / questions, by the pooled standard deviation of this model's runs.
 
     The images are taken as those of the study. What they add to the variance of a difference does not fall with seeds,
     and grows with the difference: it is taken in proportion to it, over all pairs of settings. Infinite where that is
@@ -173,7 +176,7 @@ def seeds_needed(model: Model, margin: float, questions: int, alpha: float = 0.0
     sd, of_images, size = spread(model)
     if math.isnan(sd):
         return math.nan
-    return enough_seeds(sd, margin, len(model.names), alpha / questions, power, margin * of_images, size)
+    return enough_seeds(sd, margin, len(model.names), alpha / questions, margin * of_images, size)
 
 
 def spread(model: Model) -> tuple[float, float, float]:
@@ -189,13 +192,7 @@ def spread(model: Model) -> tuple[float, float, float]:
 
 
 def enough_seeds(
-    sd: float,
-    margin: float,
-    settings: int,
-    level: float,
-    power: float,
-    of_images: float = 0.0,
-    images: float = math.inf,
+    sd: float, margin: float, settings: int, level: float, of_images: float = 0.0, images: float = math.inf
 ) -> float:
     """The same of so many settings whose runs have a standard deviation, at a level. of_images: the variance that the
     images bring to a pair."""
@@ -208,14 +205,14 @@ def enough_seeds(
         return float(special.nctdtr(df, -shift, special.stdtrit(df, level / 2)))
 
     most = 1e6
-    if power_of(most) < power:
+    if power_of(most) < POWER:
         return math.inf
-    return math.ceil(optimize.brentq(lambda n: power_of(n) - power, 1.5, most)) if power_of(2) < power else 2.0
+    return math.ceil(optimize.brentq(lambda n: power_of(n) - POWER, 1.5, most)) if power_of(2) < POWER else 2.0
 
 
-def tiers(model: Model, names: Sequence[str], confidence: float = 0.95) -> list[str]:
-    """Letters for settings: two share one where their simultaneous interval covers 0 (Tukey's studentized range, with
-    the standard error and the degrees of freedom of each pair: Games & Howell 1976).
+def tiers(model: Model, names: Sequence[str]) -> list[str]:
+    """Letters for settings: two share one where their simultaneous 95 % interval covers 0 (Tukey's studentized range,
+    with the standard error and the degrees of freedom of each pair: Games & Howell 1976).
 
     The letters are Piepho's (2004, "An algorithm for a letter-based representation of all-pairwise comparisons"), the
     first for the settings that come first in `names`.
@@ -226,7 +223,7 @@ def tiers(model: Model, names: Sequence[str], confidence: float = 0.95) -> list[
             estimate = model.estimate({first: 1.0, names[j]: -1.0})
             t = abs(estimate.t())
             p = stats.studentized_range.sf(t * math.sqrt(2), len(names), estimate.df) if math.isfinite(t) else 0.0
-            if p < 1 - confidence and not math.isnan(t):
+            if p < 0.05 and not math.isnan(t):
                 differ.append((i, j))
     columns = [set(range(len(names)))]
     for i, j in differ:

@@ -1,14 +1,10 @@
 """The calculation on a page where every number can be changed: one file, nothing fetched, readable without script."""
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from normlab.analysis.page import as_json, render
 from normlab.byhand import wording
 from normlab.byhand.exact import NORMS, Result, Rules, default_groups, starts, units
 from normlab.byhand.formula import formula
@@ -24,9 +20,8 @@ def page(results: Sequence[Result]) -> str:
 
     Everything from outside is escaped; the page admits its own script, by its hash, and fetches nothing.
     """
-    batch, rules, here = results[0].batch, results[0].rules, Path(__file__).parent
+    batch, rules = results[0].batch, results[0].rules
     channels = batch.shape[1]
-    script = (here / "page.js").read_text(encoding="utf-8")
     data = {  # what the script computes with
         "shape": batch.shape,
         "values": list(map(str, batch.values)),
@@ -38,18 +33,10 @@ def page(results: Sequence[Result]) -> str:
         "groups": rules.groups or default_groups(channels),
         "norms": {norm: _norm(norm, channels, rules) for norm in NORMS},
     }
-    written = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    jinja = Environment(loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return jinja.get_template("page.html.j2").render(
-        results=results,
-        batch=batch,
-        wording=wording,
-        norms=NORMS,
-        divisors=[g for g in range(1, channels + 1) if channels % g == 0],
-        data=written if len(batch.values) <= LIVE else "",
-        script=script,
-        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
-    )
+    values = {"results": results, "batch": batch, "wording": wording, "norms": NORMS}
+    values["divisors"] = [g for g in range(1, channels + 1) if channels % g == 0]
+    values["data"] = as_json(data) if len(batch.values) <= LIVE else ""
+    return render(values, Path(__file__).parent)
 
 
 def _norm(norm: str, channels: int, rules: Rules) -> dict[str, Any]:

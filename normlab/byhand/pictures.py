@@ -12,6 +12,7 @@ from normlab.analysis.drawing import DPI, SMALL, TEXT, TITLE
 from normlab.byhand import wording
 from normlab.byhand.exact import Result
 from normlab.byhand.wording import set_colour
+from normlab.output import counted
 
 __all__ = ["files", "overview", "picture"]
 
@@ -41,7 +42,7 @@ def picture(result: Result) -> Figure:
         values = [f"{name} {wording.equals(value)}" for name, value in s.values.items() if name[0] not in "√u"]
         keys.append(f"{s.where}: {', '.join(values)}")
     if len(first) > KEYS:
-        keys.append(f"… and {wording.count(len(first) - KEYS, 'more statistic')}.")
+        keys.append(f"… and {counted(len(first) - KEYS, 'more statistic')}.")
     note = f"{wording.facts(result)} {wording.shown_only(result.batch)}".strip()
     width = left + panel.wide + 64 + MARGIN + 1.05 * room(keys, SMALL)  # drawn letters are a little wider
     width = max(width, room([note], SMALL) + 2 * MARGIN + 8, 520)

@@ -12,6 +12,7 @@ from normlab.byhand import wording
 from normlab.byhand.exact import NORMS, Result, Statistic
 from normlab.byhand.formula import Node, axes_of, symbols, text
 from normlab.byhand.wording import equals, fixed, number_text, set_colour, worded
+from normlab.output import counted
 
 __all__ = ["show", "steps", "walk"]
 
@@ -50,7 +51,7 @@ def walk(console: Console, results: Sequence[Result], wait: Callable[[], bool]) 
             if (k > 0 or result is not results[0]) and not wait():
                 return
             console.print()
-            name, many = NORMS[result.norm], wording.count(s.count, "number")
+            name, many = NORMS[result.norm], counted(s.count, "number")
             title = f"{name}, statistic {k + 1} of {len(result.statistics)}: {s.letter}, {s.where} ({many})"
             letter = f" {s.letter} ", f"{INK} on {set_colour(k)}"
             console.print(Text.assemble(letter, " ", (title, "bold")))
@@ -119,7 +120,7 @@ def steps(result: Result, k: int) -> Iterator[tuple[str, str]]:
     for name, places in shown:
         yield name, _listed([number_text(result.batch.values[p]) for p in places], "  ", 25)
     if len(maps) > 8:
-        yield "", f"… and {wording.count(len(maps) - 8, 'more map')}"
+        yield "", f"… and {counted(len(maps) - 8, 'more map')}"
     for name, node in result.formula.steps[s.axes].items():
         value, inner = s.values[name], node[-1]
         if inner[0] in ("mean", "sum"):

@@ -11,9 +11,10 @@ import numpy as np
 from normlab.byhand.exact import NORMS, Result, Values, units
 from normlab.byhand.inputs import Batch, Shape
 from normlab.norms.about import AXES
+from normlab.output import counted
 
 __all__ = [
-    "ROUNDED", "SET_COLOURS", "WORDS", "Blocks", "Part", "Table", "amount", "blocks", "count", "equals", "eval_rule",
+    "ROUNDED", "SET_COLOURS", "WORDS", "Blocks", "Part", "Table", "amount", "blocks", "equals", "eval_rule",
     "facts", "fixed", "given", "heading", "letters", "notes", "number_text", "over", "owners", "parts", "running_table",
     "set_colour", "sharing", "shown_only", "source", "tables", "window", "worded",
 ]  # fmt: skip
@@ -79,7 +80,7 @@ def window(batch: Batch) -> Shape:
 def shown_only(batch: Batch) -> str:
     """What a reader has to know where not all of a batch is drawn; else nothing."""
     n, c, h, w = window(batch)
-    some = f"{count(n, 'image')}, {count(c, 'channel')}, {count(h, 'row')} and {count(w, 'column')}"
+    some = f"{counted(n, 'image')}, {counted(c, 'channel')}, {counted(h, 'row')} and {counted(w, 'column')}"
     return "" if (n, c, h, w) == batch.shape else f"Shown are the first {some}; every number takes part."
 
 
@@ -157,8 +158,8 @@ def fixed(value: Fraction | None, undefined: str = UNDEFINED) -> str:
 
 def heading(result: Result) -> str:
     """ "Group norm, 2 groups: 8 statistics"."""
-    groups = f", {count(result.groups, 'group')}" if any("G" in over for over in result.about.axes) else ""
-    return f"{NORMS[result.norm]}{groups}: {count(len(result.statistics), 'statistic')}"
+    groups = f", {counted(result.groups, 'group')}" if any("G" in over for over in result.about.axes) else ""
+    return f"{NORMS[result.norm]}{groups}: {counted(len(result.statistics), 'statistic')}"
 
 
 def facts(result: Result) -> str:
@@ -166,7 +167,7 @@ def facts(result: Result) -> str:
     sentences = []
     for i, axes in enumerate(result.about.axes):
         counts = {s.count for s in result.statistics if s.axes == i}
-        many = f"{count(max(counts), 'number')} {'each' if len(counts) == 1 else 'or fewer'}"
+        many = f"{counted(max(counts), 'number')} {'each' if len(counts) == 1 else 'or fewer'}"
         sentences.append(f"{over(axes)}: {many}.")
     return " ".join(sentences)
 
@@ -269,7 +270,3 @@ def _has_zero_root(values: dict[str, Fraction | None]) -> bool:
 
 def _cells(values: dict[str, Fraction | None]) -> list[str]:
     return [number_text(value) if name[0] == "√" else amount(value) for name, value in values.items()]
-
-
-def count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'s' * (n != 1)}"

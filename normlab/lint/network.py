@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from normlab.lint.design import Design, Setting
 from normlab.lint.rules import names, rule
 from normlab.norms import CATALOGUE
+from normlab.output import counted
 from normlab.settings import NORM_CHANNELS
 
 __all__ = ["at_chance_always", "cannot_learn"]
@@ -141,7 +142,7 @@ def batch(design: Design) -> Iterator[str]:
         if shares[0] <= FEW_IMAGES:
             small.append(each)
         elif (least := min(shares)) <= FEW_IMAGES:
-            rest.setdefault(f"{least} image{'s' * (least != 1)} ({_origin(each)})", []).append(each)
+            rest.setdefault(f"{counted(least, 'image')} ({_origin(each)})", []).append(each)
     if small:
         yield (
             f"{_labels(small)}: statistics of one or two images are mostly noise, and not what eval mode's running "

@@ -111,8 +111,7 @@ def predictions(design: Design) -> Iterator[str]:
     """
     images = {
         run.folder: None if (true := (run.predictions or {}).get("true")) is None else true.tobytes()
-        for cell in design.found.cells
-        for run in cell.completed
+        for run in design.found.completed
     }
     known = Counter(each for each in images.values() if each is not None).most_common(1)
     lacking = {
@@ -135,7 +134,7 @@ def machines(design: Design) -> Iterator[str]:
 
     Nothing, if every setting was run on each machine; else make the runs of one machine again.
     """
-    records = [run.record for cell in design.found.cells for run in cell.completed]
+    records = [run.record for run in design.found.completed]
     for what, have in {
         "device": {str(record.device.get("name")) for record in records},
         "number of threads": {str(record.device.get("threads")) for record in records},
@@ -157,6 +156,6 @@ def left_out(design: Design) -> Iterator[str]:
     Move what does not belong there, or train a run with damaged files again (`force=true`).
     """
     yield from design.found.notes
-    for run in (run for cell in design.found.cells for run in cell.ended):
+    for run in design.found.ended:
         _ = run.curves, run.predictions  # read by now, as a rule
         yield from run.damage

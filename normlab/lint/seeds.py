@@ -11,7 +11,6 @@ from normlab.settings import Study
 
 __all__ = ["questions"]
 
-POWER = 0.8
 NEVER = 0.5  # of the sd that is expected: less is not plausible
 TWICE = 2.0  # a critical t so many times that of many seeds leaves little to find
 
@@ -114,12 +113,12 @@ def _needed(spread: Spread, study: Study, settings: int, count: int) -> float:
     from normlab.analysis.declared import ALPHA
     from normlab.analysis.verdicts import enough_seeds
 
-    return enough_seeds(spread.sd, study.margin, settings, ALPHA / count, POWER)
+    return enough_seeds(spread.sd, study.margin, settings, ALPHA / count)
 
 
 def _more(needed: float) -> str:
     return (
-        f"About {needed:,.0f} would find it with {100 * POWER:g} % power in each. Give more, as in "
+        f"About {needed:,.0f} would find it with 80 % power in each. Give more, as in "
         f"'seed=range({needed:.0f})', or until=decided."
     )
 

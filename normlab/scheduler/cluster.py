@@ -15,6 +15,7 @@ from submitit.core.utils import UncompletedJobError, pickle_load
 from submitit.helpers import DelayedSubmission
 
 from normlab.claim import STALE, busy
+from normlab.output import counted
 from normlab.scheduler.options import Arrays, Queue, Slurm
 from normlab.scheduler.progress import note
 from normlab.scheduler.schedule import Backend, Ended, tell
@@ -92,7 +93,7 @@ class Cluster(Backend):
             tell(self.log, f"the queue refused the jobs: {_last_line(str(error))}")
             self.ends += [Ended(task) for task in tasks]
         else:
-            note(self.log, f"{_jobs(len(jobs))} submitted, {jobs[0].job_id} the first")
+            note(self.log, f"{counted(len(jobs), 'job')} submitted, {jobs[0].job_id} the first")
             self.jobs += zip(jobs, tasks, strict=True)
 
     def _executor(self) -> submitit.AutoExecutor:
@@ -134,7 +135,7 @@ class Cluster(Backend):
             else:
                 for job in jobs:
                     job.cancel(check=False)
-            tell(self.log, f"{_jobs(len(jobs))} cancelled")
+            tell(self.log, f"{counted(len(jobs), 'job')} cancelled")
             self.jobs.clear()
 
 
@@ -145,10 +146,6 @@ def _end(job: Any) -> str | dict[Path, str]:
         return f"ended without a result ({job.state}); {log}"
     outcome, result = pickle_load(job.paths.result_pickle)
     return f"{_last_line(result)}; {log}" if outcome == "error" else result
-
-
-def _jobs(number: int) -> str:
-    return f"{number} job{'s' * (number != 1)}"
 
 
 def _last_line(text: str) -> str:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 from normlab.errors import NormlabError
+from normlab.output import counted
 from normlab.record import Record
 from normlab.settings.plan import Job, label, labels
 
@@ -81,7 +82,7 @@ class SweepProgress:
         waiting = [job for job in self.jobs if job.folder not in self.ended and not job.settings.force]
         if begun := sum((job.folder / "last.ckpt").is_file() for job in waiting):
             known += f", {begun} begun"
-        self._tell(f"{len(self.jobs)} run{'s' * (len(self.jobs) > 1)}, {known}; process {os.getpid()}")
+        self._tell(f"{counted(len(self.jobs), 'run')}, {known}; process {os.getpid()}")
         if self.console.is_terminal:
             self._live.start()
         self._thread.start()

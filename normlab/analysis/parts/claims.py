@@ -59,8 +59,8 @@ def claims_frame(answers: Answers) -> pd.DataFrame:
         claim, answer, sign = each
         row: dict[str, Any] = {"claim": claim.claim, "source": claim.source, "measure": claim.measure}
         words = OUTCOMES[claim.measure].words
-        numbers, p_adjusted = (math.nan, math.nan, math.nan), math.nan
-        if answer is None or answer.estimate is None:
+        numbers, p_adjusted = [math.nan] * 3, math.nan
+        if answer is None:
             there = pairs_of(claim, answers.found.cells)
             why = "these runs have not measured it, or did not all train" if there else "no runs of these settings"
             row |= {"ruling": "untested", "because": why, "compared": words, "of": "", "against": ""}
@@ -69,10 +69,9 @@ def claims_frame(answers: Answers) -> pd.DataFrame:
             of, against = sorted(answer.contrast, key=lambda name: -sign * answer.contrast[name])
             row |= {"ruling": ruling, "because": because, "compared": f"{words}, {of} − {against}"}
             row |= {"of": of, "against": against}
-            low, high = sorted(sign * end for end in answer.estimate.interval(0.95))
-            numbers, p_adjusted = (sign * answer.estimate.value, low, high), answer.decision.adjusted[which]
-        factor = OUTCOMES[claim.measure].factor
-        row |= named("difference", factor, **dict(zip(("value", "low", "high"), numbers, strict=True)))
+            middle, *ends = (sign * x for x in answer.numbers)
+            numbers, p_adjusted = [middle, *sorted(ends)], answer.decision.adjusted[which]
+        row |= named("difference", **dict(zip(("value", "low", "high"), numbers, strict=True)))
         rows.append(row | {"p": p_adjusted})
     return pd.DataFrame(rows)
 

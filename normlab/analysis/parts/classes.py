@@ -75,13 +75,12 @@ def _models(answers: Answers) -> Iterator[tuple[int, int, Model]]:
     if whole.images is None:
         return
     true = next(cell.predicted[1] for cell in answers.found.cells if cell.predicted)
-    paired = whole.pairing is not None and whole.pairing.used
     for known in np.unique(true):
         where = true == known
         groups = {}
         for place, (label, group) in enumerate(whole.groups.items()):
             assert group.scores is not None
             scores = group.scores[:, where]
-            seeds = group.seeds if paired else tuple(range(place, place + len(scores)))  # not those of the others
+            seeds = group.seeds if whole.share < 1 else tuple(range(place, place + len(scores)))  # the group's own
             groups[label] = Group(scores.mean(1), seeds, scores)
         yield int(known), int(where.sum()), Model(groups, "logit", resolution=1 / int(where.sum()))

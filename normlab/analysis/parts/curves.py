@@ -28,8 +28,7 @@ def curves(answers: Answers) -> Part:
         f"Cross-entropy and error on the {'test' if measured else 'validation'} images after every epoch: every "
         "seed, and their mean. Nothing was chosen by these curves."
     )
-    norms = {cell.label: cell.norm for cell in cells}
-    title = f"Learning curves on {answers.found.data_title}"
+    norms, title = answers.found.norms, f"Learning curves on {answers.found.data_title}"
     picture = Picture("curves", caption, lambda _: analysis.line_figures.curves(series, norms, title=title))
     return Part("curves", "Learning curves", pictures=lambda: [picture] if any(series.values()) else [])
 

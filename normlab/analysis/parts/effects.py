@@ -99,8 +99,8 @@ def questions_frame(answers: Answers) -> pd.DataFrame:
     for each in (each for each in answers.answers if each.kind != "claim"):
         row: dict[str, Any] = {"question": each.label, "kind": KINDS[each.kind]}
         row |= {"factor": each.factor, "level": each.level, "verdict": each.decision.verdict}
-        row["ratio"] = _ratio(each.estimate, each.about) if each.estimate else math.nan
-        row |= numbers_of(each.estimate, each.about.factor) if each.estimate else {}
+        if each.estimate:
+            row |= {"ratio": _ratio(each.estimate, each.about)} | numbers_of(each.estimate, each.about.factor)
         for name, at in (("p", 0), ("p_equivalence", 1)):
             row |= {name: each.decision.p[at], f"{name}_adjusted": each.decision.adjusted[at]}
         if isinstance(each.question, Joint):
@@ -146,10 +146,8 @@ def _pictures(answers: Answers) -> Iterator[Picture]:
 
     def rows() -> list["Effect"]:
         """Effects first, then settings, in each the largest first."""
-        found = sorted(
-            (effect_of(answers, each) for each in asked),
-            key=lambda row: (row.group != GROUPS["effect"], -abs(row.value)),
-        )[:MOST]
+        each = [effect_of(answers, each) for each in asked]
+        found = sorted(each, key=lambda row: (row.group != GROUPS["effect"], -abs(row.value)))[:MOST]
         return found if len({row.group for row in found}) > 1 else [row._replace(group="") for row in found]
 
     title = f"Effects on {answers.about.words}, {answers.found.data_title}"
@@ -161,11 +159,9 @@ def _pictures(answers: Answers) -> Iterator[Picture]:
 
 def effect_of(answers: Answers, each: Answer) -> "Effect":
     """A contrast with an estimate as a row of a figure, in the outcome's unit."""
-    assert each.estimate is not None
     factor = each.about.factor
-    value, low, high = (factor * x for x in (each.estimate.value, *each.estimate.interval(0.95)))
     values = {cell.label: cell.values(answers.primary) for cell in answers.found.cells if cell.label in each.contrast}
     shared = set.intersection(*(set(of) for of in values.values()))  # seeds that all settings of the contrast have
     seeds = [factor * sum(c * values[label][seed] for label, c in each.contrast.items()) for seed in sorted(shared)]
     verdict, group = each.decision.verdict, GROUPS.get(each.kind, "")
-    return analysis.row_figures.Effect(each.label, value, low, high, verdict, seeds, group)
+    return analysis.row_figures.Effect(each.label, *each.numbers, verdict, seeds, group)

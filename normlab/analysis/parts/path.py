@@ -102,11 +102,12 @@ def chance(a: float, b: float) -> float:
 def _pictures(found: Sorted) -> Iterator[Picture]:
     """Accuracy against exact zeros, before and after the refit; a setting without a penalty is the start of every path
     of its norm."""
-    plain = _plain(found)
-    paths = alike([cell for cell in found.cells if cell.levels["l1"]], "l1")
-    starts = {label: plain.get(without(cells[0], "l1", "penalty")) for label, cells in paths.items()}
-    paths = {label: [*([start] if (start := starts[label]) else []), *cells] for label, cells in paths.items()}
-    paths = {label: cells for label, cells in paths.items() if any(cell.mean("zeros") > 0 for cell in cells)}
+    plain, paths = _plain(found), {}
+    for label, cells in alike([cell for cell in found.cells if cell.levels["l1"]], "l1").items():
+        start = plain.get(without(cells[0], "l1", "penalty"))
+        line = [start, *cells] if start else cells
+        if any(cell.mean("zeros") > 0 for cell in line):
+            paths[label] = line
     norms = {label: cells[0].norm for label, cells in paths.items()}
     caption = (
         "Accuracy against the share of weights that are exactly 0, λ rising along each line: every seed, means and "

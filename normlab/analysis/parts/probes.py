@@ -1,7 +1,7 @@
 """What the probes of many runs measured, by setting, and the figures of it that a report has."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +10,6 @@ from normlab.analysis.cells import Cell, Sorted
 from normlab.analysis.layers import LAYERS
 from normlab.analysis.part import Part, Picture
 from normlab.analysis.questions import Answers
-
-if TYPE_CHECKING:
-    pass
 
 Curve = tuple[Any, Any]  # epochs float (X,), values float (S, X)
 Curves = Mapping[tuple[str, str], Curve]  # (layer, quantity) -> epochs, values
@@ -54,13 +51,11 @@ def probed(cell: Cell, probe: str) -> dict[tuple[str, str], Curve]:
 
 def _pictures(found: Sorted) -> Iterator[Picture]:
     """Every figure that the runs' probes.csv give."""
-    norms = {cell.label: cell.norm for cell in found.cells}
+    norms = found.norms
     layers = {cell.label: probed(cell, "layers") | probed(cell, "shift") for cell in found.cells}
     for name, (title, quantities, caption) in FIGURES.items():
-        some = {
-            label: {key: curve for key, curve in of.items() if key[1] in quantities} for label, of in layers.items()
-        }
-        if some := {label: of for label, of in some.items() if of}:
+        every = ((label, {key: of[key] for key in of if key[1] in quantities}) for label, of in layers.items())
+        if some := {label: of for label, of in every if of}:
             yield _by_layer(f"probe-{name}", caption, some, norms, quantities, f"{title}, {found.data_title}")
     landscape = {cell.label: curves for cell in found.cells if (curves := probed(cell, "landscape"))}
     if not landscape:

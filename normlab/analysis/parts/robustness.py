@@ -128,7 +128,7 @@ def _ends(numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 def _pictures(answers: Answers, frame: pd.DataFrame) -> Iterator[Picture]:
-    norms = {cell.label: cell.norm for cell in answers.found.cells}
+    norms = answers.found.norms
     labels = [*frame.get("setting", ())]
     few = len(set(labels)) <= MOST
     for norm in dict.fromkeys("" if few else norms[label] for label in labels):
@@ -138,8 +138,5 @@ def _pictures(answers: Answers, frame: pd.DataFrame) -> Iterator[Picture]:
             "95 % interval. Broken lines: with the statistics of these images in the place of running averages."
         )
         own = frame[[not norm or norms[label] == norm for label in labels]]
-        yield _picture(f"robustness{slug('-' + norm) if norm else ''}", caption, own, norms, title)
-
-
-def _picture(name: str, caption: str, frame: pd.DataFrame, norms: Mapping[str, str], title: str) -> Picture:
-    return Picture(name, caption, lambda _: analysis.line_figures.strengths(frame, norms, title=title))
+        draw = lambda _, own=own, title=title: analysis.line_figures.strengths(own, norms, title=title)  # noqa: E731
+        yield Picture(f"robustness{slug('-' + norm) if norm else ''}", caption, draw)

@@ -110,7 +110,6 @@ def accuracies_of(answers: Answers) -> tuple[dict[str, np.ndarray], dict[str, tu
 
 def _pictures(answers: Answers) -> Iterator[Picture]:
     values, means = accuracies_of(answers)
-    norms = {cell.label: cell.norm for cell in answers.found.cells}
     published: dict[str, list[tuple[str, float]]] = {}
     for item in answers.study.published if answers.study else []:
         for cell in answers.found.cells:
@@ -118,6 +117,7 @@ def _pictures(answers: Answers) -> Iterator[Picture]:
                 published.setdefault(cell.label, []).append((item.source, item.test_acc))
     title = f"Test accuracy on {answers.found.data_title}"
     caption = "Test accuracy of the last epoch: every seed, their mean and its 95 % interval."
-    draw = lambda _: analysis.row_figures.accuracies(values, means, norms, title=title, reference=published)  # noqa: E731
     if values:
-        yield Picture("accuracy", caption, draw)
+        yield Picture("accuracy", caption, lambda _: analysis.row_figures.accuracies(
+            values, means, answers.found.norms, title=title, reference=published
+        ))  # fmt: skip
