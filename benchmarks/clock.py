@@ -50,14 +50,18 @@ class Clock:
 
 
 def meet() -> None:
-    """Waits until all processes of an arm are here: they start at different speeds and are measured together."""
+    """Wait until all processes of an arm are here: they start at different speeds and are measured together.
+
+    The last to come sets the moment at which all go on: a store is polled, which takes as long as some steps.
+    """
     count, path = os.environ.get(MEETING, "1 -").split(maxsplit=1)
     if count == "1":
         return
     store = FileStore(path, int(count))
     if store.add("here", 1) == int(count):
-        store.set("all", "here")
-    store.wait(["all"], PATIENCE)
+        store.set("start", str(time.monotonic() + 0.1))
+    store.wait(["start"], PATIENCE)
+    time.sleep(max(0.0, float(store.get("start")) - time.monotonic()))
 
 
 def read(output: str) -> Steps:

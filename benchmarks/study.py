@@ -126,7 +126,7 @@ class Bench:
 
     def _images(self, cell: Cell) -> int:
         """Return the training images of a network: enough for a few seconds, at least for twice the warm-up."""
-        most = 0 if self.quick else 300 if self.device == "cpu" else 600
+        most = 60 if self.quick else 300 if self.device == "cpu" else 600
         return cell.batch * max(2 * WARM_UP, min(most, 12_800 // (cell.batch * cell.networks)))
 
     def _ours(self, cell: Cell, *more: str) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from normlab.errors import first_line
 from normlab.kernels.compile import processor
 from normlab.settings import Settings
 
@@ -125,7 +126,7 @@ class Replayed:
             self._graph = graph
         except RuntimeError as error:  # an operation that cannot be recorded
             torch.cuda.synchronize(self.device)
-            self.reason = str(error).splitlines()[0]
+            self.reason = first_line(error)
         for values, kept in zip(self.state, before, strict=True):
             values.copy_(kept)
         torch.cuda.set_rng_state(random, self.device)

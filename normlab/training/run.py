@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from normlab.data.sources import resolve
-from normlab.errors import BusyError, ConfigError, NormlabError
+from normlab.errors import BusyError, ConfigError, NormlabError, first_line
 from normlab.output import steady
 from normlab.record import Record, read_probes
 from normlab.settings import Settings, missing_logger, needs_gpu
@@ -148,7 +148,7 @@ def _train(
             log.exception("training failed")
             if not alone:
                 raise
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = f"{type(error).__name__}: {first_line(error)}"
             records = [Record.of(runs[0][0], "failed", f"{reason} (the traceback is in train.log)")]
             records[0].save(runs[0][1])
         finally:

@@ -84,7 +84,7 @@ def export(place: str | PathLike[str], out: str | PathLike[str] | None = None, *
             dynamic_shapes=(batch,),
         )  # fmt: skip
     except Exception as error:  # a user's own layer may do what no graph can
-        raise NormlabError(f"{place}: cannot be exported ({str(error).strip().splitlines()[0]})") from None
+        raise NormlabError(f"{place}: cannot be exported ({first_line(error)})") from None
     assert program is not None
     content = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
