@@ -34,7 +34,7 @@ def main() -> int:
 
 def _do(arguments: Sequence[str]) -> int:
     name = arguments[0] if arguments else "--help"
-    if not sys.flags.safe_path and os.getcwd() not in sys.path:  # a layer of one's own, as by python -m
+    if not sys.flags.safe_path and os.getcwd() not in sys.path:  # a custom layer, as by python -m
         sys.path.insert(0, os.getcwd())
     if name in DOORS:
         sys.argv[:2] = [f"{sys.argv[0]} {name}"]

@@ -336,7 +336,7 @@ def test_seeds_that_decide_nothing() -> None:
 
 
 def test_as_many_questions_are_counted_as_the_report_has(tmp_path: Path) -> None:
-    """Of the replication with its claims, and of a layer of one's own, with three factors."""
+    """Of the replication with its claims, and of a custom layer, with three factors."""
     for norm, target in (("bn", None), ("ln", None), ("custom", "mine:Layer")):
         for l1, dropout, seed in itertools.product((0.0, 1e-3), (0.0, 0.1), (0, 1)):
             made_up(tmp_path, norm, seed, target=target, l1=l1, dropout=dropout, test_acc=0.9, files=False)

@@ -52,7 +52,7 @@ class Tiny(nn.Module):
 
 
 class Gamma(nn.Module):
-    """A norm of one's own that draws random numbers, with a scale, a shift and something else under its own names."""
+    """A custom norm that draws random numbers, with a scale, a shift and something else under its own names."""
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()

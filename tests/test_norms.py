@@ -677,7 +677,7 @@ def test_unknown_names_list_the_choices() -> None:
         make_norm("layer", 10)
 
 
-# A layer of one's own ------------------------------------------------------------------------------------------------
+# A custom layer ------------------------------------------------------------------------------------------------
 
 
 def broken(num_channels: int, **options: Any) -> nn.Module:

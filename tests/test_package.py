@@ -86,7 +86,7 @@ def test_the_wheel_from_the_sdist_is_the_one_from_here(wheel: Path, dist: Path) 
 
 @needs_git
 def test_the_sdist_holds_what_git_does(sdist: set[str]) -> None:
-    """Everything that the tests read, and no run, cache or build of one's own. What git would add counts as its own."""
+    """Everything that the tests read, and no run, cache or build. What git would add counts as its own."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     found = subprocess.run(listed, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.split("\0")
     ours = {name for name in found if (REPOSITORY / name).is_file()}

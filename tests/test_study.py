@@ -12,7 +12,7 @@ STUDIES = choices("study")
 
 
 def words(name: str) -> list[str]:
-    """What a command line has to say for a study: one of a layer of one's own needs the layer."""
+    """What a command line has to say for a study: one of a custom layer needs the layer."""
     return [f"study={name}", *["norm.target=mine:Layer"] * ("custom" in sweep_of(name)["norm"].split(","))]
 
 

@@ -20,8 +20,8 @@ RANGE, PLACES = 10**12, 40  # of a number: its size, its digits after the point
 
 Shape = tuple[int, int, int, int]
 
-# An image a line, a map a word. Chosen so that every mean is a whole number or a half, and so are the roots of most
-# variances: docs/choose_batch.py finds it again and says how.
+# One image per line, one map per word. Chosen so that every mean is a whole number or a half, and so are the roots of
+# most variances: docs/choose_batch.py finds it again and says how.
 DEFAULT = """
     937785249 765469755 643324518 123013125
     502417233 354456486 797565897 187897599
@@ -72,7 +72,7 @@ def read_batch(file: Path, shape: Shape | None = None) -> Batch:
     """A batch from a .npy file, or from a text file of numbers.
 
     A text file's numbers are separated by commas, semicolons, blanks or line ends, in any layout: they are read from
-    left to right and line by line in the order (N, C, H, W), so a line a map, a line an image or one long line all do.
+    left to right and line by line in the order (N, C, H, W), so one line per map, one per image or one in all will do.
     Blank lines and what follows a # are left out. Numbers are taken exactly as they are written; floats of a .npy file
     as the shortest decimal that means them. A comma is a decimal one where semicolons separate: "1,5;2,5" is 1.5 and
     2.5, "1,2" is 1 and 2, and "1,5 2,5" is refused.

@@ -161,7 +161,7 @@ def groups(design: Design) -> Iterator[str]:
     """`norm=custom` with an option that is called like a number or size of groups (`num_groups`, `groups`,
     `group_size`, …) and does not divide the 10, 12 or 20 channels of the small network.
 
-    The package's own norms refuse such a value; a layer of one's own may round it, leave channels out or fail.
+    The package's own norms refuse such a value; a custom layer may round it, leave channels out or fail.
 
     Check what the layer does then, or take 1 or 2.
     """

@@ -3,7 +3,7 @@
 K small networks with maps (B, C, H, W) each are one with maps (B, K · C, H, W) whose convolutions have K groups, in
 the manner of HFTA (Wang et al. 2021, "Horizontally Fused Training Array"). A norm of the catalogue takes the maps as
 (B, K, C, H, W) and its numbers as (K, ...). Nothing of one network ever reaches another: not in a sum, not as a product
-with zero, so that a network which diverges to nan leaves its neighbours as they are. A layer of one's own, and any
+with zero, so that a network which diverges to nan leaves its neighbours as they are. A custom layer, and any
 other network, goes through `torch.func.vmap`.
 """
 

@@ -85,7 +85,7 @@ class NormFactory:
 def _of_norm(layer: nn.Module) -> dict[str, Role]:
     """The role of each parameter of a normalization layer that was just made.
 
-    A norm of the catalogue says which are scales. In a layer of one's own what starts as ones is a scale (whatever its
+    A norm of the catalogue says which are scales. In a custom layer what starts as ones is a scale (whatever its
     name), what starts as zeros a shift; weights of convolutions and linear layers in it count as scales.
     """
     learned = layer.about.learned if is_packaged(layer) else None  # type: ignore[union-attr]

@@ -93,7 +93,7 @@ def check_net(settings: Settings) -> None:
         try:
             network.train()(torch.randn(2, *image)).sum().backward()  # type: ignore[no-untyped-call]
             network.eval()(torch.randn(2, *image))
-        except Exception as error:  # a network or a norm of one's own may raise anything
+        except Exception as error:  # a network or a custom norm may raise anything
             raise ConfigError(f"net={net.name} with norm={norm.target or norm.name} raised {_words(error)}") from error
 
 
@@ -172,7 +172,7 @@ def _call(target: str, arguments: Mapping[str, Any]) -> nn.Module:
     factory = load_class(target, "net.target", "factory")
     try:
         net: Any = factory(**{key: _resolved(value) for key, value in arguments.items()})
-    except Exception as error:  # a factory of one's own may raise anything
+    except Exception as error:  # a custom factory may raise anything
         if isinstance(error, TypeError) and "unexpected keyword argument 'norm_layer'" in str(error):
             raise ValueError(f"net.target={target}: its factory takes no norm_layer") from error
         raise ValueError(f"net.target={target} raised {_words(error)}") from error

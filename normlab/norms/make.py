@@ -1,4 +1,4 @@
-"""A layer by its name: from the catalogue, with the options of conf/norm/, or a layer of one's own."""
+"""A layer by its name: from the catalogue, with the options of conf/norm/, or a custom layer."""
 
 import importlib
 from collections.abc import Mapping

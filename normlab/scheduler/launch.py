@@ -111,7 +111,7 @@ def planned(jobs: Sequence[Job], largest: int, workers: int = 1) -> list[list[Jo
 
 
 def _not_together(job: Job) -> str | None:
-    """Return why a layer or a network of one's own cannot be trained in an array; None where it can."""
+    """Return why a custom layer or network cannot be trained in an array; None where it can."""
     if job.settings.norm.name != "custom" and job.settings.net.name == "small":
         return None
     from normlab.training.build import unfoldable  # torch

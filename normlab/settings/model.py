@@ -200,7 +200,7 @@ class Settings(Model):
     def identity(self) -> dict[str, Any]:
         """Return every setting that the weights depend on, as plain nested values."""
         values = self.model_dump(exclude={key for key in PLACES if "." not in key})
-        # images of one's own are known by their folder alone
+        # your own images are known by their folder alone
         own = {"root", "size", "files"} if self.data.name == "folder" else set()
         values["data"] = self.data.model_dump(include={"name"} | own)
         return values

@@ -98,7 +98,7 @@ def _check_target(where: str, what: str, name: str, target: str | None) -> None:
 
 
 class Norm(Model):
-    """A normalization layer: `options` are its keyword arguments. `source`: sha256 of the file of a layer of one's own,
+    """A normalization layer: `options` are its keyword arguments. `source`: sha256 of the file of a custom layer,
     filled in."""
 
     AT = "norm"

@@ -116,7 +116,7 @@ COPIES, AT_ONCE, IMAGES, STEPS = 3, 2, 4, 2
 def unfoldable(settings: Settings) -> str | None:
     """Return why a run has to be trained on its own, in one line; None where an array gives it the same results.
 
-    A norm of one's own, or another network, is tried: copies of the network with different weights take two training
+    A custom norm, or another network, is tried: copies of the network with different weights take two training
     steps and one in eval mode, alone and as an array does it, two side by side and then the third; in float64, where no
     rounding decides on which side of a ReLU a number is. Outputs, gradients and buffers have to agree.
     """
@@ -131,7 +131,7 @@ def unfoldable(settings: Settings) -> str | None:
         try:
             if _same_in_array([network_of(plain, image=shape).double() for _ in range(COPIES)]):
                 return None
-        except Exception as error:  # code of one's own, and torch.func with it, may raise anything
+        except Exception as error:  # custom code, and torch.func with it, may raise anything
             return f"{name} cannot run for several networks at once ({type(error).__name__}: {first_line(error)})"
     return (
         f"{name} gives other results in an array: does it draw random numbers, or keep values outside of its buffers?"

@@ -1,4 +1,4 @@
-"""One run on several devices: a process a device on this machine, by Lightning's DDP. This process has rank 0."""
+"""One run on several devices: one process per device on this machine, by Lightning's DDP. This process has rank 0."""
 
 import multiprocessing
 import os

@@ -39,7 +39,7 @@ LAYOUT = {
     }
 }
 
-PROBES = {  # chart -> the tags of its lines, a regular expression: a line a layer, or a line a quantity
+PROBES = {  # chart -> the tags of its lines, a regular expression: one line per layer or per quantity
     "layers": {
         f"{title}: {words}": rf"{quantity}\."
         for title, quantities, _ in LAYERS.values()
