@@ -21,6 +21,7 @@ from normlab.errors import ConfigError, in_one_line
 from normlab.files import write_atomically
 from normlab.norms import CATALOGUE
 from normlab.output import command, console
+from normlab.settings.conf import instead
 
 __all__ = ["main"]
 
@@ -99,7 +100,7 @@ def _norms(text: str) -> list[str]:
     for norm in norms:
         if norm not in NORMS:
             why = "has no statistic" if norm in CATALOGUE else "is unknown"
-            raise ValueError(f"{norm!r} {why}: choose one of {', '.join(NORMS)}, all")
+            raise ValueError(f"{norm!r} {why}: {instead(norm, [*NORMS, 'all'])}")
     return norms
 
 

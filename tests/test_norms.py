@@ -672,9 +672,11 @@ def test_unknown_options_list_the_known_ones(name: str) -> None:
         make_norm(name, 10, {"depth": 1})
 
 
-def test_unknown_names_list_the_choices() -> None:
-    with refused(f"norm 'layer' is unknown: choose one of {', '.join([*CATALOGUE, 'custom'])}"):
-        make_norm("layer", 10)
+def test_unknown_names_list_the_choices_or_the_nearest() -> None:
+    with refused(f"norm 'sparse' is unknown: choose one of {', '.join([*CATALOGUE, 'custom'])}"):
+        make_norm("sparse", 10)
+    with refused("norm 'LayerNorm2d' is unknown: did you mean ln?"):
+        make_norm("LayerNorm2d", 10)
 
 
 # A custom layer ------------------------------------------------------------------------------------------------

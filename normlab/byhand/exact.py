@@ -17,7 +17,7 @@ from normlab.byhand.formula import GREEK, Node, axes_of, formula, is_known
 from normlab.byhand.inputs import Batch
 from normlab.errors import ConfigError
 from normlab.norms import CATALOGUE
-from normlab.settings.conf import group_values
+from normlab.settings.conf import group_values, instead
 
 __all__ = [
     "NORMS", "Result", "Rules", "Statistic", "Values", "calculate", "default_groups", "letter",
@@ -116,7 +116,7 @@ class Result:
 
     def __init__(self, norm: str, batch: Batch, rules: Rules) -> None:
         if norm not in NORMS:
-            raise ConfigError(f"norm {norm!r} is unknown: choose one of {', '.join(NORMS)}, all")
+            raise ConfigError(f"norm {norm!r} is unknown: {instead(norm, [*NORMS, 'all'])}")
         n, c, _, _ = batch.shape
         rules.check(c)
         self.norm, self.batch, self.rules = norm, batch, rules

@@ -44,13 +44,13 @@ def make_norm(
     >>> make_norm("gn", 20, num_groups=4)
     GroupNorm(20, num_groups=4, channels_per_group=None, eps=1e-05, affine=True)
     """
-    from normlab.settings.conf import group_values  # its room is above this one
+    from normlab.settings.conf import group_values, instead  # settings import norms
 
     options = {**(options or {}), **more}
     if name == "custom":
         return _custom(num_channels, target or "", options)
     if name not in CATALOGUE:
-        raise ValueError(f"norm {name!r} is unknown: choose one of {', '.join([*CATALOGUE, 'custom'])}")
+        raise ValueError(f"norm {name!r} is unknown: {instead(name, [*CATALOGUE, 'custom'])}")
     about = CATALOGUE[name]
     about.check(options, [num_channels])
     options = {key: value for key, value in group_values("norm", name).items() if key != "name"} | options

@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from normlab.norms import CATALOGUE
+
 __all__ = [
     "GROUPS", "choices", "conf_dir", "contribution", "defaults", "dotted", "group_values", "instead", "spell",
 ]  # fmt: skip
@@ -30,14 +32,16 @@ def choices(group: str) -> list[str]:
 def instead(name: str, names: Iterable[str], prefix: str = "") -> str:
     """Return what to write instead of a name that is not among `names`: the nearest of them, or a choice of all.
 
-    prefix: What comes before the nearest when it is typed.
+    A norm is known by its name and by what it is called. prefix: What comes before the nearest when it is typed.
 
-    >>> instead("LN", ["bn", "ln"]), instead("batch", ["bn", "ln"])
-    ('did you mean ln?', 'choose one of bn, ln')
+    >>> instead("LN", ["bn", "ln"]), instead("BatchNorm", ["bn", "ln"]), instead("tanh", ["bn", "ln"])
+    ('did you mean ln?', 'did you mean bn?', 'choose one of bn, ln')
     """
-    known = {each.lower(): each for each in names}
+    names = [*names]
+    called = {CATALOGUE[each].short.replace(" ", "").lower(): each for each in reversed(names) if each in CATALOGUE}
+    known = called | {each.lower(): each for each in names}
     close = difflib.get_close_matches(name.lower(), known, n=1)
-    return f"did you mean {prefix}{known[close[0]]}?" if close else f"choose one of {', '.join(known.values())}"
+    return f"did you mean {prefix}{known[close[0]]}?" if close else f"choose one of {', '.join(names)}"
 
 
 @cache
