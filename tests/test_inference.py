@@ -175,10 +175,11 @@ def test_an_interval_holds_the_values_that_its_test_does_not_reject(link: str) -
 
 
 def test_a_ratio_of_errors() -> None:
-    model = Model(groups([0.02, 0.022, 0.018], [0.01, 0.011, 0.009]), "logit", 1e-4)
-    estimate = model.estimate({"a": 1, "b": -1})
-    assert estimate.ratio() == pytest.approx(2)
-    assert estimate.ratio(estimate.se) > 2 > estimate.ratio(-estimate.se) > 1
+    errors = [0.02, 0.022, 0.018], [0.01, 0.011, 0.009]
+    estimate = Model(groups(*errors), "logit", 1e-4).estimate({"a": 1, "b": -1})
+    assert estimate.ratio(of_errors=False) == pytest.approx(2)
+    of_accuracies = Model(groups(*([1 - x for x in row] for row in errors)), "logit", 1e-4).estimate({"a": 1, "b": -1})
+    assert of_accuracies.ratio(of_errors=True) == pytest.approx(2)
 
 
 # Families
@@ -287,9 +288,9 @@ def test_repeated_looks_reject_no_more_often_than_one() -> None:
     steps = np.sqrt(np.diff(every, prepend=0)) * rng.normal(size=(40_000, len(every)))
     p = stats.norm.sf(np.cumsum(steps, axis=1) / np.sqrt(every))
     assert np.mean(sequential_p(p.T, every, 40) <= 0.05) == pytest.approx(0.05, abs=0.005)
-    from normlab.analysis.sequential import LEVELS, _boundaries
+    from normlab.analysis.sequential import LEVELS, POWER, _boundaries
 
-    table = _boundaries(tuple(n / 40 for n in every))
+    table = _boundaries(tuple(n / 40 for n in every), POWER)
     for level in (0.001, 0.01, 0.05):
         nominal = [np.exp(np.interp(np.log(level), np.log(LEVELS), np.log(of))) for of in table]
         assert np.mean((p <= nominal).any(axis=1)) == pytest.approx(level, rel=0.15, abs=2e-4)

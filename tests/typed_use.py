@@ -14,13 +14,15 @@ import pandas as pd
 import torch
 from torch import nn
 
-from normlab import __version__, byhand, probes
+from normlab import __version__, byhand
 from normlab.analysis import read
 from normlab.analysis.table import Run, runs
 from normlab.errors import ConfigError, NormlabError
 from normlab.lint import Finding, lint
 from normlab.nets import Net, Network, l1_norm, norm_layers, penalised, sparsity
 from normlab.norms import CATALOGUE, About, load_class, make_norm
+from normlab.probes.gradients import StepLoss, along_gradient, covariate_shift, gradient
+from normlab.probes.layers import moments
 from normlab.record import ProbeRow, Record, Status, read_probes, read_support
 from normlab.settings import Settings, Study
 from normlab.settings.plan import Job, load, plan
@@ -42,12 +44,12 @@ def networks(images: torch.Tensor, labels: torch.Tensor) -> None:
     Net(norm=3)  # type: ignore[arg-type]
     Net("bn", "pre")  # type: ignore[arg-type]
 
-    loss = probes.StepLoss(net, images, labels)
+    loss = StepLoss(net, images, labels)
     assert_type(loss(loss.weights), torch.Tensor)
-    assert_type(probes.gradient(loss, loss.weights), tuple[float, dict[str, torch.Tensor]])
-    assert_type(probes.along_gradient(loss, loss.weights, [0.1, 0.2]), dict[str, float])
-    assert_type(probes.moments(images), dict[str, float])
-    shift = probes.covariate_shift(loss, loss.weights, loss.weights, {"head": ["head.1.weight"]})
+    assert_type(gradient(loss, loss.weights), tuple[float, dict[str, torch.Tensor]])
+    assert_type(along_gradient(loss, loss.weights, [0.1, 0.2]), dict[str, float])
+    assert_type(moments(images), dict[str, float])
+    shift = covariate_shift(loss, loss.weights, loss.weights, {"head": ["head.1.weight"]})
     assert_type(shift, dict[str, dict[str, float]])
 
 

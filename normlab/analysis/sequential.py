@@ -37,16 +37,16 @@ def looks(most: int) -> list[int]:
     return found
 
 
-def sequential_p(p: npt.ArrayLike, seeds: Sequence[int], most: int) -> Floats:
+def sequential_p(p: npt.ArrayLike, seeds: Sequence[int], most: int, power: float = POWER) -> Floats:
     """Return the smallest one-sided level at which a hypothesis would have been rejected at one of the looks so far.
 
     Args:
         p: its one-sided p at each look, float (looks, …), of as many hypotheses as there are; NaN where
             there is none.
-        seeds: per setting at each, of `looks(most)`. most: at the last.
+        seeds: per setting at each, of `looks(most)`. most: at the last. power: ρ.
     """
     every = looks(most)
-    table = np.log(_boundaries(tuple(n / most for n in every)))  # increases with γ
+    table = np.log(_boundaries(tuple(n / most for n in every), power))  # increases with γ
     levels = [
         np.interp(np.log(np.clip(values, 1e-300, None)), table[every.index(n)], np.log(LEVELS), left=-math.inf, right=0)
         for values, n in zip(np.asarray(p, dtype=float), seeds, strict=True)
@@ -55,15 +55,15 @@ def sequential_p(p: npt.ArrayLike, seeds: Sequence[int], most: int) -> Floats:
 
 
 @cache
-def _boundaries(shares: tuple[float, ...]) -> Floats:
+def _boundaries(shares: tuple[float, ...], power: float) -> Floats:
     """The one-sided p at each look that uses up what may be spent until then: (looks, LEVELS)."""
-    return np.stack([_boundary(level, np.array(shares)) for level in LEVELS], axis=1)
+    return np.stack([_boundary(level, np.array(shares), power) for level in LEVELS], axis=1)
 
 
-def _boundary(level: float, shares: Floats) -> Floats:
+def _boundary(level: float, shares: Floats, power: float) -> Floats:
     """The same for one level: the density of the process below the boundary, carried from look to look (Armitage,
     McPherson & Rowe 1969)."""
-    spent = np.diff(level * shares**POWER, prepend=0.0)
+    spent = np.diff(level * shares**power, prepend=0.0)
     nominal = np.empty(len(shares))
     nominal[0] = spent[0]
     top = -special.ndtri(spent[0]) * math.sqrt(shares[0])
