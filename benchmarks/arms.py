@@ -15,7 +15,7 @@ LOOK_EVERY = 0.05  # seconds between looks at whether a process has ended
 
 
 class ArmError(NormlabError):
-    """An arm that failed, with the end of what it printed."""
+    """An arm that failed."""
 
 
 def say(line: str) -> None:
@@ -46,9 +46,8 @@ def together(commands: Sequence[Sequence[str]]) -> tuple[float, float]:
         outputs = [log.read_text(encoding="utf-8", errors="replace") for log in logs]
     failed = [index for index, code in enumerate(codes) if code > 0] or [i for i, code in enumerate(codes) if code]
     for index in failed:
-        tail = "\n".join(outputs[index].splitlines()[-30:])
-        command = f"`python -m {' '.join(commands[index])}`"
-        raise ArmError(f"{tail}\n{command} failed with exit code {codes[index]}, see above")
+        say("\n".join(outputs[index].splitlines()[-30:]))
+        raise ArmError(f"`python -m {' '.join(commands[index])}` failed with exit code {codes[index]}, see above")
     try:
         steps = [read(output) for output in outputs]
         return rate(steps), max(process.ends[0] for process in steps) - began

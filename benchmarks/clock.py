@@ -52,7 +52,7 @@ class Clock:
 def meet() -> None:
     """Wait until all processes of an arm are here: they start at different speeds and are measured together.
 
-    The last to come sets the moment at which all go on: a store is polled, which takes as long as some steps.
+    The last to come sets the moment at which all go on: polling a store takes as long as several steps.
     """
     count, path = os.environ.get(MEETING, "1 -").split(maxsplit=1)
     if count == "1":

@@ -132,7 +132,7 @@ class Followed(rounds.Rounds):
 
         every = dict.fromkeys(CELLS, 0.0)
         decided = super()._decided(answers, history)
-        return [replace(each, contrast=every) if asks(each) else each for each in decided]
+        return [replace(each, contrasts=(every,)) if asks(each) else each for each in decided]
 
 
 def rejected(answers: Sequence[Answer]) -> Bools:

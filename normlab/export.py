@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="the file; last.onnx beside the checkpoint unless given")
     parser.add_argument(
         "--target", action="append", default=[], metavar="PACKAGE.MODULE:CLASS",
-        help="custom code that the network has: it is run",
+        help="custom code that the network uses; it will be executed",
     )  # fmt: skip
     given = parser.parse_args(arguments)
     with Console(stderr=True).status("exporting"):

@@ -76,7 +76,7 @@ def command(main: Callable[[Sequence[str]], int]) -> int:
 
 
 def console(width: int = 200) -> "Console":
-    """Return a console on stdout, so wide where there is no terminal: rich's 80 columns there would fold tables.
+    """Return a console on stdout, of this width where stdout is no terminal: rich's 80 columns there would fold tables.
 
     A sign that the device lacks, such as ±, becomes a question mark.
     """
@@ -84,8 +84,7 @@ def console(width: int = 200) -> "Console":
 
     if hasattr(sys.stdout, "reconfigure"):  # not in a notebook
         sys.stdout.reconfigure(errors="replace")
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=width)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else width)  # FORCE_COLOR makes no terminal
 
 
 def counted(n: int, what: str) -> str:

@@ -13,6 +13,7 @@ from normlab.errors import ConfigError, NormlabError, in_one_line
 from normlab.output import command, console
 from normlab.record import ProbeRow, Record, Robustness
 from normlab.settings import Probe
+from normlab.settings.conf import instead
 from normlab.settings.corruptions import CORRUPTIONS
 
 PROBES: tuple[str, ...] = get_args(Probe)
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     for name in given.what:
         if name not in NAMES:
-            raise ConfigError(f"{name} is no probe: choose one of {', '.join(NAMES)}")
+            raise ConfigError(f"{name} is no probe: {instead(name, NAMES)}")
     return _measure(given.folder, given.what or NAMES, given.target)
 
 
@@ -53,7 +54,7 @@ def _measure(folder: Path, what: Sequence[str], targets: Sequence[str]) -> int:
     several = bool(below) and below != [folder]
     folders = [each for each in below if _completed(each)] if several else [folder]
     probes, kinds = [name for name in what if name in PROBES], [kind for kind in CORRUPTIONS if kind in what]
-    screen, shown, failed = console(), Console(stderr=True), dict[Path, str]()
+    screen, shown, failed = console(), Console(stderr=True, highlight=False), dict[Path, str]()
 
     def fail(place: Path, error: NormlabError) -> None:
         if not several:

@@ -675,8 +675,9 @@ def test_unknown_options_list_the_known_ones(name: str) -> None:
 def test_unknown_names_list_the_choices_or_the_nearest() -> None:
     with refused(f"norm 'sparse' is unknown: choose one of {', '.join([*CATALOGUE, 'custom'])}"):
         make_norm("sparse", 10)
-    with refused("norm 'LayerNorm2d' is unknown: did you mean ln?"):
-        make_norm("LayerNorm2d", 10)
+    for name, meant in {"LayerNorm": "ln", "LayerNorm2d": "ln2d", "batchnorm": "bn", "RMSNorm": "rms"}.items():
+        with refused(f"norm {name!r} is unknown: did you mean {meant}?"):
+            make_norm(name, 10)
 
 
 # A custom layer ------------------------------------------------------------------------------------------------

@@ -143,7 +143,10 @@ def test_it_calls_public_functions_only(name: str) -> None:
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("normlab"):
                 module = importlib.import_module(str(node.module))
-                public = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
+                public = getattr(module, "__all__", None) or [
+                    name for name, value in vars(module).items()
+                    if not name.startswith("_") and getattr(value, "__module__", node.module) == node.module
+                ]  # fmt: skip
                 assert {alias.name for alias in node.names} <= set(public), node.module
             elif isinstance(node, ast.Attribute):
                 assert not node.attr.startswith("_") or node.attr == "__name__", node.attr

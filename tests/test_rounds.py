@@ -92,3 +92,12 @@ def test_any_false_verdict_is_rare_although_it_looks_after_every_round(truth: st
     """600 studies like `replication`; one of 5 % fails here with a probability of 0.001."""
     row = next(verdicts.study(np.random.default_rng(7), 600, truth, "as it is", 15))
     assert row["value"] <= stats.binom.ppf(0.999, 600, 0.05) / 600
+
+
+def test_designs_that_ask_for_more_seeds_take_more() -> None:
+    def seeds(design: str) -> float:
+        _, taken, *_ = verdicts.study(np.random.default_rng(7), 5, verdicts.STUDIES[1], design, 6)
+        return float(taken["value"])
+
+    assert seeds("as it is") <= seeds("interactions ask for seeds") <= seeds("settings are not dropped") == 6
+    assert seeds("as it is") < 6

@@ -136,7 +136,9 @@ class Estimate:
             return float(c @ _back(self.link, x + by * u)) - at
 
         short = -over(0.0)
-        if short == 0:
+        if not math.isfinite(short):
+            return short
+        if abs(short) <= 1e-15 * self.se:
             return 0.0
         far = 1.1 * short  # D'(0) = 1
         while over(far) * short < 0:
@@ -297,7 +299,7 @@ class Model:
             ratio = float(d @ np.linalg.solve(c @ covariance @ c.T, d)) / q
         except np.linalg.LinAlgError:
             return math.nan, (q, f), math.nan
-        return ratio, (q, f), float(special.fdtrc(q, f, ratio))
+        return ratio, (q, f), float(special.fdtrc(q, f, max(ratio, 0.0)))  # rounding
 
     def sd(self) -> float:
         """The pooled standard deviation of single runs of a setting around its mean, in the outcome's unit."""

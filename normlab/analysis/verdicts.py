@@ -30,7 +30,7 @@ __all__ = [
     "tiers",
 ]
 
-POWER = 0.8  # of finding what one plans for
+POWER = 0.8  # that studies are planned for
 
 Verdict = Literal["better", "worse", "equivalent", "less than the margin", "holds", "fails", "depends", "undecided"]
 

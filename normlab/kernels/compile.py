@@ -44,15 +44,15 @@ class Vectors:
 
 @cache
 def processor() -> tuple[str, frozenset[str]]:
-    """The name of the processor and what it can do, as Linux has them; elsewhere as far as Python knows."""
+    """Return the name of the processor, empty where none is known, and what it can do, as Linux has them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    named = [values[key] for key in ("model name", "CPU implementer", "CPU part", "CPU variant") if key in values]
-    flags = values.get("flags") or values.get("Features") or ""  # the second: ARM
-    return " ".join(named) or platform.processor(), frozenset(flags.split())
+    flags = values.get("flags") or values.get("Features") or ""  # the second: ARM, which has numbers for a name
+    numbers = [values[key] for key in ("CPU implementer", "CPU part", "CPU variant") if key in values]
+    return values.get("model name") or platform.processor(), frozenset([*flags.split(), *numbers])
 
 
 def vectors() -> Vectors:

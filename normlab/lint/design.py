@@ -131,8 +131,8 @@ def planned(runs: Sequence[Settings], study: Study | None, spread: Spread | None
 
 
 def parameters(settings: Settings) -> int | None:
-    """Return how many parameters the small network has; None where that is not known before it is made: with a norm or
-    your own images, and for other networks."""
+    """Return how many parameters the small network has; None where that is not known before it is made: with a custom
+    norm or your own images, and for other networks."""
     about, net = CATALOGUE.get(settings.norm.name), settings.net
     if about is None or net.name != "small" or settings.data.name == "folder":
         return None

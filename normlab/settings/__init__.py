@@ -1,4 +1,4 @@
-"""Settings with their types and ranges, from a command line to jobs, and studies. No torch here.
+"""Settings with their types and ranges, the jobs that a command line asks for, and studies. No torch here.
 
 `plan`, which composes with Hydra, `custom`, which tries a layer, and `page` are imported from their own files.
 """

@@ -32,14 +32,15 @@ def choices(group: str) -> list[str]:
 def instead(name: str, names: Iterable[str], prefix: str = "") -> str:
     """Return what to write instead of a name that is not among `names`: the nearest of them, or a choice of all.
 
-    A norm is known by its name and by what it is called. prefix: What comes before the nearest when it is typed.
+    A norm is also known by the name of its class. prefix: What comes before the nearest when it is typed.
 
-    >>> instead("LN", ["bn", "ln"]), instead("BatchNorm", ["bn", "ln"]), instead("tanh", ["bn", "ln"])
+    >>> instead("LN", ["bn", "ln"]), instead("BatchNorm", ["bn", "ln"]), instead("sparse", ["bn", "ln"])
     ('did you mean ln?', 'did you mean bn?', 'choose one of bn, ln')
     """
     names = [*names]
-    called = {CATALOGUE[each].short.replace(" ", "").lower(): each for each in reversed(names) if each in CATALOGUE}
-    known = called | {each.lower(): each for each in names}
+    classes = {CATALOGUE[each].layer.lower(): each for each in names if each in CATALOGUE}
+    known = {layer.removesuffix("2d"): each for layer, each in classes.items()} | classes
+    known |= {each.lower(): each for each in names}
     close = difflib.get_close_matches(name.lower(), known, n=1)
     return f"did you mean {prefix}{known[close[0]]}?" if close else f"choose one of {', '.join(names)}"
 

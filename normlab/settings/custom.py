@@ -1,4 +1,4 @@
-"""What is one's own: a first look at a layer before training, the digests of its code and of a folder of images."""
+"""Your own layers and images: a first look at a layer before training, the digests of its code and of a folder."""
 
 import hashlib
 import os

@@ -60,7 +60,7 @@ class Classifier(LightningModule):
 
     Attributes:
         net: the network: log-probabilities (N, num_classes) of normalised images.
-        pixel_mean, pixel_std: what `forward` normalises by, so that a checkpoint can be used by itself. Taken from the
+        pixel_mean, pixel_std: what `forward` normalises by, so that a checkpoint can be used on its own. Taken from the
             data when training begins; 0 and 1 where the data does not have them.
     """
 

@@ -116,8 +116,8 @@ def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
 def _train(
     runs: Sequence[tuple[Settings, Path]], console: Console, memory_limit: float | None = None, *, alone: bool = False
 ) -> list[Record]:
-    """Train runs as one array, and save each record when it is there. alone: also that of a run that fails while it
-    trains; of several, raise what stops them."""
+    """Train runs as one array, and save each record when it is there. alone: record a run that fails in training, too;
+    otherwise raise the error."""
     states = [_before(settings, folder) for settings, folder in runs]
     prepare(runs[0][0])
     data, models = load_array([settings for settings, _ in runs])

@@ -55,7 +55,7 @@ PROBES = {  # chart -> the tags of its lines, a regular expression: one line per
 
 
 def show_norms(writer: SummaryWriter, net: Network, epoch: int) -> None:
-    """Show histograms of γ, β and the running statistics of every norm layer, and of what one's own layer has."""
+    """Show histograms of γ, β and the running statistics of every norm layer, and of what a custom layer has."""
     for layer, module in norm_layers(net).items():
         section = f"norm.{net.label(layer)}"  # sorts behind acc and ce: TensorBoard opens two sections
         for name, state in module.state_dict().items():
