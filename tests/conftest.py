@@ -1,5 +1,6 @@
 """What every test shares: one thread, a data folder of its own, no network."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -37,6 +38,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("mnist"):
                 item.add_marker(pytest.mark.skip(reason="NORMLAB_DATA is not set"))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # thousands of tests, which every collection would go through
 
 
 def pytest_unconfigure() -> None:
