@@ -81,8 +81,6 @@ def _models(answers: Answers) -> Iterator[tuple[int, int, Model]]:
         for place, (label, group) in enumerate(whole.groups.items()):
             assert group.scores is not None
             scores = group.scores[:, where]
-            seeds = (
-                group.seeds if whole.share < 1 else tuple(range(place, place + len(scores)))
-            )  # no two alike
+            seeds = group.seeds if whole.share < 1 else tuple(range(place, place + len(scores)))  # no two alike
             groups[label] = Group(scores.mean(1), seeds, scores)
         yield int(known), int(where.sum()), Model(groups, "logit", resolution=1 / int(where.sum()))
