@@ -1,23 +1,27 @@
 """The results that come with the repository: they are what the study asks for, and the README says what they say."""
 
 import re
+import runpy
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import recomputed
 from conftest import REPOSITORY
 from scipy import stats
+from scipy.special import log_softmax
 
 from normlab.analysis import read
 from normlab.analysis.cells import sort
 from normlab.analysis.parts.settings import settings
 from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
-from normlab.record import Record
+from normlab.record import Record, write_predictions
 from normlab.report import main
+from normlab.scores import brier, calibration_error, prob_true_of_images
 from normlab.settings import Study, flatten
 from normlab.settings.plan import plan
 
@@ -202,6 +206,27 @@ def test_the_accuracies_are_those_of_networks_that_learned(setting: str) -> None
     plain = table[(table.norm == setting) & (table.l1 == 0)]
     assert len(plain) >= 5
     assert (plain.test_acc > 0.99).all()
+
+
+def test_thin_predictions_give_the_same_scores(tmp_path: Path) -> None:
+    keep = runpy.run_path(str(REPOSITORY / "docs" / "keep.py"))
+    for name in ("bn", "gn"):
+        (tmp_path / name).mkdir()
+        rng = np.random.default_rng(0)
+        logits = rng.normal(0, 6, (500, 10))
+        write_predictions(tmp_path / name, log_softmax(logits, 1), rng.integers(0, 10, 500))
+    before = {file: dict(np.load(file)) for file in tmp_path.rglob("*.npz")}
+    keep["main"](["--thin", str(tmp_path)])
+    for file, arrays in before.items():
+        now, true = dict(np.load(file)), arrays["true"]
+        assert (now["log_probs"] != arrays["log_probs"]).mean() > 0.3
+        for name in ("pred", "true"):
+            assert np.array_equal(now[name], arrays[name])
+        assert np.array_equal(
+            prob_true_of_images(now["log_probs"], true), prob_true_of_images(arrays["log_probs"], true)
+        )
+        assert brier(now["log_probs"], true) == pytest.approx(brier(arrays["log_probs"], true), abs=1e-7)
+        assert calibration_error(now["log_probs"], true) == calibration_error(arrays["log_probs"], true)
 
 
 # The studies' page
