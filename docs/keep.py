@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 TABLES = ("summary", "effects", "pairs", "claims", "statistics", "path", "rates", "best")
 FIGURES = ("by-*.png", "statistics*.png", "path*.png", "effects.png", "accuracy.png")
 MOST = 12  # settings of which a figure of accuracies can still be read
-LEAST = math.log(1e-4)  # of the kept log-probabilities: nearly all of the others are of classes that nobody sees there
+LEAST = math.log(1e-4)  # of the kept log-probabilities: less is a class for which no image is taken
 COLUMNS = ("folder", "error", "device", "fit_s", "measure_s")  # of this machine: left out
 
 
@@ -50,8 +50,14 @@ def keep(folder: Path, to: Path) -> None:
 
 
 def thin(folder: Path) -> None:
-    """Raise the log-probabilities below `LEAST` in a folder's predictions to it, except those of the true classes."""
-    for file in sorted(folder.rglob("predictions.npz")):
+    """Raise the log-probabilities below `LEAST` in a folder's predictions to it, except those of the true classes.
+
+    Raise `NormlabError` where the folder holds no predictions.
+    """
+    files = sorted(folder.rglob("predictions.npz"))
+    if not files:
+        raise NormlabError(f"{folder} holds no predictions.npz")
+    for file in files:
         with np.load(file) as found:
             arrays = dict(found)
         log_probs, true = arrays["log_probs"], arrays["true"]
@@ -66,10 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="where to; docs/studies/<name> unless given")
     parser.add_argument("--thin", action="store_true", help="make predictions smaller, and keep nothing elsewhere")
     given = parser.parse_args(arguments)
-    if given.thin:
-        return thin(given.folder)
     try:
-        keep(given.folder, given.out or HERE / "studies" / given.folder.resolve().name)
+        if given.thin:
+            thin(given.folder)
+        else:
+            keep(given.folder, given.out or HERE / "studies" / given.folder.resolve().name)
     except NormlabError as error:
         parser.error(str(error))
 

@@ -117,8 +117,10 @@ def _needed(spread: Spread, study: Study, settings: int, count: int) -> float:
 
 
 def _more(needed: float) -> str:
+    from normlab.analysis.verdicts import POWER
+
     return (
-        f"About {needed:,.0f} would find it with 80 % power in each. Give more, as in "
+        f"About {needed:,.0f} would find it with {100 * POWER:g} % power in each. Give more, as in "
         f"'seed=range({needed:.0f})', or until=decided."
     )
 
