@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from house import ALLOWED_LATE, FLOORS, arrows, fewest, files, imports, picture, room_of
 
 import normlab
 
 PACKAGE = Path(normlab.__file__).parent
 DOCS = REPOSITORY / "docs"
 
-sys.path.insert(0, str(DOCS))
-from house import ALLOWED_LATE, FLOORS, arrows, fewest, files, imports, picture, room_of  # noqa: E402  (draws the floors)
 
 PAGE = (DOCS / "architecture.md").read_text(encoding="utf-8")
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -2,9 +2,9 @@
 
 import ast
 import os
-import sys
 from pathlib import Path
 
+import naked
 import pytest
 import torch
 from conftest import REPOSITORY
@@ -12,9 +12,6 @@ from conftest import REPOSITORY
 from normlab.data.sources import load as load_images
 from normlab.settings.plan import load
 from normlab.training import run
-
-sys.path.insert(0, str(REPOSITORY / "docs"))
-import naked
 
 
 def by_normlab(folder: Path, *words: str) -> tuple[list[torch.Tensor], float]:

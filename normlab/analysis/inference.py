@@ -147,10 +147,6 @@ class Estimate:
                 return math.copysign(math.inf, short)
         return float(optimize.brentq(over, *sorted((0.0, far)), xtol=1e-13 * abs(far), rtol=1e-12))
 
-    def p(self, at: float = 0.0) -> float:
-        """Two-sided p of "the true contrast is `at`"."""
-        return float(2 * special.stdtr(self.df, -abs(self.t(at))))
-
     def ratio(self, *, of_errors: bool) -> float:
         """Of two settings, the first outcome over the second, or one minus the one over one minus the other; NaN of
         other contrasts."""
