@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import nbformat
 import numpy as np
 import pytest
 from conftest import MNIST, REPOSITORY
+from execute import execute, joined, smaller, tidy
 from made_up_runs import crossed
 from PIL import Image
 
@@ -29,9 +29,6 @@ NOTEBOOKS = sorted(file.name for file in FOLDER.glob("*.ipynb"))
 BY_HAND, STUDY, OWN = "01_normalization_by_hand.ipynb", "02_reading_a_study.ipynb", "03_bring_your_own_norm.ipynb"
 BATCH = "04_batch_size_and_batch_statistics.ipynb"
 ABSOLUTE = re.compile(r"(?<![\w.:/<])/(?:home|root|tmp|work|Users|usr|opt|var|mnt|private)/|\b[A-Z]:\\\\")
-
-sys.path.insert(0, str(FOLDER))
-from execute import execute, joined, smaller, tidy  # noqa: E402  (the command that makes what is tested here)
 
 needs_results = pytest.mark.skipif(not RESULTS.is_dir(), reason="lightning_logs/replication is not in this clone")
 
