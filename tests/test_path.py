@@ -48,6 +48,10 @@ def test_the_table(folder: Path) -> None:
     assert len(table) == 5
     row = table[table["setting"].str.contains("proximal") & (table["l1"] == 1e-3)].iloc[0]
     assert row["test_acc_mean"] == pytest.approx(0.98)
+    for name in ("test_acc", "refit_test_acc"):  # 0.995 ± 12.7 x 0.001
+        assert (table[f"{name}_low"] < table[f"{name}_mean"]).all()
+        assert (table[f"{name}_mean"] < table[f"{name}_high"]).all()
+        assert (table[f"{name}_high"] < 1).all(), "an interval of an accuracy stays within 0 and 100 %"
     assert (row["zeros"], row["zero_filters"], row["small"], row["weight_norm"]) == (0.25, 0.125, 0.3, 2.0)
     assert row["step_ratio"] == pytest.approx(4), "half the norm: a step turns the weights four times as far"
     assert row["refit_gain_pp"] == pytest.approx(0.5)
@@ -78,6 +82,8 @@ def test_the_figure_holds_the_points(folder: Path) -> None:
     expected = [[0, pytest.approx(1)], [25, pytest.approx(2)], [75, pytest.approx(10)]]  # errors, per cent
     assert any(line == expected for line in lines)
     assert not any(line and line[0] == [0, 1] and len(line) == 1 for line in lines), "no zeros, no line"
+    ticks = [tick for tick in figures["path"].axes[0].get_xticks() if 0 <= tick <= 75]
+    assert ticks == [0, 20, 40, 60], "zeros are measured: round numbers stand at the axis"
 
 
 def test_a_report_has_both(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -383,8 +383,8 @@ def _back(link: Link, x: Floats) -> Floats:
     return np.asarray(special.expit(x))
 
 
-def mean_interval(values: npt.ArrayLike) -> tuple[float, float, float]:
-    """Mean of float (S,), and the ends of its 95 % t interval: NaN of one value."""
+def mean_interval(values: npt.ArrayLike, link: Link = "identity") -> tuple[float, float, float]:
+    """Mean of float (S,), and the ends of its 95 % t interval, which the link keeps in range: NaN of one value."""
     given = np.asarray(values, dtype=float)
-    estimate = Model({"": Group(given, tuple(range(given.size)))}).estimate({"": 1.0})
+    estimate = Model({"": Group(given, tuple(range(given.size)))}, link).estimate({"": 1.0})
     return estimate.value, *estimate.interval(0.95)

@@ -189,15 +189,16 @@ def along(
     x_label: str,
     y_label: str,
     title: str,
-    log_x: bool = True,
+    chosen: bool = True,
     accuracy: bool = True,
 ) -> Figure:
     """Draw a result along a number (batch size, λ, learning rate): every seed, their mean and its 95 % interval.
 
-    log_x: whether x may be logarithmic, as it is where its values are not negative and span a decade; 0 then stands at
-    the left, beyond a break. accuracy: values are accuracies in per cent, drawn as errors on a logarithmic axis where
-    they come near 100 and differ by more than a factor of 3; else a logarithm shows positive values that span more than
-    a factor of 4. Of several norms, each has a panel of its own, in which the others are grey.
+    chosen: whether the values of x were, and not measured: they then stand at the axis, which is logarithmic where they
+    are not negative and span a decade; 0 is at its left, beyond a break. accuracy: values are accuracies in per cent,
+    drawn as errors on a logarithmic axis where they come near 100 and differ by more than a factor of 3; else a
+    logarithm shows positive values that span more than a factor of 4. Of several norms, each has a panel of its own, in
+    which the others are grey.
     """
     lines = {label: line for label, line in lines.items() if line.mean.size}
     points = drawing.finite(*(np.r_[line.mean, line.seeds[1]] for line in lines.values()))
@@ -217,7 +218,7 @@ def along(
     ends = drawing.finite(*(np.r_[line.low, line.high] for line in lines.values()))
     for ax, (norm, own) in zip(axes, groups.items(), strict=True):
         drawing.room_for(ax, "y", points, ends, log=log)
-        factor_axis(ax, tested, log_x, 0.8 * 72 * drawing.WIDTH / across)
+        factor_axis(ax, tested, chosen, 0.8 * 72 * drawing.WIDTH / across)
         for label, line in lines.items():
             if label not in own:
                 ax.plot(line.x, line.mean, color=BESIDE, linewidth=1, zorder=1.5)
@@ -251,12 +252,12 @@ def in_errors(line: Along, floor: float) -> Along:
     return Along(x, mean, low, high, np.stack([seeds[0], y]))
 
 
-def factor_axis(ax: Axes, tested: Array, log_x: bool, points: float) -> None:
-    """Scale and ticks of an x axis that is ``points`` wide: the tested values where they are few."""
+def factor_axis(ax: Axes, tested: Array, chosen: bool, points: float) -> None:
+    """Scale and ticks of an x axis that is ``points`` wide: the tested values where they are few and chosen."""
     if not tested.size:
         return
     positive = tested[tested > 0]
-    log_x = bool(log_x and positive.size and tested[0] >= 0 and positive[-1] > 9.9 * positive[0])
+    log_x = bool(chosen and positive.size and tested[0] >= 0 and positive[-1] > 9.9 * positive[0])
     if log_x and tested[0] == 0:
         ax.set_xscale("symlog", linthresh=positive[0], linscale=0.6)
         broken = ax.text(positive[0] / 2, 0, "//", color=QUIET, ha="center", va="center")
@@ -268,7 +269,7 @@ def factor_axis(ax: Axes, tested: Array, log_x: bool, points: float) -> None:
     pad = 0.06 * np.ptp(edges) or 0.5
     ax.set_xlim(*axis.inverted().transform(edges + np.array([-pad, pad])).tolist())
     ax.xaxis.set_minor_locator(NullLocator())
-    if len(tested) > 12 and not log_x:
+    if not chosen or (len(tested) > 12 and not log_x):
         ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         return
     at = (np.asarray(axis.transform(tested)) - edges[0] + pad) / (np.ptp(edges) + 2 * pad) * points

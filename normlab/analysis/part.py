@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from normlab.analysis.inference import mean_interval
+from normlab.analysis.inference import Link, mean_interval
 from normlab.analysis.numbers import NONE, number, p_word, percent, signed, with_interval
 
 if TYPE_CHECKING:  # matplotlib takes half a second, which a report without figures saves
@@ -138,11 +138,13 @@ def named(name: str, factor: float = 1.0, **numbers: float) -> dict[str, float]:
     return {f"{name}_{key}": factor * given for key, given in numbers.items()}
 
 
-def over_seeds(name: str, values: Iterable[float], middle: str = "mean", factor: float = 1.0) -> dict[str, float]:
+def over_seeds(
+    name: str, values: Iterable[float], middle: str = "mean", factor: float = 1.0, link: Link = "identity"
+) -> dict[str, float]:
     """Their mean with its 95 % t interval as columns, name_mean, name_low and name_high; NaN where there are none."""
-    given = [factor * x for x in values]
-    numbers = mean_interval(given) if given else [math.nan] * 3
-    return named(name, **dict(zip((middle, "low", "high"), numbers, strict=True)))
+    given = [*values]
+    numbers = mean_interval(given, link) if given else [math.nan] * 3
+    return named(name, factor, **dict(zip((middle, "low", "high"), numbers, strict=True)))
 
 
 # Columns; one that a frame lacks has nothing to show, and is left out

@@ -41,10 +41,12 @@ class Point(NamedTuple):
 
     @classmethod
     def of(
-        cls, x: Mapping[int, float], y: Mapping[int, float], factor: float = 1.0, ends: Interval | None = None
+        cls, x: Mapping[int, float], y: Mapping[int, float], *, accuracy: bool, ends: Interval | None = None
     ) -> "Point":
-        """From x and y by seed, y times a factor. ends: of the interval of the mean of y; a t interval's by default."""
-        mean, *others = mean_interval([*y.values()])
+        """From x and y by seed. accuracy: y is one, and shown in per cent. ends: of the interval of the mean of y; a t
+        interval's by default."""
+        factor = 100 if accuracy else 1
+        mean, *others = mean_interval([*y.values()], "logit" if accuracy else "identity")
         numbers = (factor * each for each in (mean, *(ends or others)))
         return cls((float(np.mean([*x.values()])), *numbers), [(x[seed], factor * y[seed]) for seed in y])
 
@@ -101,4 +103,4 @@ def _factors(answers: Answers) -> Iterator[Picture]:
 def _point(answers: Answers, cell: Cell, factor: str) -> Point:
     accs, estimate = cell.values("test_acc"), answers.estimate({cell.label: 1.0}, "test_acc")
     ends = estimate.interval(0.95) if estimate else Interval(math.nan, math.nan)
-    return Point.of(dict.fromkeys(accs, float(cell.levels[factor])), accs, 100, ends)
+    return Point.of(dict.fromkeys(accs, float(cell.levels[factor])), accs, accuracy=True, ends=ends)

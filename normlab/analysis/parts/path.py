@@ -67,12 +67,12 @@ def path_frame(found: Sorted) -> pd.DataFrame:
     for cell in (cell for cell in found.cells if cell.completed):
         row: dict[str, Any] = {"setting": cell.label, "l1": cell.levels["l1"], "n": len(cell.completed)}
         before, after, norm = cell.values("test_acc"), cell.values("refit_test_acc"), cell.mean("weight_norm")
-        row |= over_seeds("test_acc", before.values())
+        row |= over_seeds("test_acc", before.values(), link="logit")
         row |= {name: cell.mean(name) for name in (*SHARES, "weight_norm")}
         start = plain.get(without(cell, "l1", "penalty"))
         row["step_ratio"] = (start.mean("weight_norm") / norm) ** 2 if start and norm else np.nan
         if after:
-            row |= over_seeds("refit_test_acc", after.values())
+            row |= over_seeds("refit_test_acc", after.values(), link="logit")
             row |= over_seeds("refit_gain", [acc - before[seed] for seed, acc in after.items()], "pp", 100)
         row["agreement"], row["chance"] = jaccard_of_supports([run.support for run in cell.completed])
         rows.append(row)
@@ -121,10 +121,11 @@ def _pictures(found: Sorted) -> Iterator[Picture]:
             label: [_point(cell, metric) for cell in cells if cell.values(metric)] for label, cells in paths.items()
         }
         lines = {label: points for label, points in lines.items() if points}
-        labels = {"x_label": "exact zeros, % of the weights", "y_label": y_label, "log_x": False}
+        labels = {"x_label": "exact zeros, % of the weights", "y_label": y_label, "chosen": False}
         if lines:
             yield along(name, caption, lines, norms, title=f"What can be removed, {found.data_title}", **labels)
 
 
 def _point(cell: Cell, metric: str) -> Point:
-    return Point.of({seed: 100 * zeros for seed, zeros in cell.values("zeros").items()}, cell.values(metric), 100)
+    zeros = {seed: 100 * share for seed, share in cell.values("zeros").items()}
+    return Point.of(zeros, cell.values(metric), accuracy=True)

@@ -76,7 +76,7 @@ def statistics_frame(found: Sorted) -> pd.DataFrame:
             running, precise = values["", "test_running_acc"], values["", "test_precise_acc"]
             row = {"setting": cell.label, "batch_size": level(cell, "batch_size"), "n": len(running)}
             for quantity in SCORES:
-                row |= over_seeds(quantity, values["", quantity].values())
+                row |= over_seeds(quantity, values["", quantity].values(), link="logit")
             row |= _difference("recovered", precise, running)
             row |= _difference("lost", best["", "test_running_acc"], running)
             row |= _difference("trained", best["", "test_precise_acc"], precise)
@@ -126,12 +126,11 @@ def _pictures(found: Sorted) -> Iterator[Picture]:
             figures.append((f"-{words}", f"Error of the running {words}", y_label, caption, keys))
         for name, title, y_label, caption, keys in figures:
             accuracy = y_label == "accuracy, %"
-            factor = 100 if accuracy else 1
-            lines = {words: [_point(*each, key, factor) for each in group] for words, key in keys.items()}
+            lines = {words: [_point(*each, key, accuracy) for each in group] for words, key in keys.items()}
             options = {"title": f"{title}, {told}, {found.data_title}", "x_label": "batch size", "y_label": y_label}
             if lines:  # a norm that averages nothing has no errors
                 yield along(f"statistics{name}{file}", caption, lines, cell.norm, accuracy=accuracy, **options)
 
 
-def _point(cell: Cell, measured: Measured, key: tuple[str, str], factor: float) -> Point:
-    return Point.of(dict.fromkeys(measured[key], level(cell, "batch_size")), measured[key], factor)
+def _point(cell: Cell, measured: Measured, key: tuple[str, str], accuracy: bool) -> Point:
+    return Point.of(dict.fromkeys(measured[key], level(cell, "batch_size")), measured[key], accuracy=accuracy)
