@@ -82,7 +82,7 @@ def bands_apart(
                 ax.fill_between(low[0], low[1], high[1], color=looks[label].colour, alpha=0.3, linewidth=0)
             ax.plot(*middle, color=looks[label].colour, linewidth=1.2)
             if axes is table[0]:
-                ax.set_title(drawing.folded(label, 24))
+                ax.set_title(drawing.folded(label))
         finish(axes, curves, {lower, upper})
     return fig
 
