@@ -121,8 +121,8 @@ class Followed(rounds.Rounds):
         cells = tuple(replace(cell, ended=ended) for cell in like.found.cells)  # type: ignore[arg-type]  # a seed is all
         self.found = replace(like.found, cells=cells)
 
-    def _at(self, _: Any, taken: dict[str, int]) -> list[Answer]:
-        return Drawn(self.like, self.draws, self.number, taken).answers
+    def _at(self, _: Any, taken: dict[str, int]) -> Drawn:
+        return Drawn(self.like, self.draws, self.number, taken)
 
     def _decided(self, answers: Sequence[Answer], history: Any) -> list[Answer]:
         def asks(each: Answer) -> bool:

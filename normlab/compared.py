@@ -26,6 +26,7 @@ from normlab.analysis.parts.robustness import robustness
 from normlab.analysis.parts.settings import settings
 from normlab.analysis.parts.statistics import statistics
 from normlab.analysis.questions import Answers
+from normlab.analysis.rounds import answers_of
 from normlab.analysis.table import Run, find
 from normlab.errors import DataError, NormlabError, first_line
 from normlab.lint import check_codes, lint_results
@@ -55,7 +56,7 @@ def compare(
     check_codes(ignore)
     read = _read(Path(folder), choose, margin)
     found = sort(read.runs, read.study.factors if read.study else (), read.left_out)
-    answers = Answers(found, read.study, MARGIN if read.margin is None else read.margin)
+    answers = answers_of(found, read.study, MARGIN if read.margin is None else read.margin)
     return Compared(answers, read.margin, ignore)
 
 
@@ -198,7 +199,7 @@ class Compared:
 def _lost(answers: Answers) -> Part:
     rows = [
         {"run": run.folder.name, "status": run.record.status, "why": run.record.error or ""}
-        for run in answers.found.lost
+        for run in answers.every.lost
     ]
     table = Table("lost", pd.DataFrame(rows), [text("run"), text("status"), text("why")], first=True)
     return Part("lost", "Runs that did not complete", tables=[table])

@@ -157,11 +157,13 @@ def do(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
     chosen = options(launcher or ("processes" if study else None), launching(overrides))
     if isinstance(chosen, Slurm) and not _names_accelerator(overrides):  # what it is there, not on the login node
         overrides = [*overrides, f"accelerator={'gpu' if chosen.gpu else 'cpu'}"]
-    until = "until=decided" in overrides
-    if until and not multirun:
-        raise ConfigError("until=decided goes with a study or a sweep: it gives seeds to several settings")
     with Console(stderr=True).status("reading the settings"):
-        jobs = plan(_all_seeds(overrides) if until else overrides, multirun=multirun, data=_auto)
+        overrides, until = _seeds(overrides, study)
+        if until and not multirun:
+            raise ConfigError("until=decided goes with a study or a sweep: it gives seeds to several settings")
+        jobs = plan(overrides, multirun=multirun, data=_auto)
+        if until and (seeds := len({job.settings.seed for job in jobs})) != jobs[0].settings.max_seeds:
+            jobs = plan([*overrides, f"max_seeds={max(seeds, 2)}"], multirun=multirun, data=_auto)  # seeds were named
     if multirun and (several := max(job.settings.devices for job in jobs)) > 1:
         raise ConfigError(
             f"devices={several}: the runs of a sweep share the machine, each on one device; leave devices out, or "
@@ -221,12 +223,14 @@ def _names_accelerator(overrides: Sequence[str]) -> bool:
     return any(word.startswith("accelerator=") and word != "accelerator=auto" for word in overrides)
 
 
-def _all_seeds(overrides: Sequence[str]) -> list[str]:
-    """The words with every seed that until=decided may come to; seeds that are named stay."""
-    if any(word.startswith("seed=") for word in overrides):
-        return [*overrides]
-    most = [word for word in overrides if word.startswith("max_seeds=")][-1:]
-    return [*overrides, f"seed=range({load(*most).max_seeds})"]
+def _seeds(overrides: Sequence[str], study: str | None) -> tuple[list[str], bool]:
+    """The words, and whether seeds are given until it is decided: then with every seed that it may come to, unless
+    seeds are named."""
+    told = [word for word in overrides if word.startswith(("until=", "max_seeds="))]
+    settings = load(*([f"study={study}"] if study else []), *told)
+    if settings.until is None or any(word.startswith("seed=") for word in overrides):
+        return [*overrides], settings.until is not None
+    return [*overrides, f"seed=range({settings.max_seeds})"], True
 
 
 def _more(decided: "Decided") -> list[Job]:

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from made_up_runs import answers, made_up
 
+from normlab.analysis.cells import best
+from normlab.analysis.parts.claims import claims_frame
 from normlab.analysis.parts.effects import questions_frame
 from normlab.analysis.parts.rates import at_own_best, rates_frame
 from normlab.report import main as report
+from normlab.settings import Claim, Study
 
 # norm: lr -> validation and test accuracy. The test accuracy of gn is highest where its validation accuracy is not.
 TRUTH = {
@@ -55,6 +59,37 @@ def test_a_report_has_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "3 of 9" in shown, "runs of gn that never left chance"
     assert (folder / "rates.csv").read_text().count("\n") == 7
     assert (folder / "best.csv").read_text().count("\n") == 2
+
+
+def test_a_study_that_tunes_compares_each_at_its_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Claims and effects are of the best rates, and the page says which; nothing is asked about a rate."""
+    claim = Claim(claim="?", source="?", of={"norm": "gn"}, against={"norm": "bn"}, expect="lower")
+    study = Study(question="?", margin=0.5, factors=["norm", "lr"], tune="lr", claims=[claim])
+    found = answers(folder, study)
+    assert [cell.label for cell in found.found.cells] == ["bn", "gn"]
+    assert found.own == {"bn": "bn lr=0.1", "gn": "gn lr=0.01"}
+    assert list(found.factors) == ["norm"]
+    [row] = claims_frame(found).to_dict("records")
+    assert (row["ruling"], row["difference_value"]) == ("supported", pytest.approx(-2))
+    study.save(folder)
+    assert report([str(folder), "--no-figures", "--all"]) == 0
+    assert "its lr" in capsys.readouterr().out
+    assert list(pd.read_csv(folder / "summary.csv")["lr"]) == [0.1, 0.01]
+    assert len(pd.read_csv(folder / "rates.csv")) == 6
+    assert not (folder / "best.csv").exists(), "it would say the same again"
+    assert [cell.label for cell in answers(folder, study.model_copy(update={"tune": ""})).found.cells][:1] == [
+        "bn lr=0.01"
+    ]
+
+
+def test_the_seeds_that_all_rates_have_choose(tmp_path: Path) -> None:
+    """Later seeds of one rate, which a study that ends by itself gives to the chosen one, change no choice."""
+    for lr, accs in {0.1: [0.9, 0.9, 0.1], 1.0: [0.8, 0.8]}.items():
+        for seed, acc in enumerate(accs):
+            made_up(tmp_path, "bn", seed, val_acc=acc, lr=lr)
+    chosen = best(answers(tmp_path).found.cells)
+    assert chosen is not None
+    assert chosen.label == "bn lr=0.1"
 
 
 def test_without_held_out_images_nothing_is_best(tmp_path: Path) -> None:

@@ -4,12 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_runs import made_up
 from scipy import stats
 
 from benchmarks import verdicts
 from normlab.analysis.cells import Cell, Sorted
+from normlab.analysis.parts.effects import methods
+from normlab.analysis.projection import numbers
 from normlab.analysis.rounds import Rounds
 from normlab.analysis.table import Run
+from normlab.compared import compare
 from normlab.record import Record
 from normlab.settings import Study
 
@@ -74,6 +78,54 @@ def test_killed_at_any_moment_it_decides_the_same() -> None:
     again = new().progress(study_of(means, seeds, draws))
     assert again.finished
     assert [each.decision for each in again.answers] == verdicts
+
+
+def test_a_report_counts_the_looks_that_were_taken(tmp_path: Path) -> None:
+    """At the third look p is larger than looking once would have it; runs without `until` have been looked at once."""
+    for norm, mean in (("bn", 0.95), ("ln", 0.9545)):
+        for seed in range(5):
+            acc = mean + 0.004 * float(np.cos(3 * seed + (norm == "ln")))
+            for folder, until in (("once", None), ("looks", "decided")):
+                made_up(tmp_path / folder, norm, seed, test_acc=acc, images=10_000, until=until, max_seeds=12)
+    once, looks = (compare(tmp_path / name).answers for name in ("once", "looks"))
+    [one], [several] = once.answers, looks.answers
+    assert several.numbers == pytest.approx(one.numbers)
+    p = [each.decision.adjusted[0] for each in (one, several)]
+    assert p[0] < p[1] < 1, p
+    rounds = Rounds(None, 0.1, range(12))
+    assert [each.decision for each in rounds.progress(looks.every).answers] == [several.decision]
+    assert "up to 12 per setting" in methods(looks)["looks"]
+    assert "looks" not in methods(once)
+    assert numbers(looks)["rows"] == {}, "the dials of the page would count one look"
+    assert numbers(once)["rows"]
+
+
+def test_of_what_is_tuned_only_the_best_gets_more_seeds() -> None:
+    """Three rates of each norm, one look at all of them; then the rate that validation chose goes on alone."""
+    draws = np.random.default_rng(3).normal(size=(6, 20))
+    study, most = Study(question="?", margin=MARGIN, factors=["norm", "lr"], tune="lr"), 20
+
+    def runs(seeds: dict[str, int]) -> Sorted:
+        cells = []
+        for at, (norm, lr) in enumerate((norm, lr) for norm in ("bn", "ln") for lr in (0.01, 0.1, 1.0)):
+            label, ended = f"{norm} lr={lr:g}", []
+            for seed in range(seeds.get(label, 3)):
+                acc = (99.5 - (lr != 0.1) + SD * float(draws[at, seed])) / 100
+                config = {"norm": norm, "lr": lr, "data": "mnist", "epochs": 1}
+                record = Record(
+                    status="completed", config=config, config_hash="", setting={"norm": norm}, seed=seed,
+                    metrics={"test_acc": acc, "val_acc": acc}, data={"test": 10_000},
+                )  # fmt: skip
+                ended.append(Run(Path("nowhere"), record, config))
+            cells.append(Cell(label, norm, {"norm": norm, "lr": lr}, tuple(ended)))
+        return Sorted(tuple(cells), ("norm", "lr"), "mnist", ())
+
+    rounds, seeds = Rounds(study, MARGIN, range(most)), dict[str, int]()
+    while not (progress := rounds.progress(runs(seeds))).finished:
+        seeds = progress.seeds
+    assert seeds.pop("bn lr=0.1") == seeds.pop("ln lr=0.1") > 3
+    assert set(seeds.values()) == {3}
+    assert [each.label for each in progress.answers] == ["ln − bn"]
 
 
 def test_a_pair_at_twice_the_margin_takes_two_fifths_of_the_seeds_of_a_fixed_design() -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +17,8 @@ from normlab.settings.corruptions import CORRUPTIONS
 from normlab.settings.parts import DATA_TITLES
 
 __all__ = [
-    "PROTOCOL", "Cell", "Sorted", "alike", "at_chance", "chosen", "factors_of", "holds", "label", "level", "numeric",
-    "sort", "trained", "without", "word",
+    "PROTOCOL", "Cell", "Sorted", "alike", "at_chance", "best", "chosen", "factors_of", "holds", "label", "level",
+    "numeric", "sort", "trained", "tuned", "without", "word",
 ]  # fmt: skip
 
 # How much was learned from, and what was measured: the yardstick itself.
@@ -251,6 +251,27 @@ def alike(cells: Sequence[Cell], factor: str) -> dict[str, list[Cell]]:
     for cell in cells:
         groups.setdefault(without(cell, factor), []).append(cell)
     return {rest: sorted(group, key=lambda cell: level(cell, factor)) for rest, group in groups.items()}
+
+
+def best(cells: Sequence[Cell]) -> Cell | None:
+    """Return the setting with the highest validation accuracy, of those in which every run trained, mean over the seeds
+    that all of these have; of equal ones the first. None where no images were held out, or nothing trained."""
+    able = [(cell, cell.values("val_acc")) for cell in cells if trained(cell) and cell.values("val_acc")]
+    common = set.intersection(*(set(values) for _, values in able)) if able else set[int]()
+
+    def mean(each: tuple[Cell, dict[int, float]]) -> float:
+        return float(np.mean([acc for seed, acc in each[1].items() if seed in common or not common]))
+
+    return max(able, key=mean)[0] if able else None
+
+
+def tuned(found: Sorted, factor: str) -> Sorted:
+    """Return the settings without a factor, each at its `best` level; at the lowest where nothing is best."""
+    cells = [
+        replace(best(of) or of[0], label=rest, levels={key: x for key, x in of[0].levels.items() if key != factor})
+        for rest, of in alike(found.cells, factor).items()
+    ]
+    return replace(found, cells=tuple(cells), factors=tuple(name for name in found.factors if name != factor))
 
 
 def word(value: Any) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from normlab.analysis.cells import Cell, Sorted, holds, numeric, without, word
+from normlab.analysis.cells import Cell, Sorted, holds, numeric, tuned, without, word
 from normlab.analysis.outcomes import OUTCOMES, Outcome
 from normlab.settings import Claim, Study
 
@@ -73,11 +73,23 @@ class Family:
     Args:
         found: the settings, whether or not their runs have been made. study: whose claims, control and primary outcome
             count. margin: of the primary outcome, pp.
+
+    Attributes:
+        tune: the factor that the study tunes, where these settings differ in it; else "".
+        found: the settings that are compared; of a study that tunes a factor, each at its best level. every: all.
     """
 
     def __init__(self, found: Sorted, study: Study | None, margin: float) -> None:
-        self.found, self.study, self.margin = found, study, margin
+        self.every, self.study, self.margin = found, study, margin
+        self.tune = study.tune if study and study.tune in found.factors else ""
+        self.found = tuned(found, self.tune) if self.tune else found
         self.primary = study.primary if study else "test_acc"
+
+    @cached_property
+    def own(self) -> dict[str, str]:
+        """By the label of a setting, its label among all of them, with its level of what is tuned."""
+        of_runs = {id(run): cell.label for cell in self.every.cells for run in cell.ended}
+        return {cell.label: of_runs[id(cell.ended[0])] for cell in self.found.cells}
 
     @property
     def about(self) -> Outcome:

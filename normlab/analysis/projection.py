@@ -33,7 +33,7 @@ def numbers(answers: Answers) -> dict[str, Any]:
 
     Keys: margin, alpha, seeds as declared and run; families, each with its models and questions; rows, by table: the
     family, and per row the question and what rejecting neither, the first, the second or both of its hypotheses comes
-    to (`words`), by which of them (`by`).
+    to (`words`), by which of them (`by`); no rows for a study that ends by itself, whose p are of all its looks.
     """
     best = at_own_best(answers)
     families = [answers, *([best] if best else [])]
@@ -51,7 +51,7 @@ def numbers(answers: Answers) -> dict[str, Any]:
         "seeds": [int(model.n.min()), int(model.n.max())] if len(model.n) else [0, 0],
         "needed": {"sd": _or_none(sd), "settings": len(model.names), "images": of_images, "size": _or_none(size)},
         "families": [_family(each) for each in families],
-        "rows": {name: some for name, some in rows.items() if some["of"] and answers.several},
+        "rows": {name: some for name, some in rows.items() if some["of"] and answers.several and not answers.most},
     }
 
 

@@ -54,6 +54,8 @@ class Answers(Family):
         found: the runs. study, margin: as of `Family`. alpha: the chance of any false verdict.
     """
 
+    most = 0  # seeds that a setting may get, of a study that ends by itself
+
     def __init__(self, found: Sorted, study: Study | None, margin: float, alpha: float = ALPHA) -> None:
         super().__init__(found, study, margin)
         self.alpha = alpha

@@ -7,17 +7,20 @@ What is decided depends on the runs alone, not on when or by how many processes 
 from the seeds that belonged to it. So a study that is killed and started again decides the same.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from normlab.analysis.cells import Cell, Sorted
 from normlab.analysis.declared import ALPHA
 from normlab.analysis.questions import Answer, Answers, identity
 from normlab.analysis.sequential import looks, sequential_p
+from normlab.analysis.table import Run
 from normlab.analysis.verdicts import Joint, Question, decide
 from normlab.settings import Study
 
-__all__ = ["Progress", "Rounds"]
+__all__ = ["Progress", "Rounds", "answers_of"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Rounds:
 
     def __init__(self, study: Study | None, margin: float, seeds: Sequence[int], alpha: float = ALPHA) -> None:
         self.study, self.margin, self.seeds, self.alpha = study, margin, list(seeds), alpha
-        self._answers: dict[tuple[tuple[str, int], ...], list[Answer]] = {}  # a look that was computed stays as it is
+        self._looks: dict[tuple[tuple[str, int], ...], Answers] = {}  # one that was computed stays as it is
 
     def progress(self, found: Sorted) -> Progress:
         """Follow the looks as far as the runs go. A run counts once it has ended, however."""
@@ -59,24 +62,24 @@ class Rounds:
             taken |= dict.fromkeys(wanted, look)
             if any(seed not in ended[label] for label in wanted for seed in self.seeds[:look]):
                 return Progress(taken, last, open_, False, tuple(answers))
-            answers = self._at(found, taken)
+            at = self._at(found, taken)
+            answers = at.answers
             for each in answers:
                 history.setdefault(identity(each), []).append((look, each.question))
             answers = self._decided(answers, history)
             left = [each for each in answers if each.decision.verdict == "undecided"]
             last, open_ = look, tuple(each.label for each in left)
-            wanted &= set().union(*(each.contrast for each in left))
+            wanted &= {at.own[label] for each in left for label in each.contrast}
             if not wanted:
                 break
         return Progress(taken, last, open_, True, tuple(answers))
 
-    def _at(self, found: Sorted, taken: dict[str, int]) -> list[Answer]:
+    def _at(self, found: Sorted, taken: dict[str, int]) -> Answers:
         key = tuple(sorted(taken.items()))
-        if key not in self._answers:
+        if key not in self._looks:
             cells = [_first(cell, set(self.seeds[: taken[cell.label]])) for cell in found.cells]
-            answers = Answers(replace(found, cells=tuple(cells)), self.study, self.margin, self.alpha)
-            self._answers[key] = answers.answers
-        return self._answers[key]
+            self._looks[key] = Answers(replace(found, cells=tuple(cells)), self.study, self.margin, self.alpha)
+        return self._looks[key]
 
     def _decided(
         self, answers: Sequence[Answer], history: dict[object, list[tuple[int, Question | Joint]]]
@@ -84,6 +87,35 @@ class Rounds:
         p = [_sequential(history[identity(each)], len(self.seeds)) for each in answers]
         decisions = decide([each.question for each in answers], self.alpha, p)
         return [replace(each, decision=decision) for each, decision in zip(answers, decisions, strict=True)]
+
+
+class Followed(Answers):
+    """The answers of a study that ends by itself, at its last whole look: with p that hold although it was looked at
+    before."""
+
+    def __init__(self, found: Sorted, study: Study | None, margin: float, alpha: float = ALPHA) -> None:
+        super().__init__(found, study, margin, alpha)
+        made = {run.record.seed for run in found.ended}
+        told = max(int(run.record.config["max_seeds"]) for run in found.ended if _ends_by_itself(run))
+        more = (seed for seed in itertools.count() if seed not in made)
+        self.seeds = [*sorted(made), *itertools.islice(more, max(0, told - len(made)))]
+        self.most = len(self.seeds)
+
+    @cached_property
+    def answers(self) -> list[Answer]:
+        rounds = Rounds(self.study, self.margin, self.seeds, self.alpha)
+        return [*rounds.progress(self.every).answers]
+
+
+def answers_of(found: Sorted, study: Study | None, margin: float) -> Answers:
+    """Return what the runs of a folder say, with the p of the looks that were taken where any was trained with
+    `until=decided`."""
+    kind = Followed if any(map(_ends_by_itself, found.ended)) else Answers
+    return kind(found, study, margin)
+
+
+def _ends_by_itself(run: Run) -> bool:
+    return run.record.config.get("until") == "decided"
 
 
 def _sequential(looks_: Sequence[tuple[int, Question | Joint]], most: int) -> tuple[float, float]:

@@ -3,26 +3,30 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from normlab.lint.design import Design, Spread, assumed
 from normlab.lint.network import at_chance_always
 from normlab.lint.rules import names, rule
 from normlab.settings import Study
 
-__all__ = ["questions"]
+if TYPE_CHECKING:
+    from normlab.analysis.declared import Family
+
+__all__ = ["family"]
 
 NEVER = 0.5  # of the sd that is expected: less is not plausible
 TWICE = 2.0  # a critical t so many times that of many seeds leaves little to find
 
 
-def questions(design: Design) -> int:
-    """Return how many questions a report of these settings will declare, if all of them train that can."""
+def family(design: Design) -> "Family":
+    """Return the questions that a report of these settings will declare, if all of them train that can."""
     from normlab.analysis.declared import MARGIN, Family  # scipy, a second that a single run need not wait for
 
     stuck = {each.label for each in design.settings if at_chance_always(each)}
     cells = tuple(cell for cell in design.found.cells if cell.label not in stuck)
     study = design.study
-    return len(Family(replace(design.found, cells=cells), study, study.margin if study else MARGIN).declared)
+    return Family(replace(design.found, cells=cells), study, study.margin if study else MARGIN)
 
 
 @rule("NL011", "one-seed", "plan", "report")
@@ -59,9 +63,9 @@ def undecidable(design: Design) -> Iterator[str]:
 
     from normlab.analysis.declared import ALPHA
 
-    if (family := _family(design)) is None:
+    if (counts := _counts(design)) is None:
         return
-    (seeds, count), settings = family, len(design.found.cells)
+    seeds, count, settings = counts
     df, level = settings * (seeds - 1), 1 - ALPHA / 2 / count
     critical, least = float(special.stdtrit(df, level)), float(special.ndtri(level))
     said = (
@@ -97,10 +101,10 @@ def few(design: Design) -> Iterator[str]:
     if design.answers is not None:
         yield from _reached(design)
         return
-    study, spread, family = design.study, _spread(design), _family(design)
-    if study is None or spread is None or family is None or next(undecidable(design), None):
+    study, spread, counts = design.study, _spread(design), _counts(design)
+    if study is None or spread is None or counts is None or next(undecidable(design), None):
         return
-    (seeds, count), settings = family, len(design.found.cells)
+    seeds, count, settings = counts
     if (needed := _needed(spread, study, settings, count)) > seeds:
         yield (
             f"{seeds} seeds per setting are few for a difference of {study.margin:g} pp, the study's margin, at an sd "
@@ -125,12 +129,13 @@ def _more(needed: float) -> str:
     )
 
 
-def _family(design: Design) -> tuple[int, int] | None:
-    """Seeds per setting and the number of questions; None where there are none, or seeds are not chosen beforehand."""
+def _counts(design: Design) -> tuple[int, int, int] | None:
+    """Seeds per setting, questions and settings; None where nothing is asked, or seeds are not chosen beforehand."""
     seeds = min(len(cell.ended) for cell in design.found.cells)
-    if len(design.found.cells) < 2 or seeds < 2 or _until(design) or not (count := questions(design)):
+    if len(design.found.cells) < 2 or seeds < 2 or _until(design):
         return None
-    return seeds, count
+    asked = family(design)
+    return (seeds, len(asked.declared), len(asked.found.cells)) if asked.declared else None
 
 
 def _spread(design: Design) -> Spread | None:

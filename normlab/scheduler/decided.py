@@ -25,7 +25,7 @@ class Decided:
 
     def __init__(self, jobs: Sequence[Job], study: Study | None) -> None:
         self.jobs, self.study = list(jobs), study
-        self.seeds = list(dict.fromkeys(job.settings.seed for job in jobs))
+        self.seeds = sorted({job.settings.seed for job in jobs})
         self.rounds = Rounds(study, study.margin if study else MARGIN, self.seeds)
 
     def wanted(self) -> list[Job]:

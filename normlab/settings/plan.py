@@ -28,7 +28,7 @@ from normlab.settings.conf import GROUPS, choices, conf_dir, dotted, instead, sp
 from normlab.settings.custom import files_digest, source_digest
 from normlab.settings.messages import checked, near
 from normlab.settings.model import PLACES, Settings
-from normlab.settings.study import protocol, sweep_of
+from normlab.settings.study import Study, protocol, sweep_of
 
 __all__ = [
     "Job", "arms", "compose_config", "composed", "label", "labels", "launcher_of", "load", "own_hydra", "parse", "plan",
@@ -188,7 +188,12 @@ def plan(
             raise ConfigError(
                 f"two runs of this sweep would share {job.folder}: leave out the values that repeat ({' '.join(own)})"
             )
-    return list(planned.values())
+    found = list(planned.values())
+    if study and (tune := Study.named(study).tune):
+        levels = {str(job.settings.flat().get(tune)) for job in found}
+        if len(levels) > 1 and any(job.settings.val_size == 0 for job in found):
+            raise ConfigError(f"val_size=0: study={study} chooses each {tune} on held-out images; leave val_size out")
+    return found
 
 
 def _name_of(overrides: Sequence[str]) -> list[str]:

@@ -81,6 +81,8 @@ class Study(Model):
             equivalence.
         primary: the outcome that settings are compared in.
         control: by factor, the level that the others are compared with: {norm: bn, l1: 0}.
+        tune: a factor, such as lr, of which each setting takes the level that is best on held-out images; settings are
+            compared at their own.
         factors: the settings that it varies; filled in when the study is started.
     """
 
@@ -88,6 +90,7 @@ class Study(Model):
     margin: Positive = 0.1
     primary: MEASURES = "test_acc"
     control: dict[str, Scalar] = {}
+    tune: str = ""
     factors: list[str] = []
     claims: list[Claim] = []
     published: list[Published] = []
@@ -97,9 +100,12 @@ class Study(Model):
         """Return a study of conf/study/."""
         values = group_values("study", name)
         try:
-            return cls.model_validate({"factors": [key for key in sweep_of(name) if key != "seed"]} | values["study"])
+            study = cls.model_validate({"factors": [key for key in sweep_of(name) if key != "seed"]} | values["study"])
         except ValidationError as error:
             raise ConfigError(f"conf/study/{name}.yaml: {line(error)}") from None
+        if study.tune and study.tune not in study.factors:
+            raise ConfigError(f"conf/study/{name}.yaml: tune: {study.tune} is none of its factors: {study.factors}")
+        return study
 
     @classmethod
     def find(cls, folder: Path) -> "Study | None":

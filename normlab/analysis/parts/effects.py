@@ -78,6 +78,10 @@ def methods(answers: Answers) -> dict[str, str]:
         used = "by seed: runs with one seed are alike in all settings"
         how = used if pairing.used else "not used: by seed it would gain nothing"
         lines["pairing"] = f"{how}, r = {number(pairing.r, 2)} ({number(pairing.low, 2)} to {number(pairing.high, 2)})"
+    if answers.tune:
+        lines[answers.tune] = "every setting has its own, the best on held-out images"
+    if answers.most:
+        lines["looks"] = f"after every round of seeds, up to {answers.most} per setting; p holds for all looks together"
     needed = answers.seeds_needed
     if math.isinf(needed):
         lines["seeds"] = "no number would do for the margin: the test images are too few to resolve it"

@@ -1,38 +1,39 @@
 """Several learning rates: where each setting is stable, which rate suits it, and how settings compare at their own."""
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from normlab.analysis.cells import Cell, Sorted, alike, at_chance, trained
+from normlab.analysis.cells import Cell, Sorted, alike, at_chance, best, trained
 from normlab.analysis.numbers import NONE
 from normlab.analysis.part import Column, Part, Table, interval, p, text, value
 from normlab.analysis.parts.effects import methods, questions_frame
 from normlab.analysis.questions import Answers
+from normlab.settings import Study
 
 LEAST = 3  # rates that make a search
 INTRO = "Where each setting is stable, which rate suits it, and how settings compare when each has its own."
 NOTE = (
-    "Best: by validation accuracy, of the rates at which every run trained. Stable: no run diverged or stayed at "
-    "chance; lost: the runs that did."
+    "Best: by validation accuracy, of the rates at which every run trained; one lr for all: so chosen for the mean "
+    "over settings. Stable: no run diverged or stayed at chance; lost: the runs that did."
 )
 
 
 def rates(answers: Answers) -> Part:
-    frame = rates_frame(answers.found)
+    frame = rates_frame(answers.every)
+    one = _for_all(frame)
     groups = frame.groupby("setting", sort=False) if len(frame) else ()
-    by_setting = [{"setting": setting} | _summed(of) for setting, of in groups]
+    by_setting = [{"setting": setting} | _summed(of, one) for setting, of in groups]
     columns = [
         text("setting"), Column("best lr", lambda row: _lr(row["best"])),
         value("its validation acc. %", "val", 2, 100), value("its test acc. %", "test", 2, 100),
+        value(f"test acc. % at lr {_lr(one)} for all", "at_one", 2, 100),
         Column("largest stable lr", lambda row: _lr(row["largest"])),
         Column("runs lost", lambda row: f"{row['lost']} of {row['runs']}"), Column("at lr", lambda row: row["at"]),
     ]  # fmt: skip
-    best = at_own_best(answers)
-    lines = methods(best) if best else {}
+    own = at_own_best(answers)
+    lines = methods(own) if own else {}
     shown = [
         text("each at its best lr", "question"), text("verdict", verdict=True),
         interval("difference (95 % interval)", "difference", middle="value"), p("p", "p_adjusted"),
@@ -41,7 +42,7 @@ def rates(answers: Answers) -> Part:
     tables = [
         Table("", pd.DataFrame(by_setting), columns, NOTE),
         Table("rates", frame),
-        Table("best", questions_frame(best) if best else pd.DataFrame(), shown, note),
+        Table("best", questions_frame(own) if own else pd.DataFrame(), shown, note),
     ]
     return Part("rates", "Learning rates", INTRO, tables)
 
@@ -56,39 +57,42 @@ def rates_frame(found: Sorted) -> pd.DataFrame:
     """
     rows = []
     for kind, cells in _kinds(found).items():
-        best = _best(cells)
+        own = best(cells)
         for cell in cells:
             row: dict[str, Any] = {"setting": kind, "lr": cell.levels["lr"], "runs": len(cell.ended)}
             row["diverged"] = sum(run.record.status == "diverged" for run in cell.ended)
             row["chance"] = sum(at_chance(run) for run in cell.completed)
-            row |= {"stable": trained(cell), "best": cell is best}
+            row |= {"stable": trained(cell), "best": cell is own}
             rows.append(row | {f"{name}_mean": cell.mean(name) for name in ("val_acc", "test_acc")})
     return pd.DataFrame(rows)
 
 
 def at_own_best(answers: Answers) -> Answers | None:
-    """The questions about settings that are each at the learning rate its validation accuracy chose."""
-    best = {kind: cell for kind, cells in _kinds(answers.found).items() if (cell := _best(cells)) is not None}
-    if len(best) < 2:
+    """The questions about settings that are each at the learning rate its validation accuracy chose; None where the
+    study asks them itself."""
+    if answers.tune == "lr" or sum(best(cells) is not None for cells in _kinds(answers.every).values()) < 2:
         return None
-    cells = [
-        replace(cell, label=kind, levels={key: x for key, x in cell.levels.items() if key != "lr"})
-        for kind, cell in best.items()
-    ]
-    factors = tuple(name for name in answers.found.factors if name != "lr")
-    own = replace(answers.found, cells=tuple(cells), factors=factors)
-    study = answers.study.model_copy(update={"claims": []}) if answers.study else None
-    return Answers(own, study, answers.margin, answers.alpha)
+    study = (answers.study or Study(question="")).model_copy(update={"claims": [], "tune": "lr"})
+    return Answers(answers.every, study, answers.margin, answers.alpha)
 
 
-def _summed(of: pd.DataFrame) -> dict[str, Any]:
-    """A row of the page, from those of a setting."""
+def _for_all(frame: pd.DataFrame) -> float:
+    """The rate of the highest validation accuracy, mean over settings, of those at which most settings are stable."""
+    if not len(frame):
+        return float("nan")
+    by = frame.groupby("lr").agg(stable=("stable", "sum"), val=("val_acc_mean", "mean")).reset_index()
+    return float(by.sort_values(["stable", "val"])["lr"].iloc[-1])
+
+
+def _summed(of: pd.DataFrame, one: float) -> dict[str, Any]:
+    """A row of the page, from those of a setting; one: the rate that is best for all."""
     best = of[of["best"]].mean(numeric_only=True)  # NaN where none is
     unstable = of[~of["stable"]]
     return {
         "best": best["lr"],
         "val": best["val_acc_mean"],
         "test": best["test_acc_mean"],
+        "at_one": of.loc[of["lr"] == one, "test_acc_mean"].mean(),
         "largest": of.loc[of["stable"], "lr"].max(),
         "lost": int(of["diverged"].sum() + of["chance"].sum()),
         "runs": int(of["runs"].sum()),
@@ -104,9 +108,3 @@ def _kinds(found: Sorted) -> dict[str, list[Cell]]:
     """Settings that differ in lr alone, by what they share; the rates upwards."""
     kinds = alike(found.cells, "lr") if "lr" in found.factors else {}
     return {kind: cells for kind, cells in kinds.items() if len(cells) >= LEAST}
-
-
-def _best(cells: Sequence[Cell]) -> Cell | None:
-    able = [cell for cell in cells if trained(cell) and cell.values("val_acc")]
-    # of equal ones the first, the smallest rate
-    return max(able, key=lambda cell: cell.mean("val_acc")) if able else None

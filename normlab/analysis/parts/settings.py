@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from normlab import analysis
-from normlab.analysis.cells import Cell, at_chance, holds, trained
+from normlab.analysis.cells import Cell, at_chance, holds, level, trained, word
 from normlab.analysis.numbers import number
 from normlab.analysis.part import Column, Part, Picture, Row, Table, mean_sd, named, span, text
 from normlab.analysis.questions import Answers
@@ -26,6 +26,7 @@ def settings(answers: Answers) -> Part:
     seconds = timed.groupby("setting")["fit_s"].mean().to_dict()
     columns = [
         text("setting"),
+        *([Column(f"its {answers.tune}", lambda row: word(row[answers.tune]))] if answers.tune else []),
         Column("n", _runs, "n"),
         mean_sd("test acc. %", "test_acc"),
         span("95 % interval", "test_acc"),
@@ -58,6 +59,8 @@ def summary(answers: Answers) -> pd.DataFrame:
     rows = []
     for cell in answers.found.cells:
         row: dict[str, Any] = {"setting": cell.label, **cell.levels, "n": len(cell.completed)}
+        if answers.tune:
+            row[answers.tune] = level(cell, answers.tune)
         row |= {status: sum(run.record.status == status for run in cell.ended) for status in LOST}
         able = sum(not at_chance(run) for run in cell.completed)
         row |= {"tier": letters.get(cell.label, ""), "trained": "" if trained(cell) else f"{able} of {len(cell.ended)}"}
