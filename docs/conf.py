@@ -41,11 +41,14 @@ pygments_style, pygments_dark_style = "friendly", "github-dark"
 
 
 def contents(text: str) -> str:
-    """A hidden toctree for each heading of the start page: the pages that it names."""
+    """A hidden toctree for each heading of a page that lists others: the pages that it names."""
     trees = []
     for part in re.split(r"(?m)^## ", text)[1:]:
-        pages = re.findall(r"\]\((\w+)\.md\)", part)
-        trees.append("\n".join(["```{toctree}", ":hidden:", f":caption: {part.splitlines()[0]}", "", *pages, "```"]))
+        pages = re.findall(r"\]\(([\w/]+)\.md\)", part)
+        if pages:
+            trees.append(
+                "\n".join(["```{toctree}", ":hidden:", f":caption: {part.splitlines()[0]}", "", *pages, "```"])
+            )
     return "\n\n".join([text, *trees])
 
 
@@ -69,24 +72,27 @@ def public(text: str) -> str:
     return "\n\n".join([text, *parts])
 
 
-def outside(text: str) -> str:
-    """Links to what is no page: to the repository where it is public, else to a copy of the file."""
+def outside(text: str, folder: Path) -> str:
+    """Links to what is no page: to the repository where it is public, else to a copy of the file. folder: the page's
+    own."""
     base = metadata.get("urls", {}).get("Repository")
 
     def link(match: re.Match[str]) -> str:
         shown, path, anchor = match.groups()
-        target = (DOCS / path).resolve()
+        target = (folder / path).resolve()
+        if target.suffix == ".md" and DOCS in target.parents:
+            return match[0]
         if base:
             place = "tree" if target.is_dir() else "blob"
             return f"[{shown}]({base}/{place}/main/{target.relative_to(REPOSITORY).as_posix()}{anchor})"
         return shown if target.is_dir() else f"[{shown}](<path:{path}>)"
 
-    return re.sub(r"(?<!!)\[([^\[\]]*)\]\((\.\./[^)#]+|studies)(#[^)]*)?\)", link, text)
+    return re.sub(r"(?<!!)\[([^\[\]]*)\]\((\.\./[^)#]+)(#[^)]*)?\)", link, text)
 
 
 def read(_: Sphinx, page: str, source: list[str]) -> None:
-    text = outside(source[0])
-    source[0] = {"index": contents, "api": public}.get(page, str)(text)
+    text = outside(source[0], (DOCS / page).parent)
+    source[0] = {"index": contents, "studies": contents, "api": public}.get(page, str)(text)
 
 
 def setup(app: Sphinx) -> None:

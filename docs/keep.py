@@ -1,6 +1,6 @@
 """Keep a study's small results beside this file: `python docs/keep.py lightning_logs/batch_size`.
 
-In docs/studies/<name>/: runs.csv (one row per run), the report's tables, the figures that docs/studies.md shows. The
+In docs/studies/<name>/: runs.csv (one row per run), the report's tables, the figures that its page shows. The
 folders of the runs, with checkpoints and curves, stay where they are.
 
 `python docs/keep.py --thin lightning_logs/replication` makes the predictions of runs that are committed themselves a
