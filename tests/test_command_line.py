@@ -155,3 +155,5 @@ def test_a_signal_ends_the_command_and_is_recorded(train: Command, tmp_path: Pat
     assert result.stderr.splitlines()[-1].startswith("normlab: stopped")
     statuses = [Record.load(file.parent).status for file in tmp_path.rglob("result.json")]
     assert statuses == ["interrupted"] * number_of_runs
+    logs = [file.read_text(encoding="utf-8") for file in tmp_path.rglob("progress.log")]
+    assert ["stopped with 0/2 runs done" in log for log in logs] == [True] * ("-m" in words)

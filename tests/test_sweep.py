@@ -18,11 +18,11 @@ from warm import python_m
 
 from normlab.record import Record, Status
 from normlab.scheduler import options
-from normlab.scheduler.options import usual
 from normlab.scheduler.progress import SweepProgress, duration
 from normlab.scheduler.schedule import Backend, Ended, Schedule
 from normlab.scheduler.task import Callbacks, Task, to_run
-from normlab.settings.plan import Job, plan
+from normlab.settings.plan import Job, load, plan
+from normlab.training.build import unfoldable
 
 
 def jobs_in(folder: Path, *overrides: str) -> list[Job]:
@@ -80,37 +80,29 @@ def begin(job: Job, epochs: int = 0) -> None:
     (job.folder / "metrics.csv").write_text("epoch\n" + "1\n" * epochs)
 
 
-@pytest.mark.parametrize(("status", "now"), [("failed", True), ("failed", False), ("interrupted", True)])
-def test_what_did_not_complete_before_is_done_again_but_not_what_failed_now(
-    tmp_path: Path, status: str, now: bool
-) -> None:
-    jobs = jobs_in(tmp_path)
-    leave(jobs[1], status, "no memory")
+@pytest.mark.parametrize(
+    ("left", "now", "words", "again"),
+    [
+        ("failed", True, [], False),
+        ("failed", False, [], True),
+        ("interrupted", True, [], True),
+        ("completed", False, [], False),
+        ("completed", False, ["force=true"], True),
+        ("damaged", False, [], True),
+    ],
+)
+def test_what_is_done_again(tmp_path: Path, left: str, now: bool, words: list[str], again: bool) -> None:
+    """What did not complete before, or is damaged or forced; but not what failed since the command began."""
+    [job] = jobs_in(tmp_path, "seed=0", *words)
+    leave(job, "completed" if left == "damaged" else left)
+    if left == "damaged":
+        (job.folder / "result.json").write_text("{")
     if not now:
-        os.utime(jobs[1].folder / "result.json", (1, 1))
+        os.utime(job.folder / "result.json", (1, 1))
     backend = Made(lambda task, _: leave(task.jobs[0]))
-    sweep(jobs, backend, began=time.time_ns() - 10**9)
-    assert statuses(jobs) == ["completed", "failed" if (status, now) == ("failed", True) else "completed"]
-
-
-@pytest.mark.parametrize(("words", "damaged"), [([], False), ([], True), (["force=true"], False)])
-def test_what_is_finished_is_done_again_where_it_is_forced_or_damaged(
-    tmp_path: Path, words: list[str], damaged: bool
-) -> None:
-    jobs = jobs_in(tmp_path, "seed=0", *words)
-    leave(jobs[0])
-    if damaged:
-        (jobs[0].folder / "result.json").write_text("{")
-    backend = Made(lambda task, _: leave(task.jobs[0]))
-    os.utime(jobs[0].folder / "result.json", (1, 1))
-    sweep(jobs, backend, began=time.time_ns() - 10**9)
-    assert backend.started == [["seed_0"]] * (bool(words) or damaged)
-
-
-def test_what_fails_is_not_tried_again(tmp_path: Path) -> None:
-    backend = Made(lambda task, _: leave(task.jobs[0], "failed", "no memory"))
-    sweep(jobs_in(tmp_path), backend, began=time.time_ns() - 10**9)
-    assert backend.started == [["seed_0", "seed_1"]]
+    sweep([job], backend, began=time.time_ns() - 10**9)
+    assert backend.started == [["seed_0"]] * again
+    assert statuses([job]) == ["completed" if again else left]
 
 
 @pytest.mark.parametrize(("isolated", "again"), [(False, [["seed_1"], ["seed_3"]]), (True, [["seed_1", "seed_3"]])])
@@ -184,18 +176,6 @@ def test_a_backend_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.Captu
     assert "2 runs could not be started" in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_it(tmp_path: Path) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    jobs = jobs_in(tmp_path)
-    backend = Made(stop)
-    with pytest.raises(KeyboardInterrupt):
-        sweep(jobs, backend)
-    assert backend.stopped
-    assert "stopped with 0/2" in log_of(jobs)
-
-
 @pytest.mark.parametrize("dies", [False, True])
 def test_a_run_of_another_process_is_waited_for_or_taken_over(tmp_path: Path, dies: bool) -> None:
     jobs = jobs_in(tmp_path)
@@ -231,35 +211,35 @@ def test_a_clock_that_goes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "words", "launcher"),
+    ("device", "cores", "words", "launcher", "workers"),
     [
-        (16, ["seed=0,1,2", "batch_size=33"], "processes"),
-        (2, ["seed=0,1", "batch_size=33,64"], "processes"),
-        (2, ["seed=0,1", "batch_size=2,33"], "array"),
-        (2, ["seed=0"], None),
+        ("cpu", 16, ["seed=0,1,2", "batch_size=33"], "processes", 3),
+        ("cpu", 2, ["seed=0,1", "batch_size=33,64"], "processes", 2),
+        ("cpu", 2, ["seed=0,1", "batch_size=2,33"], "array", 2),
+        ("cpu", 2, ["seed=0"], None, 1),
+        ("gpu", 16, ["seed=0,1,2", "batch_size=64"], "array", 1),
     ],
 )
 def test_a_study_takes_every_core_and_arrays_where_they_pay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, words: list[str], launcher: str | None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    cores: int,
+    words: list[str],
+    launcher: str | None,
+    workers: int,
 ) -> None:
+    """On a GPU, arrays in one process."""
+    monkeypatch.setattr("normlab.settings.model.device_of", lambda _: device)
     monkeypatch.setattr(options, "cores", lambda: cores)
-    jobs = jobs_in(tmp_path, "accelerator=cpu", *words)
-    assert usual([], jobs) == launcher
-    assert usual(["hydra/launcher=basic"], jobs) == "basic"
-    assert usual(["hydra.launcher.n_jobs=2"], jobs[:1]) is not None, "with one run left, it is still understood"
-    for n_jobs, workers in ((-1, min(cores, len(jobs))), (2, min(2, len(jobs)))):
+    jobs = jobs_in(tmp_path, *words)
+    assert options.usual([], jobs) == launcher
+    assert options.usual(["hydra/launcher=basic"], jobs) == "basic"
+    assert options.usual(["hydra.launcher.n_jobs=2"], jobs[:1]) is not None, "with one run left, it is still understood"
+    for n_jobs, expected in ((-1, workers), (2, min(2, len(jobs)))):
         chosen = options.options(launcher or "processes", [f"hydra.launcher.n_jobs={n_jobs}"])
         assert isinstance(chosen, options.Processes)
-        assert chosen.workers(jobs) == workers
-
-
-def test_on_a_gpu_it_is_arrays_in_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("normlab.settings.model.device_of", lambda _: "gpu")
-    jobs = jobs_in(tmp_path, "seed=0,1,2", "batch_size=64")
-    assert usual([], jobs) == "array"
-    chosen = options.options("array", [])
-    assert isinstance(chosen, options.Processes)
-    assert chosen.workers(jobs) == 1
+        assert chosen.workers(jobs) == expected
 
 
 def test_the_log_can_be_read(tmp_path: Path) -> None:
@@ -299,17 +279,69 @@ def test_the_live_display(tmp_path: Path) -> None:
     assert "54%" in text  # 2 + 11 of 24 epochs
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(42, "42 s"), (5990, "1 h 40 min"), (11100, "3 h 5 min")])
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+def test_durations() -> None:
+    assert [duration(seconds) for seconds in (42, 5990, 11100)] == ["42 s", "1 h 40 min", "3 h 5 min"]
 
 
-LAYERS = """
-import os, signal
+# Real processes
+
+LAYERS = '''
+"""Layers of a user's own."""
+import inspect
+import os
+import signal
 from pathlib import Path
+import torch
 from torch import nn
 
+
+class Fits(nn.Module):
+    def __init__(self, num_channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels, 1, 1))
+
+    def forward(self, x):
+        return self.weight * x * (x.square().mean((1, 2, 3), keepdim=True) + 1e-5).rsqrt()
+
+
+class Branches(Fits):
+    """Looks at its values, which torch.func does not allow."""
+
+    def forward(self, x):
+        return super().forward(x) if x.mean() > 0 else x
+
+
+class Draws(Fits):
+    """Random numbers of its own: beside a copy of itself it draws others."""
+
+    def forward(self, x):
+        return super().forward(x) + torch.randn_like(x)
+
+
+class Remembers(Fits):
+    """Keeps a value where no buffer is."""
+
+    last = 1.0
+
+    def forward(self, x):
+        y = super().forward(x) * self.last
+        self.last = self.last + 0.5
+        return y
+
+
+class KillsArray(Fits):
+    """Ends the process that trains it as an array, and only that."""
+
+    def forward(self, x):
+        tried = len(x) == 4  # when an array is planned
+        if os.environ.get("KILL") and not tried and any(each.function == "run_array" for each in inspect.stack(0)):
+            os._exit(9)
+        return super().forward(x)
+
+
 class Kills(nn.GroupNorm):
+    """Ends the process that trains it at a step: at the first one always, else once."""
+
     def __init__(self, num_channels, step):
         super().__init__(1, num_channels)
         self.step, self.left = step, step
@@ -322,40 +354,80 @@ class Kills(nn.GroupNorm):
                 self.step == 1 or once.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(x)
-"""
+'''
 SMALL = ["data=digits", "train_size=256", "batch_size=64", "accelerator=cpu", "threads=1"]
+TWO_WORKERS = ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
+
+
+@pytest.fixture
+def layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of the user's, importable from here as from a command line in its folder."""
+    name = f"own_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(LAYERS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+def train(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(REPOSITORY), str(folder)])
+    variables = os.environ | {"PYTHONPATH": path} | environment
+    return python_m("normlab.train", *words, cwd=folder, env=variables, timeout=400)
+
+
+def records(folder: Path) -> dict[Path, Record]:
+    return {file.parent: Record.load(file.parent) for file in folder.rglob("result.json")}
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_names_its_run_and_leaves_the_same_bits(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_names_its_run_and_leaves_the_same_bits(tmp_path: Path, layers: str) -> None:
     """One is killed once, in its second epoch; another whenever it is trained. The runs beside them go on."""
-    (tmp_path / "own_kills.py").write_text(LAYERS)
-    words = ["-m", *SMALL, "norm=gn,custom", "norm.target=own_kills:Kills", "+norm.options.step=6,1", "epochs=3"]
-    words += ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(tmp_path)])}
-    done = python_m("normlab.train", *words, "name=killed", cwd=tmp_path, env=environment)
+    words = ["-m", *SMALL, "norm=gn,custom", f"norm.target={layers}:Kills", "+norm.options.step=6,1", "epochs=3"]
+    done = train(tmp_path, *words, *TWO_WORKERS, "name=killed")
     assert done.returncode == 1
     assert "3 runs: 2 completed, 1 failed" in done.stdout
     assert "the process that trained it died twice: is there enough memory?" in done.stdout
     lines = [line for line in done.stderr.splitlines() if "signal 9 (SIGKILL)" in line]
-    assert all(line.startswith("normlab: custom_own_kills.Kills-digits-step_") for line in lines)
+    assert all(line.startswith(f"normlab: custom_{layers}.Kills-digits-step_") for line in lines)
     assert sorted((line.partition("step_")[2][0], line.rpartition("; ")[2]) for line in lines) == [
         ("1", "recorded as failed"),
         ("1", "tried once more, on its own"),
         ("6", "it resumes"),
     ]
     assert "Traceback" not in done.stderr
-    again = python_m("normlab.train", *words, "name=whole", cwd=tmp_path, env=environment)  # now nothing kills step=6
+    again = train(tmp_path, *words, *TWO_WORKERS, "name=whole")  # now nothing kills step=6
     assert "3 runs: 2 completed, 1 failed" in again.stdout
-    killed, whole = (
-        {file.parent.name: file.parent for file in (tmp_path / "lightning_logs" / name).glob("*/result.json")}
-        for name in ("killed", "whole")
-    )
-    for name in killed:
-        if "step_1-" not in name:
-            same(killed[name], whole[name])
-    [resumed] = [Record.load(folder) for name, folder in killed.items() if "step_6" in name]
-    assert resumed.time["resumed"] == 1, "an epoch was done before: it is no failure"
+    for killed, record in records(tmp_path / "lightning_logs" / "killed").items():
+        if "step_1-" not in killed.name:
+            same(killed, tmp_path / "lightning_logs" / "whole" / killed.name)
+        if "step_6" in killed.name:
+            assert record.time["resumed"] == 1, "an epoch was done before: it is no failure"
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_study(tmp_path: Path) -> None:
+    """Both end well with all runs done, and both have trained: each has two workers, and more were at work."""
+    words = ["study=replication_quick", "norm=bn", "seed=0,1,2", "epochs=2", "train_size=640", "accelerator=cpu"]
+    command = [sys.executable, "-m", "normlab.train", *words, "hydra.launcher.n_jobs=2", f"log_dir={tmp_path}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    both = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    told = [process.communicate(timeout=400)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert len(records(tmp_path)) == 6  # with L1 and without
+    assert all("6 runs: 6 completed" in each for each in told)
+    workers = {file.name.split(".")[-2] for file in tmp_path.rglob("events.out.tfevents.*")}  # their process ids
+    assert len(workers) > 2
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_not_run_by_its_workers(tmp_path: Path) -> None:
+    words = ["-m", "seed=0,1", "norm=gn", "epochs=1", *SMALL, *TWO_WORKERS]
+    script = tmp_path / "script.py"
+    script.write_text(f"print('script')\nfrom normlab.train import main\nassert main({words}) == 0\n")
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("script") == 1
+    assert "2 runs: 2 completed" in done.stdout
 
 
 LAUNCHER = """
@@ -404,68 +476,83 @@ def test_other_launchers_and_callbacks_work_by_hydras_own_way(tmp_path: Path) ->
     (tmp_path / "hydra_plugins").mkdir()
     (tmp_path / "hydra_plugins" / "backwards.py").write_text(LAUNCHER)
     (tmp_path / "own_tells.py").write_text(CALLBACK)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(tmp_path)])}
     words = ["norm=gn", "epochs=1", *SMALL, "+hydra.callbacks.tells._target_=own_tells.Tells"]
-    sweep = ["seed=0,1", *words, "-m", "name='mine, früh'", "hydra/launcher=backwards", "hydra.launcher.greeting=hi"]
-    done = python_m("normlab.train", *sweep, cwd=tmp_path, env=environment)
+    launcher = ["hydra/launcher=backwards", "hydra.launcher.greeting=hi"]
+    done = train(tmp_path, "seed=0,1", *words, "-m", "name='mine, früh'", *launcher)
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
     assert told[:7] == ["multirun start", "hi", "job 1", "COMPLETED", "job 0", "COMPLETED", "multirun end"]
     assert {folder.name[-6:] for folder in (tmp_path / "lightning_logs/mine, früh").iterdir()} >= {"seed_0", "seed_1"}
-    done = python_m("normlab.train", *words, cwd=tmp_path, env=environment)
+    done = train(tmp_path, *words)
     assert done.stdout.splitlines()[:3] == ["run start", "job 0", "COMPLETED"]
     assert "Tells.on_run_end raised ValueError: no end" in done.stderr
     assert done.returncode == 0
 
 
+# Arrays
+
+
+ARRAYS = ["-m", "hydra/launcher=array", "data=digits", "epochs=1", "batch_size=256", "threads=1"]
+
+
 @pytest.mark.slow
-def test_a_script_without_a_guard_is_not_run_by_its_workers(tmp_path: Path) -> None:
-    words = ["-m", "seed=0,1", "norm=gn", "epochs=1", *SMALL, "hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
-    script = tmp_path / "script.py"
-    script.write_text(f"print('script')\nfrom normlab.train import main\nassert main({words}) == 0\n")
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+def test_a_sweep_by_arrays(tmp_path: Path) -> None:
+    words = [*ARRAYS, "norm=bn,gn", "l1=0,1e-3", "seed=0,1", "hydra.launcher.n_jobs=2"]
+    done = train(tmp_path, *words)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("script") == 1
-    assert "2 runs: 2 completed" in done.stdout
-
-
-# With L1 and without.
-STUDY = ["study=replication_quick", "norm=bn", "seed=0,1,2", "epochs=2", "train_size=640", "accelerator=cpu"]
-
-
-def start(folder: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "normlab.train", *STUDY, "hydra.launcher.n_jobs=2", f"log_dir={folder}", *more]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def results(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("result.json"))
+    found = records(tmp_path)
+    assert len(found) == 8
+    assert all(record.status == "completed" and record.device["array"] == 2 for record in found.values())
+    assert all((folder / ".hydra/config.yaml").exists() for folder in found), "as Hydra leaves it for a single run"
+    assert "8 runs: 8 completed" in done.stdout
+    diary = next(tmp_path.rglob("progress.log")).read_text()
+    assert diary.count("an array of 2 runs: ") == 4
+    assert "runs individually" not in diary
+    again = train(tmp_path, *words)
+    assert again.returncode == 0
+    assert "(8 finished before, skipped)" in again.stdout
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_study(tmp_path: Path) -> None:
-    """Both end well with all runs done, and both have trained: each has two workers, and more were at work."""
-    both = [start(tmp_path) for _ in range(2)]
-    told = [process.communicate(timeout=400)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
-    assert len(results(tmp_path)) == 6
-    for process_told in told:
-        assert "6 runs: 6 completed" in process_told
-    workers = {file.name.split(".")[-2] for file in tmp_path.rglob("events.out.tfevents.*")}  # their process ids
-    assert len(workers) > 2
-
-
-@pytest.mark.slow
-def test_a_run_that_diverges_neither_stops_nor_hides_the_others(tmp_path: Path) -> None:
-    """lr=1e30 diverges, which in a comparison is a result; the rest completes, the end lists what became of each."""
-    words = [
-        "study=replication_quick", "norm=bn", "seed=0", "l1=0", "epochs=1", "train_size=256", "lr=0.1,1e30",
-        "accelerator=cpu",
-    ]  # fmt: skip
-    words += ["gradient_clip=null", "schedule=constant", f"log_dir={tmp_path}"]
-    done = python_m("normlab.train", *words)
+def test_what_cannot_be_grouped_runs_singly_and_the_log_says_why(tmp_path: Path, layers: str) -> None:
+    target = f"norm.target={layers}:Fits,{layers}:Branches"
+    done = train(tmp_path, *ARRAYS, "norm=custom", target, "seed=0,1", "hydra.launcher.n_jobs=1")
     assert done.returncode == 0, done.stderr
-    assert "2 runs: 1 completed, 1 diverged" in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "diverged: the" in done.stdout
+    diary = next(tmp_path.rglob("progress.log")).read_text()
+    why = f"runs individually: {layers}:Branches cannot run for several networks at once"
+    found = records(tmp_path)
+    assert len(found) == 4
+    for folder, record in found.items():
+        assert record.device.get("array") == (2 if "Fits" in folder.name else None)
+        assert (f"{folder.name} {why}" in diary) == ("Branches" in folder.name)
+
+
+@pytest.mark.slow
+def test_an_array_that_kills_its_process_loses_no_run(tmp_path: Path, layers: str) -> None:
+    """Its runs are tried one by one then, as after the death of any process."""
+    words = ["norm=custom", f"norm.target={layers}:KillsArray", "seed=0,1,2", "hydra.launcher.n_jobs=2"]
+    done = train(tmp_path, *ARRAYS, *words, KILL="1")
+    found = records(tmp_path)
+    assert len(found) == 3, done.stderr
+    assert all(record.status == "completed" and "array" not in record.device for record in found.values()), done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        ("Fits", None),
+        ("Branches", "cannot run for several networks at once"),
+        ("Draws", "cannot run for several networks at once"),
+        ("Remembers", "gives other results in an array"),
+    ],
+)
+def test_a_users_layer_is_tried_out(layers: str, layer: str, told: str | None) -> None:
+    reason = unfoldable(load("norm=custom", f"norm.target={layers}:{layer}"))
+    if told is None:
+        assert reason is None
+    else:
+        assert reason is not None
+        assert reason.startswith(f"{layers}:{layer} ")
+        assert told in reason
+        assert "\n" not in reason
