@@ -5,20 +5,21 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 from drawn import check_text, words
-from matplotlib import style
 from matplotlib.colors import same_color, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from normlab.analysis.colours import norm_colour, norm_marker
-from normlab.analysis.drawing import png, short, styles, svg, zero_place
+from normlab.analysis.drawing import styles, svg
 from normlab.analysis.line_figures import Along, along, curves
-from normlab.analysis.parts.curves import factor_words
+from normlab.analysis.probe_figures import lines_together
 from normlab.analysis.row_figures import VERDICTS, Effect, accuracies, effects, variance_shares
+from normlab.byhand.wording import SET_COLOURS, set_colour
 from normlab.norms import CATALOGUE
 
 DIGITS = [str(i) for i in range(10)]
@@ -78,6 +79,7 @@ def some_along(labels: Sequence[str], x: Sequence[float], base: float = 96.0, fa
 
 
 L1 = [0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
+BN, ONES = {"bn": "bn"}, np.ones(3)
 SHARES = {label: (0.02 + 0.03 * i, 0.9 - 0.1 * i, 0.08 + 0.07 * i) for i, label in enumerate(FINAL)}
 FIGURES: dict[str, Callable[[], Figure]] = {
     "curves": lambda: some_curves([*FINAL]),
@@ -108,15 +110,27 @@ def test_no_text_is_cut_off_and_no_two_overlap(case: str) -> None:
     check_text(FIGURES[case]())
 
 
-def test_a_reader_s_dark_style_changes_nothing_and_an_svg_is_small_text() -> None:
-    def drawn() -> tuple[bytes, bytes]:
-        fig = some_accuracies(["bn", "ln"])
-        return svg(fig), png(fig)
+REFUSED: list[tuple[Callable[..., Figure], tuple[Any, ...], str]] = [
+    (curves, ({"bn": {"test_acc": ONES}}, BN), r"'bn': test_acc must be \(S, E\), not \(3,\)"),
+    (accuracies, ({"bn": np.ones((2, 2))}, {}, BN), r"'bn': values must be \(S,\)"),
+    (accuracies, ({"bn": ONES}, {"ln": (1, 1, 1)}, BN), "estimates without values: ln"),
+    (effects, ([], 0), "margin must be positive"),
+    (effects, ([Effect("a", 1, 0, 2, "good")], 0.1), "a verdict starts with better"),
+    (variance_shares, ({"bn": (0.5, 0.6, -0.1)},), "'bn': shares must be"),
+    (variance_shares, ({"bn": (0.5, 0.4, 0.2)},), "'bn': shares must be"),
+    (variance_shares, ({"bn": (0.5, 0.5)},), "'bn': shares must be"),
+    (lines_together, ({"bn": {("a", "b"): (ONES, np.ones((2, 4)))}}, BN, ["a"], {"b": ""}), r"x must be \(X,\) and va"),
+]
 
-    usual = drawn()
-    with style.context(["dark_background", {"svg.fonttype": "path", "font.size": 20}]):
-        assert drawn() == usual
-    text = usual[0].decode()
+
+@pytest.mark.parametrize(("draw", "given", "message"), REFUSED)
+def test_what_does_not_fit_is_refused(draw: Callable[..., Figure], given: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        draw(*given, title="t")
+
+
+def test_an_svg_is_small_text() -> None:
+    text = svg(some_accuracies(["bn", "ln"])).decode()
     assert ">test accuracy, %</text>" in text
     assert len(text) < 20_000
     assert not re.search(r' d="[^"]*\.\d{3}', text)
@@ -133,174 +147,137 @@ def test_figures_touch_neither_pyplot_nor_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-class TestStyles:
-    def test_a_norm_gives_colour_and_marker_and_its_settings_differ(self) -> None:
-        looks = styles(norms_of([*FINAL]))
-        for label, look in looks.items():
-            norm = label.split()[0]
-            assert (look.colour, look.marker) == (norm_colour(norm), norm_marker(norm))
-        assert len({(look.colour, look.fill, str(look.line)) for look in looks.values()}) == 6
-
-    def test_of_many_settings_of_a_norm_the_first_has_its_colour_and_no_two_are_alike(self) -> None:
-        looks = [*styles(norms_of([f"bn l1={i}" for i in range(16)])).values()]
-        assert same_color(looks[0].colour, norm_colour("bn"))
-        assert len({(look.colour, look.fill, str(look.line)) for look in looks}) == 16
-        light = [sum(to_rgb(look.colour)) for look in looks]
-        assert light == sorted(light)
+def test_a_norm_gives_colour_and_marker_and_no_two_settings_are_alike() -> None:
+    looks = styles(norms_of([*FINAL]))
+    for label, look in looks.items():
+        norm = label.split()[0]
+        assert (look.colour, look.marker) == (norm_colour(norm), norm_marker(norm))
+    assert len({(look.colour, look.fill, str(look.line)) for look in looks.values()}) == 6
+    many = [*styles(norms_of([f"bn l1={i}" for i in range(16)])).values()]
+    assert same_color(many[0].colour, norm_colour("bn"))
+    assert len({(look.colour, look.fill, str(look.line)) for look in many}) == 16
+    light = [sum(to_rgb(look.colour)) for look in many]
+    assert light == sorted(light)
 
 
-class TestCurves:
-    def test_every_seed_is_a_line_and_their_mean_another(self) -> None:
-        setting = some_setting(99.4, seeds=3)
-        setting["test_acc"][2, 15:] = np.nan  # a seed that ended early leaves the mean to the others
-        ce, error = curves({"bn": setting}, {"bn": "bn"}, title="t").axes
-        for ax, values in ((ce, setting["test_ce"]), (error, 100 * (1 - setting["test_acc"]))):
-            seeds, mean = ax.lines
-            np.testing.assert_allclose(mean.get_ydata(), np.nanmean(values, axis=0))
-            drawn = np.asarray(seeds.get_ydata()).reshape(3, 21)
-            np.testing.assert_allclose(drawn[:, :20], values)
-            assert (mean.get_xdata()[[0, -1]] == [1, 20]).all()
-            assert ax.get_yscale() == "log"
-            assert mean.get_linewidth() > 2 * seeds.get_linewidth()
-
-    def test_each_norm_of_many_settings_has_a_panel_with_the_others_in_grey(self) -> None:
-        axes = some_curves([*FINAL]).axes
-        assert [ax.get_title(loc="left") for ax in axes[:3]] == ["bn: batch norm", "ln: layer norm", "gn: group norm"]
-        for ax in axes:
-            assert [line.get_label() for line in ax.lines if not line.get_label().startswith("_")]
-            assert len(ax.lines) == 4 + 2 * 2  # means of the other norms; seeds and mean of its own settings
-        assert len({ax.get_ylim() for ax in axes[:3]}) == 1
-
-    def test_validation_for_want_of_a_test_and_training_for_want_of_both(self) -> None:
-        said = words(some_curves(["bn"], split="val"))  # type: ignore[arg-type]
-        assert "validation error, %" in said
-        training = {name: of for name, of in some_setting(99.0).items() if name.startswith("train")}
-        assert "training error, %" in words(curves({"bn": training}, {"bn": "bn"}, title="t"))
-
-    def test_an_error_of_0_stands_below_the_smallest_and_says_so(self) -> None:
-        acc = np.array([[0.9, 0.998, 1.0], [0.9, 0.99, 0.998]])
-        fig = curves({"bn": {"test_acc": acc}}, {"bn": "bn"}, title="t")
-        (_, error) = fig.axes
-        seeds, mean = error.lines
-        assert mean.get_ydata()[-1] == pytest.approx(0.1)  # of 0 and 0.2 %
-        assert seeds.get_ydata()[2] == pytest.approx(0.1)  # 0, at half of 0.2 %
-        ticks = dict(zip([t.get_text() for t in error.get_yticklabels()], error.get_yticks(), strict=True))
-        assert ticks["0"] == pytest.approx(0.1)
-
-    def test_what_does_not_fit_is_refused(self) -> None:
-        with pytest.raises(ValueError, match=r"'bn': test_acc must be \(S, E\), not \(3,\)"):
-            curves({"bn": {"test_acc": np.ones(3)}}, {"bn": "bn"}, title="t")
+# Curves
 
 
-class TestAccuracies:
-    def test_a_row_holds_every_seed_its_mean_interval_and_numbers(self) -> None:
-        values = {"bn": np.array([99.4, 99.5, np.nan, 99.6])}
-        fig = accuracies(values, {"bn": (99.5, 99.3, 99.7)}, {"bn": "bn"}, title="t")
-        ax = fig.axes[0]
-        drawn = [np.asarray(line.get_xdata()).tolist() for line in ax.lines]
-        assert drawn == [[99.4, 99.5, 99.6], [99.3], [99.7], [99.5]]
-        assert "99.50 ± 0.10 (n = 3)" in words(fig)
-
-    def test_far_settings_are_errors_on_a_logarithmic_axis(self) -> None:
-        values = {"bn": np.array([99.5]), "ln": np.array([90.0])}
-        ax = accuracies(values, {}, norms_of([*values]), title="t").axes[0]
-        assert (ax.get_xscale(), ax.get_xlabel()) == ("log", "test error, % (logarithmic)")
-        assert ax.xaxis_inverted()
-        assert some_accuracies(["ln", "gn"]).axes[0].get_xscale() == "linear"
-
-    def test_an_interval_beyond_the_picture_ends_in_an_arrow(self) -> None:
-        markers = [line.get_marker() for line in some_accuracies(["bn"], half=30).axes[0].lines]
-        assert {"<", ">"} <= set(markers)
-        assert "|" not in markers
-
-    def test_what_does_not_fit_is_refused(self) -> None:
-        with pytest.raises(ValueError, match=r"'bn': values must be \(S,\)"):
-            accuracies({"bn": np.ones((2, 2))}, {}, {"bn": "bn"}, title="t")
-        with pytest.raises(ValueError, match="estimates without values: ln"):
-            accuracies({"bn": np.ones(2)}, {"ln": (1, 1, 1)}, {"bn": "bn"}, title="t")
+def test_every_seed_is_a_line_and_their_mean_another() -> None:
+    setting = some_setting(99.4, seeds=3)
+    setting["test_acc"][2, 15:] = np.nan  # a seed that ended early leaves the mean to the others
+    ce, error = curves({"bn": setting}, BN, title="t").axes
+    for ax, values in ((ce, setting["test_ce"]), (error, 100 * (1 - setting["test_acc"]))):
+        seeds, mean = ax.lines
+        np.testing.assert_allclose(mean.get_ydata(), np.nanmean(values, axis=0))
+        np.testing.assert_allclose(np.reshape(seeds.get_ydata(), (3, 21))[:, :20], values)
+        assert (mean.get_xdata()[[0, -1]] == [1, 20]).all()
+        assert ax.get_yscale() == "log"
+        assert mean.get_linewidth() > 2 * seeds.get_linewidth()
 
 
-class TestEffects:
-    def test_a_row_holds_every_seed_the_interval_and_the_verdict_in_its_colour(self) -> None:
-        rows = [Effect(f"{word} − bn", 0.3, 0.1, 0.5, word, [0.2, 0.4]) for word in VERDICTS]
-        fig = effects(rows, 0.1, title="t")
-        (ax,), said = fig.axes, words(fig)
-        for word, (colour, marker, filled) in VERDICTS.items():
-            assert f"+0.30 (+0.10 to +0.50)  {word}" in said
-            (line,) = [line for line in ax.lines if line.get_marker() == marker and len(line.get_xdata()) == 1]
-            assert line.get_color() == colour
-            assert (line.get_markerfacecolor() == colour) == filled
-        dots = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "None"]
-        assert [line.get_xdata().tolist() for line in dots] == [[0.2, 0.4]] * 5
-        assert len({(marker, filled) for _, marker, filled in VERDICTS.values()}) == 5  # told apart in grey
-        assert ax.get_xscale() == "linear"
-
-    def test_an_interval_of_two_seeds_does_not_squeeze_the_rest(self) -> None:
-        low, high = effects([Effect("a − b", 0.2, -30, 30, "undecided")], 0.1, title="t").axes[0].get_xlim()
-        assert -0.6 < low < -0.1 < 0.2 < high < 0.6
-
-    def test_what_does_not_fit_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="margin must be positive"):
-            effects([], 0, title="t")
-        with pytest.raises(ValueError, match="a verdict starts with better"):
-            effects([Effect("a", 1, 0, 2, "good")], 0.1, title="t")
+def test_each_norm_of_many_settings_has_a_panel_with_the_others_in_grey() -> None:
+    axes = some_curves([*FINAL]).axes
+    assert [ax.get_title(loc="left") for ax in axes[:3]] == ["bn: batch norm", "ln: layer norm", "gn: group norm"]
+    for ax in axes:
+        assert [line.get_label() for line in ax.lines if not line.get_label().startswith("_")]
+        assert len(ax.lines) == 4 + 2 * 2  # means of the other norms; seeds and mean of its own settings
+    assert len({ax.get_ylim() for ax in axes[:3]}) == 1
 
 
-class TestAlong:
-    def test_zero_stands_left_of_a_broken_logarithmic_axis(self) -> None:
-        fig = some_along(["bn"], L1)
-        ax = fig.axes[0]
-        assert ax.get_xscale() == "symlog"
-        assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1e−6", "1e−5", "1e−4", "1e−3", "0.01"]
-        assert "//" in words(fig)
-        steps = np.diff(ax.transData.transform([(x, 96) for x in L1])[:, 0])
-        assert np.ptp(steps[1:]) < 1e-6 * steps[1]
-
-    def test_nothing_is_moved_along_a_measured_axis(self) -> None:
-        x = [0.0, 20.0, 97.5]
-        for ax in some_along(["bn", "ln"], x).axes:
-            own = [line for line in ax.lines if not line.get_label().startswith("_")]
-            assert [line.get_xdata().tolist() for line in own] == [x]
-            assert own[0].get_transform() == ax.transData
-
-    def test_near_100_per_cent_it_is_the_error(self) -> None:
-        fig = some_along(["bn"], [0.01, 0.1, 1.0], base=99.9, fall=5)
-        assert "test error, %" in words(fig)
-        (mean,) = [line for line in fig.axes[0].lines if line.get_label() == "bn"]
-        np.testing.assert_allclose(mean.get_ydata(), [0.1, 5.1, 10.1])
+def test_validation_for_want_of_a_test_and_training_for_want_of_both() -> None:
+    assert "validation error, %" in words(some_curves(["bn"], split="val"))  # type: ignore[arg-type]
+    training = {name: of for name, of in some_setting(99.0).items() if name.startswith("train")}
+    assert "training error, %" in words(curves({"bn": training}, BN, title="t"))
 
 
-class TestVarianceShares:
-    def test_parts_join_and_hold_their_per_cent(self) -> None:
-        fig = variance_shares({"bn": (0.05, 0.7, 0.25), "ln": (np.nan,) * 3}, title="t")
-        bars = [patch for patch in fig.axes[0].patches if isinstance(patch, Rectangle) and patch.get_width()]
-        assert [bar.get_x() for bar in bars] == pytest.approx([0, 5, 75])
-        assert [bar.get_width() for bar in bars] == pytest.approx([5, 70, 25])
-        assert [text.get_text() for text in fig.axes[0].texts if text.get_text()] == ["70 %", "25 %"]
-        assert "no values" in words(fig)
-
-    def test_parts_are_told_apart_in_grey(self) -> None:
-        bars = variance_shares({"bn": (0.2, 0.5, 0.3)}, title="t").axes[0].patches
-        for one, other in pairwise(bars):
-            assert contrast(one.get_facecolor(), other.get_facecolor()) > 1.7
-        assert [bool(bar.get_hatch()) for bar in bars] == [False, False, True]
-
-    @pytest.mark.parametrize("parts", [(0.5, 0.6, -0.1), (0.5, 0.4, 0.2), (0.5, 0.5)])
-    def test_what_does_not_fit_is_refused(self, parts: tuple[float, ...]) -> None:
-        with pytest.raises(ValueError, match="'bn': shares must be"):
-            variance_shares({"bn": parts}, title="t")
+def test_an_error_of_0_stands_below_the_smallest_and_says_so() -> None:
+    acc = np.array([[0.9, 0.998, 1.0], [0.9, 0.99, 0.998]])
+    (_, error) = curves({"bn": {"test_acc": acc}}, BN, title="t").axes
+    seeds, mean = error.lines
+    assert mean.get_ydata()[-1] == pytest.approx(0.1)  # of 0 and 0.2 %
+    assert seeds.get_ydata()[2] == pytest.approx(0.1)  # 0, at half of 0.2 %
+    ticks = dict(zip([t.get_text() for t in error.get_yticklabels()], error.get_yticks(), strict=True))
+    assert ticks["0"] == pytest.approx(0.1)
 
 
-def test_words_and_numbers_of_axes() -> None:
-    assert [factor_words(name) for name in ("l1", "lr", "batch_size")] == [
-        "L1 penalty λ",
-        "learning rate",
-        "batch size",
-    ]
-    assert [short(x) for x in (0, 1e-6, 0.0001, 0.05, 10.0, 60000)] == ["0", "1e−6", "1e−4", "0.05", "10", "6e+4"]
-    assert zero_place([0, 0.2, 5]) == 0.1
-    assert zero_place([0.2, 5]) == 0
+# Rows
 
+
+def test_a_row_of_accuracies_holds_every_seed_its_mean_interval_and_numbers() -> None:
+    """Far settings are errors on a logarithmic axis; an interval beyond the picture ends in an arrow."""
+    values = {"bn": np.array([99.4, 99.5, np.nan, 99.6])}
+    fig = accuracies(values, {"bn": (99.5, 99.3, 99.7)}, BN, title="t")
+    drawn = [np.asarray(line.get_xdata()).tolist() for line in fig.axes[0].lines]
+    assert drawn == [[99.4, 99.5, 99.6], [99.3], [99.7], [99.5]]
+    assert "99.50 ± 0.10 (n = 3)" in words(fig)
+    values = {"bn": np.array([99.5]), "ln": np.array([90.0])}
+    ax = accuracies(values, {}, norms_of([*values]), title="t").axes[0]
+    assert (ax.get_xscale(), ax.get_xlabel()) == ("log", "test error, % (logarithmic)")
+    assert ax.xaxis_inverted()
+    assert some_accuracies(["ln", "gn"]).axes[0].get_xscale() == "linear"
+    markers = [line.get_marker() for line in some_accuracies(["bn"], half=30).axes[0].lines]
+    assert {"<", ">"} <= set(markers)
+    assert "|" not in markers
+
+
+def test_a_row_of_effects_holds_every_seed_the_interval_and_the_verdict_in_its_colour() -> None:
+    """An interval of two seeds, which is wide, does not squeeze the rest."""
+    rows = [Effect(f"{word} − bn", 0.3, 0.1, 0.5, word, [0.2, 0.4]) for word in VERDICTS]
+    fig = effects(rows, 0.1, title="t")
+    (ax,), said = fig.axes, words(fig)
+    for word, (colour, marker, filled) in VERDICTS.items():
+        assert f"+0.30 (+0.10 to +0.50)  {word}" in said
+        (line,) = [line for line in ax.lines if line.get_marker() == marker and len(line.get_xdata()) == 1]
+        assert line.get_color() == colour
+        assert (line.get_markerfacecolor() == colour) == filled
+    dots = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "None"]
+    assert [line.get_xdata().tolist() for line in dots] == [[0.2, 0.4]] * 5
+    assert len({(marker, filled) for _, marker, filled in VERDICTS.values()}) == 5  # told apart in grey
+    assert ax.get_xscale() == "linear"
+    low, high = effects([Effect("a − b", 0.2, -30, 30, "undecided")], 0.1, title="t").axes[0].get_xlim()
+    assert -0.6 < low < -0.1 < 0.2 < high < 0.6
+
+
+def test_parts_of_a_variance_join_hold_their_per_cent_and_are_told_apart_in_grey() -> None:
+    fig = variance_shares({"bn": (0.05, 0.7, 0.25), "ln": (np.nan,) * 3}, title="t")
+    bars = [patch for patch in fig.axes[0].patches if isinstance(patch, Rectangle) and patch.get_width()]
+    assert [bar.get_x() for bar in bars] == pytest.approx([0, 5, 75])
+    assert [bar.get_width() for bar in bars] == pytest.approx([5, 70, 25])
+    assert [text.get_text() for text in fig.axes[0].texts if text.get_text()] == ["70 %", "25 %"]
+    assert "no values" in words(fig)
+    for one, other in pairwise(bars):
+        assert contrast(one.get_facecolor(), other.get_facecolor()) > 1.7
+    assert [bool(bar.get_hatch()) for bar in bars] == [False, False, True]
+
+
+# Along a number
+
+
+def test_zero_stands_left_of_a_broken_logarithmic_axis() -> None:
+    fig = some_along(["bn"], L1)
+    ax = fig.axes[0]
+    assert ax.get_xscale() == "symlog"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1e−6", "1e−5", "1e−4", "1e−3", "0.01"]
+    assert "//" in words(fig)
+    steps = np.diff(ax.transData.transform([(x, 96) for x in L1])[:, 0])
+    assert np.ptp(steps[1:]) < 1e-6 * steps[1]
+
+
+def test_near_100_per_cent_it_is_the_error_and_nothing_is_moved_along_a_measured_axis() -> None:
+    fig = some_along(["bn"], [0.01, 10.0, 60_000], base=99.9, fall=5)
+    assert "test error, %" in words(fig)
+    (mean,) = [line for line in fig.axes[0].lines if line.get_label() == "bn"]
+    np.testing.assert_allclose(mean.get_ydata(), [0.1, 5.1, 10.1])
+    assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == ["0.01", "10", "6e+4"]
+    x = [0.0, 20.0, 97.5]
+    for ax in some_along(["bn", "ln"], x).axes:
+        own = [line for line in ax.lines if not line.get_label().startswith("_")]
+        assert [line.get_xdata().tolist() for line in own] == [x]
+        assert own[0].get_transform() == ax.transData
+
+
+# Colours
 
 SIGHT = {  # linear RGB to linear RGB: Machado, Oliveira & Fernandes (2009), severity 1.0
     "normal": np.eye(3),
@@ -332,23 +309,32 @@ def cielab(colour: str, sight: str) -> np.ndarray:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
+def distances(colours: Sequence[str], sight: str) -> list[float]:
+    """Of every two colours, in CIELAB."""
+    return [float(np.linalg.norm(cielab(a, sight) - cielab(b, sight))) for a, b in combinations(colours, 2)]
+
+
 @pytest.mark.parametrize("sight", SIGHT)
 def test_colours_keep_apart_for_every_eye(sight: str) -> None:
-    apart = {
-        (a, b): np.linalg.norm(cielab(norm_colour(a), sight) - cielab(norm_colour(b), sight))
-        for a, b in combinations(NORMS, 2)
-    }
-    assert min(apart[pair] for pair in combinations(FREQUENT, 2)) > 27
-    for (a, b), distance in apart.items():  # 27 norms are more than colour alone can tell apart
+    """Those of norms, and the grounds of normalization by hand."""
+    assert min(distances([norm_colour(name) for name in FREQUENT], sight)) > 27
+    apart = distances([norm_colour(name) for name in NORMS], sight)
+    for (a, b), distance in zip(combinations(NORMS, 2), apart, strict=True):  # more than colour alone can tell apart
         assert distance > (13 if norm_marker(a) == norm_marker(b) else 6), (a, b)
+    assert min(distances(SET_COLOURS, sight)) >= 14
+    assert min(distances(SET_COLOURS[:4], sight)) >= 32
+
+
+def test_dark_text_is_readable_on_every_ground() -> None:
+    assert len(set(SET_COLOURS)) == 16
+    assert min(contrast(colour, "#222222") for colour in SET_COLOURS) >= 4.7
+    assert set_colour(16) == set_colour(0)
 
 
 def test_every_norm_has_a_colour_and_a_marker_that_no_other_has_both_of() -> None:
+    """Also an unknown one: always the same, and none of the others'."""
     assert len({(norm_colour(name), norm_marker(name)) for name in NORMS}) == len(NORMS)
     assert min(contrast(norm_colour(name), "white") for name in NORMS) > 3.4
-
-
-def test_an_unknown_norm_always_gets_the_same_colour_and_none_of_the_others() -> None:
     assert norm_colour("mypackage.Mine") == norm_colour("mypackage.Mine")
     spare = {norm_colour(f"mine{i}") for i in range(50)}
     assert len(spare) == 4

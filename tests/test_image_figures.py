@@ -1,6 +1,7 @@
 """Figures of images and matrices: what was given stands where it belongs, and nothing is cut off or overlaps."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,6 +74,24 @@ def test_no_text_is_cut_off_and_no_two_overlap(case: str) -> None:
     assert fig.bbox.width <= 1500
 
 
+NAMES, AB = [("1", "2")], ["a", "b"]
+REFUSED: list[tuple[Callable[..., Figure], tuple[Any, ...], str]] = [
+    (gallery, (np.zeros((1, 28, 28)), NAMES, [""]), r"images must be uint8 \(N, H, W\) or \(N, H, W, 3\), not "),
+    (gallery, (np.zeros((1, 1, 28, 28), np.uint8), NAMES, [""]), "images must be uint8"),
+    (gallery, (np.zeros((2, 28, 28), np.uint8), NAMES, [""]), "a pair of names and a text below"),
+    *((confusions, ({"bn": np.ones(shape, int)}, AB), r"'bn': must be \(2, 2\)") for shape in ((2, 3), (3, 3), (2,))),
+    *((overlap, (np.ones(shape), AB), "matrix must") for shape in ((2, 3), (2,))),
+    *((overlap, (np.full((2, 2), share), AB), "matrix must") for share in (1.1, -0.1)),
+    *((filters, (np.zeros(of),), r"must be float \(C, H, W\)") for of in ((10, 3), (10, 2, 3, 3), (0, 3, 3))),
+]
+
+
+@pytest.mark.parametrize(("draw", "given", "message"), REFUSED)
+def test_what_does_not_fit_is_refused(draw: Callable[..., Figure], given: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        draw(*given, title="t")
+
+
 def tile(fig: Figure, i: int, count: int, columns: int, side: int = 28) -> np.ndarray:
     """The i-th image of a montage."""
     sheet = np.asarray(fig.axes[0].images[0].get_array())
@@ -81,29 +100,17 @@ def tile(fig: Figure, i: int, count: int, columns: int, side: int = 28) -> np.nd
     return sheet[top : top + side, left : left + side]
 
 
-class TestGallery:
-    def test_a_tile_has_its_names_and_its_words_below(self) -> None:
-        images = np.zeros((3, 28, 28), np.uint8)
-        written = words(gallery(images, [("4", "9"), ("7", "1"), ("0", "6")], ["a", "b\nc", "d"], title="bn"))
-        assert "4 → 9\na\n7 → 1\nb\nc\n0 → 6\nd" in written
-        assert "Ankle boot\n→ Sneaker\na" in words(gallery(images[:1], [("Ankle boot", "Sneaker")], ["a"], title="bn"))
+@pytest.mark.parametrize("colours", [(), (3,)])
+def test_images_stand_row_by_row_as_they_are_with_their_names_and_words_below(colours: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (3, 28, 28, *colours), dtype=np.uint8)
+    fig = gallery(images, [("4", "9"), ("7", "1"), ("0", "6")], ["a", "b\nc", "d"], title="bn", columns=2)
+    for i, image in enumerate(images):
+        np.testing.assert_array_equal(tile(fig, i, 3, 2), image)
+    assert "4 → 9\na\n7 → 1\nb\nc\n0 → 6\nd" in words(fig)
+    assert "Ankle boot\n→ Sneaker\na" in words(gallery(images[:1], [("Ankle boot", "Sneaker")], ["a"], title="bn"))
 
-    @pytest.mark.parametrize("colours", [(), (3,)])
-    def test_images_stand_row_by_row_as_they_are(self, colours: tuple[int, ...]) -> None:
-        images = np.random.default_rng(0).integers(0, 255, (3, 28, 28, *colours), dtype=np.uint8)
-        fig = gallery(images, [("1", "2")] * 3, ["50 %"] * 3, title="bn", columns=2)
-        for i, image in enumerate(images):
-            np.testing.assert_array_equal(tile(fig, i, 3, 2), image)
 
-    def test_no_images_is_said_in_words(self) -> None:
-        assert "No misclassified images" in words(some_gallery(0))
-
-    def test_what_does_not_fit_is_refused(self) -> None:
-        for images in (np.zeros((1, 28, 28)), np.zeros((1, 1, 28, 28), np.uint8)):
-            with pytest.raises(ValueError, match=r"images must be uint8 \(N, H, W\) or \(N, H, W, 3\), not "):
-                gallery(images, [("1", "2")], [""], title="bn")
-        with pytest.raises(ValueError, match="a pair of names and a text below"):
-            gallery(np.zeros((2, 28, 28), np.uint8), [("1", "2")], [""], title="bn")
+# Matrices
 
 
 def cells(fig: Figure, panel: int = 0) -> dict[tuple[int, int], list[str]]:
@@ -120,113 +127,92 @@ def colours(fig: Figure, panel: int = 0) -> np.ndarray:
     return image.cmap(image.norm(image.get_array()))[..., :3]
 
 
-class TestConfusions:
-    def test_a_cell_holds_its_count_and_its_share_of_the_row_and_an_empty_one_nothing(self) -> None:
-        counts = np.array([[1987, 12, 1], [0, 3, 1], [2, 0, 6]], np.uint16)
-        assert cells(of_a_run(counts, list("abc"))) == {
-            (0, 0): ["1,987", "99.4 %"],
-            (0, 1): ["12", "0.6 %"],
-            (0, 2): ["1", "0.1 %"],
-            (1, 1): ["3", "75.0 %"],
-            (1, 2): ["1", "25.0 %"],
-            (2, 0): ["2", "25.0 %"],
-            (2, 2): ["6", "75.0 %"],
-        }
-
-    def test_settings_have_their_means_and_share_a_scale(self) -> None:
-        one = np.array([[0, 0.4, 0.0], [12.0, 0, 0.0], [0.0, 0.2, 0]])
-        fig = confusions({"bn": one, "ln": 2 * one}, ["a", "b", "c"], title="t")
-        assert cells(fig) == {(0, 1): ["0.4"], (1, 0): ["12"], (2, 1): ["0.2"]}
-        assert cells(fig, 1) == {(0, 1): ["0.8"], (1, 0): ["24"], (2, 1): ["0.4"]}
-        assert {ax.images[0].get_clim() for ax in fig.axes[:2]} == {(0, 24)}
-
-    def test_rows_are_the_true_class(self) -> None:
-        ax = of_a_run(some_counts(0.9), FASHION).axes[0]
-        assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true")
-        assert [label.get_text() for label in ax.get_yticklabels()] == FASHION
-        assert ax.yaxis_inverted()
-
-    @pytest.mark.parametrize("accuracy", [0.6, 0.994])
-    def test_the_diagonal_is_grey_the_scale_ends_at_the_largest_error_and_texts_can_be_read(
-        self, accuracy: float
-    ) -> None:
-        counts = some_counts(accuracy)
-        fig, off = of_a_run(counts), ~np.eye(10, dtype=bool)
-        grounds = colours(fig)
-        assert np.ptp(np.diagonal(grounds).T) == 0  # red, green and blue alike, in all ten
-        errors = 100 * (counts / counts.sum(1, keepdims=True))[off]
-        assert fig.axes[0].images[0].get_clim() == pytest.approx((0, errors.max()))
-        luminance = grounds[off] @ [0.2126, 0.7152, 0.0722]
-        assert (np.diff(luminance[np.argsort(errors)]) <= 1e-9).all()  # the more errors, the darker
-        for text in fig.axes[0].texts:
-            column, row = (round(at) for at in text.get_position())
-            assert contrast(text.get_color(), grounds[row, column]) > 4
-
-    def test_a_class_without_images_and_a_run_without_errors(self) -> None:
-        counts = some_counts(0.9)
-        counts[3] = 0
-        with np.errstate(all="raise"):
-            fig = of_a_run(counts)
-            of_a_run(np.diag([3, 0, 5]), list("abc"))
-        assert not any(row == 3 for row, _ in cells(fig))
-        assert colours(fig)[3, 0].tolist() == [1, 1, 1]
-
-    def test_it_can_be_read_in_the_width_that_tensorboard_gives_it(self) -> None:
-        assert 350 / of_a_run(some_counts(0.994)).bbox.width > 0.6
-
-    @pytest.mark.parametrize("counts", [np.ones((2, 3), int), np.ones((3, 3), int), np.ones(2, int)])
-    def test_what_does_not_fit_is_refused(self, counts: np.ndarray) -> None:
-        with pytest.raises(ValueError, match=r"'bn': must be \(2, 2\), one row per class"):
-            confusions({"bn": counts}, ["a", "b"], title="t")
+def test_a_cell_holds_its_count_and_its_share_of_the_row_and_an_empty_one_nothing() -> None:
+    counts = np.array([[1987, 12, 1], [0, 3, 1], [2, 0, 6]], np.uint16)
+    shown = cells(of_a_run(counts, list("abc")))
+    assert [["; ".join(shown.get((row, column), [])) for column in range(3)] for row in range(3)] == [
+        ["1,987; 99.4 %", "12; 0.6 %", "1; 0.1 %"],
+        ["", "3; 75.0 %", "1; 25.0 %"],
+        ["2; 25.0 %", "", "6; 75.0 %"],
+    ]
 
 
-class TestOverlap:
-    def test_every_pair_has_its_number_the_darker_the_more_and_the_diagonal_none(self) -> None:
-        matrix = np.array([[1, 0.25, np.nan], [0.25, 1, 0.6], [np.nan, 0.6, 1]])
-        fig = overlap(matrix, ["bn", "ln", "gn"], title="t")
-        assert cells(fig) == {(0, 1): ["0.25"], (1, 0): ["0.25"], (1, 2): ["0.60"], (2, 1): ["0.60"]}
-        grounds = colours(fig)
-        assert grounds[1, 2].sum() < grounds[0, 1].sum()
-        assert np.ptp([*np.diagonal(grounds).T, grounds[0, 2]]) == 0
-        assert contrast("#222222", grounds[1, 2]) > 4.5
-
-    def test_long_labels_are_numbered(self) -> None:
-        [ax] = overlap(some_overlap(LONGER), LONGER, title="t").axes
-        assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "3", "4"]
-        named = [" ".join(label.get_text().split()) for label in ax.get_yticklabels()]
-        assert named == [f"{label} {i + 1}" for i, label in enumerate(LONGER)]
-
-    @pytest.mark.parametrize("matrix", [np.ones((2, 3)), np.ones(2), np.full((2, 2), 1.1), np.full((2, 2), -0.1)])
-    def test_what_does_not_fit_is_refused(self, matrix: np.ndarray) -> None:
-        with pytest.raises(ValueError, match="matrix must"):
-            overlap(matrix, ["a", "b"], title="t")
+def test_settings_have_their_means_and_share_a_scale() -> None:
+    one = np.array([[0, 0.4, 0.0], [12.0, 0, 0.0], [0.0, 0.2, 0]])
+    fig = confusions({"bn": one, "ln": 2 * one}, ["a", "b", "c"], title="t")
+    assert cells(fig) == {(0, 1): ["0.4"], (1, 0): ["12"], (2, 1): ["0.2"]}
+    assert cells(fig, 1) == {(0, 1): ["0.8"], (1, 0): ["24"], (2, 1): ["0.4"]}
+    assert {ax.images[0].get_clim() for ax in fig.axes[:2]} == {(0, 24)}
 
 
-class TestFilters:
-    def test_one_symmetric_scale_for_all(self) -> None:
-        weights = np.random.default_rng(0).normal(size=(12, 3, 3))
-        weights[3, 1, 1] = -7.5
-        fig = filters(weights, title="t", columns=6)
-        image = fig.axes[0].images[0]
-        assert image.get_clim() == (-7.5, 7.5)
-        for i, each in enumerate(weights):
-            np.testing.assert_array_equal(tile(fig, i, 12, 6, side=30)[::10, ::10], each)
-        assert [text.get_text() for text in fig.axes[0].texts] == [str(i) for i in range(1, 13)]
-        assert [label.get_text() for label in fig.axes[-1].get_yticklabels()] == ["−7.50", "0", "+7.50"]
-        low, middle, high = (np.array(image.cmap(x)[:3]) for x in (0.0, 0.5, 1.0))
-        assert low[2] > low[0]  # negative is blue
-        assert high[0] > high[2]  # positive is orange
-        assert np.ptp(middle) < 0.02  # zero is neither
+@pytest.mark.parametrize("accuracy", [0.6, 0.994])
+def test_the_diagonal_is_grey_the_scale_ends_at_the_largest_error_and_texts_can_be_read(accuracy: float) -> None:
+    """Also in the width that TensorBoard gives the figure. Rows are the true class."""
+    counts = some_counts(accuracy)
+    fig, off = of_a_run(counts, FASHION), ~np.eye(10, dtype=bool)
+    grounds, ax = colours(fig), fig.axes[0]
+    assert np.ptp(np.diagonal(grounds).T) == 0  # red, green and blue alike, in all ten
+    errors = 100 * (counts / counts.sum(1, keepdims=True))[off]
+    assert ax.images[0].get_clim() == pytest.approx((0, errors.max()))
+    luminance = grounds[off] @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(luminance[np.argsort(errors)]) <= 1e-9).all()  # the more errors, the darker
+    for text in ax.texts:
+        column, row = (round(at) for at in text.get_position())
+        assert contrast(text.get_color(), grounds[row, column]) > 4
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true")
+    assert [label.get_text() for label in ax.get_yticklabels()] == FASHION
+    assert ax.yaxis_inverted()
+    assert 350 / of_a_run(counts).bbox.width > 0.6
 
-    def test_a_filter_of_zeros_and_one_that_is_not_finite(self) -> None:
-        assert filters(np.zeros((1, 3, 3)), title="t").axes[0].images[0].get_clim() == (-1, 1)
-        weights = np.full((2, 3, 3), 0.5)
-        weights[0], weights[1, 0, 0] = np.nan, np.inf
-        fig = filters(weights, title="t")
-        assert fig.axes[0].images[0].get_clim() == (-0.5, 0.5)
-        assert np.ptp(colours(fig)[0, 3]) == 0  # grey
 
-    @pytest.mark.parametrize("shape", [(10, 3), (10, 2, 3, 3), (0, 3, 3)])
-    def test_what_does_not_fit_is_refused(self, shape: tuple[int, ...]) -> None:
-        with pytest.raises(ValueError, match=r"weights must be float \(C, H, W\)"):
-            filters(np.zeros(shape), title="t")
+def test_a_class_without_images_and_a_run_without_errors() -> None:
+    counts = some_counts(0.9)
+    counts[3] = 0
+    with np.errstate(all="raise"):
+        fig = of_a_run(counts)
+        of_a_run(np.diag([3, 0, 5]), list("abc"))
+    assert not any(row == 3 for row, _ in cells(fig))
+    assert colours(fig)[3, 0].tolist() == [1, 1, 1]
+
+
+def test_every_pair_has_its_overlap_the_darker_the_more_and_the_diagonal_none() -> None:
+    """Long labels are numbered."""
+    matrix = np.array([[1, 0.25, np.nan], [0.25, 1, 0.6], [np.nan, 0.6, 1]])
+    fig = overlap(matrix, ["bn", "ln", "gn"], title="t")
+    assert cells(fig) == {(0, 1): ["0.25"], (1, 0): ["0.25"], (1, 2): ["0.60"], (2, 1): ["0.60"]}
+    grounds = colours(fig)
+    assert grounds[1, 2].sum() < grounds[0, 1].sum()
+    assert np.ptp([*np.diagonal(grounds).T, grounds[0, 2]]) == 0
+    assert contrast("#222222", grounds[1, 2]) > 4.5
+    [ax] = overlap(some_overlap(LONGER), LONGER, title="t").axes
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "3", "4"]
+    named = [" ".join(label.get_text().split()) for label in ax.get_yticklabels()]
+    assert named == [f"{label} {i + 1}" for i, label in enumerate(LONGER)]
+
+
+# Filters
+
+
+def test_filters_have_one_symmetric_scale() -> None:
+    weights = np.random.default_rng(0).normal(size=(12, 3, 3))
+    weights[3, 1, 1] = -7.5
+    fig = filters(weights, title="t", columns=6)
+    image = fig.axes[0].images[0]
+    assert image.get_clim() == (-7.5, 7.5)
+    for i, each in enumerate(weights):
+        np.testing.assert_array_equal(tile(fig, i, 12, 6, side=30)[::10, ::10], each)
+    assert [text.get_text() for text in fig.axes[0].texts] == [str(i) for i in range(1, 13)]
+    assert [label.get_text() for label in fig.axes[-1].get_yticklabels()] == ["−7.50", "0", "+7.50"]
+    low, middle, high = (np.array(image.cmap(x)[:3]) for x in (0.0, 0.5, 1.0))
+    assert low[2] > low[0]  # negative is blue
+    assert high[0] > high[2]  # positive is orange
+    assert np.ptp(middle) < 0.02  # zero is neither
+
+
+def test_a_filter_of_zeros_and_one_that_is_not_finite() -> None:
+    assert filters(np.zeros((1, 3, 3)), title="t").axes[0].images[0].get_clim() == (-1, 1)
+    weights = np.full((2, 3, 3), 0.5)
+    weights[0], weights[1, 0, 0] = np.nan, np.inf
+    fig = filters(weights, title="t")
+    assert fig.axes[0].images[0].get_clim() == (-0.5, 0.5)
+    assert np.ptp(colours(fig)[0, 3]) == 0  # grey

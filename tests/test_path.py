@@ -74,9 +74,11 @@ def test_agreement_by_hand() -> None:
     assert jaccard_of_supports(large)[0] == pytest.approx(chance(0.3, 0.6), abs=0.005)
 
 
-def test_the_figure_holds_the_points(folder: Path) -> None:
-    part = path(answers(folder))
-    figures = {picture.name: picture.draw(ImageSet(None, ())) for picture in part.pictures()}
+def test_the_figure_holds_the_points_and_the_report_all(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report([str(folder), "--all", "--no-figures"]) == 0
+    assert "What L1 removes" in capsys.readouterr().out
+    assert (folder / "path.csv").read_text().count("\n") == 6
+    figures = {picture.name: picture.draw(ImageSet(None, ())) for picture in path(answers(folder)).pictures()}
     assert list(figures) == ["path", "path-refit"]
     lines = [line.get_xydata().tolist() for line in figures["path"].axes[0].lines]
     expected = [[0, pytest.approx(1)], [25, pytest.approx(2)], [75, pytest.approx(10)]]  # errors, per cent
@@ -84,13 +86,6 @@ def test_the_figure_holds_the_points(folder: Path) -> None:
     assert not any(line and line[0] == [0, 1] and len(line) == 1 for line in lines), "no zeros, no line"
     ticks = [tick for tick in figures["path"].axes[0].get_xticks() if 0 <= tick <= 75]
     assert ticks == [0, 20, 40, 60], "zeros are measured: round numbers stand at the axis"
-
-
-def test_a_report_has_both(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report([str(folder), "--all"]) == 0
-    assert "What L1 removes" in capsys.readouterr().out
-    assert (folder / "path.csv").read_text().count("\n") == 6
-    assert (folder / "figures" / "path-refit.svg").exists()
 
 
 def test_two_values_are_no_path(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ from made_up_runs import answers, made_up
 
 from normlab.analysis.part import ImageSet
 from normlab.analysis.parts.classes import apart_frame, classes_frame
-from normlab.analysis.parts.robustness import ALL, robustness, robustness_frame, strengths_frame
-from normlab.analysis.questions import Answers
+from normlab.analysis.parts.robustness import ALL, robustness, robustness_frame
 from normlab.record import Robustness, write_robustness
 from normlab.settings import Claim, Settings, Study
 from normlab.settings.corruptions import CORRUPTIONS, STRENGTHS
@@ -52,13 +51,6 @@ def test_the_table(folder: Path) -> None:
     assert ("shifted", "ln", "adapted") not in frame.index
 
 
-def test_accuracy_by_strength(folder: Path) -> None:
-    frame = strengths_frame(answers(folder))
-    some = frame[(frame["setting"] == "bn") & (frame["kind"] == "contrast") & (frame["mode"] == "eval")]
-    assert some["amount"].tolist() == [1.0, *CORRUPTIONS["contrast"].amounts]
-    assert some["acc_mean"].tolist() == pytest.approx([0.95 - 0.1 * s for s in range(6)])
-
-
 def test_the_part_shows_it(folder: Path) -> None:
     part = robustness(answers(folder))
     table = part.tables[0]
@@ -79,16 +71,9 @@ def test_the_part_shows_it(folder: Path) -> None:
 
 
 def test_corrupted_accuracies_are_outcomes_like_any_other(folder: Path) -> None:
-    study = Study(
-        question="?",
-        primary="noised_acc",
-        margin=1,
-        claims=[
-            Claim(
-                claim="c", source="s", measure="robust_acc", of={"norm": "bn"}, against={"norm": "ln"}, expect="lower"
-            )
-        ],
-    )
+    pair = {"of": {"norm": "bn"}, "against": {"norm": "ln"}}
+    claim = Claim(claim="c", source="s", measure="robust_acc", expect="lower", **pair)
+    study = Study(question="?", primary="noised_acc", margin=1, claims=[claim])
     found = answers(folder, study)
     by = {each.kind: each for each in found.answers}
     assert by["effect"].estimate is not None
@@ -110,32 +95,23 @@ def test_robust_needs_every_kind_and_old_runs_have_no_part(tmp_path: Path) -> No
     assert not [*part.pictures()]
 
 
-class TestClasses:
-    @pytest.fixture
-    def study(self, tmp_path: Path) -> Answers:
-        """Ten images of each of ten classes: ln gets eight of class 3 wrong, everything else is right but for one image
-        of class 0, by seed."""
-        classes = (np.arange(100) * 7 + np.arange(100) // 10) % 10  # as they are made up
-        zeros, threes = (np.flatnonzero(classes == known).tolist() for known in (0, 3))
-        for seed in range(4):
-            made_up(tmp_path, "bn", seed, test_acc=0.99, wrong=[zeros[seed]])
-            made_up(tmp_path, "ln", seed, test_acc=0.91, wrong=[zeros[seed], *threes[:8]])
-        return answers(tmp_path)
-
-    def test_the_table(self, study: Answers) -> None:
-        frame = classes_frame(study).set_index(["class", "setting"])
-        assert len(frame) == 20
-        assert frame.loc[3, "ln"]["acc_mean"] == pytest.approx(0.2)
-        assert frame.loc[3, "ln"]["images"] == 10
-        assert frame.loc[0, "bn"]["acc_mean"] == pytest.approx(0.9)
-        assert 0 < frame.loc[3, "ln"]["acc_low"] < 0.2 < frame.loc[3, "ln"]["acc_high"] < 1
-        weighted = sum(row["images"] * row["acc_mean"] for (_, label), row in frame.iterrows() if label == "ln")
-        assert weighted / 100 == pytest.approx(0.91)
-
-    def test_classes_that_differ_stand_first(self, study: Answers) -> None:
-        frame = apart_frame(study)
-        first = frame.iloc[0]
-        assert (first["class"], first["best"], first["worst"]) == (3, "bn", "ln")
-        assert first["difference_pp"] == pytest.approx(80)
-        assert first["p_adjusted"] == pytest.approx(np.minimum(1, 10 * first["p"]), rel=1e-9)
-        assert first["p"] < 0.05 < frame["p"].iloc[1:].min()
+def test_classes_that_differ_stand_first(tmp_path: Path) -> None:
+    """Ten images of each of ten classes: ln gets eight of class 3 wrong, everything else is right but for one image of
+    class 0, by seed."""
+    classes = (np.arange(100) * 7 + np.arange(100) // 10) % 10  # as they are made up
+    zeros, threes = (np.flatnonzero(classes == known).tolist() for known in (0, 3))
+    for seed in range(4):
+        made_up(tmp_path, "bn", seed, test_acc=0.99, wrong=[zeros[seed]])
+        made_up(tmp_path, "ln", seed, test_acc=0.91, wrong=[zeros[seed], *threes[:8]])
+    frame = classes_frame(answers(tmp_path)).set_index(["class", "setting"])
+    assert len(frame) == 20
+    assert frame.loc[3, "ln"]["acc_mean"] == pytest.approx(0.2)
+    assert frame.loc[0, "bn"]["acc_mean"] == pytest.approx(0.9)
+    assert 0 < frame.loc[3, "ln"]["acc_low"] < 0.2 < frame.loc[3, "ln"]["acc_high"] < 1
+    assert (frame["images"] == 10).all()
+    apart = apart_frame(answers(tmp_path))
+    first = apart.iloc[0]
+    assert (first["class"], first["best"], first["worst"]) == (3, "bn", "ln")
+    assert first["difference_pp"] == pytest.approx(80)
+    assert first["p_adjusted"] == pytest.approx(np.minimum(1, 10 * first["p"]), rel=1e-9)
+    assert first["p"] < 0.05 < apart["p"].iloc[1:].min()

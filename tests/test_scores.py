@@ -28,10 +28,7 @@ def test_against_loops() -> None:
     assert prob_true(log_probs, true) == pytest.approx(np.mean(of_true))
     assert brier(log_probs, true) == pytest.approx(np.mean(squares))
     assert calibration_error(log_probs, true) == pytest.approx(sum(gaps))
-
-
-def test_two_classes_have_twice_scikit_learns_brier_score() -> None:
-    log_probs, true = drawn(100, 2)
+    log_probs, true = drawn(100, 2)  # of two classes it is twice scikit-learn's
     assert brier(log_probs, true) == pytest.approx(2 * brier_score_loss(true, np.exp(log_probs[:, 1])))
 
 
