@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from normlab.data.augment import rotate_and_shift
-from normlab.data.datamodule import ImageData, Part, epoch_draws, epoch_order
+from normlab.data.datamodule import ImageData, epoch_draws, epoch_order
 from normlab.data.several import SeveralImages
 from normlab.data.sources import Images, MissingError
 from normlab.errors import ConfigError
@@ -44,9 +44,6 @@ def order(data: ImageData, epoch: int) -> list[int]:
     return [number for batch, _ in loader for number in numbers(batch)]
 
 
-# --- order -----------------------------------------------------------------------------------------------------------
-
-
 def test_an_epoch_shows_every_training_image_once_with_its_label_and_none_that_is_held_out() -> None:
     source = images()
     data = made(source)
@@ -78,21 +75,6 @@ def test_every_iteration_is_the_next_epoch_and_none_disturbs_another() -> None:
     assert [[*itertools.chain(*epoch)] for epoch in zip(*pairs, strict=True)] == epochs
 
 
-def test_lightning_sets_the_epoch() -> None:
-    seen: list[int] = []
-
-    class Watch(LightningModule):
-        def training_step(self, batch, batch_idx) -> None:
-            seen.extend(numbers(batch[0]))
-
-        def configure_optimizers(self) -> None: ...
-
-    data = made()
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    Trainer(max_epochs=2, limit_val_batches=0, enable_model_summary=False, **quiet).fit(Watch(), datamodule=data)
-    assert seen == order(data, 0) + order(data, 1)
-
-
 def test_order_leaves_the_global_generator_alone_and_is_left_alone_by_it() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -100,16 +82,6 @@ def test_order_leaves_the_global_generator_alone_and_is_left_alone_by_it() -> No
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(1)
     assert order(made(rotation=7), 0) == first
-
-
-def test_a_batch_is_one_indexing_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, one = [], Part.__getitem__
-    monkeypatch.setattr(Part, "__getitem__", lambda self, index: calls.append(index) or one(self, index))
-    assert [len([*loader]) for loader in (made().train_dataloader(), *made().val_dataloader())] == [5, 1]
-    assert len(calls) == 6
-
-
-# --- what the network gets -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
@@ -179,9 +151,6 @@ def test_several_runs_have_the_batches_that_each_has_alone(train_size: int | Non
         assert torch.equal(shared.test.images, own.test.images)
 
 
-# --- which images ----------------------------------------------------------------------------------------------------
-
-
 def test_sizes() -> None:
     for asked, held_out in ((None, 10), (0, 0), (7, 7)):
         data = made(val_size=asked)
@@ -214,9 +183,6 @@ def test_mean_and_deviation_are_of_the_images_used(train_size: int) -> None:
     assert len(part) == train_size
     assert data.mean == pytest.approx(part.mean().item(), abs=1e-12)
     assert data.std == pytest.approx(part.std(correction=0).item(), abs=1e-12)
-
-
-# --- values ----------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_not_given_is_that_of_the_configuration() -> None:
