@@ -80,7 +80,7 @@ def test_choosing(tmp_path: Path) -> None:
     assert len(chosen(found, ["norm=bn,ln", "l1=0"])) == 2
     assert len(chosen(found, ["l1=1e-3"])) == 1, "numbers are compared as numbers"
     for wanted, told in [
-        (["nrm=bn"], "nrm is no setting"),
+        (["norm="], "norm=: write setting=value"),
         (["norm=gn"], "norm=gn: no such run here; choose one of bn, ln"),
         (["norm=ln", "l1=1e-3"], "at once"),
     ]:

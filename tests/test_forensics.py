@@ -1,4 +1,5 @@
-"""Errors on the test set: which persist, which two runs share, and where the variance of an accuracy comes from."""
+"""Errors on the test set: which persist, which two runs share, and where the variance of an accuracy comes from; scores
+of probabilities against sums written out, and where their values are known."""
 
 import math
 
@@ -7,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.metrics import brier_score_loss  # type: ignore[import-untyped, unused-ignore]
 
 from normlab.analysis.forensics import Bools, VarianceShares, jaccard, majority, mcnemar, variance_shares
+from normlab.scores import BINS, brier, calibration_error, prob_true, scores
 
 tables = arrays(bool, st.tuples(st.integers(2, 6), st.integers(2, 9)))
 
@@ -141,3 +144,45 @@ def test_a_large_test_set_does_not_overflow() -> None:
     correct = np.random.default_rng(2).random((60, 10_000)) < 0.995
     found = variance_shares(correct)
     assert (found.seed, found.test_set, found.interaction) == pytest.approx(anova(correct), rel=1e-9, abs=1e-15)
+
+
+# Scores
+
+
+def drawn(images: int = 4000, classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities, and classes drawn by them: calibrated."""
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.full(classes, 0.3), images)
+    true = np.array([rng.choice(classes, p=row) for row in probabilities])
+    with np.errstate(divide="ignore"):
+        return np.log(probabilities), true
+
+
+def test_scores_are_those_of_loops() -> None:
+    log_probs, true = drawn(200)
+    of_true, squares, held = [], [], {}
+    for row, label in zip(np.exp(log_probs), true, strict=True):
+        of_true.append(row[label])
+        squares.append(sum((p - (k == label)) ** 2 for k, p in enumerate(row)))
+        b = next(b for b in range(BINS) if row.max() <= (b + 1) / BINS)
+        held.setdefault(b, []).append((row.argmax() == label, row.max()))
+    gaps = [len(each) / 200 * abs(np.mean(each, axis=0) @ [1, -1]) for each in held.values()]
+    assert prob_true(log_probs, true) == pytest.approx(np.mean(of_true))
+    assert brier(log_probs, true) == pytest.approx(np.mean(squares))
+    assert calibration_error(log_probs, true) == pytest.approx(sum(gaps))
+    log_probs, true = drawn(100, 2)  # of two classes it is twice scikit-learn's
+    assert brier(log_probs, true) == pytest.approx(2 * brier_score_loss(true, np.exp(log_probs[:, 1])))
+
+
+def test_probabilities_that_hold_are_calibrated_and_sharper_ones_are_not() -> None:
+    log_probs, true = drawn()
+    assert calibration_error(log_probs, true) < 0.03
+    sharp = 3 * log_probs
+    sharp -= np.log(np.exp(sharp).sum(1, keepdims=True))
+    assert calibration_error(sharp, true) > 0.1
+
+
+@pytest.mark.parametrize(("label", "expected"), [(0, (1, 0, 0)), (1, (0, 2, 1))])
+def test_certainty(label: int, expected: tuple[float, float, float]) -> None:
+    log_probs = np.array([[0.0, -np.inf, -np.inf]], dtype=np.float16)
+    assert tuple(scores(log_probs, np.array([label])).values()) == expected

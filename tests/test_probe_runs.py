@@ -139,20 +139,21 @@ def test_tensorboard_draws_what_the_table_holds(measured: tuple[Settings, Path])
 
 
 class TestSettings:
-    @pytest.mark.parametrize(
-        ("word", "wrong", "told"),
-        [
-            (ALL, "probes=layers", "probes=[layers"),
-            (ALL, "probes=[layer]", "'layers', 'landscape', 'shift' or"),
-            ("evaluate=[clean,noised]", "evaluate=shifted", "write a list, as in evaluate=[shifted]"),
-            ("evaluate=[clean,noised]", "evaluate=[shift]", "'shifted'"),
-            ("logger=[csv,tensorboard]", "logger=[tensorbord]", "logger"),
-        ],
-    )
-    def test_what_is_measured_and_shown_is_no_part_of_the_question(self, word: str, wrong: str, told: str) -> None:
-        one, other = load("norm=ln"), load("norm=ln", word)
+    def test_what_is_measured_and_shown_is_no_part_of_the_question(self) -> None:
+        one, other = load("norm=ln"), load("norm=ln", ALL, "evaluate=[clean,noised]", "logger=[csv,tensorboard]")
         assert one != other
         assert (one.config_hash(), one.slug(), one.setting()) == (other.config_hash(), other.slug(), other.setting())
+
+    @pytest.mark.parametrize(
+        ("wrong", "told"),
+        [
+            ("probes=[layer]", "'layers', 'landscape', 'shift' or"),
+            ("evaluate=shifted", "write a list, as in evaluate=[shifted]"),
+            ("evaluate=[shift]", "'shifted'"),
+            ("logger=[tensorbord]", "logger"),
+        ],
+    )
+    def test_what_there_is_not_is_one_line(self, wrong: str, told: str) -> None:
         with pytest.raises(ConfigError) as caught:
             load(wrong)
         assert told in str(caught.value)
