@@ -150,21 +150,6 @@ def test_a_job_that_dies_is_tried_twice_and_the_rest_goes_on(
     assert ["#SBATCH --array=0-1%2" in text for text in texts] == [True, False], "the second time it is alone"
 
 
-@pytest.mark.slow
-def test_two_commands_share_a_study(queue: Path) -> None:
-    """One submits to the queue, the other starts jobs on this machine: each run is trained by one of them."""
-    words = ["-m", *BASE, "norm=gn", "seed=0,1"]
-    command = [sys.executable, "-m", "normlab.train", *words, "hydra/launcher=array_slurm"]
-    other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert main([*words, "hydra/launcher=array_local"]) == 0
-    told = other.communicate(timeout=300)[0]
-    assert other.returncode == 0, told
-    assert "2 runs: 2 completed" in told
-    for folder in folders().values():
-        assert Record.load(folder).status == "completed"
-        assert len(list(folder.glob("events.out.tfevents.*"))) == 1, "trained once"
-
-
 def one_task(folder: Path) -> Task:
     """A job of one run."""
     [job] = plan([*BASE, "norm=gn", f"hydra.run.dir={folder}"], multirun=False)

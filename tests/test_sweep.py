@@ -2,12 +2,14 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import REPOSITORY
@@ -18,11 +20,11 @@ from warm import python_m
 
 from normlab.record import Record, Status
 from normlab.scheduler import options
+from normlab.scheduler.launch import planned
 from normlab.scheduler.progress import SweepProgress, duration
 from normlab.scheduler.schedule import Backend, Ended, Schedule
 from normlab.scheduler.task import Callbacks, Task, to_run
-from normlab.settings.plan import Job, load, plan
-from normlab.training.build import unfoldable
+from normlab.settings.plan import Job, plan
 
 
 def jobs_in(folder: Path, *overrides: str) -> list[Job]:
@@ -161,16 +163,15 @@ def test_a_run_that_is_stopped_before_it_comes_further_is_not_tried_for_ever(tmp
     assert "stopped twice before it completed another epoch" in str(Record.load(jobs[0].folder).error)
 
 
-@pytest.mark.parametrize("at_once", [True, False])
-def test_a_backend_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str], at_once: bool) -> None:
-    """All its tasks at once, or one by one, as processes that cannot import or jobs on nodes without this package."""
+def test_a_backend_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its tasks end one by one, as processes that cannot import or jobs on nodes without this package."""
 
     class OneByOne(Made):
         def wait(self, seconds: float) -> list[Ended]:
             ends, self.ends = self.ends[:1], self.ends[1:]
             return ends
 
-    backend = Made(lambda *_: None) if at_once else OneByOne(lambda *_: None, room=2)
+    backend = OneByOne(lambda *_: None, room=2)
     sweep(jobs_in(tmp_path), backend)
     assert len(backend.started) <= 3
     assert "2 runs could not be started" in capsys.readouterr().err
@@ -211,35 +212,29 @@ def test_a_clock_that_goes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "cores", "words", "launcher", "workers"),
+    ("machine", "words", "chosen"),
     [
-        ("cpu", 16, ["seed=0,1,2", "batch_size=33"], "processes", 3),
-        ("cpu", 2, ["seed=0,1", "batch_size=33,64"], "processes", 2),
-        ("cpu", 2, ["seed=0,1", "batch_size=2,33"], "array", 2),
-        ("cpu", 2, ["seed=0"], None, 1),
-        ("gpu", 16, ["seed=0,1,2", "batch_size=64"], "array", 1),
+        (("cpu", 16), ["seed=0,1,2", "batch_size=33"], ("processes", 3)),
+        (("cpu", 2), ["seed=0,1", "batch_size=33,64"], ("processes", 2)),
+        (("cpu", 2), ["seed=0,1", "batch_size=2,33"], ("array", 2)),
+        (("cpu", 2), ["seed=0"], (None, 1)),
+        (("gpu", 16), ["seed=0,1,2", "batch_size=64"], ("array", 1)),
     ],
 )
 def test_a_study_takes_every_core_and_arrays_where_they_pay(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    device: str,
-    cores: int,
-    words: list[str],
-    launcher: str | None,
-    workers: int,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: tuple[str, int], words: list[str], chosen: tuple[Any, int]
 ) -> None:
     """On a GPU, arrays in one process."""
-    monkeypatch.setattr("normlab.settings.model.device_of", lambda _: device)
-    monkeypatch.setattr(options, "cores", lambda: cores)
-    jobs = jobs_in(tmp_path, *words)
+    monkeypatch.setattr("normlab.settings.model.device_of", lambda _: machine[0])
+    monkeypatch.setattr(options, "cores", lambda: machine[1])
+    jobs, (launcher, workers) = jobs_in(tmp_path, *words), chosen
     assert options.usual([], jobs) == launcher
     assert options.usual(["hydra/launcher=basic"], jobs) == "basic"
     assert options.usual(["hydra.launcher.n_jobs=2"], jobs[:1]) is not None, "with one run left, it is still understood"
     for n_jobs, expected in ((-1, workers), (2, min(2, len(jobs)))):
-        chosen = options.options(launcher or "processes", [f"hydra.launcher.n_jobs={n_jobs}"])
-        assert isinstance(chosen, options.Processes)
-        assert chosen.workers(jobs) == expected
+        found = options.options(launcher or "processes", [f"hydra.launcher.n_jobs={n_jobs}"])
+        assert isinstance(found, options.Processes)
+        assert found.workers(jobs) == expected
 
 
 def test_the_log_can_be_read(tmp_path: Path) -> None:
@@ -414,8 +409,9 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
     assert [process.returncode for process in both] == [0, 0], told
     assert len(records(tmp_path)) == 6  # with L1 and without
     assert all("6 runs: 6 completed" in each for each in told)
-    workers = {file.name.split(".")[-2] for file in tmp_path.rglob("events.out.tfevents.*")}  # their process ids
-    assert len(workers) > 2
+    events = list(tmp_path.rglob("events.out.tfevents.*"))
+    assert len(events) == 6, "each is trained once"
+    assert len({file.name.split(".")[-2] for file in events}) > 2  # their process ids
 
 
 @pytest.mark.slow
@@ -428,6 +424,45 @@ def test_a_script_without_a_guard_is_not_run_by_its_workers(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("script") == 1
     assert "2 runs: 2 completed" in done.stdout
+
+
+@pytest.mark.slow
+def test_until_decided_a_study_that_is_killed_after_its_first_look_decides_the_same(tmp_path: Path) -> None:
+    words = ["study=replication_quick", "until=decided", "max_seeds=5", "epochs=1", "norm=bn,none", "l1=0,1e-3"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+    def start(name: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "normlab.train", *words, f"log_dir={tmp_path / name}"]
+        return subprocess.Popen(command, cwd=REPOSITORY, **pipes)  # type: ignore[call-overload,no-any-return]
+
+    def looks(name: str) -> list[str]:
+        """What progress.log says after each, without the time."""
+        log = tmp_path / name / "replication_quick" / "progress.log"
+        lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+        return list(dict.fromkeys(line.partition(" after ")[2] for line in lines if " questions " in line))
+
+    def trained(name: str) -> set[str]:
+        return {folder.name for folder in records(tmp_path / name)}
+
+    whole = start("whole")
+    _, told = whole.communicate()
+    assert whole.returncode == 0, told
+    expected = looks("whole")
+    assert expected[0].startswith("3 seeds per setting")
+    assert expected[-1] in told, "the last line says how it ended"
+    assert 4 * 3 <= len(trained("whole")) <= 4 * 5
+
+    first = start("killed")
+    while not looks("killed") and first.poll() is None:
+        time.sleep(0.1)
+    first.send_signal(signal.SIGTERM)
+    first.communicate()
+    again = start("killed")
+    _, told = again.communicate()
+    assert again.returncode == 0, told
+    assert looks("killed") == expected
+    assert trained("killed") == trained("whole")
+    assert expected[-1] in told
 
 
 LAUNCHER = """
@@ -492,67 +527,32 @@ def test_other_launchers_and_callbacks_work_by_hydras_own_way(tmp_path: Path) ->
 # Arrays
 
 
-ARRAYS = ["-m", "hydra/launcher=array", "data=digits", "epochs=1", "batch_size=256", "threads=1"]
-
-
-@pytest.mark.slow
-def test_a_sweep_by_arrays(tmp_path: Path) -> None:
-    words = [*ARRAYS, "norm=bn,gn", "l1=0,1e-3", "seed=0,1", "hydra.launcher.n_jobs=2"]
-    done = train(tmp_path, *words)
-    assert done.returncode == 0, done.stderr
-    found = records(tmp_path)
-    assert len(found) == 8
-    assert all(record.status == "completed" and record.device["array"] == 2 for record in found.values())
-    assert all((folder / ".hydra/config.yaml").exists() for folder in found), "as Hydra leaves it for a single run"
-    assert "8 runs: 8 completed" in done.stdout
-    diary = next(tmp_path.rglob("progress.log")).read_text()
-    assert diary.count("an array of 2 runs: ") == 4
-    assert "runs individually" not in diary
-    again = train(tmp_path, *words)
-    assert again.returncode == 0
-    assert "(8 finished before, skipped)" in again.stdout
-
-
-@pytest.mark.slow
-def test_what_cannot_be_grouped_runs_singly_and_the_log_says_why(tmp_path: Path, layers: str) -> None:
-    target = f"norm.target={layers}:Fits,{layers}:Branches"
-    done = train(tmp_path, *ARRAYS, "norm=custom", target, "seed=0,1", "hydra.launcher.n_jobs=1")
-    assert done.returncode == 0, done.stderr
-    diary = next(tmp_path.rglob("progress.log")).read_text()
-    why = f"runs individually: {layers}:Branches cannot run for several networks at once"
-    found = records(tmp_path)
-    assert len(found) == 4
-    for folder, record in found.items():
-        assert record.device.get("array") == (2 if "Fits" in folder.name else None)
-        assert (f"{folder.name} {why}" in diary) == ("Branches" in folder.name)
-
-
 @pytest.mark.slow
 def test_an_array_that_kills_its_process_loses_no_run(tmp_path: Path, layers: str) -> None:
     """Its runs are tried one by one then, as after the death of any process."""
-    words = ["norm=custom", f"norm.target={layers}:KillsArray", "seed=0,1,2", "hydra.launcher.n_jobs=2"]
-    done = train(tmp_path, *ARRAYS, *words, KILL="1")
+    words = ["-m", "data=digits", "epochs=1", "batch_size=256", "threads=1", "seed=0,1,2"]
+    words += ["norm=custom", f"norm.target={layers}:KillsArray", "hydra/launcher=array", "hydra.launcher.n_jobs=2"]
+    done = train(tmp_path, *words, KILL="1")
     found = records(tmp_path)
     assert len(found) == 3, done.stderr
     assert all(record.status == "completed" and "array" not in record.device for record in found.values()), done.stderr
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("layer", "told"),
-    [
-        ("Fits", None),
-        ("Branches", "cannot run for several networks at once"),
-        ("Draws", "cannot run for several networks at once"),
-        ("Remembers", "gives other results in an array"),
-    ],
-)
-def test_a_users_layer_is_tried_out(layers: str, layer: str, told: str | None) -> None:
-    reason = unfoldable(load("norm=custom", f"norm.target={layers}:{layer}"))
-    if told is None:
-        assert reason is None
-    else:
-        assert reason is not None
-        assert reason.startswith(f"{layers}:{layer} ")
-        assert told in reason
-        assert "\n" not in reason
+def test_what_cannot_be_grouped_runs_individually_and_the_log_says_why(tmp_path: Path, layers: str) -> None:
+    """A user's layer is tried out. tests/test_grouping.py has what is known without."""
+    why = {
+        "Branches": "cannot run for several networks at once",
+        "Draws": "cannot run for several networks at once",
+        "Remembers": "gives other results in an array",
+    }
+    targets = ",".join(f"{layers}:{layer}" for layer in ("Fits", *why))
+    jobs = jobs_in(tmp_path, "norm=custom", f"norm.target={targets}", "seed=0,1")
+    assert planned(jobs, 24) == [jobs[:2]]
+    told = log_of(jobs).splitlines()
+    assert len(told) == 1 + len(jobs[2:])
+    assert "an array of 2 runs: " in told[0]
+    for job in jobs[2:]:
+        target = str(job.settings.norm.target)
+        named = f"{job.folder.name} runs individually: {target} {why[target.partition(':')[2]]}"
+        assert sum(named in line for line in told) == 1
