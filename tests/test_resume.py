@@ -27,18 +27,6 @@ def stopped_and_resumed(settings: Settings, folder: Path, *steps: int) -> Record
     return run(settings, folder)
 
 
-@pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("words", [["l1=0"], ["l1=1e-2", "penalty.method=proximal"]], ids=["plain", "l1"])
-@pytest.mark.parametrize("norm", KINDS)
-def test_a_stopped_run_ends_as_if_it_had_not_been(tmp_path: Path, norm: str, words: list[str]) -> None:
-    """Stopped in the middle of its second epoch, and then let to its end."""
-    settings = load(*BASE, f"norm={norm}", *words, "epochs=2")
-    run(settings, tmp_path / "whole")
-    record = stopped_and_resumed(settings, tmp_path / "stopped", STEPS + 3)
-    assert record.time["resumed"] == 1
-    same(tmp_path / "stopped", tmp_path / "whole")
-
-
 def test_a_run_may_be_stopped_again_and_again(tmp_path: Path) -> None:
     """Before anything is done, in the second epoch, in the third."""
     settings = load(*BASE, "norm=bn", "l1=1e-3")
@@ -73,7 +61,7 @@ def test_with_every_other_setting(tmp_path: Path, words: list[str]) -> None:
 
 # Arrays
 
-
+Array = tuple[list[Settings], list[Path]]  # and their folders
 ARRAY = [["seed=0"], ["seed=1", "l1=1e-3"], ["seed=2", "l1=1e-2", "penalty.method=proximal"]]
 
 
@@ -91,9 +79,7 @@ def all_same(some: list[Path], others: list[Path]) -> None:
 
 
 @pytest.fixture(scope="module", params=["auto", "torch"])
-def whole_array(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> tuple[list[Settings], list[Path]]:
+def whole_array(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Array:
     """An array that nobody has stopped, without pictures."""
     settings = array_of("norm=bn", f"kernels={request.param}")
     whole = folders(tmp_path_factory.mktemp("whole"), settings)
@@ -119,7 +105,7 @@ def whole_array(
 )
 @pytest.mark.usefixtures("undrawn")
 def test_a_stopped_array_ends_as_if_it_had_not_been(
-    tmp_path: Path, whole_array: tuple[list[Settings], list[Path]], call: int, where: Any, name: str
+    tmp_path: Path, whole_array: Array, call: int, where: Any, name: str
 ) -> None:
     settings, whole = whole_array
     folder = folders(tmp_path, settings)
@@ -133,20 +119,24 @@ def test_a_stopped_array_ends_as_if_it_had_not_been(
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("norm", KINDS)
-def test_arrays_of_every_norm(tmp_path: Path, norm: str) -> None:
+def test_every_norm(tmp_path: Path, norm: str) -> None:
+    """Stopped in the middle of the second epoch, and then let to its end: in an array, and each run on its own."""
     settings = array_of(f"norm={norm}", "epochs=2")[::2]  # without L1 and with it
-    whole, halfway = folders(tmp_path / "whole", settings), folders(tmp_path / "stopped", settings)
+    whole, halfway, alone = (folders(tmp_path / name, settings) for name in ("whole", "stopped", "alone"))
     run_array(settings, whole)
     with stopped(STEPS + 2, *STEP):
         run_array(settings, halfway)
     assert {Record.load(folder).status for folder in halfway} == {"interrupted"}
-    assert [record.time["resumed"] for record in run_array(settings, halfway)] == [1, 1]
+    records = run_array(settings, halfway)
+    records += [stopped_and_resumed(each, folder, STEPS + 3) for each, folder in zip(settings, alone, strict=True)]
+    assert [record.time["resumed"] for record in records] == [1] * 4
     all_same(halfway, whole)
+    all_same(alone, whole)
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_run_of_a_stopped_array_resumes_on_its_own_and_the_others_without_it(
-    tmp_path: Path, whole_array: tuple[list[Settings], list[Path]]
+    tmp_path: Path, whole_array: Array
 ) -> None:
     settings, whole = whole_array
     halfway = folders(tmp_path, settings)
@@ -160,9 +150,7 @@ def test_a_run_of_a_stopped_array_resumes_on_its_own_and_the_others_without_it(
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_runs_that_were_begun_on_their_own_resume_in_an_array(
-    tmp_path: Path, whole_array: tuple[list[Settings], list[Path]]
-) -> None:
+def test_runs_that_were_begun_on_their_own_resume_in_an_array(tmp_path: Path, whole_array: Array) -> None:
     """After one epoch and after two."""
     settings, whole = whole_array
     halfway = folders(tmp_path, settings)
