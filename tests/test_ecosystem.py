@@ -55,20 +55,16 @@ def test_arguments_are_settings_with_the_values_of_conf() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"schedule": "foo"}, ["schedule=foo"]),
         ({"l1": -1.0}, ["l1=-1"]),
-        ({"lr": float("inf")}, ["lr=inf"]),
-        ({"dropout": 1.0}, ["dropout=1.0"]),
         ({"norm": "foo"}, ["norm=foo"]),
         ({"optimizer": "foo"}, ["optimizer=foo"]),
-        ({"penalty": {"method": "foo"}, "l1": 1.0}, ["l1=1", "penalty.method=foo"]),
         ({"optimizer": {"name": "sgd", "momentum": 2.0}}, ["optimizer.momentum=2.0"]),
+        ({"penalty": {"method": "foo"}, "l1": 1.0}, ["l1=1", "penalty.method=foo"]),
     ],
 )
 def test_a_wrong_argument_is_refused_as_on_the_command_line(arguments: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(ConfigError) as error:
         Classifier(**arguments)
-    assert "\n" not in str(error.value)
     with pytest.raises(ConfigError) as typed:
         load(*words)
     assert str(error.value).partition(": ")[2] == str(typed.value).partition(": ")[2]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,8 @@ from normlab.settings.plan import Job, plan
 
 
 def jobs_in(folder: Path, *overrides: str) -> list[Job]:
-    jobs = plan(
-        ["data=digits", "name=sweep", "epochs=2", f"log_dir={folder}", *(overrides or ["seed=0,1"])], multirun=True
-    )
+    usual = ["data=digits", "name=sweep", "epochs=2", f"log_dir={folder}"]
+    jobs = plan([*usual, *(overrides or ["seed=0,1"])], multirun=True)
     for job in jobs:
         job.folder.mkdir(parents=True, exist_ok=True)
     return jobs
@@ -42,44 +41,59 @@ def leave(job: Job, status: Status = "completed", error: str | None = None) -> N
     Record.of(job.settings, status, error, **found).save(job.folder)
 
 
-def statuses(jobs: Sequence[Job]) -> list[str]:
-    return [Record.load(job.folder).status for job in jobs]
+def begin(job: Job, epochs: int = 0) -> None:
+    """What a run leaves when it is begun, and has come so far."""
+    (job.folder / "train.log").write_text("begun")
+    os.utime(job.folder / "train.log", ns=(1, time.time_ns()))
+    (job.folder / "metrics.csv").write_text("epoch\n" + "1\n" * epochs)
 
 
 class Made(Backend):
-    """A backend that calls `do` with each task and the number of its start; where that returns True, a process died."""
+    """A backend in which runs do what is written, a letter for each attempt of a seed, the last one ever after: they
+    complete, fail, are stopped, or come an epoch further before (e); their process dies (x); they are not begun (-)."""
 
-    def __init__(self, do: Callable[[Task, int], bool | None], isolated: bool = False, room: int = 100) -> None:
+    def __init__(self, *written: str, isolated: bool = False, room: int = 100) -> None:
         super().__init__()
-        self.do, self.isolated, self.at_once = do, isolated, room
-        self.started: list[list[str]] = []  # names of what was started together
+        self.written, self.isolated, self.at_once = written, isolated, room
+        self.tried = [0] * len(written)
+        self.started: list[list[int]] = []  # seeds that were started together
         self.stopped = False
 
     def room(self) -> int:
         return self.at_once
 
     def start(self, tasks: Sequence[Task]) -> None:
-        number = len(self.started)
-        self.started.append([task.name[-6:] for task in tasks])
+        self.started.append([task.jobs[0].settings.seed for task in tasks])
         for task in tasks:
-            died = bool(self.do(task, number))
-            self.ends.append(Ended(task, {}, "the process that trained it was killed" if died else None, died))
+            [job] = task.jobs
+            written, tried = self.written[job.settings.seed], self.tried[job.settings.seed]
+            does = written[min(tried, len(written) - 1)]
+            self.attempt(job, does)
+            self.tried[job.settings.seed] += 1
+            killed = "the process that trained it was killed" if does == "x" else None
+            self.ends.append(Ended(task, {}, killed, bool(killed)))
+
+    def attempt(self, job: Job, does: str) -> None:
+        if does in "cf":
+            leave(job, "completed" if does == "c" else "failed", None if does == "c" else "no memory")
+        elif does in "se":
+            begin(job, self.tried[job.settings.seed] + 1 if does == "e" else 0)
+            leave(job, "interrupted", "stopped")
 
     def stop(self) -> None:
         self.stopped = True
 
 
-def sweep(jobs: Sequence[Job], backend: Backend, began: int = 0) -> None:
+def sweep(jobs: Sequence[Job], backend: Made, began: int = 0) -> list[str]:
+    """How the runs ended."""
     callbacks = Callbacks(to_run(jobs[0], multirun=True))
     Schedule(jobs, backend, began, lambda runs, _: [Task([job], began, callbacks) for job in runs]).run()
     assert backend.stopped
+    return [record.status if (record := Record.find(job.folder)) else "none" for job in jobs]
 
 
-def begin(job: Job, epochs: int = 0) -> None:
-    """What a run leaves when it is begun, and has come so far."""
-    (job.folder / "train.log").write_text("begun")
-    os.utime(job.folder / "train.log", ns=(1, time.time_ns()))
-    (job.folder / "metrics.csv").write_text("epoch\n" + "1\n" * epochs)
+def log_of(jobs: Sequence[Job]) -> str:
+    return (jobs[0].folder.parent / "progress.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +107,7 @@ def begin(job: Job, epochs: int = 0) -> None:
         ("damaged", False, [], True),
     ],
 )
-def test_what_is_done_again(tmp_path: Path, left: str, now: bool, words: list[str], again: bool) -> None:
+def test_what_is_done_again(tmp_path: Path, left: Any, now: bool, words: list[str], again: bool) -> None:
     """What did not complete before, or is damaged or forced; but not what failed since the command began."""
     [job] = jobs_in(tmp_path, "seed=0", *words)
     leave(job, "completed" if left == "damaged" else left)
@@ -101,65 +115,37 @@ def test_what_is_done_again(tmp_path: Path, left: str, now: bool, words: list[st
         (job.folder / "result.json").write_text("{")
     if not now:
         os.utime(job.folder / "result.json", (1, 1))
-    backend = Made(lambda task, _: leave(task.jobs[0]))
-    sweep([job], backend, began=time.time_ns() - 10**9)
-    assert backend.started == [["seed_0"]] * again
-    assert statuses([job]) == ["completed" if again else left]
+    backend = Made("c")
+    assert sweep([job], backend, began=time.time_ns() - 10**9) == ["completed" if again else left]
+    assert backend.started == [[0]] * again
 
 
-@pytest.mark.parametrize(("isolated", "again"), [(False, [["seed_1"], ["seed_3"]]), (True, [["seed_1", "seed_3"]])])
+@pytest.mark.parametrize(("isolated", "again"), [(False, [[1], [3]]), (True, [[1, 3]])])
 def test_a_run_whose_process_dies_is_tried_once_more_on_its_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], isolated: bool, again: list[list[str]]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], isolated: bool, again: list[list[int]]
 ) -> None:
     """After the others. On one machine nothing runs beside it; jobs of a cluster do not harm each other."""
-    jobs = jobs_in(tmp_path, "seed=0,1,2,3,4")
-
-    def do(task: Task, number: int) -> bool | None:
-        [job] = task.jobs
-        if job is jobs[3] or (job is jobs[1] and number == 0):
-            return True
-        return leave(job)
-
-    backend = Made(do, isolated)
-    sweep(jobs, backend)
-    assert statuses(jobs) == ["completed"] * 3 + ["failed", "completed"]
+    jobs, backend = jobs_in(tmp_path, "seed=0,1,2,3,4"), Made("c", "xc", "c", "x", "c", isolated=isolated)
+    assert sweep(jobs, backend) == ["completed"] * 3 + ["failed", "completed"]
     assert "the process that trained it died twice: is there enough memory?" in str(Record.load(jobs[3].folder).error)
-    assert backend.started == [["seed_0", "seed_1", "seed_2", "seed_3", "seed_4"], *again]
+    assert backend.started == [[0, 1, 2, 3, 4], *again]
     lines = [line for line in capsys.readouterr().err.splitlines() if "was killed" in line]
     assert [line.rpartition("; ")[2] for line in lines] == ["tried once more, on its own"] * 2 + ["recorded as failed"]
     assert lines[0].startswith(f"normlab: {jobs[1].folder.name}: ")
     assert all(line.removeprefix("normlab: ") in log_of(jobs) for line in lines)
 
 
-def log_of(jobs: Sequence[Job]) -> str:
-    return (jobs[0].folder.parent / "progress.log").read_text(encoding="utf-8")
-
-
 def test_a_run_that_comes_further_resumes_as_often_as_it_takes(tmp_path: Path) -> None:
     """A job's time may be over many times before a long run is done; each time there is an epoch more."""
-    jobs = jobs_in(tmp_path)
-
-    def until_its_time_is_over(task: Task, number: int) -> None:
-        for job in task.jobs:
-            begin(job, number + 1)
-            leave(job, "completed" if number == 4 else "interrupted", None if number == 4 else "stopped")
-
-    backend = Made(until_its_time_is_over)
-    sweep(jobs, backend)
-    assert statuses(jobs) == ["completed", "completed"]
-    assert backend.started == [["seed_0", "seed_1"]] * 5
+    backend = Made("eeeec", "eeeec")
+    assert sweep(jobs_in(tmp_path), backend) == ["completed", "completed"]
+    assert backend.started == [[0, 1]] * 5
 
 
 def test_a_run_that_is_stopped_before_it_comes_further_is_not_tried_for_ever(tmp_path: Path) -> None:
-    jobs = jobs_in(tmp_path, "seed=0")
-
-    def stop(task: Task, _: int) -> None:
-        begin(task.jobs[0])
-        leave(task.jobs[0], "interrupted", "stopped")
-
-    backend = Made(stop)
-    sweep(jobs, backend)
-    assert len(backend.started) == 2
+    jobs, backend = jobs_in(tmp_path, "seed=0"), Made("s")
+    assert sweep(jobs, backend) == ["failed"]
+    assert backend.started == [[0]] * 2
     assert "stopped twice before it completed another epoch" in str(Record.load(jobs[0].folder).error)
 
 
@@ -171,15 +157,28 @@ def test_a_backend_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.Captu
             ends, self.ends = self.ends[:1], self.ends[1:]
             return ends
 
-    backend = OneByOne(lambda *_: None, room=2)
-    sweep(jobs_in(tmp_path), backend)
+    backend = OneByOne("-", "-", room=2)
+    assert sweep(jobs_in(tmp_path), backend) == ["none", "none"]
     assert len(backend.started) <= 3
     assert "2 runs could not be started" in capsys.readouterr().err
 
 
+def test_a_clock_that_goes_back(tmp_path: Path) -> None:
+    """Runs that ended, by the clock, before the command began are not tried for ever."""
+
+    class Before(Made):
+        def attempt(self, job: Job, does: str) -> None:
+            super().attempt(job, does)
+            os.utime(job.folder / "result.json", ns=(1, 1))
+
+    backend = Before("c", "f", "f")
+    assert sweep(jobs_in(tmp_path, "seed=0,1,2"), backend, began=time.time_ns()) == ["completed", "failed", "failed"]
+    assert len(backend.started) == 1
+
+
 @pytest.mark.parametrize("dies", [False, True])
 def test_a_run_of_another_process_is_waited_for_or_taken_over(tmp_path: Path, dies: bool) -> None:
-    jobs = jobs_in(tmp_path)
+    jobs, backend = jobs_in(tmp_path), Made("c", "c")
     lock = FileLock(jobs[1].folder / ".lock", thread_local=False)  # another thread lets it go
     lock.acquire()
 
@@ -188,27 +187,11 @@ def test_a_run_of_another_process_is_waited_for_or_taken_over(tmp_path: Path, di
             leave(jobs[1])
         lock.release()
 
-    backend = Made(lambda task, _: leave(task.jobs[0]))
     other = threading.Timer(1.5, end)
     other.start()
-    sweep(jobs, backend)
+    assert sweep(jobs, backend) == ["completed", "completed"]
     other.join()
-    assert statuses(jobs) == ["completed", "completed"]
-    assert backend.started == [["seed_0"], *[["seed_1"]] * dies]
-
-
-def test_a_clock_that_goes_back(tmp_path: Path) -> None:
-    """Runs that ended, by the clock, before the command began are not tried for ever."""
-    jobs = jobs_in(tmp_path, "seed=0,1,2")
-
-    def do(task: Task, _: int) -> None:
-        [job] = task.jobs
-        leave(job, "completed" if job is jobs[0] else "failed", None if job is jobs[0] else "no memory")
-        os.utime(job.folder / "result.json", ns=(1, 1))
-
-    backend = Made(do)
-    sweep(jobs, backend, began=time.time_ns())
-    assert len(backend.started) == 1
+    assert backend.started == [[0], *[[1]] * dies]
 
 
 @pytest.mark.parametrize(
