@@ -69,23 +69,6 @@ def test_one_run_from_an_empty_folder(train: Command, tmp_path: Path) -> None:
     assert written() == before, "another configuration's result is left alone"
 
 
-def test_a_sweep_leaves_a_folder_a_run_and_skips_what_is_done(train: Command, tmp_path: Path) -> None:
-    ask = ["-m", "norm=bn,ln", "l1=0,1e-3", "data=digits", "epochs=1", "threads=1", "name=sweep"]
-    result = train(*ask)
-    assert result.returncode == 0, result.stderr
-    folders = sorted(file.parent for file in (tmp_path / "lightning_logs/sweep").rglob("result.json"))
-    assert [folder.name for folder in folders] == [
-        f"{norm}-digits{l1}-epochs_1-seed_0" for norm in ("bn", "ln") for l1 in ("", "-l1_0.001")
-    ]
-    assert {Record.load(folder).status for folder in folders} == {"completed"}
-    assert "4 runs: 4 completed" in result.stdout
-    again = train(*ask)
-    assert again.returncode == 0
-    assert "(4 finished before, skipped)" in again.stdout
-    more = train("-m", "norm=bn", "seed=0,1", *ask[3:])
-    assert "2 runs: 2 completed (1 finished before, skipped)" in more.stdout
-
-
 LATE = """
 from torch import nn
 

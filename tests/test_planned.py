@@ -17,7 +17,7 @@ from normlab import train
 from normlab.errors import ConfigError
 from normlab.record import Record
 from normlab.settings import Norm, sweep_of
-from normlab.settings.plan import Job, label, labels, load, plan
+from normlab.settings.plan import Job, load, plan
 
 QUICK = ["data=digits", "epochs=1", "train_size=64", "batch_size=64", "threads=1"]
 
@@ -84,17 +84,6 @@ def test_auto_is_settled_once_for_all_runs() -> None:
     with pytest.raises(ConfigError, match="l1=-1"):
         plan(["l1=0,-1"], multirun=True, data=digits)
     assert not asked, "what is wrong is reported before anything is downloaded"
-
-
-def test_a_run_is_called_by_what_varies() -> None:
-    jobs = planned("norm=bn,gn", "norm.eps=1e-5,1e-3", "epochs=3", "seed=0,1")
-    assert [label(each) for each in labels(jobs)][:3] == [
-        "bn norm.eps=1e-05 seed=0",
-        "bn norm.eps=1e-05 seed=1",
-        "bn norm.eps=0.001 seed=0",
-    ]
-    assert [label(each) for each in labels(planned("epochs=3"))] == ["bn"]
-    assert labels(planned("norm=gn", "norm.num_groups=1,2")) == [{"norm.num_groups": "1"}, {"norm.num_groups": "2"}]
 
 
 # A sweep in which one arm is a layer of the user's own
@@ -183,23 +172,27 @@ def test_a_layer_that_is_edited_is_another_question(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_run_of_a_sweep_leaves_what_hydra_would(tmp_path: Path) -> None:
-    words = ["norm=ln,gn", "seed=0,1", *QUICK, f"log_dir={tmp_path}"]
-    assert train.main(["-m", *words, "hydra.sweeper.max_batch_size=1"]) == 0
+def test_a_run_of_a_sweep_leaves_what_hydra_would_and_is_done_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = [*QUICK, f"log_dir={tmp_path}", "name=sweep"]
+    assert train.main(["-m", "norm=ln,gn", "seed=0,1", *usual, "hydra.sweeper.max_batch_size=1"]) == 0
+    assert "4 runs: 4 completed" in capsys.readouterr().out
     for number, (norm, seed) in enumerate(itertools.product(("ln", "gn"), (0, 1))):
-        (folder,) = tmp_path.glob(f"norm-seed-*/{norm}-*seed_{seed}")
+        own = [f"norm={norm}", f"seed={seed}", *usual]
+        folder = tmp_path / "sweep" / load(*own).slug()
         record = Record.load(folder)
         assert record.status == "completed"
-        asked = load(f"norm={norm}", f"seed={seed}", *QUICK)
-        assert record.config_hash == asked.config_hash()
+        assert record.config_hash == load(*own).config_hash()
         config = OmegaConf.load(folder / ".hydra" / "config.yaml")
         assert (config.norm.name, config.seed, config.epochs) == (norm, seed, 1)
-        own = [f"norm={norm}", f"seed={seed}", *QUICK, f"log_dir={tmp_path}", f"name={folder.parent.name}"]
         assert OmegaConf.load(folder / ".hydra" / "overrides.yaml") == own
         hydra = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra
         assert Path(hydra.runtime.output_dir) == folder
         assert (hydra.mode, hydra.job.num, hydra.sweeper.max_batch_size) == ("MULTIRUN", number, 1)
         assert "INFO" in (folder / "train.log").read_text()
+    assert train.main(["-m", "norm=ln", "seed=0,2", *usual]) == 0
+    assert "2 runs: 2 completed (1 finished before, skipped)" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -4,7 +4,6 @@ import ast
 import json
 import pickle
 import shutil
-import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 from made_up_runs import made_up
-from packaging.requirements import Requirement
-from packaging.version import Version
 
 from normlab import probe
 from normlab.analysis.table import runs
@@ -139,24 +136,6 @@ def test_a_checkpoint_that_names_code_imports_nothing(
         with pytest.raises(ValueError, match=told):
             Classifier.load_from_checkpoint(tmp_path / "their.ckpt", **asked)
     assert not mark.exists()
-
-
-def test_bounds_are_at_or_above_each_known_fix() -> None:
-    """pyproject.toml's lower bounds (tests/test_package.py holds lowest.txt to them), against a dated list."""
-    with (HERE / "advisories.toml").open("rb") as file:
-        listed = tomllib.load(file)
-    with (HERE.parent / "pyproject.toml").open("rb") as file:
-        project = tomllib.load(file)["project"]
-    bounds: dict[str, list[Version]] = {}
-    extras = [text for texts in project["optional-dependencies"].values() for text in texts]
-    for text in [*project["dependencies"], *extras]:
-        requirement = Requirement(text)
-        lowest = [Version(bound.version) for bound in requirement.specifier if bound.operator in (">=", "==")]
-        bounds.setdefault(requirement.name, []).append(max(lowest))
-    assert listed["date"].year >= 2026
-    for advisory in listed["advisory"]:
-        for bound in bounds[advisory["package"]]:
-            assert bound >= Version(advisory["fixed"]), advisory
 
 
 def test_a_zip_that_leaves_its_folder(tmp_path: Path) -> None:
