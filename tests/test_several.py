@@ -164,11 +164,6 @@ def test_a_network_of_nan_leaves_its_neighbours_as_they_are(norm: str) -> None:
             assert torch.equal(values[index], broken.buffers[name][index]), name
 
 
-def test_networks_of_different_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match="one shape"):
-        Stack([Net("bn"), Net("none")])
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_row_begins_where_a_vector_may(dtype: torch.dtype) -> None:
     """Elsewhere some of torch's operations round otherwise: a network's bits would depend on its place."""
