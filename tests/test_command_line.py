@@ -1,12 +1,16 @@
-"""The command line as a user meets it: in a process of its own, from a folder of its own. Most of these processes are
-forks of one that has imported what they need (warm.py); `in_new_process` says which are not."""
+"""From a command line to planned runs, and the command as a user meets it: in a process of its own, from a folder of
+its own. Most of these processes are forks of one that has imported what they need (warm.py); `in_new_process` says
+which are not."""
 
 import functools
+import hashlib
+import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +18,204 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPOSITORY
+from omegaconf import OmegaConf
 from warm import python_m
 
+from normlab.errors import ConfigError
 from normlab.record import Record
+from normlab.settings import Norm, sweep_of
+from normlab.settings.plan import Job, load, plan
+from normlab.train import main
 
+QUICK = ["data=digits", "epochs=1", "train_size=64", "batch_size=64", "threads=1"]
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def planned(*typed: str) -> list[Job]:
+    return plan([*typed, "data=digits"], multirun=True)
+
+
+# Folders and values
+
+
+def test_a_sweep_without_a_name_has_a_folder_of_its_own() -> None:
+    """Named by what varies; the same for the same values, however they are ordered, and wherever it runs."""
+    [folder] = {job.folder.parent for job in planned("norm=bn,ln", "seed=0,1")}
+    assert folder.parent == Path("lightning_logs")
+    assert folder.name.startswith("norm-seed-")
+    again = planned("seed=0,1", "threads=1", "hydra/launcher=processes", "norm=bn,ln", "force=true")
+    assert {job.folder.parent for job in again} == {folder}
+    assert planned("norm=bn,ln", "seed=0,1,2")[0].folder.parent != folder
+    assert planned("norm=bn,ln", "seed=0,1", "lr=0.2")[0].folder.parent != folder
+
+
+@pytest.mark.parametrize(
+    ("typed", "folders"),
+    [
+        ("norm=bn,ln name=mine", ["lightning_logs/mine/bn-digits-seed_0", "lightning_logs/mine/ln-digits-seed_0"]),
+        ("seed=5,6 hydra.sweep.dir=there", ["there/sweep/bn-digits-seed_5", "there/sweep/bn-digits-seed_6"]),
+        ("seed=5,6 hydra.sweep.subdir=${hydra.job.num}", ["lightning_logs/0", "lightning_logs/1"]),
+        ("seed=5,6 hydra.sweep.subdir=${hydra.job.override_dirname}", ["seed=5", "seed=6"]),
+        ("hydra.sweeper.params.seed=5,6 name=a", ["a/bn-digits-seed_5", "a/bn-digits-seed_6"]),
+        ("norm=glob(b*,exclude=b?n) name=a", ["a/bn-digits-seed_0"]),
+        ("log_dir=~/x seed=5 name=a", [os.path.expanduser("~/x/a/bn-digits-seed_5")]),
+        ("study=null seed=5,6 name=a", ["a/bn-digits-seed_5", "a/bn-digits-seed_6"]),
+    ],
+)
+def test_folders_in_hydras_words(typed: str, folders: list[str]) -> None:
+    jobs = planned(*typed.split())
+    assert [str(job.folder)[-len(end) :] for job, end in zip(jobs, folders, strict=True)] == folders
+
+
+def test_values_that_come_to_one_setting_are_one_run() -> None:
+    jobs = planned("l1=0,1e-3", "penalty.method=subgradient,proximal")
+    assert [job.folder.name for job in jobs] == [
+        "bn-digits-seed_0", "bn-digits-l1_0.001-seed_0", "bn-digits-l1_0.001-method_proximal-seed_0"
+    ]  # fmt: skip
+    assert len(planned("accelerator=auto,cpu")) == 1
+    (first,) = planned("test_curve=true,false")
+    assert first.settings.test_curve, "no weight depends on it: the first is kept"
+
+
+def test_auto_is_settled_once_for_all_runs() -> None:
+    asked: list[tuple[str | None, bool]] = []
+
+    def digits(root: str | None, download: bool) -> str:
+        asked.append((root, download))
+        return "digits"
+
+    jobs = plan(["norm=bn,ln", "data.download=false", "name=a"], multirun=True, data=digits)
+    assert set(asked) == {(None, False)}
+    assert [job.settings for job in jobs] == [
+        load(f"norm={norm}", "data=digits", "data.download=false", "name=a") for norm in ("bn", "ln")
+    ]
+    asked.clear()
+    with pytest.raises(ConfigError, match="l1=-1"):
+        plan(["l1=0,-1"], multirun=True, data=digits)
+    assert not asked, "what is wrong is reported before anything is downloaded"
+
+
+# A sweep in which one arm is a layer of the user's own
+
+OWN = "norm.target=mine:Scale"
+
+
+def test_the_layer_goes_to_its_own_arm() -> None:
+    jobs = planned("norm=bn,custom", OWN, "seed=0,1", "norm.options={start: 2.0}")
+    own = Norm(name="custom", target="mine:Scale", options={"start": 2.0})
+    assert [(job.settings.norm, job.settings.seed) for job in jobs] == [
+        (Norm(name="bn"), 0), (Norm(name="bn"), 1), (own, 0), (own, 1)
+    ]  # fmt: skip
+    assert len({job.folder.parent for job in jobs}) == 1
+    assert len({job.folder for job in jobs}) == 4
+    alone = load("norm=custom", OWN, "norm.options={start: 2.0}", "data=digits")
+    assert jobs[2].settings.config_hash() == alone.config_hash(), "a run that was finished on its own is skipped"
+    two = planned("norm=bn,custom", "norm.target=mine:Scale,mine:Other")
+    assert [job.settings.norm.target for job in two] == [None, "mine:Scale", "mine:Other"]
+
+
+def test_a_study_of_ones_own_layer() -> None:
+    jobs = plan(["study=custom_layer", OWN, "seed=0"], multirun=False)
+    assert {job.settings.norm.name: job.settings.norm.target for job in jobs} == {
+        "bn": None, "ln": None, "gn": None, "custom": "mine:Scale"
+    }  # fmt: skip
+    assert sweep_of("custom_layer")["seed"] == "range(10)"
+    (alone,) = plan(["study=custom_layer", OWN, "norm=custom", "seed=3"], multirun=False)
+    assert str(alone.folder) == "lightning_logs/custom_layer/custom_mine.Scale-seed_3"
+    again = plan(["study=custom_layer", "norm.target=mine:Other", "seed=0"], multirun=False)
+    shared = {job.folder for job in jobs} & {job.folder for job in again}
+    assert len(shared) == 3, "a second layer finds the other norms' runs standing"
+
+
+# Done as planned
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_of_a_sweep_leaves_what_hydra_would_and_is_done_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = [*QUICK, f"log_dir={tmp_path}", "name=sweep"]
+    assert main(["-m", "norm=ln,gn", "seed=0,1", *usual, "hydra.sweeper.max_batch_size=1"]) == 0
+    assert "4 runs: 4 completed" in capsys.readouterr().out
+    for number, (norm, seed) in enumerate(itertools.product(("ln", "gn"), (0, 1))):
+        own = [f"norm={norm}", f"seed={seed}", *usual]
+        folder = tmp_path / "sweep" / load(*own).slug()
+        record = Record.load(folder)
+        assert record.status == "completed"
+        assert record.config_hash == load(*own).config_hash()
+        config = OmegaConf.load(folder / ".hydra" / "config.yaml")
+        assert (config.norm.name, config.seed, config.epochs) == (norm, seed, 1)
+        assert OmegaConf.load(folder / ".hydra" / "overrides.yaml") == own
+        hydra = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra
+        assert Path(hydra.runtime.output_dir) == folder
+        assert (hydra.mode, hydra.job.num, hydra.sweeper.max_batch_size) == ("MULTIRUN", number, 1)
+        assert "INFO" in (folder / "train.log").read_text()
+    assert main(["-m", "norm=ln", "seed=0,2", *usual]) == 0
+    assert "2 runs: 2 completed (1 finished before, skipped)" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_last_lines_name_the_folder_that_hydras_words_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["hydra.mode=MULTIRUN", "norm=bn,ln", *QUICK, "hydra.sweep.dir=many"]) == 0
+    assert len(list(Path("many").rglob("result.json"))) == 2
+    shown = capsys.readouterr().out
+    assert "\nTensorBoard: tensorboard --logdir many/sweep\n" in shown
+    assert "\nReport:      python -m normlab.report many/sweep\n" in shown
+    assert main([*QUICK, "hydra.run.dir=one"]) == 0
+    assert Path("one/result.json").is_file()
+    assert capsys.readouterr().out.endswith("Files:       one\nTensorBoard: tensorboard --logdir one\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--cfg job", "--cfg hydra --resolve", "--cfg all --resolve", "--cfg job -p norm"]
+)
+def test_a_configuration_is_shown_as_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["norm=gn", "seed=3", "data=digits", *arguments.split()]) == 0
+    shown = OmegaConf.create(capsys.readouterr().out)
+    if "-p" in arguments:
+        assert shown.num_groups == 2
+    elif "hydra" not in arguments:
+        assert shown.seed == 3
+    if "job" not in arguments:
+        assert shown.hydra.run.dir == "lightning_logs/runs/gn-digits-seed_3"
+
+
+def test_a_command_may_run_in_any_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(main([*QUICK, "-m", "seed=0"])))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+
+
+def test_settings_are_loaded_inside_another_hydra_application(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        """
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+
+@hydra.main(version_base=None, config_path=None)
+def main(config):
+    from normlab.settings.plan import load, plan
+    print(load("norm=ln").norm.name, len(plan(["norm=bn,ln"], multirun=True)))
+    print(HydraConfig.get().job.name, GlobalHydra.instance().is_initialized())
+
+main()
+"""
+    )
+    result = subprocess.run([sys.executable, "app.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.stdout == "ln 2\napp True\n", result.stderr
+
+
+# In a process of its own
 
 
 @pytest.fixture
@@ -34,6 +231,55 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
 def in_new_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "normlab.train", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+LAYER = """
+import torch
+from torch import nn
+
+class Scale(nn.Module):
+    def __init__(self, num_channels, start=1.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((num_channels, 1, 1), start))
+    def forward(self, x):
+        if self.training and len(x) == 64:  # in training: as a person would in an editor
+            open(__file__, "a").write("# edited")
+        return self.weight * x / (x.square().mean((1, 2, 3), keepdim=True) + 1e-5).sqrt()
+"""
+
+
+def test_a_layer_that_is_edited_is_another_question(train: Command, tmp_path: Path) -> None:
+    """One command, one folder. Edited while it trains, the layer is recorded as what trained: with its text as it was,
+    its run is skipped; with another, refused with the way out."""
+    layer = tmp_path / "own_scale.py"
+    layer.write_text(LAYER)
+    words = ["study=custom_layer_quick", "norm=bn,custom", "norm.target=own_scale:Scale", "seed=0", *QUICK]
+    words += ["norm.options={start: 0.5}", "hydra/launcher=basic"]
+    done = train(*words)
+    assert done.returncode == 0, done.stderr
+    place = tmp_path / "lightning_logs" / "custom_layer_quick"
+    assert "normlab.report lightning_logs/custom_layer_quick\n" in done.stdout
+    found = {file.parent: Record.load(file.parent) for file in place.rglob("result.json")}
+    assert [record.status for record in found.values()] == ["completed"] * 2
+    [bn, own] = sorted(found, key=lambda folder: str(found[folder].setting["norm"]))
+    assert found[bn].config["norm"]["target"] is None
+    source = hashlib.sha256(LAYER.encode()).hexdigest()
+    asked = {"name": "custom", "target": "own_scale:Scale", "options": {"start": 0.5}}
+    assert found[own].config["norm"] == asked | {"source": source}
+    assert found[own].parameters == 7614 - 74
+    told = "norm.target=own_scale:Scale was edited since it was imported"
+    assert told in done.stderr
+    assert told in (own / "train.log").read_text()
+
+    layer.write_text(LAYER)
+    done = train(*words)
+    assert (done.returncode, "(2 finished before, skipped)" in done.stdout) == (0, True)
+    layer.write_text(LAYER.replace("1e-5", "1e-4"))
+    done = train(*words)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "own_scale:Scale was edited since: choose another name=…, or norm=custom force=true" in done.stderr
+    assert {folder: Record.load(folder) for folder in found} == found
 
 
 def test_one_run_from_an_empty_folder(train: Command, tmp_path: Path) -> None:

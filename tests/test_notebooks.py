@@ -186,20 +186,6 @@ def test_03_runs(tmp_path: Path) -> None:
     assert len(list((tmp_path / "logs/own").rglob("result.json"))) == 8
 
 
-def test_what_changes_from_run_to_run_is_left_out() -> None:
-    notebook = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python", "version": "3.11.2"}})
-    cell = nbformat.v4.new_code_cell("1", metadata={"execution": {"iopub": "2026"}, "tags": ["a"]}, id="x-1")
-    data = {"text/html": '<style>#T_0f3ab {}</style><table id="T_0f3ab">', "text/plain": "<pandas.Styler at 0x7f>"}
-    cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("a\n", "b\n")]
-    cell.outputs.append(nbformat.v4.new_output("execute_result", data=data, execution_count=1))
-    notebook.cells.append(cell)
-    (done,) = tidy(notebook).cells
-    assert done.metadata == {"tags": ["a"]}
-    assert "version" not in notebook.metadata["language_info"]
-    assert [output.get("text") for output in done.outputs] == ["a\nb\n", None]
-    assert done.outputs[1].data == {"text/html": data["text/html"].replace("0f3ab", "x-1"), "text/plain": "a table"}
-
-
 def test_pictures_lose_bytes_and_nothing_that_one_sees() -> None:
     before = base64.b64encode(png(axes())).decode()
     after = smaller(before)

@@ -220,41 +220,33 @@ def test_a_study_takes_every_core_and_arrays_where_they_pay(
         assert found.workers(jobs) == expected
 
 
-def test_the_log_can_be_read(tmp_path: Path) -> None:
-    jobs = jobs_in(tmp_path)
-    console = Console(force_terminal=False, file=open(os.devnull, "w"))  # noqa: SIM115
-    log = tmp_path / "progress.log"
-    with SweepProgress(jobs, 0, log, console):
-        leave(jobs[0])
-        (jobs[1].folder / "train.log").touch()
-        deadline = time.monotonic() + 20
-        while "1/2" not in log.read_text(encoding="utf-8") and time.monotonic() < deadline:
-            time.sleep(0.1)
-        leave(jobs[1], "failed", "no memory")
-    lines = log.read_text(encoding="utf-8").splitlines()
-    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
-    assert "2 runs, 0 of them finished before" in lines[0]
-    assert "1/2 runs done" in lines[1]
-    assert "seed=0 completed: test 97.50 % in 2 min" in lines[1]
-    assert "seed=1 failed" in lines[2]
-    assert "2/2 runs have ended" in lines[-1]
-
-
-def test_the_live_display(tmp_path: Path) -> None:
+def test_one_display_and_a_log_that_can_be_read(tmp_path: Path) -> None:
     jobs = jobs_in(tmp_path, "seed=range(12)")
     console = Console(force_terminal=True, width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    with SweepProgress(jobs, 0, tmp_path / "progress.log", console) as shown:
+    log = tmp_path / "progress.log"
+    with SweepProgress(jobs, 0, log, console) as progress:
         leave(jobs[0])
         for job in jobs[1:]:
             (job.folder / "metrics.csv").write_text("epoch\n1\n")
-        shown._look()
-        console.print(shown._display())
+        deadline = time.monotonic() + 20
+        while "1/12" not in log.read_text(encoding="utf-8") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        progress._look()
+        console.print(progress._display())
+        leave(jobs[1], "failed", "no memory")
     text = console.export_text()
     assert "1/12 runs done, 11 running" in text
     assert "  seed=1  epoch 2/2" in text
     assert "and 3 more" in text
     assert "last: seed=0 completed: test 97.50 %" in text
     assert "54%" in text  # 2 + 11 of 24 epochs
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+    assert "12 runs, 0 of them finished before" in lines[0]
+    assert "1/12 runs done" in lines[1]
+    assert "seed=0 completed: test 97.50 % in 2 min" in lines[1]
+    assert "seed=1 failed" in lines[2]
+    assert "2/12 runs have ended" in lines[-1]
 
 
 def test_durations() -> None:
