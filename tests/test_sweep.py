@@ -375,18 +375,16 @@ def test_a_worker_that_is_killed_names_its_run_and_leaves_the_same_bits(tmp_path
 
 @pytest.mark.slow
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
-    """Both end well with all runs done, and both have trained: each has two workers, and more were at work."""
+    """Both end well with all runs done, and each run is trained once."""
     words = ["study=replication_quick", "norm=bn", "seed=0,1,2", "epochs=2", "train_size=640", "accelerator=cpu"]
     command = [sys.executable, "-m", "normlab.train", *words, "hydra.launcher.n_jobs=2", f"log_dir={tmp_path}"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     both = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]  # type: ignore[call-overload]
     told = [process.communicate(timeout=400)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], told
-    assert len(records(tmp_path)) == 6  # with L1 and without
     assert all("6 runs: 6 completed" in each for each in told)
-    events = list(tmp_path.rglob("events.out.tfevents.*"))
-    assert len(events) == 6, "each is trained once"
-    assert len({file.name.split(".")[-2] for file in events}) > 2  # their process ids
+    events = [list(folder.glob("events.out.tfevents.*")) for folder in records(tmp_path)]
+    assert [len(files) for files in events] == [1] * 6  # with L1 and without
 
 
 @pytest.mark.slow
