@@ -1,17 +1,43 @@
-"""Whether two run folders hold the same run, to the last bit."""
+"""Whether two run folders hold the same run, to the last bit; and stopping one on its way."""
 
 import csv
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from normlab.record import Record
 
 TIMES = ("images_per_s", "seconds")
+
+
+@contextmanager
+def stop_at(call: int, where: Any, name: str, error: BaseException | type = KeyboardInterrupt) -> Iterator[None]:
+    """Within it, the so many-th call of a function, from 1, raises an error before it does anything."""
+    real, left = getattr(where, name), [call]
+
+    def stopping(*args: Any, **kwargs: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            raise error
+        return real(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(where, name, stopping)
+        yield
+
+
+@contextmanager
+def stopped(call: int, where: Any, name: str) -> Iterator[None]:
+    """Within it, somebody presses Ctrl-C at the so many-th call of a function, and all ends."""
+    with stop_at(call, where, name), pytest.raises(KeyboardInterrupt):
+        yield
 
 
 def curves(folder: Path) -> list[dict[str, str]]:
@@ -33,33 +59,28 @@ def shown(folder: Path) -> dict[str, list[Any]]:
 
 def same(resumed: Path, whole: Path) -> None:
     """Weights, optimizer, curves, predictions, probes, result and views: equal to the last bit."""
+    left, expected_left = (
+        {file.name for file in folder.iterdir() if not file.name.startswith("events")} for folder in (resumed, whole)
+    )
+    assert left == expected_left
     expected, got = Record.load(whole), Record.load(resumed)
     assert got.status == expected.status
     assert json.dumps(got.metrics) == json.dumps(expected.metrics)
     assert curves(resumed) == curves(whole)
-    for name in ("last.ckpt", "best.ckpt"):
+    for name in left & {"last.ckpt", "best.ckpt"}:
         a, b = (torch.load(folder / name, weights_only=True) for folder in (resumed, whole))
-        assert a["epoch"] == b["epoch"], name
-        for key, value in b["state_dict"].items():
-            assert torch.equal(a["state_dict"][key], value), (name, key)
-        assert a["global_step"] == b["global_step"]
-        states = [each["optimizer_states"][0]["state"][0] for each in (a, b)]
-        assert states[0].keys() == states[1].keys()
-        for key, state in states[1].items():
-            assert torch.equal(states[0][key], state)
+        assert (a["epoch"], a["global_step"]) == (b["epoch"], b["global_step"]), name
+        optimizers = [each["optimizer_states"][0]["state"][0] for each in (a, b)]
+        for one, other in ((a["state_dict"], b["state_dict"]), optimizers):
+            assert one.keys() == other.keys()
+            for key, values in other.items():
+                assert torch.equal(one[key], values), (name, key)
     if expected.status == "completed":
         a, b = (np.load(folder / "predictions.npz") for folder in (resumed, whole))
-        for name in b.files:
-            assert a[name].tobytes() == b[name].tobytes(), name
-    for name in ("probes.csv", "support.npz", "robustness.csv"):
-        assert (resumed / name).exists() == (whole / name).exists()
-    for name in ("probes.csv", "robustness.csv"):
-        if (whole / name).exists():
-            assert (resumed / name).read_text() == (whole / name).read_text()
-    expected_views, views = shown(whole), shown(resumed)
+        assert all(a[name].tobytes() == b[name].tobytes() for name in b.files)
+    for name in left & {"probes.csv", "robustness.csv"}:
+        assert (resumed / name).read_text() == (whole / name).read_text()
+    views, expected_views = shown(resumed), shown(whole)
     assert views.keys() == expected_views.keys()
     for tag, points in expected_views.items():
         assert views[tag] == points, tag
-    assert {f.name for f in resumed.iterdir() if not f.name.startswith("events")} == {
-        f.name for f in whole.iterdir() if not f.name.startswith("events")
-    }

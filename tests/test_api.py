@@ -117,6 +117,7 @@ def test_sweep_returns_a_row_per_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["tarin"], 2, "tarin is no command; choose one of train"),
         (["train", "nrom=ln"], 2, "nrom is no setting"),
         (["train", "--help", "l1"], 0, "  l1: 0.0 #"),
+        (["train", "--help", "all"], 0, "  norm.num_groups: 2 #"),
         (["train", "--help", "xyzzy"], 2, "no setting has xyzzy"),
     ],
 )

@@ -8,7 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from conftest import REPOSITORY
 from made_up_runs import made_up
+from torch import nn
 
 from benchmarks import scale, soak, step, study_results
 from benchmarks.arms import ArmError, together
@@ -22,25 +24,27 @@ from benchmarks.study_results import Machine, in_short, page, rows
 from normlab.data.sources import load
 from normlab.nets import Net
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = REPOSITORY / "docs"
 STUDY = pd.read_csv(DOCS / "study.csv")
 
 
-@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("norm", ["bn", "ln", "gn"])
-def test_plain_network_is_ours(norm: str, training: bool) -> None:
-    ours, plain = Net(norm).train(training), PlainNet(norm).train(training)
+def test_every_arm_has_our_network(norm: str) -> None:
+    """The plain one, in train and in eval mode, with dropout in the same places, and three fused the usual way."""
+    nets, plain, whole = [Net(norm) for _ in range(3)], PlainNet(norm), fused(3, norm)
     assert sum(p.numel() for p in plain.parameters()) == 7614
-    plain.load_state_dict(dict(zip(plain.state_dict(), ours.state_dict().values(), strict=True)))
-    images = torch.rand(8, 1, 28, 28)
-    torch.testing.assert_close(plain(images), ours(images))
-
-
-def test_dropout_sits_where_ours_does() -> None:
+    plain.load_state_dict(dict(zip(plain.state_dict(), nets[0].state_dict().values(), strict=True)))
+    names = [name for name, _ in nets[0].named_parameters()]
+    for parameter, name in zip(whole.parameters(), names, strict=True):
+        parameter.data = torch.cat([net.state_dict()[name] for net in nets])
+    images = torch.rand(4, 3, 28, 28)
+    for training in (False, True):
+        torch.testing.assert_close(plain.train(training)(images[:, :1]), nets[0].train(training)(images[:, :1]))
+    for index, scores in enumerate(whole(images).view(4, 3, 10).unbind(1)):
+        torch.testing.assert_close(scores.log_softmax(1), nets[index](images[:, index : index + 1]))
     kinds = [
-        [isinstance(m, torch.nn.Dropout) for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Dropout))]
-        for net in (Net("bn", 0.1), PlainNet("bn", 0.1))
+        [isinstance(m, nn.Dropout) for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Dropout))]
+        for net in (Net(norm, 0.1), PlainNet(norm, 0.1))
     ]
     assert kinds[0] == kinds[1]
 
@@ -76,25 +80,17 @@ def test_torchvision_reads_what_we_write(tmp_path: Path) -> None:
 
     images = cut(load("digits"), 1400, 1000)  # more than the set has: it starts again
     write_as_mnist(images, tmp_path)
-    for train, pixels, labels in (
-        (True, images.train_images, images.train_labels),
-        (False, images.test_images, images.test_labels),
-    ):
-        found = MNIST(str(tmp_path), train=train)
-        assert torch.equal(found.data, torch.from_numpy(pixels))
-        assert torch.equal(found.targets, torch.from_numpy(labels).long())
+    for part in ("train", "test"):
+        found = MNIST(str(tmp_path), train=part == "train")
+        assert torch.equal(found.data, torch.from_numpy(getattr(images, f"{part}_images")))
+        assert torch.equal(found.targets, torch.from_numpy(getattr(images, f"{part}_labels")).long())
     assert (images.train_images[1297] == images.train_images[0]).all()
 
 
-def test_a_failing_arm_shows_what_it_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_arm_stops_the_others_and_shows_what_it_said(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ArmError, match=r"^`python -m benchmarks\.nowhere` failed with exit code 1, see above$"):
-        together([["benchmarks.nowhere"]])
-    assert "No module named benchmarks.nowhere" in capsys.readouterr().err
-
-
-def test_a_failing_arm_stops_the_others() -> None:
-    with pytest.raises(ArmError, match=r"benchmarks\.nowhere"):
         together([["http.server", "0", "--bind", "127.0.0.1"], ["benchmarks.nowhere"]])
+    assert "No module named benchmarks.nowhere" in capsys.readouterr().err
 
 
 def test_arms_of_two_processes_are_measured_together() -> None:
@@ -110,13 +106,8 @@ def test_processes_meet_after_their_warm_up(tmp_path: Path) -> None:
         "import sys, time; from benchmarks.clock import Clock; clock = Clock(); time.sleep(float(sys.argv[1])); "
         "[(time.sleep(0.001), clock._note()) for _ in range(15)]; clock.print()"
     )
-    environment = os.environ | {MEETING: f"2 {tmp_path / 'meeting'}"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, late], cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
-        )
-        for late in ("0", "2")
-    ]
+    how = {"cwd": REPOSITORY, "env": os.environ | {MEETING: f"2 {tmp_path / 'meeting'}"}, "stdout": subprocess.PIPE}
+    processes = [subprocess.Popen([sys.executable, "-c", code, late], text=True, **how) for late in ("0", "2")]
     first, second = (read(process.communicate(timeout=60)[0]).ends for process in processes)
     assert second[0] - first[0] > 0.5, "they started together: the test says nothing"
     assert abs(first[WARM_UP - 1] - second[WARM_UP - 1]) < 0.4
@@ -136,20 +127,6 @@ def test_missing_mnist_is_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "MNIST is not on this machine" in error
-
-
-@pytest.mark.parametrize("norm", ["bn", "ln", "gn"])
-def test_networks_fused_the_usual_way_are_ours(norm: str) -> None:
-    nets = [Net(norm) for _ in range(3)]
-    whole = fused(3, norm)
-    state = [net.state_dict() for net in nets]
-    names = [name for name in state[0] if "running" not in name and "batches" not in name]
-    for parameter, name in zip(whole.parameters(), names, strict=True):
-        parameter.data = torch.cat([of[name] for of in state])
-    images = torch.rand(4, 3, 28, 28)
-    scores = whole(images).view(4, 3, 10)
-    for index, net in enumerate(nets):
-        torch.testing.assert_close(scores[:, index].log_softmax(1), net(images[:, index : index + 1]))
 
 
 def machine(**changes: object) -> Machine:

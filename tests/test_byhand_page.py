@@ -6,22 +6,20 @@ import html
 import json
 import random
 import re
-import shutil
-import subprocess
 from fractions import Fraction
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_page import BROWSER, opened
+from test_report import Page
 
 from normlab.byhand import NORMS, Batch, Result, Rules, calculate, default_batch, random_batch, wording
 from normlab.byhand.page import page
 from normlab.byhand.terminal import steps
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SCRIPT = Path(wording.__file__).with_name("page.js")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
+needs_chromium = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
 SHAPE = (3, 4, 2, 2)
 
 DRIVER = """
@@ -53,12 +51,9 @@ document.body.textContent = JSON.stringify(found);
 """
 
 
-def browser(content: str, folder: Path) -> str:
-    """The page's document after its scripts have run."""
+def shown(content: str, folder: Path) -> str:
     (folder / "page.html").write_text(content, encoding="utf-8")
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'home'}"]
-    command += ["--disable-background-networking", "--no-first-run", "--dump-dom", (folder / "page.html").as_uri()]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+    return opened(folder / "page.html")
 
 
 def driven(content: str, cases: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
@@ -67,7 +62,7 @@ def driven(content: str, cases: list[dict[str, Any]], folder: Path) -> list[dict
     digest = base64.b64encode(hashlib.sha256(driver.encode()).digest()).decode()
     content = content.replace("script-src '", f"script-src 'sha256-{digest}' '")
     content = content.replace("</body>", f"<script>{driver}</script></body>")
-    body = re.search(r"<body[^>]*>(.*)</body>", browser(content, folder), re.S)
+    body = re.search(r"<body[^>]*>(.*)</body>", shown(content, folder), re.S)
     assert body
     return list(json.loads(html.unescape(body[1])))
 
@@ -124,23 +119,23 @@ def test_every_norm_is_recomputed_to_what_python_says(tmp_path: Path) -> None:
     cases = [case(result.norm, result, place) for result, place in zip(results, chosen, strict=True)]
     content = page([calculate("bn", random_batch(SHAPE, 0))])
     compared = 0
-    for result, place, shown in zip(results, chosen, driven(content, cases, tmp_path), strict=True):
+    for result, place, told in zip(results, chosen, driven(content, cases, tmp_path), strict=True):
         where = f"{result.norm}, {cases[results.index(result)]}"
-        assert shown["problem"] == ""
+        assert told["problem"] == ""
         parts = list(wording.parts(result))
         tables = [part.table for part in parts if part.table]
-        for table, found in zip(tables, shown["tables"], strict=True):
+        for table, found in zip(tables, told["tables"], strict=True):
             for row, expected in zip(found, [table.headings, *table.rows], strict=True):
                 assert all(map(alike, row, expected)), (where, row, expected)
                 compared += len(row)
         blocks = [part.blocks for part in parts if part.blocks][1:]  # after the numbers themselves
-        for block, found in zip(blocks, shown["values"], strict=True):
+        for block, found in zip(blocks, told["values"], strict=True):
             texts = [text for image in block for channel in image for row in channel for text in row]
             assert all(map(alike, found, texts)), where
             compared += len(texts)
-        assert shown["places"][0] == list(range(48))
-        assert shown["letters"] == [wording.letters(result, i, j) for i in range(3) for j in range(4)]
-        lines = [line for _, line in shown["steps"]]
+        assert told["places"][0] == list(range(48))
+        assert told["letters"] == [wording.letters(result, i, j) for i in range(3) for j in range(4)]
+        lines = [line for _, line in told["steps"]]
         for k, statistic in enumerate(result.statistics):
             if statistic.members[0] == place:
                 for name, line in steps(result, k):
@@ -149,9 +144,9 @@ def test_every_norm_is_recomputed_to_what_python_says(tmp_path: Path) -> None:
                         compared += 1
         y = result.output[place]
         assert any(
-            alike(line.rpartition(" = ")[2], wording.fixed(y)) for name, line in shown["steps"] if name == "output"
+            alike(line.rpartition(" = ")[2], wording.fixed(y)) for name, line in told["steps"] if name == "output"
         )
-        assert shown["formula"] == f"y = {result.formula.written}"
+        assert told["formula"] == f"y = {result.formula.written}"
     assert compared > 10_000
 
 
@@ -171,50 +166,31 @@ def test_what_cannot_be_computed_is_told_and_the_last_result_stays(tmp_path: Pat
 @needs_chromium
 def test_the_page_as_it_is_written_runs_its_script_and_no_other(tmp_path: Path) -> None:
     content = page([calculate("gn", default_batch())])
-    assert 'class="live"' in browser(content, tmp_path)
-    assert 'class="live"' not in browser(content.replace("reset();\n})();", "reset(); \n})();"), tmp_path)
-
-
-class Elements(HTMLParser):
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.sources: list[str] = []
-        self.text: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.sources += [value or "" for key, value in attrs if key in ("src", "href")]
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
+    assert 'class="live"' in shown(content, tmp_path)
+    assert 'class="live"' not in shown(content.replace("reset();\n})();", "reset(); \n})();"), tmp_path)
 
 
 def test_without_its_script_the_page_shows_the_numbers_and_fetches_nothing() -> None:
     results = [calculate(norm, default_batch()) for norm in ("bn", "ln2d", "sn")]
-    elements = Elements(page(results))
+    elements = Page(page(results))
     assert elements.tags.count("script") == 2
-    assert not elements.sources
+    assert not elements.fetched
     assert {"link", "iframe", "img"}.isdisjoint(elements.tags)
     for result in results:
         for table in wording.tables(result):
-            assert all(cell in elements.text for row in table.rows for cell in row)
-        assert not {wording.fixed(v) for v in (*result.output, *result.evaluated)} - set(elements.text)
+            assert all(cell in elements.texts for row in table.rows for cell in row)
+        assert not {wording.fixed(v) for v in (*result.output, *result.evaluated)} - set(elements.texts)
 
 
-def test_the_script_is_small() -> None:
-    assert SCRIPT.stat().st_size <= 20 * 1024
-
-
-def test_a_large_batch_is_shown_without_a_script() -> None:
-    elements = Elements(page([calculate("ln", random_batch((2, 3, 40, 40), 0))]))
+def test_a_large_batch_is_shown_without_a_script_and_the_script_is_small() -> None:
+    elements = Page(page([calculate("ln", random_batch((2, 3, 40, 40), 0))]))
     assert "script" not in elements.tags
-    assert any("Shown are the first 2 images" in text for text in elements.text)
+    assert "Shown are the first 2 images" in elements.text
+    assert SCRIPT.stat().st_size <= 20 * 1024
 
 
 def test_a_name_with_markup_in_it_is_shown_not_obeyed() -> None:
     name = '<script>alert("x")</script>&amp;|`*_.csv'
-    elements = Elements(page([calculate("ln", Batch((1, 1, 1, 2), (Fraction(1), Fraction(2)), name))]))
+    elements = Page(page([calculate("ln", Batch((1, 1, 1, 2), (Fraction(1), Fraction(2)), name))]))
     assert elements.tags.count("script") == 2
-    assert any(name in text for text in elements.text)
+    assert any(name in text for text in elements.texts)

@@ -15,11 +15,11 @@ from same_bits import same
 
 submitit = pytest.importorskip("submitit", reason="the extra slurm (submitit) is not installed")
 
-from submitit.core.utils import UncompletedJobError  # noqa: E402
+from submitit.core.utils import UncompletedJobError, pickle_load  # noqa: E402
 
 from normlab.claim import claim  # noqa: E402
 from normlab.record import Record  # noqa: E402
-from normlab.scheduler import cluster, launch  # noqa: E402
+from normlab.scheduler import launch  # noqa: E402
 from normlab.scheduler.cluster import SENT_AWAY, TIME_OVER, Cluster, Submitted  # noqa: E402
 from normlab.scheduler.options import options  # noqa: E402
 from normlab.scheduler.schedule import Ended  # noqa: E402
@@ -78,15 +78,10 @@ def folders() -> dict[str, Path]:
 @pytest.mark.slow
 def test_arrays_and_single_runs_are_jobs_of_a_queue(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Planned here, trained there: the bits of an array and of a single run in this process."""
-    words = ["-m", *BASE, "norm=bn", "seed=0,1", "hydra/launcher=array_slurm", "hydra.launcher.partition=gpu"]
-    words += ["hydra.launcher.timeout_min=7", "hydra.launcher.cpus_per_task=2", "hydra.launcher.mem_gb=4"]
+    words = ["-m", *BASE, "norm=bn", "seed=0,1", "hydra/launcher=array_slurm"]
     assert main(words) == 0
     [script] = queue.glob("*.sh")
-    text = script.read_text()
-    for line in ("partition=gpu", "time=7", "cpus-per-task=2", "mem=4GB", "signal=USR2@120", "nodes=1"):
-        assert f"#SBATCH --{line}\n" in text, line
-    assert "--array" not in text, "one job: both runs are one array"
-    assert f"srun --unbuffered --output {Path.cwd() / 'lightning_logs/.submitit'}/" in text
+    assert "--array" not in script.read_text(), "one job: both runs are one array"
     told = capsys.readouterr()
     assert "2 runs: 2 completed" in told.out
     assert "2/2 runs have ended" in told.err
@@ -105,36 +100,18 @@ def test_arrays_and_single_runs_are_jobs_of_a_queue(queue: Path, capsys: pytest.
     assert len(list(queue.glob("*.sh"))) == 1, "nothing was left to submit"
 
 
-def test_what_fits_no_array_is_a_job_of_its_own(
-    queue: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_fits_no_array_is_a_job_of_its_own(queue: Path) -> None:
     """And nothing is submitted that stands finished or that another process trains."""
-    submitted: list[list[str]] = []
-
-    def executor(_: Cluster) -> Any:
-        raise RuntimeError("a queue that is full")
-
-    def start(backend: Cluster, tasks: list[Task], real: Any = Cluster.start) -> None:
-        submitted.append([task.name.replace(TAIL, "") for task in tasks])
-        real(backend, tasks)
-
-    monkeypatch.setattr(Cluster, "_executor", executor)
-    monkeypatch.setattr(Cluster, "start", start)
-    words = ["-m", *BASE, "norm=bn,gn,ln", "seed=0,1", "hydra/launcher=array_slurm"]
+    words = ["-m", *BASE, "norm=bn,gn,ln", "seed=0,1", "hydra/launcher=array_slurm", "hydra.launcher.partition=nowhere"]
     jobs = {f"{job.settings.norm.name} {job.settings.seed}": job for job in plan(words[1:], multirun=True)}
     for name in ("gn 0", "ln 1"):
         jobs[name].folder.mkdir(parents=True)
-    Record(
-        status="completed",
-        config=jobs["gn 0"].settings.model_dump(),
-        config_hash=jobs["gn 0"].settings.config_hash(),
-        setting=jobs["gn 0"].settings.setting(),
-        seed=0,
-    ).save(jobs["gn 0"].folder)
+    Record.of(jobs["gn 0"].settings, "completed").save(jobs["gn 0"].folder)
     with claim(jobs["ln 1"].folder):
         assert main(words) == 1
-    assert submitted[0] == ["an array of 2 runs, bn-seed_0 the first", "gn-seed_1", "ln-seed_0"]
-    assert "the queue refused the jobs: a queue that is full" in capsys.readouterr().err
+    asked = [pickle_load(file).function.task.name for file in Path("lightning_logs/.submitit").glob("*.pkl")]
+    names = {name.replace(TAIL, "") for name in asked}
+    assert names == {"an array of 2 runs, bn-seed_0 the first", "gn-seed_1", "ln-seed_0"}
 
 
 @pytest.mark.slow
@@ -161,21 +138,6 @@ def test_a_job_that_dies_is_tried_twice_and_the_rest_goes_on(
     assert ["#SBATCH --array=0-1%2" in text for text in texts] == [True, False], "the second time it is alone"
 
 
-@pytest.mark.slow
-def test_two_commands_share_a_study(queue: Path) -> None:
-    """One submits to the queue, the other starts jobs on this machine: each run is trained by one of them."""
-    words = ["-m", *BASE, "norm=gn", "seed=0,1"]
-    command = [sys.executable, "-m", "normlab.train", *words, "hydra/launcher=array_slurm"]
-    other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert main([*words, "hydra/launcher=array_local"]) == 0
-    told = other.communicate(timeout=300)[0]
-    assert other.returncode == 0, told
-    assert "2 runs: 2 completed" in told
-    for folder in folders().values():
-        assert Record.load(folder).status == "completed"
-        assert len(list(folder.glob("events.out.tfevents.*"))) == 1, "trained once"
-
-
 def one_task(folder: Path) -> Task:
     """A job of one run."""
     [job] = plan([*BASE, "norm=gn", f"hydra.run.dir={folder}"], multirun=False)
@@ -185,11 +147,7 @@ def one_task(folder: Path) -> Task:
 
 @pytest.mark.parametrize(
     ("number", "queued_again", "told"),
-    [
-        (signal.SIGUSR2, False, TIME_OVER),
-        (signal.SIGUSR2, True, None),
-        (signal.SIGTERM, False, SENT_AWAY),
-    ],
+    [(signal.SIGUSR2, False, TIME_OVER), (signal.SIGUSR2, True, None), (signal.SIGTERM, False, SENT_AWAY)],
 )
 def test_a_job_that_is_sent_away_leaves_its_run_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, queued_again: bool, told: str | None
@@ -248,12 +206,26 @@ def test_where_there_is_no_queue(
 
 
 def test_a_queue_that_takes_no_job(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["-m", *BASE, "norm=gn", "seed=0,1", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=nowhere"]
-    assert main(words) == 1
+    """It was asked with every option, by its own name."""
+    options = ["partition=nowhere", "timeout_min=7", "mem_gb=4", "cpus_per_task=2", 'setup=["a b"]', "account=12"]
+    options += ["array_parallelism=2", "max_num_timeout=2"]
+    words = [f"hydra.launcher.{option}" for option in options]
+    words += ["+hydra.launcher.additional_parameters.mail-user=me", "hydra/launcher=submitit_slurm", "log_dir=there"]
+    assert main(["-m", *BASE, "norm=gn", "seed=0,1,2", *words]) == 1
     error = capsys.readouterr().err
     assert "the queue refused the jobs: sbatch: error: invalid partition specified: nowhere" in error
-    assert "2 runs could not be started" in error
+    assert "3 runs could not be started" in error
     assert "Traceback" not in error
+    place = Path.cwd() / "there" / ".submitit"
+    text = next(place.glob(".submission_file_*.sh")).read_text()
+    for line in (
+        "partition=nowhere", "time=7", "mem=4GB", "cpus-per-task=2", "account=12", "array=0-2%2", "mail-user=me",
+        "nodes=1", "signal=USR2@120",
+    ):  # fmt: skip
+        assert f"#SBATCH --{line}\n" in text, line
+    assert "\na b\n" in text
+    assert f"srun --unbuffered --output {place}/" in text
+    assert {pickle_load(file)._timeout_countdown for file in place.glob("*.pkl")} == {2}
 
 
 @pytest.mark.parametrize("launcher", ["submitit_slurm", "array_slurm", "array_local"])
@@ -287,30 +259,3 @@ def test_the_login_node_needs_no_gpu(
     monkeypatch.setattr(Cluster, "start", lambda backend, tasks: backend.ends.extend(map(Ended, tasks)))
     assert main(["-m", "data=digits", "norm=gn", "seed=0,1", "hydra/launcher=array_slurm", *words]) == 1
     assert set(sizes) == {largest}
-
-
-def test_every_option_reaches_submitit(queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its own name, or with the queue's before it."""
-    given = {"timeout_min": 7, "partition": "long", "mem_gb": 4, "setup": ["a b"], "array_parallelism": 3}
-    given |= {"max_num_timeout": 2, "account": 12, "additional_parameters": {"mail-user": "me"}}
-    words = [f"hydra.launcher.{name}={value}" for name, value in given.items() if isinstance(value, int)]
-    words += ["hydra.launcher.partition=long", 'hydra.launcher.setup=["a b"]', "hydra.launcher.account=12"]
-    chosen = options("array_slurm", [*words, "+hydra.launcher.additional_parameters.mail-user=me"], ["log_dir=there"])
-    assert chosen is not None
-    assert given.items() <= chosen.model_dump().items()
-    made: dict[str, Any] = {}
-
-    class Executor:
-        def __init__(self, folder: str, **values: Any) -> None:
-            made.update(values, folder=folder)
-
-        def update_parameters(self, **values: Any) -> None:
-            made.update(values)
-
-    monkeypatch.setattr(cluster.submitit, "AutoExecutor", Executor)
-    Cluster(chosen, queue / "progress.log")._executor()  # type: ignore[arg-type]
-    shared = ("timeout_min", "mem_gb")
-    expected = {name if name in shared else f"slurm_{name}": value for name, value in given.items()}
-    assert expected.items() <= made.items()
-    assert (made["folder"], made["cluster"]) == ("there/.submitit/%j", "slurm")
-    assert "slurm_n_per_array" not in made

@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from normlab.data.augment import rotate_and_shift
-from normlab.data.datamodule import Batch, ImageData, Part, epoch_draws, epoch_order
+from normlab.data.datamodule import ImageData, epoch_draws, epoch_order
 from normlab.data.several import SeveralImages
 from normlab.data.sources import Images, MissingError
 from normlab.errors import ConfigError
@@ -21,14 +21,9 @@ def images(train: int = 100, test: int = 30) -> Images:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (train, 28, 28), dtype=np.uint8)
     pixels[:, 0, 0], pixels[:, 0, 1] = np.divmod(np.arange(train), 256)
-    return Images(
-        name="made",
-        train_images=pixels,
-        train_labels=rng.integers(0, 10, train, dtype=np.uint8),
-        test_images=rng.integers(0, 256, (test, 28, 28), dtype=np.uint8),
-        test_labels=rng.integers(0, 10, test, dtype=np.uint8),
-        classes=tuple("0123456789"),
-    )
+    labels = rng.integers(0, 10, train, dtype=np.uint8)
+    test_images, test_labels = rng.integers(0, 256, (test, 28, 28), np.uint8), rng.integers(0, 10, test, np.uint8)
+    return Images("made", pixels, labels, test_images, test_labels, tuple("0123456789"))
 
 
 def made(source: Images | None = None, **options: object) -> ImageData:
@@ -49,29 +44,21 @@ def order(data: ImageData, epoch: int) -> list[int]:
     return [number for batch, _ in loader for number in numbers(batch)]
 
 
-# --- order -----------------------------------------------------------------------------------------------------------
-
-
-def test_an_epoch_shows_every_training_image_once_and_none_that_is_held_out() -> None:
-    data = made()
+def test_an_epoch_shows_every_training_image_once_with_its_label_and_none_that_is_held_out() -> None:
+    source = images()
+    data = made(source)
     seen, held_out = order(data, 0), numbers(data.val.images)
     assert sorted(seen + held_out) == list(range(100))
     assert (len(seen), len(held_out)) == (80, 20)
-    assert [len(labels) for _, labels in data.train_dataloader()] == [16] * 5
+    for batch, labels in data.train_dataloader():
+        assert len(labels) == 16
+        assert labels.tolist() == source.train_labels[numbers(batch)].tolist()
     assert [len(labels) for _, labels in made(batch_size=30).train_dataloader()] == [30, 30, 20]
     assert len(made(batch_size=30).train_dataloader()) == 3
 
 
-def test_labels_stay_with_their_images() -> None:
-    source = images()
-    for batch, labels in made(source).train_dataloader():
-        assert labels.dtype == torch.int64
-        assert labels.tolist() == source.train_labels[numbers(batch)].tolist()
-
-
 def test_order_and_split_follow_from_seed_and_epoch() -> None:
-    assert order(made(seed=3), 2) == order(made(seed=3), 2)
-    assert order(made(seed=3), 2) != order(made(seed=3), 3)
+    assert order(made(seed=3), 2) == order(made(seed=3), 2) != order(made(seed=3), 3)
     assert order(made(seed=3, val_size=0), 2) != order(made(seed=4, val_size=0), 2)
     assert numbers(made(seed=3).val.images) != numbers(made(seed=4).val.images)
     data = made(seed=3)
@@ -80,29 +67,12 @@ def test_order_and_split_follow_from_seed_and_epoch() -> None:
 
 def test_every_iteration_is_the_next_epoch_and_none_disturbs_another() -> None:
     data = made()
+    epochs = [order(data, epoch) for epoch in range(2)]
     loader = data.train_dataloader()
-    epochs = [[number for batch, _ in loader for number in numbers(batch)] for _ in range(3)]
-    assert epochs == [order(data, epoch) for epoch in range(3)]
-    assert epochs[0] != epochs[1]
+    assert [[number for batch, _ in loader for number in numbers(batch)] for _ in range(2)] == epochs
     loader = data.train_dataloader()
     pairs = [(numbers(one), numbers(other)) for (one, _), (other, _) in zip(loader, loader, strict=True)]
-    assert [[*itertools.chain(*epoch)] for epoch in zip(*pairs, strict=True)] == epochs[:2]
-
-
-def test_lightning_sets_the_epoch() -> None:
-    seen: list[int] = []
-
-    class Watch(LightningModule):
-        def training_step(self, batch, batch_idx) -> None:
-            seen.extend(numbers(batch[0]))
-
-        def configure_optimizers(self) -> None:
-            return None
-
-    data = made()
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    Trainer(max_epochs=2, limit_val_batches=0, enable_model_summary=False, **quiet).fit(Watch(), datamodule=data)
-    assert seen == order(data, 0) + order(data, 1)
+    assert [[*itertools.chain(*epoch)] for epoch in zip(*pairs, strict=True)] == epochs
 
 
 def test_order_leaves_the_global_generator_alone_and_is_left_alone_by_it() -> None:
@@ -114,24 +84,11 @@ def test_order_leaves_the_global_generator_alone_and_is_left_alone_by_it() -> No
     assert order(made(rotation=7), 0) == first
 
 
-def test_a_batch_is_one_indexing_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, one = [], Part.__getitem__
-    monkeypatch.setattr(Part, "__getitem__", lambda self, index: calls.append(index) or one(self, index))
-    data = made()
-    assert [len([*loader]) for loader in (data.train_dataloader(), *data.val_dataloader())] == [5, 1]
-    assert len(calls) == 6
-
-
-# --- what the network gets -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("part", ["train", "val", "test"])
 def test_loaders_by_themselves_give_floats(part: str) -> None:
     """Our own loaders, before `setup`, and a plain one over a part: float images in [0, 1], int64 labels."""
     data = ImageData("digits", batch_size=16)
-    [loader] = {"train": [data.train_dataloader()], "val": data.val_dataloader(), "test": [data.test_dataloader()]}[
-        part
-    ]
+    loader = data.val_dataloader()[0] if part == "val" else getattr(data, f"{part}_dataloader")()
     for images, labels in (next(iter(loader)), next(iter(DataLoader(getattr(data, part), 16)))):
         assert images.shape[1:] == (1, 28, 28)
         assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
@@ -175,41 +132,35 @@ def test_training_images_are_moved_by_the_draws_of_their_position(double: bool) 
     assert not torch.equal(one, data.train[3][0])
 
 
-def batches_of(*runs: ImageData) -> list[Batch]:
-    """An epoch's batches of several runs, (K, B, ...)."""
-    several = SeveralImages(runs)
-    return [several.on_after_batch_transfer(positions, 0) for positions in several.train_dataloader()]
-
-
-def test_several_runs_have_the_batches_that_each_has_alone() -> None:
-    runs = [made(seed=seed, rotation=7, shift=2, batch_size=30) for seed in (0, 5)]
+@pytest.mark.parametrize("train_size", [70, None])
+def test_several_runs_have_the_batches_that_each_has_alone(train_size: int | None) -> None:
+    """Of images that are in memory once, each run draws its own."""
+    words = {"rotation": 7, "shift": 2, "batch_size": 30, "train_size": train_size}
+    runs, alone = ([made(seed=seed, **words) for seed in (0, 5)] for _ in range(2))
     runs[1].hold_as(runs[0])
-    alone = [made(seed=seed, rotation=7, shift=2, batch_size=30) for seed in (0, 5)]
-    alone[1].hold_as(alone[0])
-    for (images, labels), *each in zip(batches_of(*runs), *(data.train_dataloader() for data in alone), strict=True):
+    assert runs[1].train.pool[0] is runs[0].train.pool[0]
+    several = SeveralImages(runs)
+    batches = [several.on_after_batch_transfer(positions, 0) for positions in several.train_dataloader()]
+    for (images, labels), *each in zip(batches, *(data.train_dataloader() for data in alone), strict=True):
         for index, (own, own_labels) in enumerate(each):
             torch.testing.assert_close(images[index], own, rtol=0, atol=1e-6)
             assert labels[index].tolist() == own_labels.tolist()
-    assert images.shape[:2] == (2, 20), "the last batch takes what is left of 80"
+    assert images.shape[:2] == (2, 10 if train_size else 20), "the last batch takes what is left"
+    for shared, own in zip(runs, alone, strict=True):
+        assert (shared.mean, shared.std, shared.classes) == (own.mean, own.std, own.classes)
+        assert torch.equal(shared.test.images, own.test.images)
 
 
-# --- which images ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("asked", "held_out"), [(None, 10), (0, 0), (7, 7)])
-def test_val_size(asked: int | None, held_out: int) -> None:
-    data = made(val_size=asked)
-    assert (len(data.val), len(data.train)) == (held_out, 100 - held_out)
-    assert data.curves == (("val",) if held_out else ())
-
-
-def test_sizes_that_do_not_fit() -> None:
-    with pytest.raises(ConfigError, match="val_size=100 leaves none of 100 training images of digits"):
+def test_sizes() -> None:
+    for asked, held_out in ((None, 10), (0, 0), (7, 7)):
+        data = made(val_size=asked)
+        assert (len(data.val), len(data.train)) == (held_out, 100 - held_out)
+        assert data.curves == (("val",) if held_out else ())
+    with pytest.raises(ConfigError, match=r"^val_size=100 leaves none of 100 training images of digits$"):
         made(val_size=100)
     assert len(made(train_size=80).train) == 80
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=r"^train_size=81: only 80 training images of digits are not held out$"):
         made(train_size=81)
-    assert str(caught.value) == "train_size=81: only 80 training images of digits are not held out"
 
 
 def test_train_size_draws_some_of_what_is_not_held_out() -> None:
@@ -234,20 +185,6 @@ def test_mean_and_deviation_are_of_the_images_used(train_size: int) -> None:
     assert data.std == pytest.approx(part.std(correction=0).item(), abs=1e-12)
 
 
-def test_a_data_module_that_shares_images_draws_its_own() -> None:
-    first = made(train_size=10, seed=3)
-    other = ImageData("digits", batch_size=16, val_size=20, train_size=10, seed=4)
-    other.hold_as(first)
-    alone = made(train_size=10, seed=4)
-    assert numbers(other.train.images) == numbers(alone.train.images) != numbers(first.train.images)
-    assert (other.mean, other.std, other.classes) == (alone.mean, alone.std, alone.classes)
-    assert other.train.pool[0] is first.train.pool[0]
-    assert len(other.test) == len(alone.test)
-
-
-# --- values ----------------------------------------------------------------------------------------------------------
-
-
 def test_what_is_not_given_is_that_of_the_configuration() -> None:
     usual, data = defaults(), ImageData()
     assert data.dataset == usual["data"]["name"]
@@ -256,18 +193,15 @@ def test_what_is_not_given_is_that_of_the_configuration() -> None:
         assert getattr(data, name) == usual[name]
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
+def test_values_out_of_range_are_told_on_one_line() -> None:
+    for values, message in (
         ({"name": "cifar"}, r"^data=cifar: choose one of auto, digits, .*mnist$"),
         ({"batch_size": 0}, "^batch_size=0: .*greater than or equal to 1$"),
         ({"rotation": 181}, r"^augment\.rotation=181: .*less than or equal to 180$"),
         ({"val_size": -1}, "^val_size=-1: .*greater than or equal to 0$"),
-    ],
-)
-def test_values_out_of_range_are_told_on_one_line(values: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        ImageData(**values)
+    ):
+        with pytest.raises(ConfigError, match=message):
+            ImageData(**values)
 
 
 def test_auto_is_settled_when_images_are_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:

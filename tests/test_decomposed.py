@@ -1,12 +1,13 @@
 """Where batch norm's loss comes from: the table and figures of runs with the probe `statistics`."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up_runs import answers, made_up
 
 from normlab.analysis.part import ImageSet, Picture
-from normlab.analysis.parts.statistics import statistics, statistics_frame
+from normlab.analysis.parts.statistics import SCORES, statistics, statistics_frame
 from normlab.record import write_probes
 from normlab.report import main as report
 from normlab.settings import Settings
@@ -15,23 +16,21 @@ from normlab.settings import Settings
 TRUTH = {2: (0.90, 0.94, 0.80, 0.82), 8: (0.96, 0.97, 0.93, 0.94), 32: (0.985, 0.985, 0.98, 0.99)}
 
 
-def place(folder: Path, seed: int, size: int, acc: float) -> Path:
-    """The folder of a run that is made up."""
-    record = made_up(folder, "bn", seed, test_acc=acc, images=1000, batch_size=size)
-    return folder / Settings.model_validate(record.config).slug()
+def measured(folder: Path, norm: str, seed: int, size: int, values: tuple[float, ...], *rows: tuple[Any, ...]) -> None:
+    """A run that is made up, with the accuracies of the probe and more of its rows."""
+    record = made_up(folder, norm, seed, test_acc=values[0], images=1000, batch_size=size)
+    scores = [(2, 9, "statistics", "", name, value) for name, value in zip(SCORES, values, strict=True)]
+    write_probes(folder / Settings.model_validate(record.config).slug(), [*scores, *rows])
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for seed, wobble in enumerate([0.0, 0.002, -0.002]):
-        for size, (running, precise, test, train) in TRUTH.items():
-            run = place(tmp_path, seed, size, running + wobble)
-            values = {"test_running_acc": running, "test_precise_acc": precise, "test_batch_acc": test}
-            values |= {"train_batch_acc": train}
-            rows = [(2, 9, "statistics", "", name, value + wobble) for name, value in values.items()]
-            rows += [(2, 9, "statistics", f"block{i}.norm", "error_mean", 1 / size + 0.01 * i) for i in (1, 2)]
-            rows += [(2, 9, "statistics", f"block{i}.norm", "error_log_var", 2 / size + 0.01 * i) for i in (1, 2)]
-            write_probes(run, [*rows, (2, 9, "layers", "block1", "dead", 0.5)])
+        for size, values in TRUTH.items():
+            errors = [("error_mean", 1 / size), ("error_log_var", 2 / size)]
+            rows = [(2, 9, "statistics", f"block{i}.norm", key, e + 0.01 * i) for key, e in errors for i in (1, 2)]
+            own = tuple(value + wobble for value in values)
+            measured(tmp_path, "bn", seed, size, own, *rows, (2, 9, "layers", "block1", "dead", 0.5))
         made_up(tmp_path, "gn", seed, test_acc=0.98, images=1000, batch_size=2)  # has nothing to average
     return tmp_path
 
@@ -72,19 +71,11 @@ def test_a_report_has_both(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "Which statistics" in (folder / "report.html").read_text()
 
 
-def test_two_batch_sizes_are_no_curve(tmp_path: Path) -> None:
-    run = place(tmp_path, 0, 2, 0.9)
-    names = ("test_running_acc", "test_precise_acc", "test_batch_acc", "train_batch_acc")
-    write_probes(run, [(2, 9, "statistics", "", name, 0.9) for name in names])
-    assert len(statistics_frame(answers(tmp_path).found)) == 1
-    assert pictures(tmp_path) == []
-
-
-def test_a_norm_that_averages_nothing_has_no_errors_to_draw(tmp_path: Path) -> None:
+def test_one_batch_size_is_no_curve_and_a_norm_that_averages_nothing_has_no_errors_to_draw(tmp_path: Path) -> None:
     for size in TRUTH:
-        record = made_up(tmp_path, "gn", 0, test_acc=0.9, images=1000, batch_size=size)
-        names = ("test_running_acc", "test_precise_acc", "test_batch_acc", "train_batch_acc")
-        rows = [(2, 9, "statistics", "", name, 0.9) for name in names]
-        write_probes(tmp_path / Settings.model_validate(record.config).slug(), rows)
-    assert [picture.name for picture in pictures(tmp_path)] == ["statistics"]
-    assert (statistics_frame(answers(tmp_path).found)["recovered_pp"] == 0).all()
+        measured(tmp_path / "gn", "gn", 0, size, (0.9,) * 4)
+    assert [picture.name for picture in pictures(tmp_path / "gn")] == ["statistics"]
+    assert (statistics_frame(answers(tmp_path / "gn").found)["recovered_pp"] == 0).all()
+    measured(tmp_path / "bn", "bn", 0, 2, (0.9,) * 4)
+    assert len(statistics_frame(answers(tmp_path / "bn").found)) == 1
+    assert pictures(tmp_path / "bn") == []

@@ -10,8 +10,7 @@ import torch
 from conftest import KINDS
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from same_bits import same
-from test_resume import Stop
+from same_bits import same, stop_at, stopped
 
 from normlab.data.datamodule import Batches, Part, share
 from normlab.errors import ConfigError
@@ -160,13 +159,9 @@ def test_a_run_on_two_devices_leaves_what_a_run_leaves(whole: Path, tmp_path: Pa
     assert "WARNING" not in (whole / "train.log").read_text()
 
 
-def test_stopped_on_two_devices_it_ends_as_if_it_had_not_been(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        Stop(patch, 4 + 2)  # in the second epoch, on the first device
-        with pytest.raises(KeyboardInterrupt):
-            run(load(*WHOLE), tmp_path)
+def test_stopped_on_two_devices_it_ends_as_if_it_had_not_been(whole: Path, tmp_path: Path) -> None:
+    with stopped(4 + 3, Networks, "training_step"):  # in the second epoch, on the first device
+        run(load(*WHOLE), tmp_path)
     assert Record.load(tmp_path).status == "interrupted"
     assert run(load(*WHOLE), tmp_path).time["resumed"] == 1
     same(tmp_path, whole)
@@ -184,57 +179,37 @@ class Dies(nn.InstanceNorm2d):
 """
 
 
+KILLED, RAISES = "os.kill(os.getpid(), signal.SIGKILL)", "raise ValueError('not here')"
+
+
 @pytest.mark.parametrize(
     ("how", "told"),
-    [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "ended with signal 9: is there enough memory?"),
-        ("raise ValueError('not here')", "ended with exit code 1: train.log says why"),
-    ],
+    [(KILLED, "signal 9: is there enough memory?"), (RAISES, "exit code 1: train.log says why")],
     ids=["killed", "raises"],
 )
-def test_a_process_that_dies_is_a_reason_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, told: str
-) -> None:
+def test_a_process_that_dies_is_a_reason_in_one_line(tmp_path: Path, monkeypatch, how: str, told: str) -> None:
     module = f"dies_{len(how)}"
     (tmp_path / f"{module}.py").write_text(DIES.format(how=how))
     monkeypatch.syspath_prepend(str(tmp_path))
     settings = load(*WHOLE, "norm=custom", f"norm.target={module}:Dies", "sync_batchnorm=false")
     record = run(settings, tmp_path / "run")
     assert record.status == "failed"
-    assert record.error is not None
-    assert f"the process of device 1 {told}" in record.error
-    assert ("ValueError: not here" in (tmp_path / "run/train.log").read_text()) == ("raise" in how)
+    assert f"the process of device 1 ended with {told}" in str(record.error)
+    assert ("ValueError: not here" in (tmp_path / "run/train.log").read_text()) == (how == RAISES)
     assert not torch.distributed.is_initialized()
 
 
-def test_what_this_process_raises_is_told_and_not_blamed_on_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        Stop(patch, 2, OSError("the disk is gone"))
+def test_what_this_process_raises_is_told_and_not_blamed_on_another(tmp_path: Path) -> None:
+    with stop_at(3, Networks, "training_step", OSError("the disk is gone")):
         record = run(load(*WHOLE), tmp_path)
     assert (record.status, record.error) == ("failed", "OSError: the disk is gone (the traceback is in train.log)")
     assert not torch.distributed.is_initialized()
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["devices=64", "batch_size=32"], "devices=64: no more than the 32 images of a batch"),
-        (
-            ["devices=2", "norm=custom", "norm.target=a:B"],
-            "norm=custom cannot be synchronised; with sync_batchnorm=false",
-        ),
-        (["devices=2", "probes=[layers,statistics]"], "devices=2: probes=[layers] needs a network on one device"),
-        (["sync_batchnorm=false"], "sync_batchnorm=false goes with devices=2 or more"),
-    ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
-)
-def test_what_cannot_be_is_refused(words: list[str], told: str) -> None:
-    with pytest.raises(ConfigError) as refused:
-        load(*words)
-    assert told in str(refused.value)
-    assert "\n" not in str(refused.value)
+def test_a_layer_of_ones_own_is_not_synchronised() -> None:
+    """Other refusals of devices=…: test_messages.py."""
+    with pytest.raises(ConfigError, match=r"^.*norm=custom cannot be synchronised; with sync_batchnorm=false.*$"):
+        load("devices=2", "norm=custom", "norm.target=a:B")
 
 
 def test_a_last_step_that_leaves_a_device_without_images_is_refused(tmp_path: Path) -> None:

@@ -12,19 +12,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.cli import LightningCLI
 from PIL import Image
-from torch import nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from normlab.data.datamodule import ImageData
 from normlab.data.folder import image_file
 from normlab.errors import ConfigError
-from normlab.norms import CATALOGUE
-from normlab.record import Record
 from normlab.settings.plan import load
 from normlab.training import Classifier
-
-NORMS = list(CATALOGUE)
 
 
 def small(**more: Any) -> ImageData:
@@ -60,20 +55,16 @@ def test_arguments_are_settings_with_the_values_of_conf() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"schedule": "foo"}, ["schedule=foo"]),
         ({"l1": -1.0}, ["l1=-1"]),
-        ({"lr": float("inf")}, ["lr=inf"]),
-        ({"dropout": 1.0}, ["dropout=1.0"]),
         ({"norm": "foo"}, ["norm=foo"]),
         ({"optimizer": "foo"}, ["optimizer=foo"]),
-        ({"penalty": {"method": "foo"}, "l1": 1.0}, ["l1=1", "penalty.method=foo"]),
         ({"optimizer": {"name": "sgd", "momentum": 2.0}}, ["optimizer.momentum=2.0"]),
+        ({"penalty": {"method": "foo"}, "l1": 1.0}, ["l1=1", "penalty.method=foo"]),
     ],
 )
 def test_a_wrong_argument_is_refused_as_on_the_command_line(arguments: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(ConfigError) as error:
         Classifier(**arguments)
-    assert "\n" not in str(error.value)
     with pytest.raises(ConfigError) as typed:
         load(*words)
     assert str(error.value).partition(": ")[2] == str(typed.value).partition(": ")[2]
@@ -91,7 +82,7 @@ def test_every_precision_fits_validates_tests_and_predicts(precision: str, optim
     assert loop.callback_metrics["ce/train"].isfinite()
     assert loop.callback_metrics["acc/val"] >= 0
     [scores] = loop.test(model, datamodule=data, verbose=False)
-    assert scores["ce/test"] == pytest.approx(scores["ce/test"])
+    assert np.isfinite(scores["ce/test"])
     [train, test] = loop.predict(model, datamodule=data)
     assert torch.cat(train).shape == (64, 10)
     assert torch.cat(test).exp().sum(1) == pytest.approx(1, abs=0.02)
@@ -216,47 +207,22 @@ def test_no_threshold_after_a_step_that_the_gradient_scaler_skips(skipped: bool)
 # Weight averaging and batch statistics
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_averaged_weights_and_their_statistics(norm: str) -> None:
-    """Lightning's callback and torch's `update_bn`: running averages become the means over the loader's batches."""
-    model, data = Classifier(norm, schedule="constant", lr=0.01), small(rotation=0.0, shift=0.0)
+def test_averaged_weights_and_their_statistics() -> None:
+    """Lightning's callback and torch's `update_bn` on our loader: running averages move. test_norm_tools.py has what
+    they become, for every norm."""
+    model, data = Classifier("bn", schedule="constant", lr=0.01), small(rotation=0.0, shift=0.0)
     averaging = StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=1, annealing_epochs=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loop = trainer(max_epochs=3, callbacks=[averaging], limit_val_batches=0)
-        loop.fit(model, datamodule=data)
+        trainer(max_epochs=3, callbacks=[averaging], limit_val_batches=0).fit(model, datamodule=data)
     assert model(data.test.images[:8] / 255).isfinite().all()
     before = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
     update_bn(data.train_dataloader(), model)
     after = dict(model.named_buffers())
-    assert all(after[name].isfinite().all() for name in before)
-    if norm == "bn":
-        assert any(not torch.equal(value, after[name]) for name, value in before.items())
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_synchronised_batch_norm_keeps_what_a_network_computes(norm: str) -> None:
-    """`convert_sync_batchnorm` is what Trainer(sync_batchnorm=True) calls, where several GPUs train: torch has it for
-    GPUs alone. With one process it changes nothing."""
-    torch.manual_seed(0)
-    model = Classifier(norm)
-    converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
-    images = torch.rand(8, 1, 28, 28)
-    for training in (True, False):
-        expected, got = (each.train(training)(images) for each in (model, converted))
-        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    assert all(after[name].isfinite().all() and not torch.equal(value, after[name]) for name, value in before.items())
 
 
 # A checkpoint and a person's own images
-
-
-def test_a_checkpoint_scores_raw_pixels_as_its_run_did(finished: tuple[Path, Record]) -> None:
-    folder, record = finished
-    model, data = Classifier.load_from_checkpoint(folder / "last.ckpt"), ImageData("digits")
-    images, labels = data.test.images, data.test.labels
-    for raw in (images, images[:, 0].numpy(), images / 255):
-        right = model.predict(raw).argmax(1) == labels
-        assert right.double().mean().item() == record.metrics["test_acc"]
 
 
 def test_predict_takes_images_as_people_have_them(fitted: tuple[Classifier, ImageData], tmp_path: Path) -> None:
@@ -325,29 +291,3 @@ def test_a_checkpoint_with_a_layer_of_ones_own_names_it_but_does_not_run_it(tmp_
     again = Classifier.load_from_checkpoint(tmp_path / "own.ckpt", targets=["torch.nn:BatchNorm2d"])
     assert again.hparams == model.hparams
     assert Classifier(layer).net is not None, "asked for in code, it is the caller's own"
-
-
-@pytest.mark.parametrize(
-    "named",
-    [
-        {"norm": {"name": "custom", "target": "their_package.layers:Layer"}},
-        {"net": {"name": "custom", "target": "their_package.layers:network"}},
-        {"net": {"name": "resnet10", "options": {"block": "their_package.layers:Block", "layers": [1, 1, 1, 1]}}},
-    ],
-    ids=["norm", "net", "option"],
-)
-def test_a_checkpoint_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: dict[str, Any]) -> None:
-    """Neither what it names nor the packages around it; a network of conf/ may name what conf/ names."""
-    package = tmp_path / "their_package"
-    package.mkdir()
-    (package / "__init__.py").write_text(f"open({str(tmp_path / 'code ran')!r}, 'w')\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    model = Classifier(net="resnet10")
-    content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
-    content["pytorch-lightning_version"] = "2.6.6"
-    torch.save(content, tmp_path / "their.ckpt")
-    assert Classifier.load_from_checkpoint(tmp_path / "their.ckpt").hparams == model.hparams
-    torch.save(content | {"hyper_parameters": {**model.hparams, **named}}, tmp_path / "their.ckpt")
-    with pytest.raises(ConfigError, match=r"names their_package.layers:\w+, whose code would run"):
-        Classifier.load_from_checkpoint(tmp_path / "their.ckpt")
-    assert not (tmp_path / "code ran").exists()

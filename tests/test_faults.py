@@ -2,6 +2,7 @@
 on. docs/faults.md is the table of them."""
 
 import errno
+import io
 import os
 import re
 import resource
@@ -14,14 +15,16 @@ from typing import Any
 
 import pytest
 import torch
-from same_bits import curves, same
+from conftest import draw_nothing
+from same_bits import curves, same, stopped
 from warm import python_m
 
+from normlab import record
 from normlab.files import write_atomically
 from normlab.record import Record
 from normlab.report import main as report
-from normlab.settings import Settings
 from normlab.settings.plan import load
+from normlab.train import main
 from normlab.training import files, run
 from normlab.training.networks import Networks
 
@@ -29,25 +32,22 @@ HERE = Path(__file__).parent
 BASE = ["data=digits", "epochs=3", "batch_size=64", "train_size=200", "val_size=100", "threads=1", "norm=gn"]
 
 
-def settings_of(*words: str) -> Settings:
-    return load(*BASE, *words)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run, which tests read; beside it the same one, stopped in its third epoch. Without pictures."""
+    place = tmp_path_factory.mktemp("faults")
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        run(load(*BASE), place / "whole")
+        with stopped(4 * 2 + 2, Networks, "training_step"):
+            run(load(*BASE), place / "stopped")
+    return place / "whole"
 
 
-def stop_in_epoch(number: int, monkeypatch: pytest.MonkeyPatch, settings: Settings, folder: Path) -> None:
-    """Leaves a run that was stopped in an epoch, from 1: four steps each."""
-    real = Networks.training_step
-    left = [4 * (number - 1) + 2]
-
-    def training_step(networks: Networks, batch: Any, batch_idx: int) -> None:
-        left[0] -= 1
-        if not left[0]:
-            raise KeyboardInterrupt
-        real(networks, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Networks, "training_step", training_step)
-        with pytest.raises(KeyboardInterrupt):
-            run(settings, folder)
+@pytest.fixture
+def halfway(whole: Path, tmp_path: Path, undrawn: None) -> Path:
+    """A run that was stopped in its third epoch."""
+    return shutil.copytree(whole.with_name("stopped"), tmp_path / "runs" / "stopped")
 
 
 def train(*words: str, place: Path, limit: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -69,12 +69,12 @@ def one_line(told: str, *words: str) -> None:
     assert "Traceback" not in told, told
 
 
-def full(file_name: str, calls: int = 1) -> Callable[[Path, bytes], None]:
-    """A disk that is full from the n-th time on that a file of this name is written."""
+def full(ending: str, calls: int = 1) -> Callable[[Path, bytes], None]:
+    """A disk that is full from the n-th time on that a file with this end of its path is written."""
     left = [calls]
 
     def write(file: Path, content: bytes) -> None:
-        if file.name == file_name:
+        if str(file).endswith(ending):
             left[0] -= 1
             if left[0] <= 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -84,18 +84,16 @@ def full(file_name: str, calls: int = 1) -> Callable[[Path, bytes], None]:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_disk_full_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_full_while_a_checkpoint_is_written(whole: Path, tmp_path: Path, monkeypatch) -> None:
     """The epoch before stands; with room again the run goes on from it."""
-    settings = settings_of()
-    run(settings, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_atomically", full("last.ckpt", 3))
-        record = run(settings, tmp_path / "full")
-    assert record.status == "failed"
-    assert "No space left on device" in (record.error or "")
-    assert not list((tmp_path / "full").glob(".*.ckpt.*"))
-    assert run(settings, tmp_path / "full").time["resumed"] == 1
-    same(tmp_path / "full", tmp_path / "whole")
+        found = run(load(*BASE), tmp_path)
+    assert found.status == "failed"
+    assert "No space left on device" in (found.error or "")
+    assert not list(tmp_path.glob(".*.ckpt.*"))
+    assert run(load(*BASE), tmp_path).time["resumed"] == 1
+    same(tmp_path, whole)
 
 
 def test_disk_full_from_the_start(tmp_path: Path) -> None:
@@ -110,42 +108,27 @@ def test_disk_full_from_the_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_disk_full_while_a_result_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_disk_full_while_a_result_is_written(tmp_path: Path, monkeypatch, capsys) -> None:
     """A sweep says so, does the others and ends; the same command then takes the result from the last checkpoint."""
-    import normlab.record as module
-    from normlab.train import main
-
     words = ["-m", *BASE, "seed=0,1", f"log_dir={tmp_path}", "name=full"]
-    real = write_atomically
-
-    def write(file: Path, content: bytes) -> None:
-        if file.name == "result.json" and file.parent.name.endswith("seed_0"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(file, content)
-
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_atomically", write)
+        patch.setattr(record, "write_atomically", full("seed_0/result.json"))
         assert main(words) == 1
-    told = capsys.readouterr()
-    one_line(told.err, "result.json cannot be written", "No space left on device")
+    one_line(capsys.readouterr().err, "result.json cannot be written", "No space left on device")
     statuses = {file.parent.name[-6:]: Record.load(file.parent).status for file in tmp_path.rglob("result.json")}
     assert statuses == {"seed_1": "completed"}
     assert main(words) == 0
-    [first] = [file.parent for file in tmp_path.rglob("result.json") if file.parent.name.endswith("seed_0")]
+    [first] = tmp_path.glob("full/*seed_0")
     assert Record.load(first).time["resumed"] >= 1
 
 
 @pytest.mark.parametrize("what", ["a folder that is a file", "a folder in which nothing may be written"])
 def test_a_place_where_nothing_can_be_written(tmp_path: Path, what: str) -> None:
+    place = tmp_path / "logs"
     if what == "a folder that is a file":
-        (tmp_path / "logs").write_text("not a folder")
-        place = tmp_path / "logs"
+        place.write_text("not a folder")
     else:
-        place = tmp_path / "locked"
-        place.mkdir()
-        place.chmod(0o555)
+        place.mkdir(mode=0o555)
         if os.access(place, os.W_OK):  # the administrator may write everywhere but here
             place = Path("/proc/normlab")
     told = train("seed=0", place=place)
@@ -164,49 +147,6 @@ def test_an_altered_mnist_file(tmp_path: Path) -> None:
     assert not list((tmp_path / "logs").rglob("result.json"))
 
 
-def misnamed(whole: bytes) -> bytes:
-    """A blank has come into the name of a setting."""
-    assert b'"lr":' in whole
-    return whole.replace(b'"lr":', b'" lr":')
-
-
-def mistyped(whole: bytes) -> bytes:
-    assert b'"epochs": 1,' in whole
-    return whole.replace(b'"epochs": 1,', b'"epochs": null,', 1)
-
-
-@pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("damage", ["cut short", "noise", "empty", "another configuration", "code"])
-def test_a_checkpoint_that_cannot_be_gone_on_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Training begins anew, says why, and comes to the same bits."""
-    settings = settings_of()
-    run(settings, tmp_path / "whole")
-    stop_in_epoch(3, monkeypatch, settings, tmp_path / "stopped")
-    file = tmp_path / "stopped" / "last.ckpt"
-    content = file.read_bytes()
-    ran = tmp_path / "ran"
-    if damage == "cut short":
-        file.write_bytes(content[: len(content) // 2])
-    elif damage == "noise":
-        file.write_bytes(os.urandom(len(content)))
-    elif damage == "empty":
-        file.write_bytes(b"")
-    elif damage == "code":
-        torch.save({"normlab": Runs(ran)}, file)
-    else:
-        run(settings_of("seed=9"), tmp_path / "other")
-        shutil.copy(tmp_path / "other" / "last.ckpt", file)
-    capsys.readouterr()
-    record = run(settings, tmp_path / "stopped")
-    told = capsys.readouterr().err
-    one_line(told, "another configuration" if damage == "another configuration" else "cannot be read", "begins anew")
-    assert "resumed" not in record.time
-    assert not ran.exists()
-    same(tmp_path / "stopped", tmp_path / "whole")
-
-
 class Runs:
     """Runs code where it is unpickled."""
 
@@ -217,19 +157,61 @@ class Runs:
         return Path.touch, (self.file,)
 
 
-@pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("damage", [b"", b'{"schema": 1, "status": "comp', b"\x00\xff", misnamed, mistyped])
-def test_a_damaged_result(
-    tmp_path: Path, damage: bytes | Callable[[bytes], bytes], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Training says so and does the run again, the others stand; the report leaves it out and names the file."""
-    from normlab.train import main
+def with_hash(whole: bytes, config_hash: Any) -> bytes:
+    """A checkpoint that says that it is of another configuration."""
+    content, stream = torch.load(io.BytesIO(whole), weights_only=True), io.BytesIO()
+    content["normlab"]["config_hash"] = config_hash
+    torch.save(content, stream)
+    return stream.getvalue()
 
+
+CHECKPOINTS: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
+    "cut short": (lambda whole, _: whole[: len(whole) // 2], "cannot be read"),
+    "noise": (lambda whole, _: os.urandom(len(whole)), "cannot be read"),
+    "empty": (lambda *_: b"", "cannot be read"),
+    "code": (lambda whole, mark: with_hash(whole, Runs(mark)), "cannot be read"),
+    "of another": (lambda whole, _: with_hash(whole, "0" * 12), "is of another configuration"),
+}
+
+
+@pytest.mark.parametrize("damage", CHECKPOINTS)
+def test_a_checkpoint_that_cannot_be_gone_on_from(whole: Path, halfway: Path, capsys, damage: str) -> None:
+    """Training begins anew, says why, and comes to the same bits; no code is run."""
+    file, mark = halfway / "last.ckpt", halfway.parent / "code ran"
+    spoil, told = CHECKPOINTS[damage]
+    file.write_bytes(spoil(file.read_bytes(), mark))
+    found = run(load(*BASE), halfway)
+    one_line(capsys.readouterr().err, told, "begins anew")
+    assert "resumed" not in found.time
+    assert not mark.exists()
+    same(halfway, whole)
+
+
+def replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    def replace(whole: bytes) -> bytes:
+        assert old in whole
+        return whole.replace(old, new, 1)
+
+    return replace
+
+
+RESULTS: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "cut short": lambda _: b'{"schema": 1, "status": "comp',
+    "noise": lambda _: b"\x00\xff",
+    "a blank in the name of a setting": replaced(b'"lr":', b'" lr":'),
+    "a setting of another type": replaced(b'"epochs": 1,', b'"epochs": null,'),
+}
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("damage", RESULTS)
+def test_a_damaged_result(tmp_path: Path, capsys, damage: str) -> None:
+    """Training says so and does the run again, the others stand; the report leaves it out and names the file."""
     words = ["-m", *BASE, "seed=0,1", "epochs=1", f"log_dir={tmp_path}", "name=damaged"]
     assert main(words) == 0
     first, second = sorted(file.parent for file in tmp_path.rglob("result.json"))
-    whole = (first / "result.json").read_bytes()
-    (first / "result.json").write_bytes(damage if isinstance(damage, bytes) else damage(whole))
+    (first / "result.json").write_bytes(RESULTS[damage]((first / "result.json").read_bytes()))
     standing = (second / "result.json").stat().st_mtime_ns
     capsys.readouterr()
     assert report([str(tmp_path / "damaged"), "--no-figures"]) == 0
@@ -240,45 +222,34 @@ def test_a_damaged_result(
     assert (second / "result.json").stat().st_mtime_ns == standing
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_metrics_file_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metrics_file_cut_short(whole: Path, halfway: Path) -> None:
     """A run that goes on takes its rows from the checkpoint."""
-    settings = settings_of()
-    run(settings, tmp_path / "whole")
-    stop_in_epoch(3, monkeypatch, settings, tmp_path / "stopped")
-    file = tmp_path / "stopped" / "metrics.csv"
+    file = halfway / "metrics.csv"
     file.write_bytes(file.read_bytes()[:-30])
-    run(settings, tmp_path / "stopped")
-    assert curves(tmp_path / "stopped") == curves(tmp_path / "whole")
+    run(load(*BASE), halfway)
+    assert curves(halfway) == curves(whole)
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_two_studies_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_studies_in_one_folder(tmp_path: Path, capsys) -> None:
     """What would write over another configuration's result is refused; what fits beside it is done."""
-    from normlab.train import main
-
     words = ["-m", *BASE, "seed=0,1", "epochs=1", f"log_dir={tmp_path}", "name=both"]
     assert main(words) == 0
-    results = {file: file.read_bytes() for file in tmp_path.rglob("result.json")}
-    for file in results:
-        text = file.read_text().replace(Record.load(file.parent).config_hash, "0123456789ab")
-        file.write_text(text)
+    results = {}
+    for file in tmp_path.rglob("result.json"):
+        file.write_text(file.read_text().replace(Record.load(file.parent).config_hash, "0123456789ab"))
         results[file] = file.read_bytes()
     assert main(words) == 2
     one_line(capsys.readouterr().err, "another configuration", "choose another name")
     assert {file: file.read_bytes() for file in results} == results
 
 
-def test_a_folder_moved_to_another_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_moved_to_another_place(whole: Path, halfway: Path, tmp_path: Path) -> None:
     """A stopped run goes on in its new place, best.ckpt included, and is reported there."""
-    settings = settings_of()
-    run(settings, tmp_path / "whole")
-    stop_in_epoch(3, monkeypatch, settings, tmp_path / "here" / "run")
-    shutil.move(tmp_path / "here", tmp_path / "elsewhere, with spaces and ü")
-    moved = tmp_path / "elsewhere, with spaces and ü" / "run"
-    assert run(settings, moved).time["resumed"] == 1
-    same(moved, tmp_path / "whole")
-    assert not (tmp_path / "here").exists()
+    moved = shutil.move(halfway.parent, tmp_path / "elsewhere, with spaces and ü") / halfway.name
+    assert run(load(*BASE), moved).time["resumed"] == 1
+    same(moved, whole)
+    assert not halfway.parent.exists()
     assert report([str(moved.parent), "--no-figures"]) == 0
 
 

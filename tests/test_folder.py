@@ -36,15 +36,19 @@ def put(folder: Path, classes: dict[str, int], *shape: int, start: int = 0) -> P
     return folder
 
 
-def test_train_and_test_folders(tmp_path: Path) -> None:
-    put(tmp_path / "train", {"ant": 3, "bee": 4}, 20, 30)
-    put(tmp_path / "test", {"ant": 1, "bee": 1}, 20, 30, start=7)
+@pytest.mark.parametrize("test", ["test", "val"])
+def test_train_and_test_folders_in_colour_and_grey(tmp_path: Path, test: str) -> None:
+    """Three channels if one image has them; grey levels stay, transparency goes."""
+    put(tmp_path / "train", {"ant": 2}, 9, 12, 3)
+    put(tmp_path / "train", {"bee": 3}, 9, 12, start=2)
+    put(tmp_path / test, {"ant": 1, "bee": 1}, 9, 12, 4, start=5)
     images = load("folder", tmp_path)
     assert images.classes == ("ant", "bee")
-    assert images.train_labels.tolist() == [0] * 3 + [1] * 4
+    assert images.train_labels.tolist() == [0] * 2 + [1] * 3
     assert images.test_labels.tolist() == [0, 1]
-    assert np.array_equal(images.train_images, [pixels(number, 20, 30) for number in range(7)])
-    assert np.array_equal(images.test_images, [pixels(number, 20, 30) for number in (7, 8)])
+    assert np.array_equal(images.train_images[:2], [pixels(n, 9, 12, 3) for n in (0, 1)])
+    assert np.array_equal(images.train_images[2:], [np.repeat(pixels(n, 9, 12)[..., None], 3, 2) for n in (2, 3, 4)])
+    assert np.array_equal(images.test_images, [pixels(n, 9, 12, 4)[..., :3] for n in (5, 6)])
 
 
 def test_without_a_test_folder_a_fifth_of_every_class_is_held_out(tmp_path: Path) -> None:
@@ -54,17 +58,6 @@ def test_without_a_test_folder_a_fifth_of_every_class_is_held_out(tmp_path: Path
     every = [*images.train_images, *images.test_images]
     assert sorted(image.tobytes() for image in every) == sorted(pixels(n, 8, 8).tobytes() for n in range(35))
     assert np.array_equal(load("folder", tmp_path).test_images, images.test_images), "always the same ones"
-
-
-def test_colour_and_grey(tmp_path: Path) -> None:
-    """Three channels if one image has them; grey levels stay, transparency goes."""
-    put(tmp_path / "train", {"a": 2}, 9, 9, 3)
-    put(tmp_path / "train", {"b": 2}, 9, 9, start=2)
-    put(tmp_path / "val", {"a": 1, "b": 1}, 9, 9, 4, start=4)
-    images = load("folder", tmp_path)
-    assert np.array_equal(images.train_images[:2], [pixels(n, 9, 9, 3) for n in (0, 1)])
-    assert np.array_equal(images.train_images[2], np.repeat(pixels(2, 9, 9)[..., None], 3, 2))
-    assert np.array_equal(images.test_images[0], pixels(4, 9, 9, 4)[..., :3])
 
 
 def test_size_scales_the_shorter_side_and_crops_the_longer(tmp_path: Path) -> None:
@@ -82,29 +75,30 @@ def test_size_scales_the_shorter_side_and_crops_the_longer(tmp_path: Path) -> No
     assert images.test_images[1].min() > 150  # the filter sees a little of what is cropped
 
 
-def put_idx(
-    root: Path, form: Callable[[str, bytes], tuple[str, bytes]] = lambda name, content: (name, content)
-) -> None:
-    for name, array in zip(NAMES, idx_arrays(), strict=True):
-        path, content = form(name, as_idx(array))
-        (root / path).write_bytes(content)
+LABELS = np.arange(30, dtype=np.uint8) % 13, np.arange(6, dtype=np.uint8)
+IDX = dict(zip(NAMES, (pixels(0, 30, 12, 16), LABELS[0], pixels(1, 6, 12, 16), LABELS[1]), strict=True))
+Change = Callable[[Path], object]
 
 
-def idx_arrays() -> list[np.ndarray]:
-    return [
-        pixels(0, 30, 12, 16),
-        np.arange(30, dtype=np.uint8) % 13,
-        pixels(1, 6, 12, 16),
-        np.arange(6, dtype=np.uint8),
-    ]
+def idx(name: str | None = None, content: bytes = b"") -> Change:
+    """Writes four idx files, one of them with this content."""
+
+    def write(root: Path) -> None:
+        for each, array in IDX.items():
+            (root / each).write_bytes(content if each == name else as_idx(array))
+
+    return write
 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_idx_files_of_any_number_size_and_classes(tmp_path: Path, packed: bool) -> None:
-    put_idx(tmp_path, lambda name, content: (f"{name}.gz", gzip.compress(content)) if packed else (name, content))
+    idx()(tmp_path)
+    for file in [*tmp_path.iterdir()] if packed else []:
+        file.write_bytes(gzip.compress(file.read_bytes()))
+        file.rename(f"{file}.gz")
     images = load("folder", tmp_path)
     found = (images.train_images, images.train_labels, images.test_images, images.test_labels)
-    assert all(np.array_equal(x, y) for x, y in zip(found, idx_arrays(), strict=True))
+    assert all(np.array_equal(x, y) for x, y in zip(found, IDX.values(), strict=True))
     assert images.classes == tuple(map(str, range(13)))
     assert load("folder", tmp_path, size=8).test_images.shape == (6, 8, 8)
 
@@ -123,64 +117,55 @@ def test_classes_size_and_channels_follow_from_the_data(tmp_path: Path, shape: t
     assert data.mean == pytest.approx(data.train.images.double().mean().item() / 255)
 
 
-def spoilt(name: str, spoil: Callable[[bytes], bytes]) -> Callable[[Path], object]:
-    """Four idx files, of which one is not what it should be."""
-    return lambda root: put_idx(root, lambda each, content: (each, spoil(content) if each == name else content))
+def classes(part: str = "", height: int = 8, **counts: int) -> Change:
+    return lambda root: put(root / part, counts, height, 8)
 
 
-def with_file(name: str, write: Callable[[Path], object]) -> Callable[[Path], object]:
-    """Two classes, and a file beside their images."""
-    return lambda root: (put(root, {"a": 5, "b": 5}, 8, 8), write(root / name))
+def both(*changes: Change) -> Change:
+    return lambda root: [change(root) for change in changes]
 
 
-MISTAKES: dict[Callable[[Path], object], str] = {
-    lambda root: root.rmdir(): "data.root={root} is not a folder: make it",
-    lambda root: None: "data=folder reads {root}/train/<class> with {root}/test/<class>, or {root}/<class>",
-    lambda root: put(
-        root, {"a": 5, "b": 1}, 8, 8
-    ): "{root}: too few images to hold a fifth of every class for the test",
-    with_file("b/x.png", lambda file: file.write_bytes(b"no image")): "{root}/b/x.png cannot be read as an image",
-    with_file(
-        "a/x.png", lambda file: Image.fromarray(np.zeros((8, 8), np.uint16)).save(file)
-    ): "{root}/a/x.png has more than 8 bits per pixel: save it with 8",
-    lambda root: (
-        put(root / "train", {"a": 5, "b": 5}, 8, 8),
-        put(root / "test", {"a": 5, "c": 5}, 8, 8),
-    ): "{root}/train and {root}/test have different classes: b, c in one only",
-    lambda root: put(root, {"a": 5}, 8, 8): "{root} has training images of one class alone",
-    spoilt(NAMES[1], lambda _: as_idx(np.ones(30, np.uint8))): "{root} has training images of one class alone",
-    lambda root: (
-        put(root, {"a": 5}, 8, 8),
-        put(root, {"b": 5}, 8, 9),
-    ): "images have different sizes (8x8 and 9x8 pixels): set data.size",
-    lambda root: put(root, {"a": 5, "b": 0}, 8, 8): "Found no valid file for the classes b",
-    lambda root: (put_idx(root), (root / NAMES[3]).unlink()): "{root} has idx files but no t10k-labels-idx1-ubyte",
-    spoilt(
-        NAMES[2], lambda content: content[:-1]
-    ): "{root}/t10k-images-idx3-ubyte cannot be read: 1,167 bytes, where its header states 1,168",
-    spoilt(
-        NAMES[2], lambda content: b"\0\0\x0d" + content[3:]
-    ): "{root}/t10k-images-idx3-ubyte cannot be read: not an idx file of unsigned bytes",
-    spoilt(
-        NAMES[1], lambda _: as_idx(np.zeros(29, np.uint8))
-    ): "{root}/train-labels-idx1-ubyte has 29 labels for 30 images",
-    spoilt(
-        NAMES[2], lambda _: as_idx(pixels(1, 6, 12, 12))
-    ): "{root}: images have different sizes (16x12 and 12x12 pixels): set data.size",
+TWO, TEST, DEEP = classes(a=5, b=5), as_idx(IDX[NAMES[2]]), np.zeros((8, 8), np.uint16)
+MISTAKES: dict[str, Change] = {
+    "data.root={root} is not a folder: make it": Path.rmdir,
+    "data=folder reads {root}/train/<class> with {root}/test/<class>, or {root}/<class>": both(),
+    "{root}: too few images to hold a fifth of every class for the test": classes(a=5, b=1),
+    "{root} has training images of one class alone": classes(a=5),
+    "Found no valid file for the classes b": classes(a=5, b=0),
+    "have different sizes (8x8 and 8x9 pixels): set data.size": both(classes(a=5), classes(b=5, height=9)),
+    "{root}/train and {root}/test have different classes: b, c in one only": both(
+        classes("train", a=5, b=5), classes("test", a=5, c=5)
+    ),
+    "{root}/b/x.png cannot be read as an image": both(TWO, lambda root: (root / "b/x.png").write_bytes(b"no image")),
+    "{root}/a/x.png has more than 8 bits per pixel: save it with 8": both(
+        TWO, lambda root: Image.fromarray(DEEP).save(root / "a/x.png")
+    ),
+    "{root} has idx files but no t10k-labels-idx1-ubyte": both(idx(), lambda root: (root / NAMES[3]).unlink()),
+    "{root} has training images of one class alone: a network": idx(NAMES[1], as_idx(np.ones(30, np.uint8))),
+    "{root}/t10k-images-idx3-ubyte cannot be read: 1,167 bytes, where its header states 1,168": idx(
+        NAMES[2], TEST[:-1]
+    ),
+    "{root}/t10k-images-idx3-ubyte cannot be read: not an idx file of unsigned bytes": idx(
+        NAMES[2], b"\0\0\x0d" + TEST[3:]
+    ),
+    "{root}/train-labels-idx1-ubyte has 29 labels for 30 images": idx(NAMES[1], as_idx(np.zeros(29, np.uint8))),
+    "{root}: images have different sizes (16x12 and 12x12 pixels): set data.size": idx(
+        NAMES[2], as_idx(pixels(1, 6, 12, 12))
+    ),
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_told_on_one_line(tmp_path: Path, mistake: Callable[[Path], object]) -> None:
+@pytest.mark.parametrize("told", MISTAKES)
+def test_a_mistake_is_told_on_one_line(tmp_path: Path, told: str) -> None:
     root = tmp_path / "root"
     root.mkdir()
-    mistake(root)
+    MISTAKES[told](root)
     with pytest.raises(DataError) as caught:
         load("folder", root)
     with pytest.raises(DataError) as early:  # before a run begins
         resolve("folder", root)
     assert str(early.value) == str(caught.value)
-    assert MISTAKES[mistake].format(root=root) in str(caught.value)
+    assert told.format(root=root) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -194,12 +179,8 @@ def test_settings_of_a_folder(tmp_path: Path) -> None:
         ImageData("digits", size=14)
     with pytest.raises(ConfigError, match=r"data\.root goes with data=.*folder.*, not with data=digits"):
         load_settings("data=digits", "data.root=/nowhere")
-    words = [
-        ["data=folder", "data.root=a"],
-        ["data=folder", "data.root=b"],
-        ["data=folder", "data.root=a", "data.size=9"],
-    ]
-    assert len({load_settings(*each).config_hash() for each in words}) == 3
+    words = (["data.root=a"], ["data.root=b"], ["data.root=a", "data.size=9"])
+    assert len({load_settings("data=folder", *each).config_hash() for each in words}) == 3
     moved = load_settings("data=mnist", "data.root=a").config_hash()
     assert load_settings("data=mnist").config_hash() == moved, "what is published is the same everywhere"
 

@@ -1,4 +1,5 @@
-"""Errors on the test set: which persist, which two runs share, and where the variance of an accuracy comes from."""
+"""Errors on the test set: which persist, which two runs share, and where the variance of an accuracy comes from; scores
+of probabilities against sums written out, and where their values are known."""
 
 import math
 
@@ -7,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.metrics import brier_score_loss  # type: ignore[import-untyped, unused-ignore]
 
 from normlab.analysis.forensics import Bools, VarianceShares, jaccard, majority, mcnemar, variance_shares
+from normlab.scores import BINS, brier, calibration_error, prob_true, scores
 
 tables = arrays(bool, st.tuples(st.integers(2, 6), st.integers(2, 9)))
 
@@ -34,13 +37,9 @@ def test_overlap_by_hand() -> None:
     [
         ((1, 1, 7, 12), 18 / 256),  # Bentur et al. 2009, in Fagerland et al. 2013: exact p = 0.0703
         ((59, 6, 16, 80), 0.0525),  # Cavo et al. 2012, ibid.: p = 0.0525
-        ((3, 0, 5, 92), 2 / 2**5),
-        ((3, 5, 5, 92), 1.0),
-        ((3, 0, 0, 97), 1.0),
-        ((0, 1, 0, 99), 1.0),
     ],
 )
-def test_exact_mcnemar(sizes: tuple[int, ...], p: float) -> None:
+def test_exact_mcnemar_as_published(sizes: tuple[int, ...], p: float) -> None:
     a, b = errors(*sizes)
     found = mcnemar(a, b)
     assert (found.only_a, found.only_b) == sizes[1:3]
@@ -60,12 +59,6 @@ def test_mcnemar_is_twice_a_binomial_tail(only_a: int, only_b: int) -> None:
 # majority
 
 
-def test_majority_by_hand() -> None:
-    pred = np.array([[3, 9, 0, 7], [3, 1, 2, 7], [5, 9, 1, 2], [3, 1, 2, 2]], dtype=np.uint8)
-    found = majority(pred)
-    assert found.tolist() == [3, 1, 2, 2]  # images 1 and 3 are ties: the smaller class
-
-
 def test_majority_counts_past_255() -> None:
     pred = np.concatenate([np.full((257, 1), 4), np.full((100, 1), 2)]).astype(np.uint8)
     assert majority(pred).tolist() == [4]
@@ -75,7 +68,7 @@ def test_majority_counts_past_255() -> None:
 
 @given(pred=arrays(np.uint8, st.tuples(st.integers(1, 7), st.integers(0, 6)), elements=st.integers(0, 3)))
 @settings(deadline=None, max_examples=50)
-def test_majority_is_the_commonest(pred: np.ndarray) -> None:
+def test_majority_is_the_commonest_and_of_ties_the_smallest(pred: np.ndarray) -> None:
     expected = [min(range(4), key=lambda k: (-votes.count(k), k)) for votes in pred.T.tolist()]
     assert majority(pred).tolist() == expected
 
@@ -102,16 +95,6 @@ def test_variance_shares_are_the_textbooks(correct: Bools) -> None:
     assert found.sd**2 == pytest.approx(sum(found))
     if sum(found):
         assert found.shares == pytest.approx([part / sum(found) for part in found])
-        assert sum(found.shares) == pytest.approx(1)
-
-
-def test_variance_shares_by_hand() -> None:
-    """Rows 110 and 100: SS_seed = 1/6, SS_image = 1, SS_r = 1/3 of a total of 3/2; MS = 1/6, 1/2, 1/6."""
-    found = variance_shares(np.array([[1, 1, 0], [1, 0, 0]], dtype=bool))
-    assert found.seed == 0  # (1/6 - 1/6) / 3
-    assert found.test_set == pytest.approx((1 / 2 - 1 / 6) / 2 / 3)
-    assert found.interaction == pytest.approx(1 / 6 / 3)
-    assert found.shares == pytest.approx((0, 0.5, 0.5))
 
 
 def test_one_source_alone() -> None:
@@ -123,14 +106,6 @@ def test_one_source_alone() -> None:
     found = variance_shares(np.tile(images[:, None], 7))
     assert found.shares == (1, 0, 0)
     assert found.seed == pytest.approx(images.var(ddof=1))
-
-
-def test_accuracy_of_a_test_set_is_binomial_without_a_seed_effect() -> None:
-    """400 runs that err at random on 500 images, 5 % each: total = p(1 - p)/N, all of it interaction."""
-    correct = np.random.default_rng(0).random((400, 500)) > 0.05
-    found = variance_shares(correct)
-    assert found.sd == pytest.approx(math.sqrt(0.05 * 0.95 / 500), rel=0.05)
-    assert found.shares[2] > 0.85
 
 
 def simulated(rng: np.random.Generator, s: int, n: int) -> Bools:
@@ -169,3 +144,45 @@ def test_a_large_test_set_does_not_overflow() -> None:
     correct = np.random.default_rng(2).random((60, 10_000)) < 0.995
     found = variance_shares(correct)
     assert (found.seed, found.test_set, found.interaction) == pytest.approx(anova(correct), rel=1e-9, abs=1e-15)
+
+
+# Scores
+
+
+def drawn(images: int = 4000, classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities, and classes drawn by them: calibrated."""
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.full(classes, 0.3), images)
+    true = np.array([rng.choice(classes, p=row) for row in probabilities])
+    with np.errstate(divide="ignore"):
+        return np.log(probabilities), true
+
+
+def test_scores_are_those_of_loops() -> None:
+    log_probs, true = drawn(200)
+    of_true, squares, held = [], [], {}
+    for row, label in zip(np.exp(log_probs), true, strict=True):
+        of_true.append(row[label])
+        squares.append(sum((p - (k == label)) ** 2 for k, p in enumerate(row)))
+        b = next(b for b in range(BINS) if row.max() <= (b + 1) / BINS)
+        held.setdefault(b, []).append((row.argmax() == label, row.max()))
+    gaps = [len(each) / 200 * abs(np.mean(each, axis=0) @ [1, -1]) for each in held.values()]
+    assert prob_true(log_probs, true) == pytest.approx(np.mean(of_true))
+    assert brier(log_probs, true) == pytest.approx(np.mean(squares))
+    assert calibration_error(log_probs, true) == pytest.approx(sum(gaps))
+    log_probs, true = drawn(100, 2)  # of two classes it is twice scikit-learn's
+    assert brier(log_probs, true) == pytest.approx(2 * brier_score_loss(true, np.exp(log_probs[:, 1])))
+
+
+def test_probabilities_that_hold_are_calibrated_and_sharper_ones_are_not() -> None:
+    log_probs, true = drawn()
+    assert calibration_error(log_probs, true) < 0.03
+    sharp = 3 * log_probs
+    sharp -= np.log(np.exp(sharp).sum(1, keepdims=True))
+    assert calibration_error(sharp, true) > 0.1
+
+
+@pytest.mark.parametrize(("label", "expected"), [(0, (1, 0, 0)), (1, (0, 2, 1))])
+def test_certainty(label: int, expected: tuple[float, float, float]) -> None:
+    log_probs = np.array([[0.0, -np.inf, -np.inf]], dtype=np.float16)
+    assert tuple(scores(log_probs, np.array([label])).values()) == expected

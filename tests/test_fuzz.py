@@ -15,9 +15,9 @@ from lightning.pytorch import Callback, Trainer
 from made_up_runs import made_up
 
 from normlab.errors import NormlabError
-from normlab.norms import CATALOGUE
 from normlab.report import main as report
 from normlab.settings import Settings
+from normlab.settings.page import entries
 from normlab.settings.plan import load, plan
 from normlab.training.build import load_array, make_trainer
 from normlab.training.callbacks import RunCheckpoints
@@ -38,35 +38,37 @@ JUNK = [
     "-1", "-0.5", "nan", "inf", "-inf", "null", "true", "false", "abc", "''", "[]", "[1,2]", "{a: 1}", "1e999", "ü",
     "0x10", "1_000", "${seed}", "${nowhere}", "???", "' '", "a.b", "../..", "2**3", "1" + 22 * "0", "1e-400",
 ]
-REALS = [
-    "norm.eps", "norm.momentum", "norm.r_max", "norm.alpha", "l1", "dropout", "lr", "momentum", "weight_decay",
-    "augment.rotation", "augment.shift",
-]
-WHOLES = [
-    "norm.num_groups", "norm.virtual_batch_size", "norm.begin", "seed", "epochs", "batch_size", "refit_epochs",
-]
-SWITCHES = ["norm.affine", "norm.threshold", "weight_standardization", "augment", "test_curve", "sync_batchnorm"]
 # fmt: on
-FITTING: dict[str, list[Any]] = {
-    **dict.fromkeys(REALS, REAL),
-    **dict.fromkeys(WHOLES, WHOLE),
-    **{key: [*WHOLE, "null"] for key in ("norm.channels_per_group", "lr_per", "train_size", "val_size")},
-    **{key: ["true", "false"] for key in SWITCHES},
-    "norm": [*CATALOGUE],
+LEFT_OUT = ("study", "net", "data.", "until", "max_seeds", "ignore", "log_dir", "force", "logger", "norm.options")
+OWN: dict[str, list[Any]] = {
     "norm.target": ["torch.nn:BatchNorm2d", "torch.nn:Linear", "nowhere:Layer"],
     "data": ["digits"],
-    "penalty.scope": ["weights", "conv", "norm", "all"],
-    "penalty.method": ["subgradient", "proximal"],
-    "placement": ["pre", "post"],
-    "schedule": ["onecycle", "constant"],
-    "gradient_clip": [*REAL, "null"],
-    "probes": ["[]", "[layers]", "[layers,landscape,shift,statistics]"],
+    "augment": ["true", "false"],
+    "optimizer.betas": ["[0.8,0.9]", "[0,0]"],
     "accelerator": ["cpu", "auto"],
     "devices": [1, 1, 1, 2, 3],
-    "precision": ["32-true", "64-true", "bf16-mixed", "16-mixed", "tf32"],
     "threads": [1, 2, "null"],
     "name": ["x", "'ein name'", "null"],
 }
+
+
+def fitting(said: str) -> list[Any]:
+    """Values for a setting of which docs/settings.md says this."""
+    what = said.removesuffix(" or null")
+    null = ["null"] * (what != said)
+    if what == "true or false":
+        return ["true", "false"]
+    if what.startswith("list of "):
+        each = what.removeprefix("list of ").split(", ")
+        return ["[]", *(f"[{one}]" for one in each), f"[{','.join(each)}]"]
+    numbers = {"whole": WHOLE, "a": WHOLE, "number,": REAL, "above": REAL, "between": REAL, "finite": REAL}
+    if what.endswith("or more"):
+        return [*WHOLE, *REAL]
+    return [*numbers.get(what.split(" ")[0], what.split(", ")), *null]
+
+
+SAID = {entry.name: entry.values for entry in entries() if entry.values not in ("", "swept")}
+FITTING = {name: fitting(said) for name, said in SAID.items() if not name.startswith(LEFT_OUT)} | OWN
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""The house: imports run downwards, and what must open at once imports nothing heavy."""
+"""The house and its pages: imports run downwards, what must open at once imports nothing heavy, links are good."""
 
 import re
 import subprocess
@@ -10,6 +10,9 @@ from conftest import REPOSITORY
 from house import ALLOWED_LATE, FLOORS, arrows, fewest, files, imports, picture, room_of
 
 import normlab
+from normlab.norms import CATALOGUE
+from normlab.settings import GROUPS, Settings, choices
+from normlab.settings.page import as_markdown, as_text
 
 PACKAGE = Path(normlab.__file__).parent
 DOCS = REPOSITORY / "docs"
@@ -31,12 +34,10 @@ def test_imports_run_downwards(file: Path) -> None:
 def test_imports_are_found_in_every_form(tmp_path: Path) -> None:
     """`from . import` is not used here."""
     file = tmp_path / "a.py"
-    lines = [
-        "from normlab import scheduler, record as do",
-        "from normlab.nets.net import Net",
-        "import normlab.data.published, os",
-    ]
-    file.write_text("\n".join([*lines, "def f():", "    import normlab.lint", "    from normlab.nets import Net"]))
+    file.write_text(
+        "from normlab import scheduler, record as do\nfrom normlab.nets.net import Net\n"
+        "import normlab.data.published, os\ndef f():\n    import normlab.lint\n    from normlab.nets import Net\n"
+    )
     assert imports(file) == {"scheduler": False, "record": False, "nets": False, "data": False, "lint": True}
     assert not [
         path for path in PACKAGE.rglob("*.py") if re.search(r"(?m)^\s*from \.", path.read_text(encoding="utf-8"))
@@ -77,9 +78,34 @@ def test_the_page_names_files_that_are_there(word: str) -> None:
     assert any((place / word).is_file() for place in (REPOSITORY, REPOSITORY / "tests")) or any(PACKAGE.rglob(word))
 
 
-def test_the_pages_links_lead_somewhere() -> None:
-    for link in re.findall(r"\]\((?!https?://|#)([^)#]+)[^)]*\)", PAGE):
-        assert (DOCS / link).exists(), link
+PAGES = [file for kind in ("*.md", "[dln]*/*.md", "notebooks/*.ipynb") for file in REPOSITORY.glob(kind)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_pages_and_notebooks_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link
+
+
+def test_the_page_of_settings_is_made_from_them() -> None:
+    page = (DOCS / "settings.md").read_text(encoding="utf-8")
+    assert page == as_markdown(), "python -m normlab.settings.page > docs/settings.md"
+
+
+@pytest.mark.parametrize("page", [as_markdown(), as_text()], ids=["markdown", "text"])
+def test_every_setting_and_option_is_on_it(page: str) -> None:
+    """With its values and meaning: a setting without either would be an empty cell."""
+    names = {*Settings.model_fields} - {"penalty", "augment"} | {"penalty.scope", "augment.shift", "optimizer.betas"}
+    names |= {f"norm.{option}" for about in CATALOGUE.values() for option in about.options} | {"net.channels"}
+    for name in names:
+        assert re.search(rf"(?m)^(\| `|  ){re.escape(name)}(` \||:) ", page), name
+    for group in GROUPS:
+        for name in choices(group):
+            assert f"{group}={name}" in page
+    settings = page.partition("study=")[0]
+    assert not re.search(r"\|  \|", settings), "a cell is empty"
+    assert "number, ≥ 0, < 1" in page
+    assert "subgradient, proximal" in page
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -90,23 +116,20 @@ def loaded_by(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     ("statement", "heavy"),
     [
-        ("import normlab.train", {"torch", "lightning", "torchvision", "sklearn", "matplotlib", "pandas"}),
-        ("import normlab.report", {"torch", "lightning", "torchvision", "sklearn", "matplotlib"}),
-        (
-            "import normlab.calculate",
-            {"torch", "lightning", "torchvision", "hydra", "sklearn", "matplotlib", "pandas", "scipy", "openpyxl"},
-        ),
-        ("import normlab.probe", {"torch", "lightning", "torchvision", "hydra", "sklearn", "matplotlib", "pandas"}),
-        ("import normlab.probes.layers, normlab.probes.statistics", {"lightning", "torchvision", "hydra", "pandas"}),
-        ("import normlab.data.sources", {"torch", "torchvision", "sklearn", "PIL", "rich", "filelock"}),
-        ("import normlab.record", {"torch", "lightning", "matplotlib"}),
-        ("from normlab.analysis import read", {"torch", "lightning", "matplotlib"}),
-        ("import normlab.lint", {"torch", "lightning", "hydra", "matplotlib", "scipy"}),
-        ("import normlab.nets", {"lightning", "torchvision", "hydra"}),
+        ("import normlab.train", "torch lightning torchvision sklearn matplotlib pandas"),
+        ("import normlab.report", "torch lightning torchvision sklearn matplotlib"),
+        ("import normlab.calculate", "torch lightning torchvision hydra sklearn matplotlib pandas scipy openpyxl"),
+        ("import normlab.probe", "torch lightning torchvision hydra sklearn matplotlib pandas"),
+        ("import normlab.probes.layers, normlab.probes.statistics", "lightning torchvision hydra pandas"),
+        ("import normlab.data.sources", "torch torchvision sklearn PIL rich filelock"),
+        ("import normlab.record", "torch lightning matplotlib"),
+        ("from normlab.analysis import read", "torch lightning matplotlib"),
+        ("import normlab.lint", "torch lightning hydra matplotlib scipy"),
+        ("import normlab.nets", "lightning torchvision hydra"),
     ],
 )
-def test_opens_without(statement: str, heavy: set[str]) -> None:
-    assert not loaded_by(statement) & heavy
+def test_opens_without(statement: str, heavy: str) -> None:
+    assert not loaded_by(statement) & set(heavy.split())
 
 
 def test_no_instantiation_from_files() -> None:

@@ -19,17 +19,6 @@ from normlab.training.files import begun
 TINY = ("data=digits", "epochs=2", "batch_size=256", "threads=1")
 
 
-def files(folder: Path) -> set[str]:
-    return {"events" if file.name.startswith("events") else file.name for file in folder.iterdir()}
-
-
-def points(folder: Path) -> dict[str, list[float]]:
-    """The curves of Lightning's CSV file."""
-    with (folder / "metrics.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return {tag: [float(row[tag]) for row in rows if row[tag]] for tag in rows[0]}
-
-
 def test_runs_that_differ_in_their_loggers_alone_would_share_a_folder() -> None:
     with pytest.raises(ConfigError, match="two runs of this sweep would share"):
         plan([*TINY, "logger=csv,tensorboard"], multirun=True)
@@ -41,12 +30,13 @@ def test_loggers_change_no_weights_and_none_leaves_no_events(tmp_path: Path) -> 
     with_csv = run(load(*TINY, "logger=csv"), tmp_path / "csv")
     assert alone.metrics == with_csv.metrics
     assert (tmp_path / "none" / "predictions.npz").read_bytes() == (tmp_path / "csv" / "predictions.npz").read_bytes()
-    assert "events" not in files(tmp_path / "none") | files(tmp_path / "csv")
-    assert "metrics.csv" in files(tmp_path / "none")
+    assert not [*tmp_path.rglob("events*")]
+    assert (tmp_path / "none" / "metrics.csv").exists()
     [place] = (tmp_path / "csv" / "csv").iterdir()
-    curves = points(place)
-    with (tmp_path / "csv" / "metrics.csv").open(newline="") as stream:
-        assert curves["acc/val"] == [float(row["val_acc"]) for row in csv.DictReader(stream)]
+    texts = [(each / "metrics.csv").read_text().splitlines() for each in (place, tmp_path / "csv")]
+    lightnings, ours = ([*csv.DictReader(text)] for text in texts)
+    curves = {tag: [float(row[tag]) for row in lightnings if row[tag]] for tag in lightnings[0]}
+    assert curves["acc/val"] == [float(row["val_acc"]) for row in ours]
     assert curves["acc/test"] == [with_csv.metrics["test_acc"]]
     assert yaml.safe_load((place / "hparams.yaml").read_text())["batch_size"] == 256
 
@@ -86,9 +76,7 @@ def stopped(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> Recor
         patch.setattr("normlab.training.fit.conclude", lambda *_, **__: 1 / 0)
         assert run(load(*TINY, *words), folder).status == "failed"
     before = begun(load(*TINY, *words), folder)
-    assert not isinstance(before, str)
-    assert before is not None
-    assert before.epoch == 2
+    assert getattr(before, "epoch", before) == 2
     record = run(load(*TINY, *words), folder)
     assert record.status == "completed"
     return record

@@ -41,6 +41,16 @@ class Wobble(Norm, about=ABOUT):
 '''
 
 
+def python(root: Path, *words: str, code: int = 0) -> str:
+    """What a command prints; its errors where it has to fail with this exit code."""
+    environment = {**os.environ, "PYTHONPATH": str(root), "COLUMNS": "200"}
+    result = subprocess.run(
+        [sys.executable, *words], cwd=root, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert result.returncode == code, result.stderr
+    return result.stderr if code else result.stdout
+
+
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package with the norm added, and a sweep of it done as arrays."""
@@ -51,55 +61,35 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "conf" / "norm" / "wobble.yaml").write_text(
         "name: wobble # wobbles\ndelta: 1.0 # added to the mean square\naffine: true # scale γ and shift β\n"
     )
-    words = [
-        "-m", "name=sweep", "norm=bn,wobble", "seed=0,1", "data=digits", "epochs=1", "train_size=64",
-        "hydra/launcher=array",
-    ]  # fmt: skip
-    result = python(root, "-m", "normlab.train", *words, "threads=1")
-    assert result.returncode == 0, result.stderr
+    words = "-m name=sweep norm=bn,wobble seed=0,1 data=digits epochs=1 train_size=64 hydra/launcher=array threads=1"
+    python(root, "-m", "normlab.train", *words.split())
     return root
 
 
-def python(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(root), "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, *words], cwd=root, env=environment, capture_output=True, text=True, timeout=240
-    )
+def test_the_command_line_knows_it_and_checks_its_options(house: Path) -> None:
+    assert "wobble" in python(house, "-m", "normlab.train", "--help")
+    error = python(house, "-m", "normlab.train", "norm=wobble", "norm.delta=3", "data=digits", code=2)
+    assert error.strip() == "normlab: norm.delta=3: must be between 0.5 and 2"
 
 
-def test_help_knows_it(house: Path) -> None:
-    assert "wobble" in python(house, "-m", "normlab.train", "--help").stdout
-
-
-def test_its_options_are_checked(house: Path) -> None:
-    result = python(house, "-m", "normlab.train", "norm=wobble", "norm.delta=3", "data=digits")
-    assert result.returncode == 2
-    assert result.stderr.strip() == "normlab: norm.delta=3: must be between 0.5 and 2"
-
-
-def test_it_trains_in_an_array(house: Path) -> None:
-    (log,) = (house / "lightning_logs" / "sweep").glob("wobble*-seed_0/train.log")
+def test_it_trains_in_an_array_and_the_report_draws_it_in_its_colour(house: Path) -> None:
+    folder = house / "lightning_logs" / "sweep"
+    (log,) = folder.glob("wobble*-seed_0/train.log")
     assert "trained as an array of 2 networks" in log.read_text(encoding="utf-8")
+    assert "wobble" in python(house, "-m", "normlab.report", "lightning_logs/sweep")
+    assert "#123456" in (folder / "figures" / "accuracy.svg").read_text(encoding="utf-8")
 
 
-def test_the_report_draws_it_in_its_colour(house: Path) -> None:
-    result = python(house, "-m", "normlab.report", "lightning_logs/sweep")
-    assert result.returncode == 0, result.stderr
-    assert "wobble" in result.stdout
-    assert "#123456" in (house / "lightning_logs" / "sweep" / "figures" / "accuracy.svg").read_text(encoding="utf-8")
-
-
-def test_the_axes_picture_and_the_page_have_it(house: Path) -> None:
-    code = "from normlab.analysis.axes_picture import axes; axes(['wobble']).savefig('axes.svg')"
-    assert python(house, "-c", code).returncode == 0
+def test_the_axes_picture_has_it(house: Path) -> None:
+    python(house, "-c", "from normlab.analysis.axes_picture import axes; axes(['wobble']).savefig('axes.svg')")
     assert "#123456" in (house / "axes.svg").read_text(encoding="utf-8")
 
 
 def test_it_is_worked_out_by_hand(house: Path) -> None:
     """From its formula and axes: in the terminal, and on the page among all the others."""
-    words = ("--norm", "wobble", "--shape", "1,1,1,2", "--input", "x.csv", "--html", "page.html")
+    words = "--norm wobble --shape 1,1,1,2 --input x.csv --html page.html"
     (house / "x.csv").write_text("1 3", encoding="utf-8")
-    result = python(house, "-m", "normlab.calculate", *words)
-    assert "Wobble norm: 1 statistic" in result.stdout, result.stderr
-    assert "0.1667 0.5000" in result.stdout  # 1 / (1 + 5), 3 / (1 + 5)
+    told = python(house, "-m", "normlab.calculate", *words.split())
+    assert "Wobble norm: 1 statistic" in told
+    assert "0.1667 0.5000" in told  # 1 / (1 + 5), 3 / (1 + 5)
     assert '"wobble":{"axes":["CHW"]' in (house / "page.html").read_text(encoding="utf-8")

@@ -63,61 +63,47 @@ def stage_outputs(net: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
     return outputs
 
 
-# The table
+# Norms
 
 
-def test_parameters_without_scales_and_shifts() -> None:
-    """7,614 - 2 · (10 + 20 + 20 + 12 + 12) = 7,466."""
-    assert count(Net("none")) == 7466
-    for norm in AFFINE:
-        assert count(Net(norm, norm_options={"affine": False})) == 7466
-
-
-def test_parameters_with_a_scale_and_a_shift_a_position() -> None:
-    """`nn.LayerNorm([C, H, W])` is another layer than ln: 7,466 + 2 · Σ C·H·W = 50,426 parameters."""
-    sides = iter([26, 24, 10, 8, 6])
-    net = Net(lambda channels: nn.LayerNorm([channels, (side := next(sides)), side]))
-    assert count(net) == 50_426
-    assert net(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
-
-
-@pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("norm", ["none", *AFFINE])
-def test_stages(norm: str, placement: str) -> None:
-    """Every row of the table: order, output shape, numbers in the convolution and in the norm."""
-    net = Net(norm, dropout=0.1, placement=placement)
-    shapes = {name: tuple(y.shape) for name, y in stage_outputs(net, torch.rand(3, 1, 28, 28)).items()}
-    assert list(shapes) == list(STAGES)
-    assert shapes == {name: (3, *shape) for name, (shape, _, _) in STAGES.items()}
-
-    for name, (_, conv, scales_and_shifts) in STAGES.items():
-        stage = net.get_submodule(name)
-        in_convs = sum(m.weight.numel() for m in stage.modules() if isinstance(m, nn.Conv2d))
-        assert in_convs == conv, name
-        assert count(stage) - in_convs == (scales_and_shifts if norm != "none" else 0), name
-
-
-def test_widths_of_the_norms() -> None:
-    """`normlab.settings.NORM_CHANNELS`, which is known without torch, is what the norms are built with and given."""
-    built: list[int] = []
-
-    def build(channels: int) -> nn.Module:
-        built.append(channels)
-        return nn.BatchNorm2d(channels)
-
-    net = Net(build)
-    given: list[int] = []
+@pytest.mark.parametrize("norm", ["none", *AFFINE, Drawing])
+def test_the_five_norms_and_nothing_else_are_of_the_widths_that_are_known_without_torch(norm: Any) -> None:
+    net, given = Net(norm, dropout=0.5), []
+    assert norm_layers(net) == {f"{block}.norm": net.get_submodule(block).norm for block in BLOCKS}
+    assert list(norm_layers(net)) == [f"{block}.norm" for block in BLOCKS]
     for layer in norm_layers(net).values():
         layer.register_forward_hook(lambda module, args, output: given.append(args[0].shape[1]))
     net(torch.rand(2, 1, 28, 28))
-    assert tuple(built) == tuple(given) == NORM_CHANNELS
+    assert tuple(given) == NORM_CHANNELS
 
 
-def test_norm_layers_are_the_five_norms_and_nothing_else() -> None:
-    for norm in ("none", *AFFINE, Drawing):
-        net = Net(norm, dropout=0.5)
-        assert list(norm_layers(net)) == [f"{block}.norm" for block in BLOCKS]
-        assert list(norm_layers(net).values()) == [net.get_submodule(block).norm for block in BLOCKS]
+def test_options_reach_the_norm() -> None:
+    assert {layer.eps for layer in norm_layers(Net("bn", norm_options={"eps": 0.25})).values()} == {0.25}
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("norm", [*AFFINE, "custom", Drawing])
+def test_a_seed_gives_every_norm_the_same_convolutions(norm: Any, placement: str) -> None:
+    """Runs pair by seed: what a norm draws while it is built comes after all convolutions were drawn."""
+    torch.manual_seed(7)
+    control = convolutions(Net("none"))
+    torch.manual_seed(7)
+    target = f"{__name__}:Drawing" if norm == "custom" else None
+    drawn = convolutions(Net(norm, dropout=0.3, placement=placement, norm_target=target))
+    assert drawn.keys() == control.keys()
+    assert all(torch.equal(drawn[name], control[name]) for name in control)
+
+
+@pytest.mark.parametrize("placement", ["Post", "before", ""])
+def test_bad_placement(placement: str) -> None:
+    with pytest.raises(ValueError, match=f"placement '{placement}' is unknown: choose one of post, pre"):
+        Net(placement=placement)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, 5, float("nan")])
+def test_bad_dropout(dropout: float) -> None:
+    with pytest.raises(ValueError, match=rf"dropout={dropout} is outside \[0, 1\)"):
+        Net(dropout=dropout)
 
 
 # The forward pass in numpy
@@ -165,21 +151,26 @@ def forward(net: Net, x: np.ndarray, norm: str, placement: str) -> dict[str, np.
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("norm", ["none", *AFFINE])
-def test_every_stage_computes_what_the_numpy_pass_does(norm: str, placement: str) -> None:
+def test_every_stage_is_that_of_the_table_and_computes_what_the_numpy_pass_does(norm: str, placement: str) -> None:
+    """Order, output shape, numbers in the convolution and in the norm; and y, in train mode."""
     torch.manual_seed(0)
     net = Net(norm, placement=placement).double()
     for name, parameter in net.named_parameters():
         if ".norm." in name:
             parameter.data = torch.rand_like(parameter) * 2 - 0.5
-    x = torch.rand(2, 1, 28, 28, dtype=torch.float64)
+    x = torch.rand(3, 1, 28, 28, dtype=torch.float64)
+    expected, found = forward(net, x.numpy(), norm, placement), stage_outputs(net, x)
+    assert list(found) == list(STAGES)
+    for name, (shape, conv, scales_and_shifts) in STAGES.items():
+        assert found[name].shape == (3, *shape), name
+        np.testing.assert_allclose(found[name].numpy(), expected[name], rtol=1e-8, atol=1e-8, err_msg=name)
+        stage = net.get_submodule(name)
+        in_convs = sum(m.weight.numel() for m in stage.modules() if isinstance(m, nn.Conv2d))
+        assert in_convs == conv, name
+        assert count(stage) - in_convs == (scales_and_shifts if norm != "none" else 0), name
 
-    expected = forward(net, x.numpy(), norm, placement)
 
-    for name, y in stage_outputs(net, x).items():
-        np.testing.assert_allclose(y.numpy(), expected[name], rtol=1e-8, atol=1e-8, err_msg=name)
-
-
-# Dropout and placement
+# Dropout
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -203,48 +194,3 @@ def test_dropout_comes_after_blocks_one_three_and_five(rate: float, placement: s
             assert dropped.double().mean().item() == pytest.approx(rate, abs=spread)
         else:
             assert torch.equal(trained, plain)
-
-
-def test_without_dropout_training_draws_nothing() -> None:
-    x = torch.rand(4, 1, 28, 28)
-    net = Net("ln")
-    assert torch.equal(net(x), net(x))
-    assert torch.equal(net(x), net.eval()(x))
-
-
-@pytest.mark.parametrize("placement", ["Post", "before", ""])
-def test_bad_placement(placement: str) -> None:
-    with pytest.raises(ValueError, match=f"placement '{placement}' is unknown: choose one of post, pre"):
-        Net(placement=placement)
-
-
-@pytest.mark.parametrize("dropout", [-0.1, 1.0, 5, float("nan")])
-def test_bad_dropout(dropout: float) -> None:
-    with pytest.raises(ValueError, match=rf"dropout={dropout} is outside \[0, 1\)"):
-        Net(dropout=dropout)
-
-
-# Norms by name, by option, by function
-
-
-def test_options_reach_the_norm() -> None:
-    """gn with one group is ln: the same numbers out."""
-    x = torch.rand(2, 1, 28, 28)
-    torch.manual_seed(0)
-    one_group = Net("gn", norm_options={"num_groups": 1})
-    torch.manual_seed(0)
-    torch.testing.assert_close(one_group(x), Net("ln")(x))
-    assert {layer.eps for layer in norm_layers(Net("bn", norm_options={"eps": 0.25})).values()} == {0.25}
-
-
-@pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("norm", [*AFFINE, "custom", Drawing])
-def test_a_seed_gives_every_norm_the_same_convolutions(norm: Any, placement: str) -> None:
-    """Runs pair by seed: what a norm draws while it is built comes after all convolutions were drawn."""
-    torch.manual_seed(7)
-    control = convolutions(Net("none"))
-    torch.manual_seed(7)
-    target = f"{__name__}:Drawing" if norm == "custom" else None
-    drawn = convolutions(Net(norm, dropout=0.3, placement=placement, norm_target=target))
-    assert drawn.keys() == control.keys()
-    assert all(torch.equal(drawn[name], control[name]) for name in control)

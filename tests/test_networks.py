@@ -16,7 +16,7 @@ from normlab.lint import lint
 from normlab.lint.design import parameters
 from normlab.nets import Net, in_order, make_net, norm_layers, penalised, sparsity, uncovered
 from normlab.nets.folded import Numbers, Stack, log_probs
-from normlab.nets.layers import FilterConv2d, FitImages
+from normlab.nets.layers import FilterConv2d
 from normlab.nets.other import check_net
 from normlab.norms import CATALOGUE
 from normlab.probes.layers import convolutions, layer_statistics
@@ -52,15 +52,15 @@ class Tiny(nn.Module):
 
 
 class Gamma(nn.Module):
-    """A custom norm that draws random numbers, with a scale, a shift and something else under its own names."""
+    """A custom norm that draws random numbers, with scales, a shift and something else under its own names."""
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
         self.gamma, self.beta = nn.Parameter(torch.ones(num_channels)), nn.Parameter(torch.zeros(num_channels))
-        self.mix = nn.Parameter(torch.rand(3))
+        self.mix, self.turn = nn.Parameter(torch.rand(3)), nn.Conv2d(num_channels, num_channels, 1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x - self.mix.softmax(0)[0] * x.mean((1, 2, 3), keepdim=True)
+        x = self.turn(x) - self.mix.softmax(0)[0] * x.mean((1, 2, 3), keepdim=True)
         return x * self.gamma[:, None, None] + self.beta[:, None, None]
 
 
@@ -95,8 +95,7 @@ def test_a_resnet_is_torchvisions() -> None:
 
 
 def test_resnet10_is_there_by_configuration_alone() -> None:
-    values = group_values("net", "resnet10")
-    net = make_net(**values, norm="bn")
+    net = make_net(**group_values("net", "resnet10"), norm="bn")
     theirs = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10)
     assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in theirs.parameters())
     assert net(torch.rand(2, 1, 28, 28)).shape == (2, 10)
@@ -137,10 +136,7 @@ def test_layers_are_known_in_the_order_of_the_forward_pass() -> None:
     [
         ({"target": None}, "net=custom needs net.target=package.module:factory"),
         ({"target": "torchvision.models"}, "net.target='torchvision.models': write package.module:factory"),
-        (
-            {"target": "no_such_module:net"},
-            "there is no module no_such_module here; write package.module:factory",
-        ),
+        ({"target": "no_such_module:net"}, "there is no module no_such_module here; write package.module:factory"),
         ({"target": "torchvision.models:resnet"}, "torchvision.models has no resnet; its classes and functions: "),
         ({"options": {"widht": 3}}, "unexpected keyword argument 'widht'"),
         ({"channels": None}, "does not take images of 1x28x28 (RuntimeError"),
@@ -179,27 +175,6 @@ class Turned(nn.Module):
 # Images
 
 
-@pytest.mark.parametrize(("size", "inner"), [(32, slice(2, 30)), (35, slice(3, 31))])
-def test_small_images_are_padded_by_their_edges(size: int, inner: slice) -> None:
-    images = torch.rand(2, 1, 28, 28)
-    y = FitImages((1, 28, 28), (3, size, size))(images)
-    assert y.shape == (2, 3, size, size)
-    for channel in range(3):
-        assert torch.equal(y[:, channel, inner, inner], images[:, 0])
-    assert torch.equal(y[:, 0, 0, inner], images[:, 0, 0])
-
-
-@pytest.mark.parametrize("size", [36, 14, 56])
-def test_others_are_scaled(size: int) -> None:
-    """A ramp stays a ramp between its ends, and what is the same everywhere stays so."""
-    ramp = torch.linspace(0, 1, 28).expand(1, 1, 28, 28)
-    y = FitImages((1, 28, 28), (1, size, size))(ramp)
-    assert y.shape == (1, 1, size, size)
-    steps = y[0, 0, 0].diff()[3:-3]
-    torch.testing.assert_close(steps, torch.full_like(steps, 28 / 27 / size), rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(FitImages((1, 28, 28), (1, size, size))(ramp * 0 + 0.3), torch.full_like(y, 0.3))
-
-
 def test_the_small_network_takes_other_images() -> None:
     net = make_net(num_classes=3, image=(3, 40, 52))
     assert net(torch.rand(2, 3, 40, 52)).shape == (2, 3)
@@ -215,24 +190,33 @@ def test_the_small_network_takes_other_images() -> None:
 
 
 def test_scopes_go_by_the_kind_of_parameter() -> None:
+    """In a custom layer ones are scales, and so are the weights of a convolution; zeros are shifts."""
     net = tiny(Gamma)
     body = {scope: {net.label(name) for name in penalised(net, scope)} for scope in ("conv", "norm", "weights", "all")}
+    norms = ("norm1", "norm2", "down.1")
     assert body["conv"] == {"conv1.weight", "conv2.weight", "down.0.weight", "fc.weight"}
-    assert body["norm"] == {"norm1.gamma", "norm2.gamma", "down.1.gamma"}
+    assert body["norm"] == {f"{norm}.{name}" for norm in norms for name in ("gamma", "turn.weight")}
     assert body["weights"] == body["conv"] | body["norm"]
     assert len(body["all"]) == len(list(net.parameters()))
-    left = {"temperature", "norm1.mix", "norm2.mix", "down.1.mix"}
-    assert {net.label(name) for name in uncovered(net, "weights")} == left
+    assert {net.label(name) for name in uncovered(net, "weights")} == {
+        "temperature",
+        *(f"{norm}.mix" for norm in norms),
+    }
     assert uncovered(net, "all") == []
     assert sparsity(net)["zero_scales"] == 0
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_catalogue_says_which_parameters_are_scales(norm: str) -> None:
-    net = Net(norm)
-    scales = {name for name, learned in CATALOGUE[norm].learned.items() if learned.scale}
-    assert {name.rpartition(".")[2] for name in penalised(net, "norm")} == scales
-    assert uncovered(net, "weights") == []
+    """And a convolution that is reparametrised is one everywhere."""
+    about = CATALOGUE[norm]
+    for net, left in ((Net(norm), []), (tiny(norm), ["body.temperature"])):
+        scales = {name for name, learned in about.learned.items() if learned.scale}
+        assert {name.rpartition(".")[2] for name in penalised(net, "norm")} == scales
+        assert uncovered(net, "weights") == left
+    kinds = [type(layer) for _, layer in in_order(net) if isinstance(layer, nn.Conv2d)]
+    assert len(kinds) == 3
+    assert all(issubclass(kind, FilterConv2d) == bool(about.conv) for kind in kinds)
 
 
 # Many at once
@@ -266,33 +250,9 @@ def asked_for(*words: str) -> Settings:
 
 
 def test_whether_it_can_be_trained_with_others_is_tried() -> None:
-    assert unfoldable(asked_for("norm=gn")) is None
-    assert unfoldable(asked_for("norm=bn")) is None
-    reason = unfoldable(asked_for("norm=gn", "net.options={dropout: 0.5}"))
-    assert reason is not None
-    assert reason.startswith("net=custom cannot run for several networks at once (RuntimeError: vmap: called random")
-
-
-# Convolutions that a norm reparametrises
-
-
-@pytest.mark.parametrize("norm", [name for name in NORMS if CATALOGUE[name].conv])
-def test_every_convolution_is_reparametrised(norm: str) -> None:
-    net = tiny(norm)
-    kinds = {name: type(layer) for name, layer in in_order(net) if isinstance(layer, nn.Conv2d)}
-    assert len(kinds) == 3
-    assert all(issubclass(kind, FilterConv2d) for kind in kinds.values())
-    assert {net.label(name) for name in penalised(net, "norm")} == {"conv1.gain", "conv2.gain", "down.0.gain"}
-    assert uncovered(net, "weights") == ["body.temperature"]
-
-
-def test_weight_normalization_starts_as_no_norm() -> None:
-    nets = []
-    for norm in ("none", "wn"):
-        torch.manual_seed(1)
-        nets.append(tiny(norm))
-    x = torch.rand(2, 1, 28, 28)
-    torch.testing.assert_close(nets[0](x), nets[1](x))
+    assert unfoldable(asked_for("norm=gn")) is unfoldable(asked_for("norm=bn")) is None
+    told = "net=custom cannot run for several networks at once (RuntimeError: vmap: called random"
+    assert str(unfoldable(asked_for("norm=gn", "net.options={dropout: 0.5}"))).startswith(told)
 
 
 # What is built around it
@@ -327,9 +287,7 @@ def test_a_network_is_tried_before_its_run() -> None:
     check_net(asked_for("norm=gn"))
     with pytest.raises(ConfigError, match=r"norm\.num_groups=3 does not divide the channels \(8\)"):
         check_net(asked_for("norm=gn", "norm.num_groups=3"))
-    with pytest.raises(
-        ConfigError, match=r"net=custom with norm=test_networks:Broken raised TypeError: no forward here"
-    ):
+    with pytest.raises(ConfigError, match="net=custom with norm=test_networks:Broken raised TypeError: no forward he"):
         check_net(asked_for("norm=custom", f"norm.target={__name__}:Broken"))
 
 

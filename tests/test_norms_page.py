@@ -1,6 +1,5 @@
 """docs/norms.md is what the norms' files and docs/norms.csv make of it."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +8,6 @@ from conftest import REPOSITORY
 
 from benchmarks.norms import BATCH, main, notes_of
 from benchmarks.norms_page import catalogue_part, cost_part, costs, renew
-from normlab.nets import Net
 from normlab.norms import CATALOGUE
 
 PAGE = (REPOSITORY / "docs" / "norms.md").read_text(encoding="utf-8")
@@ -26,26 +24,6 @@ def test_the_committed_page_is_what_the_norms_and_the_measurements_say(tmp_path:
     assert measured["round"].nunique() >= 30
     for word in ("Machine: ", "load before ", "Versions: ", "`python -m benchmarks.norms --rounds "):
         assert word in PAGE
-
-
-def test_every_norm_has_its_row_and_its_section() -> None:
-    table, *parts = catalogue_part().split("\n### ")
-    sections = {part.partition("\n")[0]: part for part in parts}
-    assert list(sections) == list(CATALOGUE)
-    for name, learned in {
-        "none": "nothing",
-        "bn": "γ (C), from 1; β (C), from 0",
-        "ln_elem": "γ (C·H·W), from 1; β (C·H·W), from 0",
-        "dyt": "α (1), from option `alpha`; γ (C), from 1; β (C), from 0",
-        "wn": "g (C), by the convolution",
-    }.items():
-        assert f"\n| learned | {learned} |\n" in sections[name]
-    assert "\n| statistics | N · G means and variances over C / G, H, W |\n" in sections["gn"]
-    assert "mean&#124;x − μ&#124;" in table, "a | would end the cell"
-    for name, about in CATALOGUE.items():
-        [row] = re.findall(rf"(?m)^\| \[`{name}`\].*$", table)
-        assert row.endswith(f"| {sum(p.numel() for p in Net(name).parameters()):,} |")
-        assert re.findall(r"(?m)^\| `(\w+)` \| `", sections[name]) == [*about.options], name
 
 
 def test_medians_and_ratios_by_hand() -> None:

@@ -4,7 +4,6 @@ import ast
 import base64
 import importlib
 import io
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import nbformat
 import numpy as np
 import pytest
 from conftest import MNIST, REPOSITORY
-from execute import execute, joined, smaller, tidy
+from execute import execute, smaller, tidy
 from made_up_runs import crossed
 from PIL import Image
 
@@ -26,10 +25,8 @@ from normlab.settings import Study
 FOLDER = REPOSITORY / "notebooks"
 RESULTS = REPOSITORY / "lightning_logs" / "replication"
 NOTEBOOKS = sorted(file.name for file in FOLDER.glob("*.ipynb"))
-BY_HAND, STUDY, OWN = "01_normalization_by_hand.ipynb", "02_reading_a_study.ipynb", "03_bring_your_own_norm.ipynb"
-BATCH = "04_batch_size_and_batch_statistics.ipynb"
+BY_HAND, STUDY, OWN, BATCH = NOTEBOOKS[:4]
 ABSOLUTE = re.compile(r"(?<![\w.:/<])/(?:home|root|tmp|work|Users|usr|opt|var|mnt|private)/|\b[A-Z]:\\\\")
-
 needs_results = pytest.mark.skipif(not RESULTS.is_dir(), reason="lightning_logs/replication is not in this clone")
 
 
@@ -57,22 +54,18 @@ def shown(notebook: Any) -> list[str]:
     return [output.text for output in outputs(notebook) if output.output_type == "stream"]
 
 
+def picture(text: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")
+
+
 def pictures(notebook: Any) -> list[Image.Image]:
     found = [output.data["image/png"] for output in outputs(notebook) if "image/png" in output.get("data", {})]
-    return [Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB") for text in found]
+    return list(map(picture, found))
 
 
-def ran_as_committed(name: str, start: Path) -> str:
-    """Runs a notebook; gives what it printed. Fonts and edges may differ with matplotlib's release, no more."""
-    notebook = loaded(name)
-    said, drawn = shown(notebook), pictures(notebook)
-    ran = tidy(execute(notebook, start, 300))
-    assert shown(ran) == said
-    for picture, before in zip(pictures(ran), drawn, strict=name != STUDY or bool(MNIST)):  # images only where MNIST is
-        assert np.allclose(picture.size, before.size, rtol=0.03), "run notebooks/execute.py"
-        one, other = (np.asarray(each.resize((200, 200)), int) for each in (picture, before))
-        assert np.abs(one - other).mean() < 3, "run notebooks/execute.py"
-    return "".join(said)
+def apart(one: Image.Image, other: Image.Image) -> float:
+    """How far two pictures of a size are apart: the mean over pixels, of 255."""
+    return float(np.abs(np.asarray(one, int) - np.asarray(other, int)).mean())
 
 
 def with_parameters(notebook: Any, **values: object) -> Any:
@@ -82,46 +75,25 @@ def with_parameters(notebook: Any, **values: object) -> Any:
     return notebook
 
 
-def test_there_are_notebooks() -> None:
-    assert {BY_HAND, STUDY, OWN, BATCH} <= set(NOTEBOOKS)
-
-
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_it_is_committed_as_it_ran(name: str) -> None:
-    """Every cell once, from top to bottom, nothing in red."""
+    """Every cell once, from top to bottom, nothing in red; small, and without a word of the machine."""
     if name == STUDY and not RESULTS.is_dir():
         pytest.skip("lightning_logs/replication is not in this clone: there is nothing that it could have shown")
-    cells = code(name)
+    notebook, cells = loaded(name), code(name)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    found = list(outputs(loaded(name)))
+    found = list(outputs(notebook))
     assert len(found) > 5
-    assert any("image/png" in output.get("data", {}) for output in found)
+    assert pictures(notebook)
     assert not [output for output in found if output.output_type == "error" or output.get("name") == "stderr"]
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_it_is_small_and_says_nothing_of_the_machine(name: str) -> None:
     assert (FOLDER / name).stat().st_size < 300_000
-    text = (FOLDER / name).read_text(encoding="utf-8")
-    for value in strings(json.loads(text)):
-        assert not ABSOLUTE.search(value), value[:200]
-    notebook = loaded(name)
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
-    assert not re.search(r"<\w[\w.]* (object )?at 0x", text)
-
-
-def strings(value: Any, key: str = "") -> Iterator[str]:
-    """All that a reader sees of a notebook; pictures in base64 may hold any letters."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from strings(item, name)
-    elif isinstance(value, list):
-        yield from strings("".join(value), key) if all(isinstance(v, str) for v in value) else ()
-        for item in value:
-            yield from strings(item, key) if not isinstance(item, str) else ()
-    elif isinstance(value, str) and key != "image/png":
-        yield value
+    texts = [cell.source for cell in notebook.cells] + shown(notebook)
+    texts += [text for each in found for kind, text in each.get("data", {}).items() if kind != "image/png"]
+    for text in texts:
+        assert not ABSOLUTE.search(text), text[:200]
+        assert not re.search(r"<\w[\w.]* (object )?at 0x", text), text[:200]
 
 
 def test_paths_of_machines_are_recognised() -> None:
@@ -149,39 +121,6 @@ def test_it_calls_public_functions_only(name: str) -> None:
                 assert not node.attr.startswith("_") or node.attr == "__name__", node.attr
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_its_links_lead_somewhere(name: str) -> None:
-    for cell in loaded(name).cells:
-        if cell.cell_type == "markdown":
-            for link in re.findall(r"\]\((?!https?://|#)([^)#]+)\)", cell.source):
-                assert (FOLDER / link).exists(), link
-
-
-@pytest.mark.slow
-def test_01_runs() -> None:
-    """And shows what it showed when it was committed; from the root, where that was in its own folder."""
-    assert ran_as_committed(BY_HAND, REPOSITORY).count("agrees to 1e-6 in train mode") == 4
-
-
-@pytest.mark.slow
-def test_02_runs_on_any_study(tmp_path: Path) -> None:
-    """On made-up runs in the study's form: no results have to be in the clone for that."""
-    folder = tmp_path / "replication"
-    crossed(folder, {(norm, l1): 0.9 - 20 * l1 for norm in ("bn", "ln", "gn") for l1 in (0.0, 1e-3)}, seeds=3)
-    Study.named("replication").save(folder)
-    ran = execute(with_parameters(loaded(STUDY), results=f"Path({str(folder)!r})"), tmp_path, 300)
-    said = "".join(shown(ran))
-    assert "18 runs, 18 completed" in said
-    assert "seed 2 alone:" in said
-
-
-@needs_results
-@pytest.mark.slow
-def test_02_runs_on_the_results_in_the_repository() -> None:
-    """And shows what it showed when it was committed."""
-    assert "30 runs" in ran_as_committed(STUDY, FOLDER)
-
-
 @needs_results
 @pytest.mark.parametrize("start", [FOLDER, REPOSITORY], ids=["notebooks", "root"])
 @pytest.mark.parametrize(("name", "found"), [(STUDY, "results"), (OWN, "root"), (BATCH, "root")])
@@ -195,6 +134,39 @@ def test_places_are_found_from_both_folders(
     scope: dict[str, Any] = {"Path": Path}
     exec(parameters, scope)
     assert scope[found].resolve() == {"results": RESULTS, "root": REPOSITORY}[found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "start", "said", "times"),
+    [
+        (BY_HAND, REPOSITORY, "agrees to 1e-6 in train mode", 4),
+        pytest.param(STUDY, FOLDER, "30 runs", 1, marks=needs_results),
+        (BATCH, REPOSITORY, "changes by at most 0.000000 when 2 images become 8", 3),
+    ],
+)
+def test_it_runs_and_shows_what_it_showed_when_it_was_committed(name: str, start: Path, said: str, times: int) -> None:
+    """From its own folder or from the root. Fonts and edges may differ with matplotlib's release, no more."""
+    notebook = loaded(name)
+    printed, drawn = shown(notebook), pictures(notebook)
+    ran = tidy(execute(notebook, start, 300))
+    assert shown(ran) == printed
+    assert "".join(printed).count(said) == times
+    for new, old in zip(pictures(ran), drawn, strict=name != STUDY or bool(MNIST)):  # images only where MNIST is
+        assert np.allclose(new.size, old.size, rtol=0.03), "run notebooks/execute.py"
+        assert apart(new.resize((200, 200)), old.resize((200, 200))) < 3, "run notebooks/execute.py"
+
+
+@pytest.mark.slow
+def test_02_runs_on_any_study(tmp_path: Path) -> None:
+    """On made-up runs in the study's form: no results have to be in the clone for that."""
+    folder = tmp_path / "replication"
+    crossed(folder, {(norm, l1): 0.9 - 20 * l1 for norm in ("bn", "ln", "gn") for l1 in (0.0, 1e-3)}, seeds=3)
+    Study.named("replication").save(folder)
+    ran = execute(with_parameters(loaded(STUDY), results=f"Path({str(folder)!r})"), tmp_path, 300)
+    said = "".join(shown(ran))
+    assert "18 runs, 18 completed" in said
+    assert "seed 2 alone:" in said
 
 
 @pytest.mark.slow
@@ -214,37 +186,9 @@ def test_03_runs(tmp_path: Path) -> None:
     assert len(list((tmp_path / "logs/own").rglob("result.json"))) == 8
 
 
-@pytest.mark.slow
-def test_04_runs() -> None:
-    assert ran_as_committed(BATCH, REPOSITORY).count("changes by at most 0.000000 when 2 images become 8") == 3
-
-
-def test_what_changes_from_run_to_run_is_left_out() -> None:
-    stream = {"output_type": "stream", "name": "stdout"}
-    styled = '<style>#T_0f3ab_row0 {}</style><table id="T_0f3ab">'
-    notebook = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python", "version": "3.11.2"}})
-    cell = nbformat.v4.new_code_cell(
-        "1", metadata={"execution": {"iopub.execute_input": "2026"}, "tags": ["a"]}, id="x-1"
-    )
-    data = {"text/html": styled, "text/plain": "<pandas.io.formats.style.Styler at 0x7f>"}
-    cell.outputs = [nbformat.v4.new_output(**stream, text="a\n"), nbformat.v4.new_output(**stream, text="b\n")]
-    cell.outputs.append(nbformat.v4.new_output("execute_result", data=data, execution_count=1))
-    notebook.cells.append(cell)
-    (done,) = tidy(notebook).cells
-    assert done.metadata == {"tags": ["a"]}
-    assert "version" not in notebook.metadata["language_info"]
-    assert [output.get("text") for output in done.outputs] == ["a\nb\n", None]
-    assert done.outputs[1].data["text/html"] == styled.replace("T_0f3ab", "T_x-1")
-    assert done.outputs[1].data["text/plain"] == "a table"
-    assert joined([]) == []
-
-
 def test_pictures_lose_bytes_and_nothing_that_one_sees() -> None:
     before = base64.b64encode(png(axes())).decode()
     after = smaller(before)
     assert len(after) < 0.6 * len(before)
-    one, other = (
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"), int) for text in (before, after)
-    )
-    assert one.shape == other.shape
-    assert np.abs(one - other).mean() < 1
+    assert picture(before).size == picture(after).size
+    assert apart(picture(before), picture(after)) < 1

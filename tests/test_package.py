@@ -8,6 +8,7 @@ import tarfile
 import tomllib
 import venv
 import zipfile
+from collections.abc import Iterable
 from email import message_from_bytes
 from email.message import Message
 from importlib.metadata import packages_distributions, requires
@@ -18,6 +19,7 @@ from conftest import REPOSITORY
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 needs_git = pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="no clone: git cannot say what belongs to it")
@@ -65,19 +67,13 @@ def metadata(wheel: Path) -> Message:
 
 
 def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
-    names = set(contents(wheel))
-    assert {
-        "normlab/py.typed",
-        "normlab/kernels/step.cpp",
-        "normlab/conf/config.yaml",
-        "normlab/conf/norm/gn.yaml",
-        "normlab/conf/hydra/job_logging/normlab.yaml",
-        "normlab/conf/hydra/launcher/array_slurm.yaml",
-        "normlab/conf/study/custom_layer.yaml",
-    } <= names
-    assert {name.partition("/")[0] for name in names} == {"normlab", "normlab-0.1.0.dist-info"}
-    kinds = {Path(name).suffix for name in names if "dist-info" not in name}
-    assert kinds == {".py", ".yaml", ".j2", ".js", ".typed", ".h", ".cpp"}
+    names = {name for name in contents(wheel) if not name.startswith("normlab-0.1.0.dist-info/")}
+    ours = set()
+    for place, inside in (("normlab", "normlab"), ("conf", "normlab/conf")):
+        files = (file for file in (REPOSITORY / place).rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+        ours |= {f"{inside}/{file.relative_to(REPOSITORY / place).as_posix()}" for file in files}
+    assert names == ours
+    assert {Path(name).suffix for name in names} == {".py", ".yaml", ".j2", ".js", ".typed", ".h", ".cpp"}
 
 
 def test_the_wheel_from_the_sdist_is_the_one_from_here(wheel: Path, dist: Path) -> None:
@@ -104,17 +100,32 @@ def test_the_classifiers_are_the_pythons_that_may_install_it(wheel: Path) -> Non
     assert PROJECT["tool"]["ruff"]["target-version"] == f"py{lowest.replace('.', '')}"
 
 
-def test_the_lowest_releases_are_those_of_pyproject() -> None:
-    asked: dict[str, set[str]] = {}
-    extras = PROJECT["project"]["optional-dependencies"]
-    for text in [*PROJECT["project"]["dependencies"], *extras["dev"], *extras["notebooks"]]:
-        requirement = Requirement(text)
+def lower_bounds(texts: Iterable[str]) -> dict[str, set[str]]:
+    """By package; each requirement has one."""
+    found: dict[str, set[str]] = {}
+    for requirement in map(Requirement, texts):
         bounds = {bound.version for bound in requirement.specifier if bound.operator == ">="}
-        assert len(bounds) == 1, f"{text} has no lower bound"
-        asked.setdefault(requirement.name, set()).update(bounds)
+        assert len(bounds) == 1, f"{requirement} has no lower bound"
+        found.setdefault(requirement.name, set()).update(bounds)
+    return found
+
+
+def test_the_lowest_releases_are_those_of_pyproject() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    asked = lower_bounds([*PROJECT["project"]["dependencies"], *extras["dev"], *extras["notebooks"]])
     lines = (REPOSITORY / "tests/lowest.txt").read_text(encoding="utf-8").splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
     assert {name: {pin.removesuffix(".*")} for name, pin in pinned.items()} == asked
+
+
+def test_bounds_are_at_or_above_each_known_fix() -> None:
+    """Against a dated list."""
+    listed = tomllib.loads((REPOSITORY / "tests/advisories.toml").read_text(encoding="utf-8"))
+    assert listed["date"].year >= 2026
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    bounds = lower_bounds([*PROJECT["project"]["dependencies"], *(text for texts in extras for text in texts)])
+    for advisory in listed["advisory"]:
+        assert all(Version(bound) >= Version(advisory["fixed"]) for bound in bounds[advisory["package"]]), advisory
 
 
 def test_what_is_imported_is_asked_for() -> None:

@@ -35,7 +35,14 @@ RNG = np.random.default_rng(20261129)
 CELLS = {("bn", 0.0): 0.95, ("bn", 1e-3): 0.90, ("ln", 0.0): 0.951, ("ln", 1e-3): 0.92}
 
 
-def browse(page: Path, script: str, *options: str) -> Any:
+def opened(file: Path) -> str:
+    """A page's document after its scripts have run."""
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    command = [str(BROWSER), *quiet, f"--user-data-dir={file.parent / 'profile'}", "--dump-dom", file.as_uri()]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+
+
+def browse(page: Path, script: str) -> Any:
     """What a script, run in a page after its own, leaves in `result`."""
     text = page.read_text(encoding="utf-8")
     text = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", text)  # which admits no other script
@@ -43,11 +50,7 @@ def browse(page: Path, script: str, *options: str) -> Any:
     told += "document.getElementById('told').textContent = JSON.stringify(result);</script>"
     file = page.with_name("asked.html")
     file.write_text(text.replace("</body>", told + "</body>"), encoding="utf-8")
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    profile = f"--user-data-dir={page.parent / 'profile'}"
-    command = [str(BROWSER), *quiet, profile, *options, "--dump-dom", file.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
-    [found] = re.findall(r"<pre id=\"told\">(.*?)</pre>", dom, re.DOTALL)
+    [found] = re.findall(r"<pre id=\"told\">(.*?)</pre>", opened(file), re.DOTALL)
     return json.loads(html.unescape(found))
 
 

@@ -22,6 +22,11 @@ from normlab.settings import Study
 
 SIX = {(norm, l1): 0.9 + 0.01 * i - 20 * l1 for i, norm in enumerate(("bn", "ln", "gn")) for l1 in (0.0, 1e-3)}
 IMAGES = np.random.default_rng(0).integers(0, 256, (100, 28, 28), dtype=np.uint8)
+STUDY = Study(question="What do they do? " * 14, margin=0.05)
+
+
+def drawn(found: Sorted, images: np.ndarray | None = IMAGES) -> Figure:
+    return poster(Answers(found, STUDY, 0.05), ImageSet(images, tuple("0123456789")))
 
 
 def six(folder: Path) -> Sorted:
@@ -29,21 +34,11 @@ def six(folder: Path) -> Sorted:
     return sort(runs(folder))
 
 
-DIGITS = tuple("0123456789")
-STUDY = Study(question="What do they do? " * 14, margin=0.05)
-
-
-def drawn(found: Sorted, images: np.ndarray | None = IMAGES) -> Figure:
-    return poster(Answers(found, STUDY, 0.05), ImageSet(images, DIGITS))
-
-
 def many(folder: Path) -> Sorted:
     for i in range(12):
         for seed in range(2):
-            acc = 0.95 - 0.01 * i + 0.005 * seed
-            made_up(
-                folder, "gn", seed, test_acc=acc, batch_size=16 * (i + 1), lr=round(0.05 + 0.01 * i, 2), dropout=0.05
-            )
+            own = {"batch_size": 16 * (i + 1), "lr": round(0.05 + 0.01 * i, 2), "dropout": 0.05}
+            made_up(folder, "gn", seed, test_acc=0.95 - 0.01 * i + 0.005 * seed, **own)
     return sort(runs(folder))
 
 
@@ -58,21 +53,18 @@ def test_no_text_is_cut_off_and_no_two_overlap(make, images, tmp_path: Path) -> 
     check_text(drawn(make(tmp_path), images))
 
 
-def test_the_numbers_are_those_of_the_runs(tmp_path: Path) -> None:
+def test_the_numbers_are_those_of_the_runs_and_the_surest_verdicts_come_first(tmp_path: Path) -> None:
     found = six(tmp_path)
     said = words(drawn(found))
     for cell in found.cells:
         values = 100 * np.array(list(cell.values("test_acc").values()))
         assert f"{values.mean():.2f} ± {values.std(ddof=1):.2f} (n = 5)" in said
-
-
-def test_the_surest_verdicts_come_first(tmp_path: Path) -> None:
-    answers = Answers(six(tmp_path), None, 0.05).answers
-    found = strongest(answers, 9)
-    assert len(found) == 9
-    decided = [answer.decision.verdict != "undecided" for answer in found]
+    answers = Answers(found, None, 0.05).answers
+    nine = strongest(answers, 9)
+    assert len(nine) == 9
+    decided = [answer.decision.verdict != "undecided" for answer in nine]
     assert decided == sorted(decided, reverse=True)
-    sure = [min(answer.decision.adjusted) for answer in found]
+    sure = [min(answer.decision.adjusted) for answer in nine]
     assert sure == sorted(sure)
     assert len(strongest(answers)) == 6
     assert strongest([]) == []
@@ -90,6 +82,9 @@ def test_the_images_are_those_that_most_runs_get_wrong(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sheet[:28, left : left + 28], IMAGES[7])
     said = words(fig)
     assert [line for line in said.splitlines() if line.endswith(" of 6")] == ["6 of 6", "3 of 6", "2 of 6", "2 of 6"]
+    fig = drawn(found, IMAGES[:50])  # of another set
+    (image,) = fig.findobj(AxesImage)
+    assert len(np.unique(image.get_array().compressed())) == 1  # empty tiles
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -99,20 +94,6 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     made_up(tmp_path / "b", status="diverged")
     with pytest.raises(NormlabError, match="no run here has a test accuracy"):
         drawn(sort(runs(tmp_path / "b")))
-
-
-def test_images_of_another_set_are_not_shown(tmp_path: Path) -> None:
-    fig = drawn(six(tmp_path), IMAGES[:50])
-    (image,) = fig.findobj(AxesImage)
-    assert len(np.unique(image.get_array().compressed())) == 1  # empty tiles
-
-
-def test_the_command_draws_it(tmp_path: Path) -> None:
-    crossed(tmp_path / "runs", SIX, seeds=2)
-    script = REPOSITORY / "docs" / "draw.py"
-    subprocess.run([sys.executable, script, "poster", tmp_path / "runs", "--out", tmp_path], check=True)
-    assert (tmp_path / "poster.png").stat().st_size > 10_000
-    assert (tmp_path / "poster.svg").stat().st_size > 10_000
 
 
 def test_the_command_says_what_is_missing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,16 +62,12 @@ def test_a_run_ends_in_the_same_bits_with_and_without(
     assert not (tmp_path / "without/probes.csv").exists()
     assert (folder / "probes.csv").exists()
     one, other = (torch.load(each / "last.ckpt", weights_only=True) for each in (folder, tmp_path / "without"))
-    assert one["state_dict"].keys() == other["state_dict"].keys()
-    for name, value in one["state_dict"].items():
-        assert torch.equal(value, other["state_dict"][name]), name
+    torch.testing.assert_close(one["state_dict"], other["state_dict"], rtol=0, atol=0)
     momenta = [
-        {i: state["momentum_buffer"] for i, state in each["optimizer_states"][0]["state"].items()}
-        for each in (one, other)
+        [state["momentum_buffer"] for state in each["optimizer_states"][0]["state"].values()] for each in (one, other)
     ]
-    assert all(
-        (m is None and n is None) or torch.equal(m, n) for m, n in zip(*(m.values() for m in momenta), strict=True)
-    )
+    for m, n in zip(*momenta, strict=True):
+        assert m is n is None or torch.equal(m, n)
     files = [each / "predictions.npz" for each in (folder, tmp_path / "without")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
@@ -92,31 +89,20 @@ def first_step(settings: Settings) -> StepLoss:
     return loss
 
 
-def test_the_landscape_is_that_of_the_step_that_is_taken(measured: tuple[Settings, Path]) -> None:
+def test_what_is_measured_is_the_step_that_is_taken(measured: tuple[Settings, Path]) -> None:
     settings, folder = measured
-    loss = first_step(settings)
+    loss, rows = first_step(settings), read_probes(folder)
     expected = along_gradient(loss, loss.weights, [0.025, 0.05, 0.1, 0.2])  # ½, 1, 2 and 4 times lr
-    found = values(read_probes(folder), "landscape", 0)
+    found = values(rows, "landscape", 0)
     assert found == {("", what): pytest.approx(value, rel=1e-5) for what, value in expected.items()}
-
-
-def test_the_shift_is_that_of_the_step_that_is_taken(measured: tuple[Settings, Path]) -> None:
-    settings, folder = measured
-    loss = first_step(settings)
     _, g = gradient(loss, loss.weights)
     after = {name: weight - settings.lr * g[name] for name, weight in loss.weights.items()}
     of = {layer: [name] for layer, name in convolutions(loss.net).items()}
-    expected = covariate_shift(loss, loss.weights, after, parameters(loss.net), of)
-    found = values(read_probes(folder), "shift", 0)
-    assert list(dict.fromkeys(layer for layer, _ in found)) == [
-        "block2",
-        "squeeze",
-        "block3",
-        "block4",
-        "block5",
-        "head",
-    ]
-    for layer, each in expected.items():
+    shift = covariate_shift(loss, loss.weights, after, parameters(loss.net), of)
+    found = values(rows, "shift", 0)
+    layers = ["block2", "squeeze", "block3", "block4", "block5", "head"]
+    assert list(dict.fromkeys(layer for layer, _ in found)) == list(shift) == layers
+    for layer, each in shift.items():
         assert found[layer, "l2"] == pytest.approx(each["l2"], rel=1e-3)
         assert found[layer, "cosine"] == pytest.approx(each["cosine"], rel=1e-4)
         assert found[layer, "gradient_norm"] == pytest.approx(each["gradient_norm"], rel=1e-4)
@@ -153,20 +139,21 @@ def test_tensorboard_draws_what_the_table_holds(measured: tuple[Settings, Path])
 
 
 class TestSettings:
-    @pytest.mark.parametrize(
-        ("word", "wrong", "told"),
-        [
-            (ALL, "probes=layers", "probes=[layers"),
-            (ALL, "probes=[layer]", "'layers', 'landscape', 'shift' or"),
-            ("evaluate=[clean,noised]", "evaluate=shifted", "write a list, as in evaluate=[shifted]"),
-            ("evaluate=[clean,noised]", "evaluate=[shift]", "'shifted'"),
-            ("logger=[csv,tensorboard]", "logger=[tensorbord]", "logger"),
-        ],
-    )
-    def test_what_is_measured_and_shown_is_no_part_of_the_question(self, word: str, wrong: str, told: str) -> None:
-        one, other = load("norm=ln"), load("norm=ln", word)
+    def test_what_is_measured_and_shown_is_no_part_of_the_question(self) -> None:
+        one, other = load("norm=ln"), load("norm=ln", ALL, "evaluate=[clean,noised]", "logger=[csv,tensorboard]")
         assert one != other
         assert (one.config_hash(), one.slug(), one.setting()) == (other.config_hash(), other.slug(), other.setting())
+
+    @pytest.mark.parametrize(
+        ("wrong", "told"),
+        [
+            ("probes=[layer]", "'layers', 'landscape', 'shift' or"),
+            ("evaluate=shifted", "write a list, as in evaluate=[shifted]"),
+            ("evaluate=[shift]", "'shifted'"),
+            ("logger=[tensorbord]", "logger"),
+        ],
+    )
+    def test_what_there_is_not_is_one_line(self, wrong: str, told: str) -> None:
         with pytest.raises(ConfigError) as caught:
             load(wrong)
         assert told in str(caught.value)
@@ -202,7 +189,14 @@ class TestCheckpoint:
         return Path(shutil.copytree(measured[1], tmp_path / "copy"))
 
     def test_its_rows_join_those_of_training(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A second call adds nothing; a run without probes gets its first."""
         before = read_probes(folder)
+        assert probe.main([str(folder), "shift"]) == 0
+        once = read_probes(folder)
+        assert {row[2] for row in once if row[1] == 8} == {"layers", "shift"}
+        assert probe.main([str(folder), "shift"]) == 0
+        assert read_probes(folder) == once
+        capsys.readouterr()
         assert probe.main([str(folder)]) == 0
         rows = read_probes(folder)
         assert [row for row in rows if row[1] < 8] == [row for row in before if row[1] < 8]
@@ -214,15 +208,6 @@ class TestCheckpoint:
         shown = capsys.readouterr().out
         assert "landscape after 2 epochs, 8 steps" in shown
         assert f"{values(rows, 'landscape', 8)['', 'smoothness']:.4g}" in shown
-
-    def test_a_second_call_adds_nothing(self, folder: Path) -> None:
-        assert probe.main([str(folder), "shift"]) == 0
-        once = read_probes(folder)
-        assert {row[2] for row in once if row[1] == 8} == {"layers", "shift"}
-        assert probe.main([str(folder), "shift"]) == 0
-        assert read_probes(folder) == once
-
-    def test_a_run_without_probes_gets_its_first(self, folder: Path) -> None:
         (folder / "probes.csv").unlink()
         assert probe.main([str(folder), "landscape"]) == 0
         assert {row[1:3] for row in read_probes(folder)} == {(8, "landscape")}
@@ -234,21 +219,18 @@ class TestCheckpoint:
             (lambda folder: (folder / "last.ckpt").unlink(), "holds no last.ckpt: train its run again with force=true"),
             (lambda folder: (folder / "last.ckpt").write_bytes(b"no"), "last.ckpt cannot be loaded"),
             (lambda folder: (folder / "probes.csv").write_text("a,b\n"), "probes.csv is damaged"),
+            (lambda folder: None, "choose one of layers, landscape, shift"),
         ],
-        ids=["no run", "no checkpoint", "a damaged checkpoint", "a damaged table"],
+        ids=["no run", "no checkpoint", "a damaged checkpoint", "a damaged table", "no such probe"],
     )
     def test_what_is_missing_is_one_line(
-        self, folder: Path, capsys: pytest.CaptureFixture[str], broken: object, told: str
+        self, folder: Path, capsys: pytest.CaptureFixture[str], broken: Callable[[Path], object], told: str
     ) -> None:
         broken(folder)
-        assert probe.main([str(folder), "layers"]) == 2
+        assert probe.main([str(folder), "gradient" if "choose" in told else "layers"]) == 2
         error = capsys.readouterr().err
         assert told in error
         assert error.count("\n") == 1
-
-    def test_an_unknown_probe_lists_the_choices(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-        assert probe.main([str(tmp_path), "gradient"]) == 2
-        assert "choose one of layers, landscape, shift" in capsys.readouterr().err
 
 
 def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -5,14 +5,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from made_up_runs import crossed, made_up
 
 from normlab.analysis.cells import sort
 from normlab.analysis.findings import findings
 from normlab.analysis.parts.claims import claims_frame
-from normlab.analysis.parts.effects import pairs_frame, questions_frame
+from normlab.analysis.parts.effects import questions_frame
 from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
 from normlab.settings import Claim, Study
@@ -24,8 +23,8 @@ def asked(folder: Path, *claims: dict[str, Any], margin: float = 0.05, **study: 
     return Answers(sort(runs(folder)), Study(question="?", margin=margin, claims=several, **study), margin)
 
 
-def ruled(folder: Path, *claims: dict[str, Any], margin: float = 0.05) -> pd.DataFrame:
-    return claims_frame(asked(folder, *claims, margin=margin))
+def ruled(folder: Path, *claims: dict[str, Any], margin: float = 0.05) -> list[dict[Any, Any]]:
+    return claims_frame(asked(folder, *claims, margin=margin)).to_dict("records")
 
 
 @pytest.fixture
@@ -56,34 +55,24 @@ def apart(tmp_path: Path) -> Path:
     ],
 )
 def test_rulings(apart: Path, claim: dict[str, Any], ruling: str) -> None:
-    [row] = ruled(apart, claim).to_dict("records")
+    [row] = ruled(apart, claim)
     assert (row["of"], row["against"]) == ("bn l1=0.001", "bn")
     assert row["ruling"] == ruling, row["because"]
 
 
 def test_a_difference_that_does_not_matter_refutes_a_direction(apart: Path) -> None:
     pair = {"of": {"norm": "ln"}, "against": {"norm": "bn", "l1": 0.0}}
-    [row] = ruled(apart, pair | {"expect": "lower"}, margin=0.5).to_dict("records")
-    assert row["ruling"] == "refuted"
-    [row] = ruled(apart, pair | {"expect": "similar"}, margin=0.5).to_dict("records")
-    assert row["ruling"] == "supported"
-    assert "two one-sided tests" in row["because"]
-
-
-def test_differences_are_in_points_and_of_minus_against(apart: Path) -> None:
-    points, nats = ruled(apart, {"expect": "lower"}, {"expect": "higher", "measure": "test_ce"}).to_dict("records")
-    assert points["difference_value"] == pytest.approx(-1.5)
-    assert nats["difference_value"] == pytest.approx(0.015)
-    assert points["difference_low"] < -1.5 < points["difference_high"] < 0
+    lower, similar = ruled(apart, pair | {"expect": "lower"}, pair | {"expect": "similar"}, margin=0.5)
+    assert lower["ruling"] == "refuted"
+    assert similar["ruling"] == "supported"
+    assert "two one-sided tests" in similar["because"]
 
 
 def test_a_mirrored_claim_is_one_question(apart: Path) -> None:
     there, back = {"norm": "ln"}, {"norm": "bn", "l1": 0.0}
-    one = asked(apart, {"of": there, "against": back, "expect": "higher"})
-    two = asked(
-        apart, {"of": there, "against": back, "expect": "higher"}, {"of": back, "against": there, "expect": "higher"}
-    )
-    assert len(one.answers) == len(two.answers)
+    claim, mirrored = ({"of": of, "against": other, "expect": "higher"} for of, other in [(there, back), (back, there)])
+    two = asked(apart, claim, mirrored)
+    assert len(asked(apart, claim).answers) == len(two.answers)
     first, second = claims_frame(two).to_dict("records")
     assert first["p"] == second["p"]
     assert first["difference_value"] == pytest.approx(-second["difference_value"])
@@ -91,34 +80,22 @@ def test_a_mirrored_claim_is_one_question(apart: Path) -> None:
     assert (first["of"], first["against"]) == (second["against"], second["of"]) == ("ln", "bn")
 
 
-def test_claims_and_effects_are_one_family(apart: Path) -> None:
-    few = asked(apart, {"expect": "lower"})
-    more = asked(apart, {"expect": "lower"}, {"expect": "lower", "measure": "test_ce"}, {"expect": "similar"})
-    assert len(more.answers) == len(few.answers) + 2
-    assert claims_frame(more)["p"].iloc[0] > claims_frame(few)["p"].iloc[0]
-
-
-def test_what_has_no_runs_is_untested(apart: Path) -> None:
-    [row] = ruled(apart, {"of": {"norm": "gn"}, "expect": "lower"}).to_dict("records")
-    assert row["ruling"] == "untested"
-    assert math.isnan(row["difference_value"])
-    [row] = ruled(apart, {"measure": "val_acc", "expect": "lower"}).to_dict("records")
-    assert row["ruling"] == "untested"
-    assert "not measured" in row["because"]
-
-
-def test_one_seed_decides_nothing(tmp_path: Path) -> None:
-    crossed(tmp_path, {("bn", 0.0): 0.99, ("bn", 1e-3): 0.5}, seeds=1)
-    [row] = ruled(tmp_path, {"expect": "lower"}).to_dict("records")
-    assert row["ruling"] == "undecided"
-    assert row["because"] == "one seed has no interval"
+def test_what_has_no_runs_is_untested_and_one_seed_decides_nothing(apart: Path, tmp_path: Path) -> None:
+    of_gn, of_val = {"of": {"norm": "gn"}, "expect": "lower"}, {"measure": "val_acc", "expect": "lower"}
+    of_no_runs, not_measured = ruled(apart, of_gn, of_val)
+    assert of_no_runs["ruling"] == not_measured["ruling"] == "untested"
+    assert math.isnan(of_no_runs["difference_value"])
+    assert "not measured" in not_measured["because"]
+    crossed(tmp_path / "one", {("bn", 0.0): 0.99, ("bn", 1e-3): 0.5}, seeds=1)
+    [row] = ruled(tmp_path / "one", {"expect": "lower"})
+    assert (row["ruling"], row["because"]) == ("undecided", "one seed has no interval")
 
 
 def test_every_pair_that_agrees_in_the_other_factors_is_tested(tmp_path: Path) -> None:
     for lr in (0.05, 0.2):
         crossed(tmp_path, {("bn", 0.0): 0.9, ("bn", 1e-3): 0.8}, lr=lr)
     found = ruled(tmp_path, {"expect": "lower"})
-    assert list(zip(found["of"], found["against"], strict=True)) == [
+    assert [(row["of"], row["against"]) for row in found] == [
         ("bn l1=0.001 lr=0.05", "bn lr=0.05"),
         ("bn l1=0.001 lr=0.2", "bn lr=0.2"),
     ]
@@ -151,6 +128,12 @@ def test_effects_are_those_that_were_put_in(factorial: Path) -> None:
     assert table.loc["does the effect of norm depend on l1?", "verdict"] == "equivalent"
     assert table.loc["bn dropout=0.1 − bn dropout=0", "verdict"] == "worse"
     assert (table["p_adjusted"] >= table["p"]).all()
+    told = findings(answers)  # a sentence per factor
+    [l1] = [line for line in told if line.startswith("Against l1=0, averaged over norm and dropout: ")]
+    assert "l1=0.0001 adds 2.00 points (" in l1
+    assert "With every norm it is the same within ± 0.5." in l1
+    [dropout] = [line for line in told if line.startswith("Against dropout=0")]
+    assert "That depends on norm (p < 0.001 before adjustment)." in dropout
 
 
 def test_the_control_is_the_studys(factorial: Path) -> None:
@@ -167,25 +150,9 @@ def test_another_primary_outcome(factorial: Path) -> None:
     assert "nats" in findings(answers)[0]
 
 
-def test_pairs_have_estimates_and_no_verdict(factorial: Path) -> None:
-    pairs = pairs_frame(asked(factorial))
-    assert len(pairs) == 8 * 7 // 2
-    assert "verdict" not in pairs
-    assert (pairs["difference_low"] < pairs["difference_value"]).all()
-
-
 def test_settings_that_did_not_train_have_no_verdict(factorial: Path) -> None:
     made_up(factorial, "rms", 0, test_acc=0.92, images=1000, files=False)
     made_up(factorial, "rms", 1, test_acc=0.1, images=1000, files=False)
     answers = asked(factorial)
     assert not any("rms" in row for row in questions_frame(answers)["question"])
     assert any("Not every run trained with rms" in line for line in findings(answers))
-
-
-def test_the_finding_is_a_sentence_per_factor(factorial: Path) -> None:
-    told = findings(asked(factorial, margin=0.5))
-    [l1] = [line for line in told if line.startswith("Against l1=0, averaged over norm and dropout: ")]
-    assert "l1=0.0001 adds 2.00 points (" in l1
-    assert "With every norm it is the same within ± 0.5." in l1
-    [dropout] = [line for line in told if line.startswith("Against dropout=0")]
-    assert "That depends on norm (p < 0.001 before adjustment)." in dropout

@@ -8,10 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 from buckets import rare
+from conftest import REPOSITORY
 from scipy import special
 
+from benchmarks import drawn, verdicts
 from benchmarks.drawn import BASE, KINDS, MARGIN, TRUTHS, Draws, Followed, accuracies, answered, any_false, real
 from normlab.analysis.declared import ALPHA
 from normlab.analysis.inference import Group, Model, mean_interval
@@ -120,3 +123,22 @@ def test_an_interval_of_a_mean_covers_it_near_the_end_of_its_range(rng: np.rando
 @pytest.mark.parametrize(("chance", "answer"), [(0.03, True), (0.2, False)])
 def test_a_known_rate_is_known(chance: float, answer: bool, rng: np.random.Generator) -> None:
     assert rare(lambda n: rng.random(n) < chance, LOW, HIGH) is answer
+
+
+def test_a_false_verdict_is_known_as_one() -> None:
+    """Two settings that are alike have a difference, and two that are apart are equivalent, by what is said of them."""
+    family, means = drawn.real(False), {"test_acc": np.full(6, 0.99)}
+    draws = [drawn.Draws("test_acc", np.linspace(0.98, 0.99, 6)[None, :, None] + 1e-4 * np.arange(4))]
+    [answers] = drawn.answered(draws, claims=False)
+    pairs = list(zip(family.declared, answers, strict=True))
+    assert all(each.decision.verdict in ("better", "worse") for each in answers if each.kind != "interaction")
+    assert all(drawn.false(*pair, means) for pair in pairs if pair[1].kind != "interaction")
+    true = {"test_acc": draws[0].values[0].mean(-1)}
+    assert not any(drawn.false(*pair, true) for pair in pairs)
+    assert drawn.any_false([answers], means, claims=False).tolist() == [True]
+
+
+def test_the_document_has_the_tables_of_the_simulation() -> None:
+    text = (REPOSITORY / "docs" / "inference.md").read_text(encoding="utf-8")
+    for table in verdicts.tables(pd.read_csv(REPOSITORY / "docs" / "verdicts.csv")).split("\n\n"):
+        assert table in text

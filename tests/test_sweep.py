@@ -2,12 +2,14 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import REPOSITORY
@@ -18,7 +20,7 @@ from warm import python_m
 
 from normlab.record import Record, Status
 from normlab.scheduler import options
-from normlab.scheduler.options import usual
+from normlab.scheduler.launch import planned
 from normlab.scheduler.progress import SweepProgress, duration
 from normlab.scheduler.schedule import Backend, Ended, Schedule
 from normlab.scheduler.task import Callbacks, Task, to_run
@@ -26,9 +28,8 @@ from normlab.settings.plan import Job, plan
 
 
 def jobs_in(folder: Path, *overrides: str) -> list[Job]:
-    jobs = plan(
-        ["data=digits", "name=sweep", "epochs=2", f"log_dir={folder}", *(overrides or ["seed=0,1"])], multirun=True
-    )
+    usual = ["data=digits", "name=sweep", "epochs=2", f"log_dir={folder}"]
+    jobs = plan([*usual, *(overrides or ["seed=0,1"])], multirun=True)
     for job in jobs:
         job.folder.mkdir(parents=True, exist_ok=True)
     return jobs
@@ -40,39 +41,6 @@ def leave(job: Job, status: Status = "completed", error: str | None = None) -> N
     Record.of(job.settings, status, error, **found).save(job.folder)
 
 
-def statuses(jobs: Sequence[Job]) -> list[str]:
-    return [Record.load(job.folder).status for job in jobs]
-
-
-class Made(Backend):
-    """A backend that calls `do` with each task and the number of its start; where that returns True, a process died."""
-
-    def __init__(self, do: Callable[[Task, int], bool | None], isolated: bool = False, room: int = 100) -> None:
-        super().__init__()
-        self.do, self.isolated, self.at_once = do, isolated, room
-        self.started: list[list[str]] = []  # names of what was started together
-        self.stopped = False
-
-    def room(self) -> int:
-        return self.at_once
-
-    def start(self, tasks: Sequence[Task]) -> None:
-        number = len(self.started)
-        self.started.append([task.name[-6:] for task in tasks])
-        for task in tasks:
-            died = bool(self.do(task, number))
-            self.ends.append(Ended(task, {}, "the process that trained it was killed" if died else None, died))
-
-    def stop(self) -> None:
-        self.stopped = True
-
-
-def sweep(jobs: Sequence[Job], backend: Backend, began: int = 0) -> None:
-    callbacks = Callbacks(to_run(jobs[0], multirun=True))
-    Schedule(jobs, backend, began, lambda runs, _: [Task([job], began, callbacks) for job in runs]).run()
-    assert backend.stopped
-
-
 def begin(job: Job, epochs: int = 0) -> None:
     """What a run leaves when it is begun, and has come so far."""
     (job.folder / "train.log").write_text("begun")
@@ -80,125 +48,137 @@ def begin(job: Job, epochs: int = 0) -> None:
     (job.folder / "metrics.csv").write_text("epoch\n" + "1\n" * epochs)
 
 
-@pytest.mark.parametrize(("status", "now"), [("failed", True), ("failed", False), ("interrupted", True)])
-def test_what_did_not_complete_before_is_done_again_but_not_what_failed_now(
-    tmp_path: Path, status: str, now: bool
-) -> None:
-    jobs = jobs_in(tmp_path)
-    leave(jobs[1], status, "no memory")
-    if not now:
-        os.utime(jobs[1].folder / "result.json", (1, 1))
-    backend = Made(lambda task, _: leave(task.jobs[0]))
-    sweep(jobs, backend, began=time.time_ns() - 10**9)
-    assert statuses(jobs) == ["completed", "failed" if (status, now) == ("failed", True) else "completed"]
+class Made(Backend):
+    """A backend in which runs do what is written, a letter for each attempt of a seed, the last one ever after: they
+    complete, fail, are stopped, or come an epoch further before (e); their process dies (x); they are not begun (-)."""
+
+    def __init__(self, *written: str, isolated: bool = False, room: int = 100) -> None:
+        super().__init__()
+        self.written, self.isolated, self.at_once = written, isolated, room
+        self.tried = [0] * len(written)
+        self.started: list[list[int]] = []  # seeds that were started together
+        self.stopped = False
+
+    def room(self) -> int:
+        return self.at_once
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        self.started.append([task.jobs[0].settings.seed for task in tasks])
+        for task in tasks:
+            [job] = task.jobs
+            written, tried = self.written[job.settings.seed], self.tried[job.settings.seed]
+            does = written[min(tried, len(written) - 1)]
+            self.attempt(job, does)
+            self.tried[job.settings.seed] += 1
+            killed = "the process that trained it was killed" if does == "x" else None
+            self.ends.append(Ended(task, {}, killed, bool(killed)))
+
+    def attempt(self, job: Job, does: str) -> None:
+        if does in "cf":
+            leave(job, "completed" if does == "c" else "failed", None if does == "c" else "no memory")
+        elif does in "se":
+            begin(job, self.tried[job.settings.seed] + 1 if does == "e" else 0)
+            leave(job, "interrupted", "stopped")
+
+    def stop(self) -> None:
+        self.stopped = True
 
 
-@pytest.mark.parametrize(("words", "damaged"), [([], False), ([], True), (["force=true"], False)])
-def test_what_is_finished_is_done_again_where_it_is_forced_or_damaged(
-    tmp_path: Path, words: list[str], damaged: bool
-) -> None:
-    jobs = jobs_in(tmp_path, "seed=0", *words)
-    leave(jobs[0])
-    if damaged:
-        (jobs[0].folder / "result.json").write_text("{")
-    backend = Made(lambda task, _: leave(task.jobs[0]))
-    os.utime(jobs[0].folder / "result.json", (1, 1))
-    sweep(jobs, backend, began=time.time_ns() - 10**9)
-    assert backend.started == [["seed_0"]] * (bool(words) or damaged)
-
-
-def test_what_fails_is_not_tried_again(tmp_path: Path) -> None:
-    backend = Made(lambda task, _: leave(task.jobs[0], "failed", "no memory"))
-    sweep(jobs_in(tmp_path), backend, began=time.time_ns() - 10**9)
-    assert backend.started == [["seed_0", "seed_1"]]
-
-
-@pytest.mark.parametrize(("isolated", "again"), [(False, [["seed_1"], ["seed_3"]]), (True, [["seed_1", "seed_3"]])])
-def test_a_run_whose_process_dies_is_tried_once_more_on_its_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], isolated: bool, again: list[list[str]]
-) -> None:
-    """After the others. On one machine nothing runs beside it; jobs of a cluster do not harm each other."""
-    jobs = jobs_in(tmp_path, "seed=0,1,2,3,4")
-
-    def do(task: Task, number: int) -> bool | None:
-        [job] = task.jobs
-        if job is jobs[3] or (job is jobs[1] and number == 0):
-            return True
-        return leave(job)
-
-    backend = Made(do, isolated)
-    sweep(jobs, backend)
-    assert statuses(jobs) == ["completed"] * 3 + ["failed", "completed"]
-    assert "the process that trained it died twice: is there enough memory?" in str(Record.load(jobs[3].folder).error)
-    assert backend.started == [["seed_0", "seed_1", "seed_2", "seed_3", "seed_4"], *again]
-    lines = [line for line in capsys.readouterr().err.splitlines() if "was killed" in line]
-    assert [line.rpartition("; ")[2] for line in lines] == ["tried once more, on its own"] * 2 + ["recorded as failed"]
-    assert lines[0].startswith(f"normlab: {jobs[1].folder.name}: ")
-    assert all(line.removeprefix("normlab: ") in log_of(jobs) for line in lines)
+def sweep(jobs: Sequence[Job], backend: Made, began: int = 0) -> list[str]:
+    """How the runs ended."""
+    callbacks = Callbacks(to_run(jobs[0], multirun=True))
+    Schedule(jobs, backend, began, lambda runs, _: [Task([job], began, callbacks) for job in runs]).run()
+    assert backend.stopped
+    return [record.status if (record := Record.find(job.folder)) else "none" for job in jobs]
 
 
 def log_of(jobs: Sequence[Job]) -> str:
     return (jobs[0].folder.parent / "progress.log").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("left", "now", "words", "again"),
+    [
+        ("failed", True, [], False),
+        ("failed", False, [], True),
+        ("interrupted", True, [], True),
+        ("completed", False, [], False),
+        ("completed", False, ["force=true"], True),
+        ("damaged", False, [], True),
+    ],
+)
+def test_what_is_done_again(tmp_path: Path, left: Any, now: bool, words: list[str], again: bool) -> None:
+    """What did not complete before, or is damaged or forced; but not what failed since the command began."""
+    [job] = jobs_in(tmp_path, "seed=0", *words)
+    leave(job, "completed" if left == "damaged" else left)
+    if left == "damaged":
+        (job.folder / "result.json").write_text("{")
+    if not now:
+        os.utime(job.folder / "result.json", (1, 1))
+    backend = Made("c")
+    assert sweep([job], backend, began=time.time_ns() - 10**9) == ["completed" if again else left]
+    assert backend.started == [[0]] * again
+
+
+@pytest.mark.parametrize(("isolated", "again"), [(False, [[1], [3]]), (True, [[1, 3]])])
+def test_a_run_whose_process_dies_is_tried_once_more_on_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], isolated: bool, again: list[list[int]]
+) -> None:
+    """After the others. On one machine nothing runs beside it; jobs of a cluster do not harm each other."""
+    jobs, backend = jobs_in(tmp_path, "seed=0,1,2,3,4"), Made("c", "xc", "c", "x", "c", isolated=isolated)
+    assert sweep(jobs, backend) == ["completed"] * 3 + ["failed", "completed"]
+    assert "the process that trained it died twice: is there enough memory?" in str(Record.load(jobs[3].folder).error)
+    assert backend.started == [[0, 1, 2, 3, 4], *again]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "was killed" in line]
+    assert [line.rpartition("; ")[2] for line in lines] == ["tried once more, on its own"] * 2 + ["recorded as failed"]
+    assert lines[0].startswith(f"normlab: {jobs[1].folder.name}: ")
+    assert all(line.removeprefix("normlab: ") in log_of(jobs) for line in lines)
+
+
 def test_a_run_that_comes_further_resumes_as_often_as_it_takes(tmp_path: Path) -> None:
     """A job's time may be over many times before a long run is done; each time there is an epoch more."""
-    jobs = jobs_in(tmp_path)
-
-    def until_its_time_is_over(task: Task, number: int) -> None:
-        for job in task.jobs:
-            begin(job, number + 1)
-            leave(job, "completed" if number == 4 else "interrupted", None if number == 4 else "stopped")
-
-    backend = Made(until_its_time_is_over)
-    sweep(jobs, backend)
-    assert statuses(jobs) == ["completed", "completed"]
-    assert backend.started == [["seed_0", "seed_1"]] * 5
+    backend = Made("eeeec", "eeeec")
+    assert sweep(jobs_in(tmp_path), backend) == ["completed", "completed"]
+    assert backend.started == [[0, 1]] * 5
 
 
 def test_a_run_that_is_stopped_before_it_comes_further_is_not_tried_for_ever(tmp_path: Path) -> None:
-    jobs = jobs_in(tmp_path, "seed=0")
-
-    def stop(task: Task, _: int) -> None:
-        begin(task.jobs[0])
-        leave(task.jobs[0], "interrupted", "stopped")
-
-    backend = Made(stop)
-    sweep(jobs, backend)
-    assert len(backend.started) == 2
+    jobs, backend = jobs_in(tmp_path, "seed=0"), Made("s")
+    assert sweep(jobs, backend) == ["failed"]
+    assert backend.started == [[0]] * 2
     assert "stopped twice before it completed another epoch" in str(Record.load(jobs[0].folder).error)
 
 
-@pytest.mark.parametrize("at_once", [True, False])
-def test_a_backend_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str], at_once: bool) -> None:
-    """All its tasks at once, or one by one, as processes that cannot import or jobs on nodes without this package."""
+def test_a_backend_that_begins_nothing_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its tasks end one by one, as processes that cannot import or jobs on nodes without this package."""
 
     class OneByOne(Made):
         def wait(self, seconds: float) -> list[Ended]:
             ends, self.ends = self.ends[:1], self.ends[1:]
             return ends
 
-    backend = Made(lambda *_: None) if at_once else OneByOne(lambda *_: None, room=2)
-    sweep(jobs_in(tmp_path), backend)
+    backend = OneByOne("-", "-", room=2)
+    assert sweep(jobs_in(tmp_path), backend) == ["none", "none"]
     assert len(backend.started) <= 3
     assert "2 runs could not be started" in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_it(tmp_path: Path) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+def test_a_clock_that_goes_back(tmp_path: Path) -> None:
+    """Runs that ended, by the clock, before the command began are not tried for ever."""
 
-    jobs = jobs_in(tmp_path)
-    backend = Made(stop)
-    with pytest.raises(KeyboardInterrupt):
-        sweep(jobs, backend)
-    assert backend.stopped
-    assert "stopped with 0/2" in log_of(jobs)
+    class Before(Made):
+        def attempt(self, job: Job, does: str) -> None:
+            super().attempt(job, does)
+            os.utime(job.folder / "result.json", ns=(1, 1))
+
+    backend = Before("c", "f", "f")
+    assert sweep(jobs_in(tmp_path, "seed=0,1,2"), backend, began=time.time_ns()) == ["completed", "failed", "failed"]
+    assert len(backend.started) == 1
 
 
 @pytest.mark.parametrize("dies", [False, True])
 def test_a_run_of_another_process_is_waited_for_or_taken_over(tmp_path: Path, dies: bool) -> None:
-    jobs = jobs_in(tmp_path)
+    jobs, backend = jobs_in(tmp_path), Made("c", "c")
     lock = FileLock(jobs[1].folder / ".lock", thread_local=False)  # another thread lets it go
     lock.acquire()
 
@@ -207,109 +187,131 @@ def test_a_run_of_another_process_is_waited_for_or_taken_over(tmp_path: Path, di
             leave(jobs[1])
         lock.release()
 
-    backend = Made(lambda task, _: leave(task.jobs[0]))
     other = threading.Timer(1.5, end)
     other.start()
-    sweep(jobs, backend)
+    assert sweep(jobs, backend) == ["completed", "completed"]
     other.join()
-    assert statuses(jobs) == ["completed", "completed"]
-    assert backend.started == [["seed_0"], *[["seed_1"]] * dies]
-
-
-def test_a_clock_that_goes_back(tmp_path: Path) -> None:
-    """Runs that ended, by the clock, before the command began are not tried for ever."""
-    jobs = jobs_in(tmp_path, "seed=0,1,2")
-
-    def do(task: Task, _: int) -> None:
-        [job] = task.jobs
-        leave(job, "completed" if job is jobs[0] else "failed", None if job is jobs[0] else "no memory")
-        os.utime(job.folder / "result.json", ns=(1, 1))
-
-    backend = Made(do)
-    sweep(jobs, backend, began=time.time_ns())
-    assert len(backend.started) == 1
+    assert backend.started == [[0], *[[1]] * dies]
 
 
 @pytest.mark.parametrize(
-    ("cores", "words", "launcher"),
+    ("machine", "words", "chosen"),
     [
-        (16, ["seed=0,1,2", "batch_size=33"], "processes"),
-        (2, ["seed=0,1", "batch_size=33,64"], "processes"),
-        (2, ["seed=0,1", "batch_size=2,33"], "array"),
-        (2, ["seed=0"], None),
+        (("cpu", 16), ["seed=0,1,2", "batch_size=33"], ("processes", 3)),
+        (("cpu", 2), ["seed=0,1", "batch_size=33,64"], ("processes", 2)),
+        (("cpu", 2), ["seed=0,1", "batch_size=2,33"], ("array", 2)),
+        (("cpu", 2), ["seed=0"], (None, 1)),
+        (("gpu", 16), ["seed=0,1,2", "batch_size=64"], ("array", 1)),
     ],
 )
 def test_a_study_takes_every_core_and_arrays_where_they_pay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, words: list[str], launcher: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: tuple[str, int], words: list[str], chosen: tuple[Any, int]
 ) -> None:
-    monkeypatch.setattr(options, "cores", lambda: cores)
-    jobs = jobs_in(tmp_path, "accelerator=cpu", *words)
-    assert usual([], jobs) == launcher
-    assert usual(["hydra/launcher=basic"], jobs) == "basic"
-    assert usual(["hydra.launcher.n_jobs=2"], jobs[:1]) is not None, "with one run left, it is still understood"
-    for n_jobs, workers in ((-1, min(cores, len(jobs))), (2, min(2, len(jobs)))):
-        chosen = options.options(launcher or "processes", [f"hydra.launcher.n_jobs={n_jobs}"])
-        assert isinstance(chosen, options.Processes)
-        assert chosen.workers(jobs) == workers
+    """On a GPU, arrays in one process."""
+    monkeypatch.setattr("normlab.settings.model.device_of", lambda _: machine[0])
+    monkeypatch.setattr(options, "cores", lambda: machine[1])
+    jobs, (launcher, workers) = jobs_in(tmp_path, *words), chosen
+    assert options.usual([], jobs) == launcher
+    assert options.usual(["hydra/launcher=basic"], jobs) == "basic"
+    assert options.usual(["hydra.launcher.n_jobs=2"], jobs[:1]) is not None, "with one run left, it is still understood"
+    for n_jobs, expected in ((-1, workers), (2, min(2, len(jobs)))):
+        found = options.options(launcher or "processes", [f"hydra.launcher.n_jobs={n_jobs}"])
+        assert isinstance(found, options.Processes)
+        assert found.workers(jobs) == expected
 
 
-def test_on_a_gpu_it_is_arrays_in_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("normlab.settings.model.device_of", lambda _: "gpu")
-    jobs = jobs_in(tmp_path, "seed=0,1,2", "batch_size=64")
-    assert usual([], jobs) == "array"
-    chosen = options.options("array", [])
-    assert isinstance(chosen, options.Processes)
-    assert chosen.workers(jobs) == 1
-
-
-def test_the_log_can_be_read(tmp_path: Path) -> None:
-    jobs = jobs_in(tmp_path)
-    console = Console(force_terminal=False, file=open(os.devnull, "w"))  # noqa: SIM115
-    log = tmp_path / "progress.log"
-    with SweepProgress(jobs, 0, log, console):
-        leave(jobs[0])
-        (jobs[1].folder / "train.log").touch()
-        deadline = time.monotonic() + 20
-        while "1/2" not in log.read_text(encoding="utf-8") and time.monotonic() < deadline:
-            time.sleep(0.1)
-        leave(jobs[1], "failed", "no memory")
-    lines = log.read_text(encoding="utf-8").splitlines()
-    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
-    assert "2 runs, 0 of them finished before" in lines[0]
-    assert "1/2 runs done" in lines[1]
-    assert "seed=0 completed: test 97.50 % in 2 min" in lines[1]
-    assert "seed=1 failed" in lines[2]
-    assert "2/2 runs have ended" in lines[-1]
-
-
-def test_the_live_display(tmp_path: Path) -> None:
+def test_one_display_and_a_log_that_can_be_read(tmp_path: Path) -> None:
     jobs = jobs_in(tmp_path, "seed=range(12)")
     console = Console(force_terminal=True, width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    with SweepProgress(jobs, 0, tmp_path / "progress.log", console) as shown:
+    log = tmp_path / "progress.log"
+    with SweepProgress(jobs, 0, log, console) as progress:
         leave(jobs[0])
         for job in jobs[1:]:
             (job.folder / "metrics.csv").write_text("epoch\n1\n")
-        shown._look()
-        console.print(shown._display())
+        deadline = time.monotonic() + 20
+        while "1/12" not in log.read_text(encoding="utf-8") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        progress._look()
+        console.print(progress._display())
+        leave(jobs[1], "failed", "no memory")
     text = console.export_text()
     assert "1/12 runs done, 11 running" in text
     assert "  seed=1  epoch 2/2" in text
     assert "and 3 more" in text
     assert "last: seed=0 completed: test 97.50 %" in text
     assert "54%" in text  # 2 + 11 of 24 epochs
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+    assert "12 runs, 0 of them finished before" in lines[0]
+    assert "1/12 runs done" in lines[1]
+    assert "seed=0 completed: test 97.50 % in 2 min" in lines[1]
+    assert "seed=1 failed" in lines[2]
+    assert "2/12 runs have ended" in lines[-1]
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(42, "42 s"), (5990, "1 h 40 min"), (11100, "3 h 5 min")])
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+def test_durations() -> None:
+    assert [duration(seconds) for seconds in (42, 5990, 11100)] == ["42 s", "1 h 40 min", "3 h 5 min"]
 
 
-LAYERS = """
-import os, signal
+# Real processes
+
+LAYERS = '''
+"""Layers of a user's own."""
+import inspect
+import os
+import signal
 from pathlib import Path
+import torch
 from torch import nn
 
+
+class Fits(nn.Module):
+    def __init__(self, num_channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels, 1, 1))
+
+    def forward(self, x):
+        return self.weight * x * (x.square().mean((1, 2, 3), keepdim=True) + 1e-5).rsqrt()
+
+
+class Branches(Fits):
+    """Looks at its values, which torch.func does not allow."""
+
+    def forward(self, x):
+        return super().forward(x) if x.mean() > 0 else x
+
+
+class Draws(Fits):
+    """Random numbers of its own: beside a copy of itself it draws others."""
+
+    def forward(self, x):
+        return super().forward(x) + torch.randn_like(x)
+
+
+class Remembers(Fits):
+    """Keeps a value where no buffer is."""
+
+    last = 1.0
+
+    def forward(self, x):
+        y = super().forward(x) * self.last
+        self.last = self.last + 0.5
+        return y
+
+
+class KillsArray(Fits):
+    """Ends the process that trains it as an array, and only that."""
+
+    def forward(self, x):
+        tried = len(x) == 4  # when an array is planned
+        if os.environ.get("KILL") and not tried and any(each.function == "run_array" for each in inspect.stack(0)):
+            os._exit(9)
+        return super().forward(x)
+
+
 class Kills(nn.GroupNorm):
+    """Ends the process that trains it at a step: at the first one always, else once."""
+
     def __init__(self, num_channels, step):
         super().__init__(1, num_channels)
         self.step, self.left = step, step
@@ -322,40 +324,118 @@ class Kills(nn.GroupNorm):
                 self.step == 1 or once.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(x)
-"""
+'''
 SMALL = ["data=digits", "train_size=256", "batch_size=64", "accelerator=cpu", "threads=1"]
+TWO_WORKERS = ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
+
+
+@pytest.fixture
+def layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of the user's, importable from here as from a command line in its folder."""
+    name = f"own_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(LAYERS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+def train(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(REPOSITORY), str(folder)])
+    variables = os.environ | {"PYTHONPATH": path} | environment
+    return python_m("normlab.train", *words, cwd=folder, env=variables, timeout=400)
+
+
+def records(folder: Path) -> dict[Path, Record]:
+    return {file.parent: Record.load(file.parent) for file in folder.rglob("result.json")}
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_names_its_run_and_leaves_the_same_bits(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_names_its_run_and_leaves_the_same_bits(tmp_path: Path, layers: str) -> None:
     """One is killed once, in its second epoch; another whenever it is trained. The runs beside them go on."""
-    (tmp_path / "own_kills.py").write_text(LAYERS)
-    words = ["-m", *SMALL, "norm=gn,custom", "norm.target=own_kills:Kills", "+norm.options.step=6,1", "epochs=3"]
-    words += ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(tmp_path)])}
-    done = python_m("normlab.train", *words, "name=killed", cwd=tmp_path, env=environment)
+    words = ["-m", *SMALL, "norm=gn,custom", f"norm.target={layers}:Kills", "+norm.options.step=6,1", "epochs=3"]
+    done = train(tmp_path, *words, *TWO_WORKERS, "name=killed")
     assert done.returncode == 1
     assert "3 runs: 2 completed, 1 failed" in done.stdout
     assert "the process that trained it died twice: is there enough memory?" in done.stdout
     lines = [line for line in done.stderr.splitlines() if "signal 9 (SIGKILL)" in line]
-    assert all(line.startswith("normlab: custom_own_kills.Kills-digits-step_") for line in lines)
+    assert all(line.startswith(f"normlab: custom_{layers}.Kills-digits-step_") for line in lines)
     assert sorted((line.partition("step_")[2][0], line.rpartition("; ")[2]) for line in lines) == [
         ("1", "recorded as failed"),
         ("1", "tried once more, on its own"),
         ("6", "it resumes"),
     ]
     assert "Traceback" not in done.stderr
-    again = python_m("normlab.train", *words, "name=whole", cwd=tmp_path, env=environment)  # now nothing kills step=6
+    again = train(tmp_path, *words, *TWO_WORKERS, "name=whole")  # now nothing kills step=6
     assert "3 runs: 2 completed, 1 failed" in again.stdout
-    killed, whole = (
-        {file.parent.name: file.parent for file in (tmp_path / "lightning_logs" / name).glob("*/result.json")}
-        for name in ("killed", "whole")
-    )
-    for name in killed:
-        if "step_1-" not in name:
-            same(killed[name], whole[name])
-    [resumed] = [Record.load(folder) for name, folder in killed.items() if "step_6" in name]
-    assert resumed.time["resumed"] == 1, "an epoch was done before: it is no failure"
+    for killed, record in records(tmp_path / "lightning_logs" / "killed").items():
+        if "step_1-" not in killed.name:
+            same(killed, tmp_path / "lightning_logs" / "whole" / killed.name)
+        if "step_6" in killed.name:
+            assert record.time["resumed"] == 1, "an epoch was done before: it is no failure"
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_study(tmp_path: Path) -> None:
+    """Both end well with all runs done, and each run is trained once."""
+    words = ["study=replication_quick", "norm=bn", "seed=0,1,2", "epochs=2", "train_size=640", "accelerator=cpu"]
+    command = [sys.executable, "-m", "normlab.train", *words, "hydra.launcher.n_jobs=2", f"log_dir={tmp_path}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    both = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    told = [process.communicate(timeout=400)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert all("6 runs: 6 completed" in each for each in told)
+    events = [list(folder.glob("events.out.tfevents.*")) for folder in records(tmp_path)]
+    assert [len(files) for files in events] == [1] * 6  # with L1 and without
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_not_run_by_its_workers(tmp_path: Path) -> None:
+    words = ["-m", "seed=0,1", "norm=gn", "epochs=1", *SMALL, *TWO_WORKERS]
+    script = tmp_path / "script.py"
+    script.write_text(f"print('script')\nfrom normlab.train import main\nassert main({words}) == 0\n")
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("script") == 1
+    assert "2 runs: 2 completed" in done.stdout
+
+
+@pytest.mark.slow
+def test_until_decided_a_study_that_is_killed_after_its_first_look_decides_the_same(tmp_path: Path) -> None:
+    words = ["study=replication_quick", "until=decided", "max_seeds=5", "epochs=1", "norm=bn,none", "l1=0,1e-3"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+    def start(name: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "normlab.train", *words, f"log_dir={tmp_path / name}"]
+        return subprocess.Popen(command, cwd=REPOSITORY, **pipes)  # type: ignore[call-overload,no-any-return]
+
+    def looks(name: str) -> list[str]:
+        """What progress.log says after each, without the time."""
+        log = tmp_path / name / "replication_quick" / "progress.log"
+        lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+        return list(dict.fromkeys(line.partition(" after ")[2] for line in lines if " questions " in line))
+
+    def trained(name: str) -> set[str]:
+        return {folder.name for folder in records(tmp_path / name)}
+
+    whole = start("whole")
+    _, told = whole.communicate()
+    assert whole.returncode == 0, told
+    expected = looks("whole")
+    assert expected[0].startswith("3 seeds per setting")
+    assert expected[-1] in told, "the last line says how it ended"
+    assert 4 * 3 <= len(trained("whole")) <= 4 * 5
+
+    first = start("killed")
+    while not looks("killed") and first.poll() is None:
+        time.sleep(0.1)
+    first.send_signal(signal.SIGTERM)
+    first.communicate()
+    again = start("killed")
+    _, told = again.communicate()
+    assert again.returncode == 0, told
+    assert looks("killed") == expected
+    assert trained("killed") == trained("whole")
+    assert expected[-1] in told
 
 
 LAUNCHER = """
@@ -404,68 +484,48 @@ def test_other_launchers_and_callbacks_work_by_hydras_own_way(tmp_path: Path) ->
     (tmp_path / "hydra_plugins").mkdir()
     (tmp_path / "hydra_plugins" / "backwards.py").write_text(LAUNCHER)
     (tmp_path / "own_tells.py").write_text(CALLBACK)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(tmp_path)])}
     words = ["norm=gn", "epochs=1", *SMALL, "+hydra.callbacks.tells._target_=own_tells.Tells"]
-    sweep = ["seed=0,1", *words, "-m", "name='mine, früh'", "hydra/launcher=backwards", "hydra.launcher.greeting=hi"]
-    done = python_m("normlab.train", *sweep, cwd=tmp_path, env=environment)
+    launcher = ["hydra/launcher=backwards", "hydra.launcher.greeting=hi"]
+    done = train(tmp_path, "seed=0,1", *words, "-m", "name='mine, früh'", *launcher)
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
     assert told[:7] == ["multirun start", "hi", "job 1", "COMPLETED", "job 0", "COMPLETED", "multirun end"]
     assert {folder.name[-6:] for folder in (tmp_path / "lightning_logs/mine, früh").iterdir()} >= {"seed_0", "seed_1"}
-    done = python_m("normlab.train", *words, cwd=tmp_path, env=environment)
+    done = train(tmp_path, *words)
     assert done.stdout.splitlines()[:3] == ["run start", "job 0", "COMPLETED"]
     assert "Tells.on_run_end raised ValueError: no end" in done.stderr
     assert done.returncode == 0
 
 
-@pytest.mark.slow
-def test_a_script_without_a_guard_is_not_run_by_its_workers(tmp_path: Path) -> None:
-    words = ["-m", "seed=0,1", "norm=gn", "epochs=1", *SMALL, "hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
-    script = tmp_path / "script.py"
-    script.write_text(f"print('script')\nfrom normlab.train import main\nassert main({words}) == 0\n")
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("script") == 1
-    assert "2 runs: 2 completed" in done.stdout
-
-
-# With L1 and without.
-STUDY = ["study=replication_quick", "norm=bn", "seed=0,1,2", "epochs=2", "train_size=640", "accelerator=cpu"]
-
-
-def start(folder: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "normlab.train", *STUDY, "hydra.launcher.n_jobs=2", f"log_dir={folder}", *more]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def results(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("result.json"))
+# Arrays
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_study(tmp_path: Path) -> None:
-    """Both end well with all runs done, and both have trained: each has two workers, and more were at work."""
-    both = [start(tmp_path) for _ in range(2)]
-    told = [process.communicate(timeout=400)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
-    assert len(results(tmp_path)) == 6
-    for process_told in told:
-        assert "6 runs: 6 completed" in process_told
-    workers = {file.name.split(".")[-2] for file in tmp_path.rglob("events.out.tfevents.*")}  # their process ids
-    assert len(workers) > 2
+def test_an_array_that_kills_its_process_loses_no_run(tmp_path: Path, layers: str) -> None:
+    """Its runs are tried one by one then, as after the death of any process."""
+    words = ["-m", "data=digits", "epochs=1", "batch_size=256", "threads=1", "seed=0,1,2"]
+    words += ["norm=custom", f"norm.target={layers}:KillsArray", "hydra/launcher=array", "hydra.launcher.n_jobs=2"]
+    done = train(tmp_path, *words, KILL="1")
+    found = records(tmp_path)
+    assert len(found) == 3, done.stderr
+    assert all(record.status == "completed" and "array" not in record.device for record in found.values()), done.stderr
+    assert done.returncode == 0
 
 
-@pytest.mark.slow
-def test_a_run_that_diverges_neither_stops_nor_hides_the_others(tmp_path: Path) -> None:
-    """lr=1e30 diverges, which in a comparison is a result; the rest completes, the end lists what became of each."""
-    words = [
-        "study=replication_quick", "norm=bn", "seed=0", "l1=0", "epochs=1", "train_size=256", "lr=0.1,1e30",
-        "accelerator=cpu",
-    ]  # fmt: skip
-    words += ["gradient_clip=null", "schedule=constant", f"log_dir={tmp_path}"]
-    done = python_m("normlab.train", *words)
-    assert done.returncode == 0, done.stderr
-    assert "2 runs: 1 completed, 1 diverged" in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "diverged: the" in done.stdout
+def test_what_cannot_be_grouped_runs_individually_and_the_log_says_why(tmp_path: Path, layers: str) -> None:
+    """A user's layer is tried out. tests/test_grouping.py has what is known without."""
+    why = {
+        "Branches": "cannot run for several networks at once",
+        "Draws": "cannot run for several networks at once",
+        "Remembers": "gives other results in an array",
+    }
+    targets = ",".join(f"{layers}:{layer}" for layer in ("Fits", *why))
+    jobs = jobs_in(tmp_path, "norm=custom", f"norm.target={targets}", "seed=0,1")
+    assert planned(jobs, 24) == [jobs[:2]]
+    told = log_of(jobs).splitlines()
+    assert len(told) == 1 + len(jobs[2:])
+    assert "an array of 2 runs: " in told[0]
+    for job in jobs[2:]:
+        target = str(job.settings.norm.target)
+        named = f"{job.folder.name} runs individually: {target} {why[target.partition(':')[2]]}"
+        assert sum(named in line for line in told) == 1

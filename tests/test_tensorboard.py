@@ -10,12 +10,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import urlencode
 
 import numpy as np
@@ -41,6 +41,7 @@ CHANNELS = {"norm.block1": 10, "norm.block2": 20, "norm.block3": 20, "norm.block
 STATE = {"scale_gamma": "weight", "shift_beta": "bias", "running_mean": "running_mean", "running_var": "running_var"}
 PORT = re.compile(r"TensorBoard \S+ at http://127\.0\.0\.1:(\d+)/")
 Read = Callable[..., Any]
+Sweep = Callable[..., list[Job]]
 
 
 @pytest.fixture(scope="module")
@@ -96,53 +97,42 @@ def rows(read: Read) -> dict[str, Any]:
     return {group["name"]: group for group in answer["sessionGroups"]}
 
 
-def epochs(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.parametrize("column", COLUMNS)
 def test_every_curve_is_the_one_in_metrics_csv(board: Read, finished: tuple[Path, Record], column: str) -> None:
     points = board("scalars/scalars", run="runs/bn", tag=COLUMNS[column])
     assert [step for _, step, _ in points] == [1, 2, 3]
-    assert [value for *_, value in points] == pytest.approx([float(row[column]) for row in epochs(finished[0])], 1e-6)
+    with (finished[0] / "metrics.csv").open(newline="") as file:
+        expected = [float(row[column]) for row in csv.DictReader(file)]
+    assert [value for *_, value in points] == pytest.approx(expected, 1e-6)
     assert column == "seconds" or min(value for *_, value in points) > 0  # no curve is empty, the penalty least of all
 
 
 def test_what_is_measured_once_stands_at_the_last_epoch(board: Read, finished: tuple[Path, Record]) -> None:
-    curves = {tag for column, tag in COLUMNS.items()}
     tags = board("scalars/tags")
-    assert set(tags["runs/bn"]) == curves | set(FINAL.values())
+    assert set(tags["runs/bn"]) == {*COLUMNS.values(), *FINAL.values()}
     assert set(tags["runs/gn"]) == {"acc/test", "final/train_acc", "final/zeros"}
     for key, tag in FINAL.items():
         _, step, value = board("scalars/scalars", run="runs/bn", tag=tag)[-1]
         assert (step, value) == (3, pytest.approx(finished[1].metrics[key], 1e-5)), tag
-
-
-def test_the_test_curve_has_a_point_an_epoch(finished: tuple[Path, Record]) -> None:
-    """In the files: TensorBoard's fast loader drops a second point at an epoch, its slow one shows it."""
+    # in the files: TensorBoard's fast loader drops a second point at an epoch, its slow one shows it
     events = EventAccumulator(str(finished[0])).Reload()
     assert [event.step for event in events.Scalars("acc/test")] == [1, 2, 3]
 
 
 def test_the_page_of_curves_names_curves_that_are_there(board: Read) -> None:
-    charts = {
-        chart["title"]: chart["multiline"]["tag"]
-        for category in board("custom_scalars/layout")["category"]
-        for chart in category["chart"]
-    }
+    pages = board("custom_scalars/layout")["category"]
+    charts = {chart["title"]: chart["multiline"]["tag"] for page in pages for chart in page["chart"]}
     assert charts["accuracy"] == ["acc/train_running", "acc/val", "acc/test"]
     assert charts["cross-entropy"] == ["ce/train", "ce/val", "ce/test"]
     assert charts["loss = ce + penalty"] == ["loss/train", "ce/train", "penalty/train"]
-    for tag in chain.from_iterable(charts.values()):
+    for tag in {tag for tags in charts.values() for tag in tags}:
         assert list(board("custom_scalars/scalars", run="runs/bn", tag=tag)["tag_to_events"]) == [tag]
 
 
 @pytest.mark.parametrize("layer", CHANNELS)
 def test_histograms_of_every_norm_layer(board: Read, finished: tuple[Path, Record], layer: str) -> None:
-    start = {"scale_gamma": 1, "shift_beta": 0, "running_mean": 0, "running_var": 1}
     weights = torch.load(finished[0] / "last.ckpt", weights_only=True)["state_dict"]
-    for name, key in STATE.items():
+    for (name, key), start in zip(STATE.items(), (1, 0, 0, 1), strict=True):
         tag = f"{layer}/{name}"
         assert tag in board("histograms/tags")["runs/bn"]
         assert tag in board("distributions/tags")["runs/bn"]
@@ -151,7 +141,7 @@ def test_histograms_of_every_norm_layer(board: Read, finished: tuple[Path, Recor
         for buckets in series.values():
             assert sum(count for *_, count in buckets) == CHANNELS[layer]
         filled = np.array([bucket for bucket in series[0] if bucket[2]])
-        np.testing.assert_allclose(filled[:, :2], start[name], atol=1e-5)  # not a bin that is a tenth of γ wide
+        np.testing.assert_allclose(filled[:, :2], start, atol=1e-5)  # not a bin that is a tenth of γ wide
         values = weights[f"net.{layer.removeprefix('norm.')}.norm.{key}"]
         edges = [edge for *bucket, count in series[3] if count for edge in bucket]
         assert [min(edges), max(edges)] == pytest.approx([values.min().item(), values.max().item()], rel=1e-4, abs=1e-6)
@@ -190,18 +180,11 @@ def test_the_resolved_configuration_as_text(board: Read, finished: tuple[Path, R
     assert config["l1"] == 1e-3
 
 
-def test_a_configuration_is_text_and_nothing_else(tmp_path: Path) -> None:
+def test_a_configuration_is_text_and_nothing_else() -> None:
     """A name with Markdown's and HTML's own signs stays in its code block, on its line."""
-    written = {}
-
-    class Writer:
-        def add_text(self, tag: str, text: str, step: int) -> None:
-            written[tag] = text
-
-        def add_custom_scalars(self, layout: object) -> None: ...
-
-    show_settings(Writer(), load("name='*a* <b>\n# c'"))
-    lines = written["config"].splitlines()
+    writer = Mock()
+    show_settings(writer, load("name='*a* <b>\n# c'"))
+    lines = writer.add_text.call_args.args[1].splitlines()
     assert all(line.startswith("    ") for line in lines)
     assert [line.split(maxsplit=1) for line in lines if "<b>" in line] == [["name:", r'"*a* <b>\n# c"']]
     assert len({len(line) - len(line.split(maxsplit=1)[1]) for line in lines}) == 1  # the values stand in a column
@@ -248,7 +231,7 @@ def written(folder: Path) -> tuple[dict[str, dict[int, float]], EventAccumulator
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> Callable[..., list[Job]]:
+def sweep(tmp_path: Path) -> Sweep:
     """Makes the runs of a sweep up, with these accuracies on held-out images by seed, or finds them."""
 
     def make(accuracies: dict[int, list[float]], *more: str, status: str = "completed") -> list[Job]:
@@ -257,13 +240,11 @@ def sweep(tmp_path: Path) -> Callable[..., list[Job]]:
         jobs = plan([*words, f"log_dir={tmp_path}"], multirun=True)
         for job in jobs:
             curve = accuracies[job.settings.seed]
-            rows = [{"epoch": epoch, "val_acc": value} for epoch, value in enumerate(curve, 1)]
-            if job.folder.exists():
-                continue
-            job.folder.mkdir(parents=True)
-            write_metrics(job.folder, rows, ("epoch", *COLUMNS))
-            record = Record.of(job.settings, "failed")
-            replace(record, status=status, metrics={"test_acc": curve[-1]}).save(job.folder)
+            if not job.folder.exists():
+                job.folder.mkdir(parents=True)
+                rows = [{"epoch": epoch, "val_acc": value} for epoch, value in enumerate(curve, 1)]
+                write_metrics(job.folder, rows, ("epoch", *COLUMNS))
+                Record.of(job.settings, status, metrics={"test_acc": curve[-1]}).save(job.folder)
         return jobs
 
     return make
@@ -272,7 +253,7 @@ def sweep(tmp_path: Path) -> Callable[..., list[Job]]:
 THREE = {0: [0.2, 0.5, 0.9], 1: [0.3, 0.5, 1.0], 2: [0.4, 0.8, 1.0]}
 
 
-def test_a_sweep_has_the_mean_of_each_setting_and_its_band(sweep: Callable[..., list[Job]], tmp_path: Path) -> None:
+def test_a_sweep_has_the_mean_of_each_setting_and_its_band(sweep: Sweep, tmp_path: Path) -> None:
     means = Means(jobs := sweep(THREE))
     place = tmp_path / "s" / "mean"
     means.update({job.folder for job in jobs[:5]})  # five of the first setting's three seeds and the second's
@@ -297,7 +278,7 @@ def test_a_sweep_has_the_mean_of_each_setting_and_its_band(sweep: Callable[..., 
     assert {run.folder.parent.name for run in runs(tmp_path)} == {"s"}, "no mean is taken for a run"
 
 
-def test_two_seeds_have_no_band_and_one_no_mean(sweep: Callable[..., list[Job]], tmp_path: Path) -> None:
+def test_two_seeds_have_no_band_and_one_no_mean(sweep: Sweep, tmp_path: Path) -> None:
     Means(sweep({0: THREE[0]})).finish()
     place = tmp_path / "s" / "mean"
     assert [each.name for each in place.iterdir() if each.is_dir()] == []
@@ -314,7 +295,7 @@ def test_two_seeds_have_no_band_and_one_no_mean(sweep: Callable[..., list[Job]],
     assert "mean+sd/acc/val" in curves
 
 
-def test_runs_that_did_not_complete_are_in_no_mean(sweep: Callable[..., list[Job]], tmp_path: Path) -> None:
+def test_runs_that_did_not_complete_are_in_no_mean(sweep: Sweep, tmp_path: Path) -> None:
     sweep({9: THREE[2]}, status="diverged")
     Means(sweep({**THREE, 9: THREE[2]})).finish()
     assert written(tmp_path / "s" / "mean" / "bn-digits-epochs_3")[0]["acc/val"][2] == pytest.approx(0.6)
@@ -322,7 +303,7 @@ def test_runs_that_did_not_complete_are_in_no_mean(sweep: Callable[..., list[Job
     assert not (tmp_path / "t" / "mean").exists(), "logger has no tensorboard"
 
 
-def test_hparams_has_the_columns_that_vary(sweep: Callable[..., list[Job]], tmp_path: Path) -> None:
+def test_hparams_has_the_columns_that_vary(sweep: Sweep, tmp_path: Path) -> None:
     Means(sweep(THREE)).finish()
     metadata = written(tmp_path / "s" / "mean")[1].SummaryMetadata("_hparams_/experiment")
     experiment = HParamsPluginData.FromString(metadata.plugin_data.content).experiment
@@ -334,36 +315,18 @@ def test_hparams_has_the_columns_that_vary(sweep: Callable[..., list[Job]], tmp_
 # What is drawn ------------------------------------------------------------------------------------------------------
 
 
-class Drawings:
-    """Stands in for a SummaryWriter and keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.figures: dict[str, Figure] = {}
-        self.histograms: dict[str, torch.Tensor] = {}
-
-    def add_figure(self, tag: str, figure: Figure, step: int) -> None:
-        self.figures[tag] = figure
-
-    def add_histogram(self, tag: str, values: torch.Tensor, step: int, bins: np.ndarray) -> None:
-        self.histograms[tag] = values
-
-    def texts(self, tag: str) -> list[str]:
-        return [text.get_text() for text in self.figures[tag].axes[0].texts]
-
-
-def drawn(pred: torch.Tensor, labels: torch.Tensor, confidence: torch.Tensor, channels: int = 1) -> Drawings:
+def drawn(pred: torch.Tensor, labels: torch.Tensor, confidence: torch.Tensor, channels: int = 1) -> dict[str, Figure]:
+    """The pictures of a result, by tag. Image n is of the grey level n."""
     prob = ((1 - confidence) / 9)[:, None].repeat(1, 10)
     prob[torch.arange(len(pred)), pred] = confidence
-    writer = Drawings()
-    show_result(
-        writer,  # type: ignore[arg-type]
-        images=torch.arange(len(pred), dtype=torch.uint8)[:, None, None, None].repeat(1, channels, 28, 28),
-        labels=labels,
-        log_prob=prob.log(),
-        classes=tuple("0123456789"),
-        epoch=3,
-    )
-    return writer
+    images = torch.arange(len(pred), dtype=torch.uint8)[:, None, None, None].repeat(1, channels, 28, 28)
+    writer, classes = Mock(), tuple("0123456789")
+    show_result(writer, images=images, labels=labels, log_prob=prob.log(), classes=classes, epoch=3)
+    return {call.args[0]: call.args[1] for call in writer.add_figure.call_args_list}
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_the_gallery_shows_the_surest_mistakes_and_the_matrix_counts_all() -> None:
@@ -373,49 +336,39 @@ def test_the_gallery_shows_the_surest_mistakes_and_the_matrix_counts_all() -> No
     wrong = torch.randperm(60, generator=generator)[:25]
     pred[wrong] = (labels[wrong] + torch.randint(1, 10, (25,), generator=generator)) % 10
     confidence = (torch.randperm(60, generator=generator) + 30) / 100.0  # from 30 to 89 %, each once
-    writer = drawn(pred, labels, confidence)
+    figures = drawn(pred, labels, confidence)
 
     order = sorted(wrong.tolist(), key=lambda i: -confidence[i].item())[:GALLERY]
-    figure = writer.figures["test/misclassified"]
+    figure = figures["test/misclassified"]
     assert figure.get_suptitle() == "Misclassified: the 20 surest of 25"  # in one line
-    captions = [f"{labels[i]} → {pred[i]}\n{100 * confidence[i]:.0f} %" for i in order]
-    assert writer.texts("test/misclassified") == captions
+    assert texts(figure) == [f"{labels[i]} → {pred[i]}\n{100 * confidence[i]:.0f} %" for i in order]
     [sheet] = figure.axes[0].images
     assert list(dict.fromkeys(sheet.get_array().compressed().tolist())) == order, "each image is of its own number"
 
-    cells = {
-        (round(text.get_position()[1]), round(text.get_position()[0])): int(text.get_text())
-        for text in writer.figures["test/confusion"].axes[0].texts
-        if text.get_text().isdecimal()
-    }
-    want: dict[tuple[int, int], int] = {}
-    for pair in zip(labels.tolist(), pred.tolist(), strict=True):
-        want[pair] = want.get(pair, 0) + 1
-    assert cells == want
+    numbers = [text for text in figures["test/confusion"].axes[0].texts if text.get_text().isdecimal()]
+    cells = {tuple(round(at) for at in reversed(text.get_position())): int(text.get_text()) for text in numbers}
+    assert cells == Counter(zip(labels.tolist(), pred.tolist(), strict=True))
 
 
 def test_colour_images_are_shown_in_colour() -> None:
-    writer = drawn(torch.tensor([1, 2]), torch.tensor([1, 3]), torch.tensor([0.9, 0.8]), channels=3)
-    (image,) = writer.figures["test/misclassified"].axes[0].images
-    assert image.get_array().ndim == 3
-    assert image.get_array().shape[2] == 3
+    figures = drawn(torch.tensor([1, 2]), torch.tensor([1, 3]), torch.tensor([0.9, 0.8]), channels=3)
+    (image,) = figures["test/misclassified"].axes[0].images
+    assert image.get_array().shape[2:] == (3,)
 
 
 def test_few_mistakes_and_none() -> None:
     labels = torch.arange(10)
     for pred, said in [(labels.clone(), "none"), (labels.roll(1) * (labels == 4) + labels * (labels != 4), "all 1")]:
-        writer = drawn(pred, labels, torch.full((10,), 0.9))
-        assert said in writer.figures["test/misclassified"].get_suptitle()
-        captions = writer.texts("test/misclassified")
-        assert captions == (["4 → 3\n90 %"] if said == "all 1" else ["No misclassified images"])
+        figure = drawn(pred, labels, torch.full((10,), 0.9))["test/misclassified"]
+        assert said in figure.get_suptitle()
+        assert texts(figure) == (["4 → 3\n90 %"] if said == "all 1" else ["No misclassified images"])
 
 
 def test_what_is_not_finite_gets_no_histogram() -> None:
     model = Classifier(norm="bn")
-    writer = Drawings()
+    writer = Mock()
     with torch.no_grad():
         norm_layers(model.net)["block2.norm"].weight[3] = torch.nan
-    show_norms(writer, model.net, 1)  # type: ignore[arg-type]
-    assert set(writer.histograms) == {f"{layer}/{name}" for layer in CHANNELS for name in STATE} - {
-        "norm.block2/scale_gamma"
-    }
+    show_norms(writer, model.net, 1)
+    shown = {call.args[0] for call in writer.add_histogram.call_args_list}
+    assert shown == {f"{layer}/{name}" for layer in CHANNELS for name in STATE} - {"norm.block2/scale_gamma"}
