@@ -119,7 +119,7 @@ def test_a_study_of_ones_own_layer() -> None:
     assert {job.settings.norm.name: job.settings.norm.target for job in jobs} == {
         "bn": None, "ln": None, "gn": None, "custom": "mine:Scale"
     }  # fmt: skip
-    assert sweep_of("custom_layer")["seed"] == "range(10)"
+    assert sweep_of("custom_layer")["seed"] == "range(16)"
     (alone,) = plan(["study=custom_layer", OWN, "norm=custom", "seed=3"], multirun=False)
     assert str(alone.folder) == "lightning_logs/custom_layer/custom_mine.Scale-seed_3"
     again = plan(["study=custom_layer", "norm.target=mine:Other", "seed=0"], multirun=False)

@@ -102,7 +102,8 @@ def accuracy_rows(
         given = np.asarray(accuracy, dtype=float)
         return np.maximum(100 - given, floor) if errors else given
 
-    rows_of(ax, [drawing.folded(label, letters) for label in values], [mean_sd(of) for of in seeds.values()])
+    words = [mean_sd(of, means[label][0]) for label, of in seeds.items()]
+    rows_of(ax, [drawing.folded(label, letters) for label in values], words)
     drawing.room_for(ax, "x", shown(points), shown(ends), log=errors)
     if errors:
         ax.invert_xaxis()  # better at the right, as in figures of accuracies
@@ -237,10 +238,11 @@ def row_height(labels: Sequence[str], pitch: float, letters: int = 26) -> float:
     return max(len(labels), 2) * max(pitch, 0.1 + 0.16 * lines)
 
 
-def mean_sd(values: Array) -> str:
+def mean_sd(values: Array, mean: float) -> str:
+    """The words beside a row; mean: of the values, as tables have it, to the last bit."""
     n = len(values)
     sd = f" ± {values.std(ddof=1):.2f}" if n > 1 else ""
-    return f"{values.mean():.2f}{sd} (n = {n})" if n else "no values"
+    return f"{mean:.2f}{sd} (n = {n})" if n else "no values"
 
 
 @plain()

@@ -91,7 +91,7 @@ def undecidable(design: Design) -> Iterator[str]:
 def few(design: Design) -> Iterator[str]:
     """Before a named study starts: a t test at the level 0.05/G, for each of the G questions of the report, would find
     a difference of the study's margin with less than 80 % power, at the standard deviation of its finished runs, else
-    of committed ones (0.06 points on MNIST), else the binomial one of the test images. In a report: questions are
+    of committed ones (0.08 points on MNIST), else the binomial one of the test images. In a report: questions are
     undecided and their 95 % intervals wider than the margin.
 
     "Undecided" then says nothing about the settings; it says that there were too few runs.
