@@ -141,7 +141,7 @@ def test_places_are_found_from_both_folders(
     ("name", "start", "said", "times"),
     [
         (BY_HAND, REPOSITORY, "agrees to 1e-6 in train mode", 4),
-        pytest.param(STUDY, FOLDER, "30 runs", 1, marks=needs_results),
+        pytest.param(STUDY, FOLDER, "180 runs", 1, marks=needs_results),
         (BATCH, REPOSITORY, "changes by at most 0.000000 when 2 images become 8", 3),
     ],
 )
