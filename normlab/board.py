@@ -92,7 +92,7 @@ class Means:
         jobs = [job for job in jobs if "tensorboard" in job.settings.logger]
         self.folders = [job.folder for job in jobs]
         for job in jobs:
-            self.open.setdefault(_setting(flatten(job.settings.model_dump())), []).append(job.folder)
+            self.open.setdefault(_setting(flatten(job.settings.recorded())), []).append(job.folder)
 
     def update(self, over: Iterable[Path]) -> None:
         """Write the means of each setting whose runs have all ended and that was not written before."""

@@ -66,7 +66,7 @@ class Record:
     Attributes:
         status: completed; diverged (a loss that is not finite); failed (with the error); unavailable (a device that is
             not there); interrupted (stopped from outside).
-        config: every resolved setting.
+        config: every resolved setting, see `Settings.recorded`.
         config_hash: 12 hexadecimal digits over all that can change the result.
         setting: norm, l1 and what else departs from the defaults, without the seed.
         metrics: train_acc and train_ce are measured after training, in eval mode without augmentation;
@@ -93,7 +93,7 @@ class Record:
         return cls(
             status=status,
             error=error,
-            config=settings.model_dump(),
+            config=settings.recorded(),
             config_hash=settings.config_hash(),
             setting=settings.setting(),
             seed=settings.seed,

@@ -76,5 +76,5 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
     from normlab.training import run
 
     folder = tmp_path_factory.mktemp("logs") / "runs" / "bn"
-    settings = load("data=digits", "norm=bn", "l1=1e-3", "epochs=3", "batch_size=64", "threads=1", "test_curve=true")
-    return folder, run(settings, folder)
+    words = ["data=digits", "norm=bn", "l1=1e-3", "epochs=3", "batch_size=64", "threads=1", "test_curve=true"]
+    return folder, run(load(*words, f"log_dir={folder.parents[1]}"), folder)

@@ -59,7 +59,7 @@ def made_up(
     record = Record(
         status=status,
         error=error,
-        config=asked.model_dump(),
+        config=asked.recorded(),
         config_hash=asked.config_hash(),
         setting=asked.setting(),
         seed=seed,

@@ -209,6 +209,16 @@ def test_the_table_of_recipes_is_that_of_their_runs() -> None:
     assert (means["bn"] < means[["ln", "gn"]].min(axis=1)).all(), "as the page says"
 
 
+def test_no_file_says_where_its_runs_were_made() -> None:
+    """Every file that a clone has, pictures and arrays included."""
+    kept = [file for file in RESULTS.rglob("*") if file.is_file() and file.suffix not in (".log", ".ckpt", ".lock")]
+    kept = [file for file in kept if ".hydra" not in file.parts]
+    assert len(kept) > 180 * 4
+    assert not [
+        file for file in kept if re.search(rb"log_dir|[\"' ]/(home|root|tmp|work|Users|mnt)/", file.read_bytes())
+    ]
+
+
 def test_event_files_stay_small() -> None:
     size = sum(file.stat().st_size for file in RESULTS.rglob("events.out.tfevents.*"))
     assert 0 < size < 10_000_000

@@ -180,6 +180,15 @@ def test_the_resolved_configuration_as_text(board: Read, finished: tuple[Path, R
     assert config["l1"] == 1e-3
 
 
+def test_no_file_of_a_run_says_where_on_the_machine_it_lies(finished: tuple[Path, Record]) -> None:
+    """They may be given to others; a run is where its files are. train.log is for whoever trained."""
+    folder, record = finished
+    files = [file for file in folder.rglob("*") if file.is_file() and file.suffix != ".log"]
+    assert {"result.json", "last.ckpt"} < {file.name for file in files}
+    assert not [file.name for file in files if str(folder.parents[1]).encode() in file.read_bytes()]
+    assert "log_dir" not in record.config
+
+
 def test_a_configuration_is_text_and_nothing_else() -> None:
     """A name with Markdown's and HTML's own signs stays in its code block, on its line."""
     writer = Mock()

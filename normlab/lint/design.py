@@ -123,7 +123,7 @@ def planned(runs: Sequence[Settings], study: Study | None, spread: Spread | None
     """Return the design of planned runs of one data set."""
     made = []
     for each in runs:
-        config = each.model_dump()
+        config = each.recorded()
         record = Record(status="completed", config=config, config_hash="", setting={}, seed=each.seed)
         made.append(Run(Path(), record, flatten(config)))
     found = sort(made, (*(study.factors if study else ()), *PROTOCOL[1:]))

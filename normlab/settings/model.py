@@ -205,6 +205,11 @@ class Settings(Model):
         values["data"] = self.data.model_dump(include={"name"} | own)
         return values
 
+    def recorded(self) -> dict[str, Any]:
+        """Return every setting as plain nested values, but for `log_dir`: a run is where its files are, and they may be
+        given to others."""
+        return self.model_dump(exclude={"log_dir"})
+
     def config_hash(self) -> str:
         """Return 12 hexadecimal digits over `identity()`: equal exactly where two runs ask the same question."""
         return self._hash

@@ -69,7 +69,7 @@ def show_norms(writer: SummaryWriter, net: Network, epoch: int) -> None:
 
 def show_settings(writer: SummaryWriter, settings: Settings) -> None:
     """The resolved configuration as text, and pages of curves that belong together."""
-    values = settings.model_dump()
+    values = settings.recorded()
     width = max(map(len, values)) + 2
     lines = [f"    {key + ':':{width}}{json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     writer.add_text("config", "\n".join(lines), 0)  # indented by four: Markdown's code block
