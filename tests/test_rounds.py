@@ -1,5 +1,6 @@
 """Studies that end by themselves: what they save, how often they err, and that killing them changes nothing."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,19 @@ def test_a_report_counts_the_looks_that_were_taken(tmp_path: Path) -> None:
     assert "looks" not in methods(once)
     assert numbers(looks)["rows"] == {}, "the dials of the page would count one look"
     assert numbers(once)["rows"]
+
+
+def test_a_look_that_lacks_a_seed_is_none_whatever_came_later(tmp_path: Path) -> None:
+    """Seeds 0, 1, 2 and 4 of both: a report is of the look at three seeds."""
+    for seed in (0, 1, 2, 4):
+        for norm in ("bn", "ln"):
+            acc = 0.95 + 0.004 * float(np.cos(3 * seed + (norm == "ln")))
+            made_up(tmp_path, norm, seed, test_acc=acc, images=10_000, until="decided", max_seeds=12)
+    [with_four] = compare(tmp_path).answers.answers
+    for folder in tmp_path.glob("*-seed_4"):
+        shutil.rmtree(folder)
+    [with_three] = compare(tmp_path).answers.answers
+    assert with_four.numbers == with_three.numbers
 
 
 def test_of_what_is_tuned_only_the_best_gets_more_seeds() -> None:

@@ -96,9 +96,9 @@ class Followed(Answers):
     def __init__(self, found: Sorted, study: Study | None, margin: float, alpha: float = ALPHA) -> None:
         super().__init__(found, study, margin, alpha)
         made = {run.record.seed for run in found.ended}
-        told = max(int(run.record.config["max_seeds"]) for run in found.ended if _ends_by_itself(run))
-        more = (seed for seed in itertools.count() if seed not in made)
-        self.seeds = [*sorted(made), *itertools.islice(more, max(0, told - len(made)))]
+        told = max(int(run.record.config.get("max_seeds", 0)) for run in found.ended if _ends_by_itself(run))
+        missing = (seed for seed in itertools.count(min(made)) if seed not in made)
+        self.seeds = sorted([*made, *itertools.islice(missing, max(0, told - len(made)))])
         self.most = len(self.seeds)
 
     @cached_property
