@@ -31,8 +31,10 @@ def sorted_(folder: Path) -> Sorted:
             ["bn", "gn norm.num_groups=1", "gn norm.num_groups=2"],
         ),
         ([{"batch_size": n} for n in (2, 16, 128)], ["bn batch_size=2", "bn batch_size=16", "bn batch_size=128"]),
+        ([{"net": {"name": "small"}}, {"net": {"name": "resnet10"}}], ["bn net=resnet10", "bn net=small"]),
+        ([{"augment": True}, {"augment": False}], ["bn augment.rotation=0", "bn augment.rotation=7"]),
     ],
-    ids=["what differs", "a norm's own options", "an option that others lack", "numbers"],
+    ids=["what differs", "a norm's own options", "an option that others lack", "numbers", "a net's", "augment=false"],
 )
 def test_settings_are_named_by_what_differs(tmp_path: Path, made: list[dict[str, Any]], labels: list[str]) -> None:
     for at, each in enumerate(made):

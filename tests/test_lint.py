@@ -290,7 +290,10 @@ def of(*runs: str) -> list[str]:
         (("norm=bn lr=0.2", "norm=ln lr=0.05"), "fair if each norm's was chosen by val_acc"),
         (("norm=bn l1=1e-3", "norm=bn", "norm=ln", "norm=gn"), ""),
         (("norm=bn", "norm=gn norm.num_groups=1", "norm=gn norm.num_groups=2"), ""),
+        (("augment.rotation=5 augment.shift=1", "augment.rotation=9 augment.shift=3"), "augment.shift changes only"),
         (("optimizer=sgd", "optimizer=adamw"), ""),
+        (("net=small data=digits", "net=resnet10 data=digits"), ""),
+        (("augment=true", "augment=false"), ""),
     ],
 )
 def test_confounded_factors(crossed_not: tuple[str, ...], text: str) -> None:

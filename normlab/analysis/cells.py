@@ -188,8 +188,8 @@ def _twice(kept: Run, other: Run) -> str:
 
 def factors_of(configs: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> tuple[str, ...]:
     """What differs between the settings of these configurations, as `flatten` gives them: the norm, then those named
-    first, then the others. An option that comes with the norm's name is none, nor are seed and data."""
-    differ = [key for key in varying(configs) if key not in ("seed", "data") and not _of_the_norm(key, configs)]
+    first, then the others. What comes along with a choice is none, nor are seed and data."""
+    differ = [key for key in varying(configs) if key not in ("seed", "data") and not _comes_along(key, configs)]
     named = [key for key in ("norm", *first, *differ) if any(key in config for config in configs)]
     return tuple(dict.fromkeys(key for key in named if key != "seed" and (key == "norm" or key in differ)))
 
@@ -309,11 +309,13 @@ def numeric(levels: Sequence[Any]) -> bool:
     return all(isinstance(level, (int, float)) and not isinstance(level, bool) for level in levels)
 
 
-def _of_the_norm(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether an option of the norm comes with the norm's name: it then needs no mention of its own."""
-    if not key.startswith("norm."):
+def _comes_along(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an option changes only with what it is an option of (norm, net, optimizer), or the shift of images only
+    from something to nothing, as their rotation does: `augment=false`. It then needs no mention of its own."""
+    with_owner = "augment.rotation" if key == "augment.shift" else key.partition(".")[0]
+    if with_owner == key or with_owner not in configs[0]:
         return False
-    by_norm: dict[str, set[str]] = {}
-    for config in configs:
-        by_norm.setdefault(word(config["norm"]), set()).add(word(config.get(key)))
-    return all(len(have) == 1 for have in by_norm.values())
+    pairs = {(word(config[with_owner]), word(config.get(key))) for config in configs}
+    if key == "augment.shift":
+        return len(pairs) == 2 and ("0", "0") in pairs
+    return len(pairs) == len({owner for owner, _ in pairs})

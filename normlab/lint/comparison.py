@@ -42,8 +42,8 @@ def unequal(design: Design) -> Iterator[str]:
 
 @rule("NL007", "confounded-factors", "plan", "report")
 def confounded(design: Design) -> Iterator[str]:
-    """Two factors of which one changes only together with the other. An option of a norm or of an optimizer goes with
-    its owner and does not count, nor does the lr that an optimizer brings.
+    """Two factors of which one changes only together with the other. An option of a norm, network or optimizer is part
+    of it and does not count, nor does the lr that an optimizer brings.
 
     Nothing in such a study can tell what each of the two does. The study that this package began with gave L1 to batch
     norm alone.
@@ -52,10 +52,10 @@ def confounded(design: Design) -> Iterator[str]:
     `val_acc` from the same values.
     """
     levels = design.levels
-    keys = [key for key in levels[0] if not _of_the_optimizer(key, levels)]
+    keys = [key for key in levels[0] if key != "lr" or not _brought(levels)]
     for i, one in enumerate(keys):
         for other in keys[i + 1 :]:
-            if one == "norm" and other.startswith("norm."):  # an option is its norm's: no other can be crossed with it
+            if other.startswith(f"{one}."):  # an option is its norm's or network's: no other can be crossed with it
                 continue
             pairs = {(word(each[one]), word(each[other])) for each in levels}
             ones, others = {a for a, _ in pairs}, {b for _, b in pairs}
@@ -70,15 +70,10 @@ def confounded(design: Design) -> Iterator[str]:
             )
 
 
-def _of_the_optimizer(key: str, levels: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a factor comes with the factor optimizer: a setting of one optimizer's, or the lr that each brings."""
-    if "optimizer" not in levels[0]:
-        return False
-    if key == "lr":
-        own = {name: defaults(optimizer=name)["lr"] for name in choices("optimizer")}
-        return all(each["lr"] == own.get(each["optimizer"]) for each in levels)
-    pairs = {(each["optimizer"], word(each[key])) for each in levels}
-    return key.startswith("optimizer.") and len(pairs) == len({name for name, _ in pairs})
+def _brought(levels: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether each lr is the one that the optimizer brings."""
+    own = {name: defaults(optimizer=name)["lr"] for name in choices("optimizer")}
+    return all("optimizer" in each and each["lr"] == own.get(each["optimizer"]) for each in levels)
 
 
 @rule("NL008", "chosen-by-the-test-set", "plan", "report")
