@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from normlab.analysis import rounds
 from normlab.analysis.cells import sort
-from normlab.analysis.declared import ALPHA, Declared
+from normlab.analysis.declared import Declared
 from normlab.analysis.inference import Group, Link, Model
 from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.table import runs
-from normlab.analysis.verdicts import Joint
+from normlab.analysis.verdicts import ALPHA, Joint
 from normlab.settings import Study
 
 Floats = npt.NDArray[np.float64]

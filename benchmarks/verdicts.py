@@ -36,8 +36,8 @@ from benchmarks.drawn import (
 )  # fmt: skip
 from benchmarks.tables import markdown
 from normlab.analysis import rounds
-from normlab.analysis.declared import ALPHA
 from normlab.analysis.sequential import POWER, looks, sequential_p
+from normlab.analysis.verdicts import ALPHA
 from normlab.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     if flags.info or flags.hydra_help or flags.shell_completion:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda _: None)()
         return 0
-    for flag in ("config_name", "config_path", "config_dir"):
+    for flag in ("config_name", "config_path", "config_dir", "experimental_rerun"):
         if getattr(flags, flag):
             raise ConfigError(f"--{flag.replace('_', '-')}: settings stand in conf/ and on the command line alone")
     if threading.current_thread() is threading.main_thread():  # no other thread can set a handler

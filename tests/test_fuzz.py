@@ -21,10 +21,11 @@ from normlab.settings.page import entries
 from normlab.settings.plan import load, plan
 from normlab.training.build import load_array, make_trainer
 from normlab.training.callbacks import RunCheckpoints
+from normlab.training.device import set_threads
 from normlab.training.files import begun
 from normlab.training.networks import Networks, Place
 from normlab.training.ranks import check_shares
-from normlab.training.run import prepare, run
+from normlab.training.run import run
 
 HERE = Path(__file__).parent
 MANY = int(os.environ.get("FUZZ", "0"))
@@ -90,7 +91,7 @@ def one_line(error: BaseException) -> None:
 
 def two_steps(asked: Settings) -> None:
     """As `run` trains, without what it leaves; on one device (tests/test_devices.py has several)."""
-    prepare(asked)
+    set_threads(asked)
     [data], [model] = load_array([asked])
     check_shares(asked, data)
     module = Networks([Place(asked, data, model)])

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import REPOSITORY
 from rich.console import Console
 
@@ -99,10 +100,12 @@ def test_what_could_not_be_trained_is_seen_before_training(layers: str, target: 
     ],
 )
 def test_a_layer_of_an_installed_package_serves_unchanged(target: str, options: str) -> None:
-    if target.startswith("timm"):
-        pytest.importorskip("timm.layers", exc_type=ImportError)
+    """Whatever weights it is tried with: timm's FRN computes in float32, and its gradients are large."""
     checked(target, options)
-    assert unfoldable(load("norm=custom", f"norm.target={target}", f"norm.options={options}")) is None
+    asked = load("norm=custom", f"norm.target={target}", f"norm.options={options}")
+    for seed in (4, 5, 6):
+        torch.manual_seed(seed)
+        assert unfoldable(asked) is None
 
 
 @pytest.mark.usefixtures("undrawn")

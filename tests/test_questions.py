@@ -3,18 +3,20 @@
 import itertools
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from made_up_runs import crossed, made_up
 
 from normlab.analysis.cells import sort
 from normlab.analysis.findings import findings
+from normlab.analysis.outcomes import OUTCOMES
 from normlab.analysis.parts.claims import claims_frame
 from normlab.analysis.parts.effects import questions_frame
 from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
 from normlab.settings import Claim, Study
+from normlab.settings.study import MEASURES
 
 
 def asked(folder: Path, *claims: dict[str, Any], margin: float = 0.05, **study: Any) -> Answers:
@@ -89,6 +91,10 @@ def test_what_has_no_runs_is_untested_and_one_seed_decides_nothing(apart: Path, 
     crossed(tmp_path / "one", {("bn", 0.0): 0.99, ("bn", 1e-3): 0.5}, seeds=1)
     [row] = ruled(tmp_path / "one", {"expect": "lower"})
     assert (row["ruling"], row["because"]) == ("undecided", "one seed has no interval")
+
+
+def test_a_claim_may_be_about_every_outcome() -> None:
+    assert set(get_args(MEASURES)) == set(OUTCOMES)
 
 
 def test_every_pair_that_agrees_in_the_other_factors_is_tested(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from scipy import special
 
 from benchmarks import drawn, verdicts
 from benchmarks.drawn import BASE, KINDS, MARGIN, TRUTHS, Draws, Followed, accuracies, answered, any_false, real
-from normlab.analysis.declared import ALPHA
 from normlab.analysis.inference import Group, Model, mean_interval
 from normlab.analysis.sequential import looks, sequential_p
+from normlab.analysis.verdicts import ALPHA
 
 Bools = npt.NDArray[np.bool_]
 LOW, HIGH = ALPHA, 1.5 * ALPHA

@@ -1,8 +1,8 @@
 """One colour and one marker for each norm, in every figure, table and page of the project: from the norm's own file.
 
 The colours were chosen so that none, bn, ln, gn and in stay at least 27 CIELAB units apart in normal vision and under
-simulated protanopia, deuteranopia and tritanopia (Machado et al. 2009, full severity), and any two of the thirteen at
-least 13; each has a contrast of at least 3.4 against white. The markers carry the same information in a grey print.
+simulated protanopia, deuteranopia and tritanopia (Machado et al. 2009, full severity), and any two norms at least 13
+where they have one marker, 6 where the markers tell them apart; each has a contrast of at least 3.4 against white.
 """
 
 import zlib

@@ -16,10 +16,9 @@ from normlab.analysis.cells import Cell, Sorted, holds, numeric, tuned, without,
 from normlab.analysis.outcomes import OUTCOMES, Outcome
 from normlab.settings import Claim, Study
 
-__all__ = ["ALPHA", "MARGIN", "Declared", "Family", "Kind", "factors_apart", "named", "pairs_of"]
+__all__ = ["MARGIN", "Declared", "Family", "Kind", "factors_apart", "named", "pairs_of"]
 
 MARGIN = 0.1  # of equivalence, percentage points, where no study says another: what 10,000 test images can resolve
-ALPHA = 0.05  # the chance of any false verdict in a report
 Kind = Literal["claim", "setting", "effect", "interaction"]
 
 

@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import Any
 
 from normlab.analysis.cells import Cell, Sorted, trained
-from normlab.analysis.declared import ALPHA, Declared, Family
+from normlab.analysis.declared import Declared, Family
 from normlab.analysis.inference import Estimate, Model
 from normlab.analysis.outcomes import model_of
-from normlab.analysis.verdicts import Decision, Joint, Question, decide, seeds_needed
+from normlab.analysis.verdicts import ALPHA, Decision, Joint, Question, decide, seeds_needed
 from normlab.settings import Study
 
 __all__ = ["Answer", "Answers", "identity"]

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from normlab.analysis.cells import Cell, Sorted
-from normlab.analysis.declared import ALPHA
 from normlab.analysis.questions import Answer, Answers, identity
 from normlab.analysis.sequential import looks, sequential_p
 from normlab.analysis.table import Run
-from normlab.analysis.verdicts import Joint, Question, decide
+from normlab.analysis.verdicts import ALPHA, Joint, Question, decide
 from normlab.settings import Study
 
 __all__ = ["Progress", "Rounds", "answers_of"]

@@ -30,6 +30,7 @@ __all__ = [
     "tiers",
 ]
 
+ALPHA = 0.05  # the chance of any false verdict in a report
 POWER = 0.8  # that studies are planned for
 
 Verdict = Literal["better", "worse", "equivalent", "less than the margin", "holds", "fails", "depends", "undecided"]
@@ -128,7 +129,7 @@ class Decision(NamedTuple):
 
 
 def decide(
-    questions: Sequence[Question | Joint], alpha: float = 0.05, p: Sequence[tuple[float, ...]] = ()
+    questions: Sequence[Question | Joint], alpha: float = ALPHA, p: Sequence[tuple[float, ...]] = ()
 ) -> list[Decision]:
     """Decide a family of questions; the chance of one false verdict or more is at most alpha.
 
@@ -165,7 +166,7 @@ def holm(p: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
     return [tuple(own) for own in found]
 
 
-def seeds_needed(model: Model, margin: float, questions: int, alpha: float = 0.05) -> float:
+def seeds_needed(model: Model, margin: float, questions: int, alpha: float = ALPHA) -> float:
     """The seeds per setting with which two settings that differ by the margin are told apart with 80 % power, at level
     alpha / questions, by the pooled standard deviation of this model's runs.
 
@@ -223,7 +224,7 @@ def tiers(model: Model, names: Sequence[str]) -> list[str]:
             estimate = model.estimate({first: 1.0, names[j]: -1.0})
             t = abs(estimate.t())
             p = stats.studentized_range.sf(t * math.sqrt(2), len(names), estimate.df) if math.isfinite(t) else 0.0
-            if p < 0.05 and not math.isnan(t):
+            if p < ALPHA and not math.isnan(t):
                 differ.append((i, j))
     columns = [set(range(len(names)))]
     for i, j in differ:

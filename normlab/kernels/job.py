@@ -7,14 +7,13 @@ import torch
 from torch import nn
 
 from normlab.norms import is_packaged
-from normlab.norms.about import STANDARDISED, About
+from normlab.norms.about import ROOT_MEAN_SQUARE, STANDARDISED, About
 
 BLOCKS = 5
 HEAD, LAST = BLOCKS, 2 * BLOCKS  # phases, see step.cpp
 NONE, IMAGE, BATCH, OUTSIDE = range(4)  # kinds of norms, see norms.h
 OVER = {"HW": IMAGE, "GHW": IMAGE, "CHW": IMAGE, "NHW": BATCH, "VHW": BATCH}  # the axes that a statistic is of
 GET_R, SET_Y, GET_D, SET_D = range(4)
-ROOT_MEAN_SQUARE = "γ · x / √(mean(x²) + ε)"
 OF_BATCH = 2**62  # images of a ghost batch that is the whole batch
 NUMBERS = {torch.float32: "float", torch.float64: "double"}
 

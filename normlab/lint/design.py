@@ -73,7 +73,7 @@ class Setting:
     @property
     def steps(self) -> int | None:
         """Steps of the whole run; None where the data set is not known yet."""
-        return None if self.train is None else self.settings.epochs * -(-self.train // self.settings.batch_size)
+        return None if self.train is None else self.settings.epochs * self.settings.steps_per_epoch(self.train)
 
 
 @dataclass(frozen=True)

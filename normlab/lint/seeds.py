@@ -61,7 +61,7 @@ def undecidable(design: Design) -> Iterator[str]:
     """
     from scipy import special  # type: ignore[import-untyped, unused-ignore]
 
-    from normlab.analysis.declared import ALPHA
+    from normlab.analysis.verdicts import ALPHA
 
     if (counts := _counts(design)) is None:
         return
@@ -114,8 +114,7 @@ def few(design: Design) -> Iterator[str]:
 
 def _needed(spread: Spread, study: Study, settings: int, count: int) -> float:
     """Seeds per setting. What the test images add does not depend on seeds and is left out."""
-    from normlab.analysis.declared import ALPHA
-    from normlab.analysis.verdicts import enough_seeds
+    from normlab.analysis.verdicts import ALPHA, enough_seeds
 
     return enough_seeds(spread.sd, study.margin, settings, ALPHA / count)
 

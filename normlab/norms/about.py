@@ -15,6 +15,7 @@ __all__ = ["AFFINE", "EPS", "FAMILIES", "MOMENTUM", "STANDARDISED", "SWITCH", "A
 
 FAMILIES = ("control", "batch", "layer", "group", "mixed", "statistic-free", "weights")  # the order of the catalogue
 STANDARDISED = "γ · (x − μ) / √(σ² + ε) + β"
+ROOT_MEAN_SQUARE = "γ · x / √(mean(x²) + ε)"
 TINY, LARGEST = sys.float_info.min, sys.float_info.max
 AXES = {"N": "N", "V": "V images", "C": "C", "G": "C / G", "H": "H", "W": "W"}  # an axis of a statistic, in words
 

@@ -1,6 +1,7 @@
 """A layer by its name: from the catalogue, with the options of conf/norm/, or a custom layer."""
 
 import importlib
+import keyword
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -72,7 +73,7 @@ def make_norm(
 
 def layer_class(name: str) -> type[nn.Module]:
     """The class of a norm of the catalogue."""
-    module = importlib.import_module(f"normlab.norms.{name + '_' * (name == 'in')}")
+    module = importlib.import_module(f"normlab.norms.{name + '_' * keyword.iskeyword(name)}")
     return getattr(module, CATALOGUE[name].layer)  # type: ignore[no-any-return]  # a module's attributes are Any
 
 

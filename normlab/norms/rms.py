@@ -3,12 +3,12 @@
 from torch import Tensor
 
 from normlab.norms import ops
-from normlab.norms.about import EPS, SWITCH, About, Learned
+from normlab.norms.about import EPS, ROOT_MEAN_SQUARE, SWITCH, About, Learned
 from normlab.norms.layer import Norm
 
 ABOUT = About(
     family="layer",
-    formula="γ · x / √(mean(x²) + ε)",
+    formula=ROOT_MEAN_SQUARE,
     axes=("CHW",),
     statistic=("mean square", "mean squares"),
     centred=False,

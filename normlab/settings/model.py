@@ -18,7 +18,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from normlab.norms import CATALOGUE
 from normlab.settings.conf import GROUPS, choices, defaults, dotted, spell
-from normlab.settings.corruptions import CORRUPTIONS, Corrupted, Evaluated
+from normlab.settings.corruptions import CORRUPTIONS, Corrupted
 from normlab.settings.parts import (
     MOST,
     SGD,
@@ -81,7 +81,7 @@ class Settings(Model):
     val_size: Annotated[int, Field(ge=0)] | None
     test_curve: bool
     probes: list[Probe]
-    evaluate: list[Evaluated]
+    evaluate: list[Corrupted]
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: Count
     sync_batchnorm: bool
@@ -144,6 +144,12 @@ class Settings(Model):
     def _one_or_several(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
+    @field_validator("evaluate", mode="before")
+    @classmethod
+    def _beside_the_clean(cls, value: Any) -> Any:
+        """Clean test images are always scored; records of version 0.1 name them too."""
+        return [kind for kind in value if kind != "clean"] if isinstance(value, list) else value
+
     @model_validator(mode="after")
     def _together(self) -> Self:
         """What no setting shows alone."""
@@ -196,6 +202,10 @@ class Settings(Model):
         With `lr_per` it scales linearly (Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 2.1).
         """
         return self.lr if self.lr_per is None else self.lr * self.batch_size / self.lr_per
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Return how many batches so many training images make; the last one may be smaller."""
+        return -(-images // self.batch_size)
 
     def identity(self) -> dict[str, Any]:
         """Return every setting that the weights depend on, as plain nested values."""

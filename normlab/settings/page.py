@@ -90,8 +90,8 @@ def _values(schema: Mapping[str, Any], path: list[str], choice: str = "") -> str
 def _words(part: Mapping[str, Any]) -> str:
     if "anyOf" in part:
         return " or ".join(filter(None, map(_words, part["anyOf"])))
-    if "enum" in part:
-        return ", ".join(map(str, part["enum"]))
+    if "enum" in part or "const" in part:
+        return ", ".join(map(str, part.get("enum", [part.get("const")])))
     if part.get("type") == "array":
         return f"list of {_words(part['items'])}"
     bounds = [f"{sign} {part[key]:g}" for key, sign in BOUNDS.items() if key in part and abs(part[key]) < 1e9]

@@ -19,7 +19,7 @@ from normlab.settings.messages import line
 __all__ = ["STUDY_FILE", "Claim", "Published", "Study", "protocol", "sweep_of"]
 
 STUDY_FILE = "study.yaml"
-MEASURES = Literal[
+MEASURES = Literal[  # the outcomes of normlab.analysis, which this floor cannot ask
     "test_acc", "train_acc", "train_acc_running", "test_ce", "train_ce", "val_acc", "val_ce", "unevenness",
     "test_prob_true", "test_brier", "test_calibration_error", "shifted_acc", "rotated_acc", "noised_acc",
     "contrast_acc", "robust_acc",

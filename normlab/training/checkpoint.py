@@ -47,7 +47,7 @@ def probe_checkpoint(folder: Path, probes: Sequence[str], targets: Sequence[str]
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)  # the last bits are those of training
     size, seed = len(data.train), settings.seed
-    done = step / -(-size // settings.batch_size)
+    done = step / settings.steps_per_epoch(size)
     epoch = round(done)
     values: dict[str, list[Value]] = {}
     if "layers" in probes:

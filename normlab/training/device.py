@@ -24,14 +24,9 @@ def missing_device(accelerator: str, devices: int) -> str | None:
     """Return why this machine lacks the requested accelerator, in one line; None if it has it."""
     if accelerator == "gpu" and not torch.cuda.is_available():
         return "accelerator=gpu, but torch finds no GPU on this machine: use accelerator=cpu or auto"
-    if devices > 1 and choose_accelerator(accelerator) == "gpu" and torch.cuda.device_count() < devices:
+    if devices > 1 and accelerator == "gpu" and torch.cuda.device_count() < devices:
         return f"devices={devices}, but this machine has {torch.cuda.device_count()}: use devices=1 or accelerator=cpu"
     return None
-
-
-def choose_accelerator(requested: str) -> str:
-    """Return "gpu" or "cpu": what auto means on this machine."""
-    return "gpu" if requested != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def set_threads(settings: Settings) -> None:

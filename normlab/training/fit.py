@@ -18,7 +18,7 @@ from normlab.settings import Settings
 from normlab.settings.corruptions import Corrupted
 from normlab.training.build import load_array, make_trainer, networks_at_once, unfoldable
 from normlab.training.callbacks import ProgressLine, RunCheckpoints, Speed, WriteFiles
-from normlab.training.device import choose_accelerator, describe_device, keep_freed_memory, set_threads
+from normlab.training.device import describe_device, keep_freed_memory, set_threads
 from normlab.training.files import Begun
 from normlab.training.folder import log_to
 from normlab.training.networks import Networks, Place
@@ -39,7 +39,7 @@ def train(places: Sequence[Place], console: Console, memory_limit: float | None 
         memory_limit: GiB for what a step keeps; if that is too little for all networks, they take turns in a step.
     """
     common, networks = places[0].settings, len(places)
-    gpu, net = choose_accelerator(common.accelerator) == "gpu", places[0].model.net
+    gpu, net = common.accelerator == "gpu", places[0].model.net
     where = describe_device(torch.device("cuda" if gpu else "cpu")) | ({"array": networks} if networks > 1 else {})
     where |= {"devices": common.devices} if common.devices > 1 else {}
     at_once = networks_at_once(net, common.batch_size, networks, memory_limit) if gpu else 1

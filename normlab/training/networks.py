@@ -116,7 +116,7 @@ class Networks(LightningModule):
         """Put the parameters of all networks in one matrix, now that they have their device and precision."""
         self.stack = Stack(self.nets)
         self.stack.own(self.nets)
-        steps = -(-len(self.data.runs[0].train) // self.settings[0].batch_size) * self.settings[0].epochs
+        steps = self.settings[0].steps_per_epoch(len(self.data.runs[0].train)) * self.settings[0].epochs
         covered, frozen = [], []
         for model in self.models:
             penalised, own = {id(parameter) for parameter in model.penalised}, [*model.net.parameters()]

@@ -18,6 +18,7 @@ from normlab.probes.statistics import averaging_layers, knows_batches, populatio
 from normlab.randomness import Stream, generator, stream_seed
 from normlab.record import Record, Robustness, write_predictions, write_robustness, write_support
 from normlab.scores import scores
+from normlab.settings.corruptions import IMAGES_ADAPTED_TO
 from normlab.training.build import make_trainer
 from normlab.training.classifier import Classifier
 from normlab.training.files import RunFiles
@@ -90,7 +91,7 @@ def _keep(place: Place, files: RunFiles, test: torch.Tensor) -> dict[str, float]
     metrics |= sparsity(model.net)
     metrics |= {f"test_{name}": value for name, value in scores(test.numpy(), labels.numpy()).items()}
     if "statistics" in settings.probes:
-        steps = settings.epochs * -(-len(data.train) // settings.batch_size)
+        steps = settings.epochs * settings.steps_per_epoch(len(data.train))
         found = statistics_values(model.net, data)
         files.probes.add("statistics", found, epoch=settings.epochs, step=steps, at=settings.epochs)
         files.probes.save()
@@ -151,9 +152,6 @@ def keep_zeros(model: Classifier) -> None:
             parameter.register_hook(lambda grad, there=there: grad * there)  # type: ignore[no-untyped-call]
 
 
-ADAPTED = 500  # corrupted images that new statistics are taken of
-
-
 def modes_of(nets: Sequence[Network]) -> list[str]:
     """Return the modes in which networks are scored: eval and, if they have running averages, adapted."""
     return ["eval", *["adapted"] * any(map(_adapts, nets))]
@@ -186,7 +184,7 @@ class CorruptedScores(Callback):
         if batch_idx or self.images.ways[dataloader_idx][2] != "adapted":
             return
         test = self.images.runs[0].test
-        order = torch.randperm(len(test), generator=generator(Stream.CORRUPT, 0, 1))[:ADAPTED]
+        order = torch.randperm(len(test), generator=generator(Stream.CORRUPT, 0, 1))[:IMAGES_ADAPTED_TO]
         images = self.images.some(dataloader_idx, order, pl_module.device)
         for model in self.module.models:
             if _adapts(model.net):

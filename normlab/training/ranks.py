@@ -24,7 +24,6 @@ from torch import distributed
 from normlab.data.datamodule import ImageData
 from normlab.errors import ConfigError, NormlabError
 from normlab.settings import Settings
-from normlab.training.device import choose_accelerator
 
 PATIENCE = timedelta(minutes=30)  # a process that waits longer for another one gives up
 END = 10.0  # seconds that a process has to end by itself
@@ -103,7 +102,7 @@ def ranks(settings: Settings, train: Callable[..., None], *args: Any) -> Iterato
             f"devices={settings.devices}: every process imports {script}, which is no file: put it in one"
         )
     spawn = multiprocessing.get_context("spawn")
-    backend = "nccl" if choose_accelerator(settings.accelerator) == "gpu" else "gloo"
+    backend = "nccl" if settings.accelerator == "gpu" else "gloo"
     with tempfile.TemporaryDirectory(prefix="normlab-") as folder:
         own, *others = [
             Rank(rank, settings.devices, str(Path(folder, "meeting")), backend) for rank in range(settings.devices)

@@ -13,10 +13,10 @@ from normlab.data.sources import resolve
 from normlab.errors import BusyError, ConfigError, NormlabError, first_line
 from normlab.output import steady
 from normlab.record import Record, read_probes
-from normlab.settings import Settings, missing_logger, needs_gpu
+from normlab.settings import Settings, missing_logger
 from normlab.settings.custom import edited
 from normlab.training.build import load_array, unfoldable
-from normlab.training.device import choose_accelerator, missing_device, restore_process, set_threads
+from normlab.training.device import missing_device, restore_process, set_threads
 from normlab.training.files import Begun, RunFiles, begun
 from normlab.training.fit import train
 from normlab.training.folder import claimed, log_to, make_room
@@ -119,7 +119,7 @@ def _train(
     """Train runs as one array, and save each record when it is there. alone: record a run that fails in training, too;
     otherwise raise the error."""
     states = [_before(settings, folder) for settings, folder in runs]
-    prepare(runs[0][0])
+    set_threads(runs[0][0])
     data, models = load_array([settings for settings, _ in runs])
     check_shares(runs[0][0], data[0])
     records: list[Record] = []
@@ -167,13 +167,6 @@ def _before(settings: Settings, folder: Path) -> Begun | str | None:
         except NormlabError:
             return "probes.csv is damaged"
     return state
-
-
-def prepare(settings: Settings) -> None:
-    """Set the process up for training. Raise `ConfigError` if the device has no such precision."""
-    if choose_accelerator(settings.accelerator) == "cpu" and (message := needs_gpu(settings.precision)):
-        raise ConfigError(message)  # accelerator=auto, on a machine without a GPU
-    set_threads(settings)
 
 
 def _tell_of(state: Begun | str | None, settings: Settings, log: logging.Logger, console: Console) -> None:

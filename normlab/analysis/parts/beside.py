@@ -7,13 +7,12 @@ from typing import Any
 import pandas as pd
 
 from normlab.analysis.cells import Cell, Sorted, factors_of, sort, trained, word
-from normlab.analysis.declared import ALPHA
 from normlab.analysis.numbers import with_interval
 from normlab.analysis.outcomes import OUTCOMES, model_of
 from normlab.analysis.part import Column, Part, Table, interval, p, text
 from normlab.analysis.parts.effects import numbers_of
 from normlab.analysis.table import Run
-from normlab.analysis.verdicts import Question, decide
+from normlab.analysis.verdicts import ALPHA, Question, decide
 from normlab.errors import NormlabError
 
 

@@ -14,9 +14,10 @@ from normlab.analysis.inference import Group, Interval, Link, Model
 from normlab.analysis.numbers import NONE
 from normlab.analysis.part import Column, Part, Picture, Table, interval, mean_sd, named, slug, span, text, value
 from normlab.analysis.questions import Answers
-from normlab.settings.corruptions import CORRUPTIONS, STRENGTHS
+from normlab.record import Robustness
+from normlab.settings.corruptions import CORRUPTIONS, IMAGES_ADAPTED_TO, STRENGTHS
 
-SCORES = ("acc", "ce", "prob_true", "brier", "calibration_error")
+SCORES = Robustness._fields[3:]
 MODES = {"eval": "running", "adapted": "of these images"}  # that a layer with running averages normalizes by
 ALL = "all kinds"
 TITLES: dict[str, str] = {kind: of.title for kind, of in CORRUPTIONS.items()}
@@ -53,7 +54,8 @@ def robustness(answers: Answers) -> Part:
     if adapted:
         note += (
             " Statistics: a trained layer that has running averages normalizes by those, or, in a second row, by the "
-            "mean and variance of 500 of the corrupted images; that row is compared with clean images in the same mode."
+            f"mean and variance of {IMAGES_ADAPTED_TO} of the corrupted images; that row is compared with clean images "
+            "in the same mode."
         )
     strengths = strengths_frame(answers)
     tables = [Table("robustness", frame, columns, note), Table("robustness_strengths", strengths)]

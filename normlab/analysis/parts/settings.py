@@ -13,8 +13,9 @@ from normlab.analysis.numbers import number
 from normlab.analysis.part import Column, Part, Picture, Row, Table, mean_sd, named, span, text
 from normlab.analysis.questions import Answers
 from normlab.analysis.verdicts import tiers
+from normlab.record import STATUSES
 
-LOST = ("diverged", "failed", "unavailable", "interrupted")
+LOST = STATUSES[1:]
 SHOWN = (
     "test_acc", "train_acc", "train_acc_running", "val_acc", "test_ce", "train_ce", "test_prob_true", "test_brier",
     "test_calibration_error",
