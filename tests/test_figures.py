@@ -19,6 +19,7 @@ from normlab.analysis.colours import norm_colour, norm_marker
 from normlab.analysis.drawing import styles, svg
 from normlab.analysis.image_figures import confusions, filters, gallery, overlap
 from normlab.analysis.line_figures import Along, along, curves
+from normlab.analysis.parts.statistics import ERRORS
 from normlab.analysis.probe_figures import bands_apart, lines_together
 from normlab.analysis.row_figures import VERDICTS, Effect, accuracies, effects, variance_shares
 from normlab.byhand.wording import SET_COLOURS, set_colour
@@ -71,13 +72,15 @@ def some_effects(labels: Sequence[str], scale: float = 1.0, half: float = 0.07) 
     return rows
 
 
-def some_along(labels: Sequence[str], x: Sequence[float], base: float = 96.0, fall: float = 0.2) -> Figure:
+def some_along(
+    labels: Sequence[str], x: Sequence[float], base: float = 96.0, fall: float = 0.2, y_label: str = "test accuracy, %"
+) -> Figure:
     lines = {}
     for i, label in enumerate(labels):
         mean = np.array([base + 0.3 * i - fall * j for j in range(len(x))])
         seeds = np.stack([np.repeat(x, 2), np.repeat(mean, 2) + np.tile([-0.1, 0.1], len(x))])
         lines[label] = Along(np.array(x), mean, mean - 0.2, mean + 0.2, seeds)
-    return along(lines, styles(norms_of(labels)), x_label="learning rate", y_label="test accuracy, %", title="By lr")
+    return along(lines, styles(norms_of(labels)), x_label="learning rate", y_label=y_label, title="By lr")
 
 
 def some_gallery(n: int, classes: Sequence[str] = DIGITS, lines: int = 3, columns: int = 10) -> Figure:
@@ -158,6 +161,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "along, near 100 %": lambda: some_along(["bn"], [0.01, 0.1, 1.0], base=100.0, fall=5),
     "along many": lambda: some_along(LONGER[1:], [*range(40)]),
     "along nothing": lambda: some_along([], []),
+    **{f"along, {what}": lambda y=y: some_along(["bn"], L1, y_label=y) for what, (_, y) in ERRORS.items()},
     "shares": lambda: variance_shares(SHARES, title="Where the variance comes from"),
     "shares of 1": lambda: variance_shares({LONGER[0]: (0.001, 0.002, 0.997)}, title=LONG),
     "no shares": lambda: variance_shares({}, title="Nothing yet"),

@@ -102,8 +102,8 @@ ACCURACIES = (
     "intervals."
 )
 ERRORS = {
-    "means": ("error_mean", "rms error of the running means, standard deviations"),
-    "variances": ("error_log_var", "rms error of the running variances, of their logarithm"),
+    "means": ("error_mean", "rms error of running means, in sd"),
+    "variances": ("error_log_var", "rms error of log running variances"),
 }
 
 
