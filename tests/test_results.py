@@ -266,8 +266,8 @@ def in_words(study: str) -> tuple[set[str], set[str]]:
         if "test_acc_sd" in frame:
             means = 100 * frame[["test_acc_mean", "test_acc_sd"]]
             spreads |= {f"{mean:.2f} ± {sd:.2f}" for mean, sd in means.to_numpy()}
-        names = [column.removesuffix("_pp") for column in frame.columns if column.endswith("_pp")]
-        triples = [(f"{name}_pp", f"{name}_low", f"{name}_high") for name in names]
+        named = [column.rpartition("_") for column in frame.columns if column.endswith(("_pp", "_value"))]
+        triples = [(f"{name}_{unit}", f"{name}_low", f"{name}_high") for name, _, unit in named]
         for value, low, high in [*triples, ("difference_pp", "low_pp", "high_pp"), ("difference", "low", "high")]:
             if {value, low, high} <= {*frame.columns}:
                 for order in (value, low, high), (value, high, low):  # of the negative contrast, the ends change places
