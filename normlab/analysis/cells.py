@@ -12,13 +12,13 @@ import numpy.typing as npt
 from normlab.analysis.table import Run, varying
 from normlab.errors import NormlabError
 from normlab.norms import CATALOGUE
-from normlab.settings.conf import instead
+from normlab.settings.conf import instead, spell
 from normlab.settings.corruptions import CORRUPTIONS
 from normlab.settings.parts import DATA_TITLES
 
 __all__ = [
     "PROTOCOL", "Cell", "Sorted", "alike", "at_chance", "best", "chosen", "factors_of", "holds", "label", "level",
-    "numeric", "sort", "trained", "tuned", "without", "word",
+    "numeric", "sort", "trained", "tuned", "without",
 ]  # fmt: skip
 
 # How much was learned from, and what was measured: the yardstick itself.
@@ -121,7 +121,7 @@ def chosen(found: Sequence[Run], choose: Sequence[str]) -> list[Run]:
             raise NormlabError(f"{given}: write setting=value, as in norm=bn,ln")
         wanted[key] = values.split(",")
     for key, words in wanted.items():
-        have = {word(run.config.get(key)) for run in found} if any(key in run.config for run in found) else set()
+        have = {spell(run.config.get(key)) for run in found} if any(key in run.config for run in found) else set()
         if not have:
             differ = varying([run.config for run in found])
             raise NormlabError(f"{key} is no setting of these runs; they differ in {', '.join(differ) or 'nothing'}")
@@ -131,7 +131,7 @@ def chosen(found: Sequence[Run], choose: Sequence[str]) -> list[Run]:
     left = [
         run
         for run in found
-        if all(any(_same(text, word(run.config.get(key))) for text in words) for key, words in wanted.items())
+        if all(any(_same(text, spell(run.config.get(key))) for text in words) for key, words in wanted.items())
     ]
     if not left:
         raise NormlabError("no run has all of these settings at once: leave one out")
@@ -150,7 +150,7 @@ def sort(
     Raise `NormlabError` where runs of several data sets or protocols lie together.
     """
     for key in PROTOCOL:
-        have = sorted({word(run.config.get(key)) for run in found})
+        have = sorted({spell(run.config.get(key)) for run in found})
         if len(have) > 1 and (key == "data" or key not in factors):
             raise NormlabError(
                 f"these runs differ in {key} ({', '.join(have)}), so they cannot be compared: choose some, "
@@ -274,13 +274,6 @@ def tuned(found: Sorted, factor: str) -> Sorted:
     return replace(found, cells=tuple(cells), factors=tuple(name for name in found.factors if name != factor))
 
 
-def word(value: Any) -> str:
-    """A value as on a command line."""
-    if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return value if isinstance(value, str) else json.dumps(value)
-
-
 def _same(text: str, other: str) -> bool:
     try:
         return float(text) == float(other)
@@ -293,16 +286,16 @@ def label(levels: Mapping[str, Any]) -> str:
     left = {
         key: x for key, x in levels.items() if (key != "l1" or x) and (x is not None or not key.startswith("norm."))
     }
-    return " ".join(str(x) if key == "norm" else f"{key}={word(x)}" for key, x in left.items())
+    return " ".join(str(x) if key == "norm" else f"{key}={spell(x)}" for key, x in left.items())
 
 
 def _levels(key: str, cells: Sequence[Cell]) -> list[Any]:
     """A factor's levels: norms in the order of the catalogue, numbers upwards, then words by their letters."""
-    have = list({word(cell.levels[key]): cell.levels[key] for cell in cells}.values())
+    have = list({spell(cell.levels[key]): cell.levels[key] for cell in cells}.values())
     if key == "norm":
         listed = list(CATALOGUE)
         return sorted(have, key=lambda name: (listed.index(name) if name in listed else len(listed), str(name)))
-    return sorted(have, key=lambda level: (0, level, "") if numeric([level]) else (1, 0, word(level)))
+    return sorted(have, key=lambda level: (0, level, "") if numeric([level]) else (1, 0, spell(level)))
 
 
 def numeric(levels: Sequence[Any]) -> bool:
@@ -315,7 +308,7 @@ def _comes_along(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
     with_owner = "augment.rotation" if key == "augment.shift" else key.partition(".")[0]
     if with_owner == key or with_owner not in configs[0]:
         return False
-    pairs = {(word(config[with_owner]), word(config.get(key))) for config in configs}
+    pairs = {(spell(config[with_owner]), spell(config.get(key))) for config in configs}
     if key == "augment.shift":
         return len(pairs) == 2 and ("0", "0") in pairs
     return len(pairs) == len({owner for owner, _ in pairs})

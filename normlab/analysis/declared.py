@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from normlab.analysis.cells import Cell, Sorted, holds, numeric, tuned, without, word
+from normlab.analysis.cells import Cell, Sorted, holds, numeric, tuned, without
 from normlab.analysis.outcomes import OUTCOMES, Outcome
 from normlab.settings import Claim, Study
+from normlab.settings.conf import spell
 
 __all__ = ["MARGIN", "Declared", "Family", "Kind", "factors_apart", "named", "pairs_of"]
 
@@ -198,8 +199,8 @@ class Family:
         """The level that others are compared with: the study's control, else bn, the smallest number or the first."""
         levels = self.factors[factor]
         wanted = (self.study.control if self.study else {}).get(factor)
-        if wanted is not None and word(wanted) in levels:
-            return word(wanted)
+        if wanted is not None and spell(wanted) in levels:
+            return spell(wanted)
         values = [cell.levels.get(factor) for cell in self.cells]
         if numeric(values):
             return min(levels, key=float)
@@ -228,8 +229,8 @@ def pairs_of(claim: Claim, cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
 def level_of(cell: Cell, factor: str) -> str:
     """A setting's level of a factor, in words; that of the norm with its options."""
     if factor != "norm":
-        return word(cell.levels.get(factor))
-    options = [f"{key[5:]}={word(x)}" for key, x in cell.levels.items() if key.startswith("norm.") and x is not None]
+        return spell(cell.levels.get(factor))
+    options = [f"{key[5:]}={spell(x)}" for key, x in cell.levels.items() if key.startswith("norm.") and x is not None]
     return " ".join([cell.norm, *options])
 
 

@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from normlab.analysis.cells import Sorted, word
+from normlab.analysis.cells import Sorted
 from normlab.norms import CATALOGUE
+from normlab.settings.conf import spell
 
 __all__ = ["Shown", "as_json", "glossary", "made", "recipe", "render", "run_links"]
 
@@ -92,7 +93,7 @@ def recipe(found: Sorted) -> dict[str, str]:
     for heading, keys in RECIPE.items():
         levels = {key: list(dict.fromkeys(config.get(key) for config in configs)) for key in keys}
         parts = [
-            f"{key.rpartition('.')[2]} {', '.join(map(word, have))}"
+            f"{key.rpartition('.')[2]} {', '.join(map(spell, have))}"
             for key, have in levels.items()
             if have not in ([None], [False], [0.0])
         ]

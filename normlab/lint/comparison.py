@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from normlab.analysis.cells import word
 from normlab.lint.design import Design
 from normlab.lint.rules import names, rule
 from normlab.settings import choices, defaults
+from normlab.settings.conf import spell
 
 __all__ = ["BEST"]
 
@@ -57,7 +57,7 @@ def confounded(design: Design) -> Iterator[str]:
         for other in keys[i + 1 :]:
             if other.startswith(f"{one}."):  # an option is its norm's or network's: no other can be crossed with it
                 continue
-            pairs = {(word(each[one]), word(each[other])) for each in levels}
+            pairs = {(spell(each[one]), spell(each[other])) for each in levels}
             ones, others = {a for a, _ in pairs}, {b for _, b in pairs}
             if min(len(ones), len(others)) < 2 or len(pairs) not in (len(ones), len(others)):
                 continue
@@ -94,7 +94,7 @@ def selection(design: Design) -> Iterator[str]:
     flat = [settings.flat() for settings in without]
     several = []
     for key in (*TUNED, *STRENGTHS):
-        values = {word(each[key]) for each in flat if key in each and (each[key] or key in TUNED)}
+        values = {spell(each[key]) for each in flat if key in each and (each[key] or key in TUNED)}
         several += [key] if len(values) > 1 and key not in compared else []
     if several:
         yield (
@@ -125,11 +125,11 @@ def one_rate(design: Design) -> Iterator[str]:
     norms = list(dict.fromkeys(each.settings.norm.name for each in design.settings))
     far = [norm for norm in norms if norm in BEST and max(lr / BEST[norm], BEST[norm] / lr) >= FAR]
     if far and len(norms) > 1:
-        best = ", ".join(f"{word(BEST[norm])} for {norm}" for norm in far)
-        values = ",".join(word(each) for each in sorted({lr, *(BEST[norm] for norm in far)}))
+        best = ", ".join(f"{spell(BEST[norm])} for {norm}" for norm in far)
+        values = ",".join(spell(each) for each in sorted({lr, *(BEST[norm] for norm in far)}))
         held = "" if all(each.settings.val_size != 0 for each in design.settings) else " with val_size=null"
         yield (
-            f"{names(norms)} are compared at one lr ({word(lr)}); the best in study=learning_rate was {best}. Run "
+            f"{names(norms)} are compared at one lr ({spell(lr)}); the best in study=learning_rate was {best}. Run "
             f"several, as in lr={values}{held}, and compare each norm at the one that val_acc chooses."
         )
 
@@ -146,7 +146,7 @@ def one_rate_of_batches(design: Design) -> Iterator[str]:
     sizes = {each.settings.batch_size for each in design.settings if each.settings.lr_per is None}
     if (lr := _only_rate(design)) and len(sizes) > 1:
         yield (
-            f"Batches of {', '.join(map(str, sorted(sizes)))} are compared at one lr ({word(lr)}), and the best lr "
+            f"Batches of {', '.join(map(str, sorted(sizes)))} are compared at one lr ({spell(lr)}), and the best lr "
             "grows with the batch as a rule. lr_per=128 scales it with batch_size; or run several values of lr."
         )
 

@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from normlab.analysis.cells import alike, at_chance, level, trained, word
+from normlab.analysis.cells import alike, at_chance, level, trained
 from normlab.lint.design import Design
 from normlab.lint.network import cannot_learn
 from normlab.lint.rules import names, rule
+from normlab.settings.conf import spell
 
 __all__: list[str] = []
 
@@ -79,7 +80,7 @@ def best_rates(design: Design) -> Iterator[str]:
         groups: dict[float, list[str]] = {}
         for setting, rates in best.items():
             groups.setdefault(rates[0], []).append(setting)
-        each = "; ".join(f"{word(lr)}: {names(settings)}" for lr, settings in sorted(groups.items()))
+        each = "; ".join(f"{spell(lr)}: {names(settings)}" for lr, settings in sorted(groups.items()))
         yield (
             f"The best lr by validation accuracy differs ({each}). At one lr for all, settings that it does not suit "
             "look worse than they are: compare each at its own."

@@ -105,7 +105,10 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def spell(value: Any) -> str:
-    """Return a value as it is written on a command line; of a group, its name."""
+    """Return a value as it is written on a command line: 0.001, true, null, a number as short as says all of it; of a
+    group, its name."""
     if isinstance(value, Mapping):
         return str(value.get("name", dict(value)))
+    if isinstance(value, float):
+        return short if float(short := f"{value:g}") == value else repr(value)
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)

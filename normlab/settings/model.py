@@ -271,14 +271,14 @@ class Settings(Model):
         target = setting.pop("norm.target", None)
         parts = [str(norm) if target is None else f"custom_{str(target).replace(':', '.')}"]
         parts += [self.data.name] if self.data.name != "mnist" else []
-        parts += [f"l1_{_word(l1)}"] if l1 else []
+        parts += [f"l1_{spell(l1)}"] if l1 else []
         taken = [key.rpartition(".")[2] for key in _flat(defaults()) if not key.startswith("norm.")]
         for key, value in setting.items():
             leaf = key.rpartition(".")[2]
             whole = key.startswith(("norm.", "net.")) and (leaf in taken or leaf == "target")
             if key == "data.root":  # folders of one name may stand in several places
                 value = f"{Path(str(value)).name}_{hashlib.sha256(str(value).encode()).hexdigest()[:6]}"
-            parts.append(f"{key.replace('.', '_') if whole else leaf}_{_word(value)}")
+            parts.append(f"{key.replace('.', '_') if whole else leaf}_{spell(value)}")
         stem = re.sub(r"[^\w.+-]+", "_", "-".join(parts))
         if len(stem) > 150:  # file systems stop at 255 bytes
             stem = f"{stem[:130]}-{self.config_hash()}"
@@ -325,10 +325,3 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     lacks has its default."""
     usual = {key: value for key, value in _flat(defaults()).items() if not key.startswith("norm.")}
     return usual | _flat(config)
-
-
-def _word(value: Any) -> str:
-    """A value in a folder's name: 0.001, true, null; short where that says all of it."""
-    if isinstance(value, float):
-        return short if float(short := f"{value:g}") == value else repr(value)
-    return spell(value)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from normlab.analysis.cells import Cell, Sorted, factors_of, sort, trained, word
+from normlab.analysis.cells import Cell, Sorted, factors_of, sort, trained
 from normlab.analysis.numbers import with_interval
 from normlab.analysis.outcomes import OUTCOMES, model_of
 from normlab.analysis.part import Column, Part, Table, interval, p, text
@@ -14,6 +14,7 @@ from normlab.analysis.parts.effects import numbers_of
 from normlab.analysis.table import Run
 from normlab.analysis.verdicts import ALPHA, Question, decide
 from normlab.errors import NormlabError
+from normlab.settings.conf import spell
 
 
 def both(
@@ -114,7 +115,7 @@ def _apart(found: Sequence[Sorted]) -> list[str]:
     levels = [[run.config for run in some.ended] for some in found]
     differ = []
     for key in (key for key in levels[0][0] if key not in (*found[0].factors, "seed")):
-        values = [{word(config[key]) for config in configs if key in config} for configs in levels]
+        values = [{spell(config[key]) for config in configs if key in config} for configs in levels]
         if all(len(have) == 1 for have in values) and len(set().union(*values)) > 1:
             differ.append(f"{key} ({'; '.join(have.pop() for have in values)})")
     return differ

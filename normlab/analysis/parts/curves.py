@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from normlab import analysis
-from normlab.analysis.cells import Cell, alike, numeric, word
+from normlab.analysis.cells import Cell, alike, numeric
 from normlab.analysis.inference import Interval, mean_interval
 from normlab.analysis.part import ImageSet, Part, Picture, slug
 from normlab.analysis.questions import Answers
+from normlab.settings.conf import spell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,7 +89,7 @@ def _factors(answers: Answers) -> Iterator[Picture]:
     cells = [cell for cell in answers.found.cells if cell.values("test_acc")]
     for factor in answers.found.factors:
         levels = [cell.levels[factor] for cell in answers.found.cells]
-        if not cells or not numeric(levels) or len({word(each) for each in levels}) < POINTS:
+        if not cells or not numeric(levels) or len({spell(each) for each in levels}) < POINTS:
             continue
         groups = alike(cells, factor)
         lines = {label: [_point(answers, cell, factor) for cell in group] for label, group in groups.items()}

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from normlab import analysis
-from normlab.analysis.cells import Cell, at_chance, holds, level, trained, word
+from normlab.analysis.cells import Cell, at_chance, holds, level, trained
 from normlab.analysis.numbers import number
 from normlab.analysis.part import Column, Part, Picture, Row, Table, mean_sd, named, span, text
 from normlab.analysis.questions import Answers
 from normlab.analysis.verdicts import tiers
 from normlab.record import STATUSES
+from normlab.settings.conf import spell
 
 LOST = STATUSES[1:]
 SHOWN = (
@@ -27,7 +28,7 @@ def settings(answers: Answers) -> Part:
     seconds = timed.groupby("setting")["fit_s"].mean().to_dict()
     columns = [
         text("setting"),
-        *([Column(f"its {answers.tune}", lambda row: word(row[answers.tune]))] if answers.tune else []),
+        *([Column(f"its {answers.tune}", lambda row: spell(row[answers.tune]))] if answers.tune else []),
         Column("n", _runs, "n"),
         mean_sd("test acc. %", "test_acc"),
         span("95 % interval", "test_acc"),
