@@ -259,9 +259,12 @@ PAGES = {file.stem: file.read_text(encoding="utf-8") for file in (REPOSITORY / "
 
 
 def in_words(study: str) -> tuple[set[str], set[str]]:
-    """Every "mean ± sd" in per cent, and every "value (low to high)" without signs, that a study's files have."""
+    """Every "mean ± sd" in per cent, and every "value (low to high)" without signs, that a study's files have, or those
+    beside a pairing.csv that its page links to."""
     spreads, intervals = set(), set()
-    for file in (REPOSITORY / "docs" / "studies" / study).glob("*.csv"):
+    folders = {study, *re.findall(r"(\w+)/pairing\.csv", PAGES[study])}
+    places = [RESULTS if name == RESULTS.name else REPOSITORY / "docs" / "studies" / name for name in folders]
+    for file in (file for place in places for file in place.glob("*.csv")):
         frame = pd.read_csv(file)
         if "test_acc_sd" in frame:
             means = 100 * frame[["test_acc_mean", "test_acc_sd"]]

@@ -12,7 +12,7 @@ from normlab.analysis.cells import Cell
 from normlab.analysis.declared import MARGIN, factors_apart
 from normlab.analysis.inference import Estimate
 from normlab.analysis.numbers import number
-from normlab.analysis.outcomes import Outcome
+from normlab.analysis.outcomes import OUTCOMES, Outcome
 from normlab.analysis.part import Part, Picture, Table, interval, named, p, span, text, value
 from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.verdicts import Joint
@@ -54,6 +54,7 @@ def effects(answers: Answers) -> Part:
     tables = [
         Table("effects", questions_frame(answers), asked if answers.several else (), NOTE, first=True),
         Table("pairs", pairs_frame(answers), other if answers.several else (), note),
+        Table("pairing", pairing_frame(answers)),
     ]  # of one seed there are neither intervals nor verdicts
     return Part("effects", "Effects", INTRO, tables, lambda: _pictures(answers))
 
@@ -95,6 +96,20 @@ def numbers_of(estimate: Estimate, factor: float) -> dict[str, float]:
     wide, narrow = (estimate.interval(0.95, of_these_images=these) for these in (False, True))
     difference = named("difference", factor, value=estimate.value, **wide._asdict())
     return difference | named("narrow", factor, **narrow._asdict()) | {"se": factor * estimate.se, "df": estimate.df}
+
+
+def pairing_frame(answers: Answers) -> pd.DataFrame:
+    """One row per outcome that the runs have: how much runs with one seed are alike, and whether that was used."""
+    rows = []
+    for outcome in OUTCOMES:
+        model = answers.model(outcome)
+        if (pairing := model.pairing) is not None:
+            rows.append(
+                {"outcome": outcome, "settings": len(model.names), "seeds": int(model.n[0])}
+                | {"r_value": pairing.r, "r_low": pairing.low, "r_high": pairing.high, "p": pairing.p}
+                | {"used": pairing.used}
+            )
+    return pd.DataFrame(rows)
 
 
 def questions_frame(answers: Answers) -> pd.DataFrame:
