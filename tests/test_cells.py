@@ -9,6 +9,7 @@ import pytest
 from made_up_runs import crossed, made_up
 
 from normlab.analysis.cells import Sorted, chosen, sort
+from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
 from normlab.errors import NormlabError
 
@@ -40,6 +41,19 @@ def test_settings_are_named_by_what_differs(tmp_path: Path, made: list[dict[str,
     for at, each in enumerate(made):
         made_up(tmp_path / str(at), **each)
     assert [cell.label for cell in sorted_(tmp_path).cells] == labels
+
+
+def test_the_order_of_the_runs_does_not_matter(tmp_path: Path) -> None:
+    """A command takes them as it planned them, a report by their folders."""
+    for options in ({"num_groups": 1}, {"num_groups": 2}, {"channels_per_group": 1}, {"channels_per_group": 2}):
+        for placement in ("pre", "post"):
+            made_up(tmp_path, "gn", options=options, placement=placement)
+    found = list(runs(tmp_path))
+    orders = [found, found[::-1], found[3:] + found[:3]]
+    one, *others = [[cell.label for cell in sort(order).cells] for order in orders]
+    assert others == [one, one]
+    one, *others = [[each.label for each in Answers(sort(order), None, 0.1).declared] for order in orders]
+    assert others == [one, one]
 
 
 def test_runs_of_a_setting_are_its_seeds(tmp_path: Path) -> None:

@@ -148,6 +148,16 @@ def test_the_control_is_the_studys(factorial: Path) -> None:
     assert "l1=0 − l1=0.0001, mean of 4 settings" in set(table["question"])
 
 
+def test_a_control_may_be_an_option_of_the_norm(tmp_path: Path) -> None:
+    options = {"num_groups=1": {"num_groups": 1}, "num_groups=2": {"num_groups": 2}, "eps=0.1": {"eps": 0.1}}
+    for option in options.values():
+        made_up(tmp_path, "gn", options=option)
+    for control, (key, value) in {"num_groups=1": ("num_groups", 1), "eps=0.1": ("eps", 0.1)}.items():
+        found = asked(tmp_path, control={f"norm.{key}": value}).declared
+        assert all(control in each.control for each in found)
+        assert len(found) == 2
+
+
 def test_another_primary_outcome(factorial: Path) -> None:
     answers = asked(factorial, margin=0.005, primary="test_ce")
     table = questions_frame(answers).set_index("question")

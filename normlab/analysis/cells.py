@@ -188,7 +188,9 @@ def _twice(kept: Run, other: Run) -> str:
 
 def factors_of(configs: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> tuple[str, ...]:
     """What differs between the settings of these configurations, as `flatten` gives them: the norm, then those named
-    first, then the others. What comes along with a choice is none, nor are seed and data."""
+    first, then the others. What comes along with a choice is none, nor are seed and data. The order of the runs does
+    not matter: a study that ends by itself asks what its report asks."""
+    configs = sorted(configs, key=lambda config: json.dumps({**config, "seed": None}, sort_keys=True))
     differ = [key for key in varying(configs) if key not in ("seed", "data") and not _comes_along(key, configs)]
     named = [key for key in ("norm", *first, *differ) if any(key in config for config in configs)]
     return tuple(dict.fromkeys(key for key in named if key != "seed" and (key == "norm" or key in differ)))

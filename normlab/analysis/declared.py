@@ -198,9 +198,10 @@ class Family:
     def control(self, factor: str) -> str:
         """The level that others are compared with: the study's control, else bn, the smallest number or the first."""
         levels = self.factors[factor]
-        wanted = (self.study.control if self.study else {}).get(factor)
-        if wanted is not None and spell(wanted) in levels:
-            return spell(wanted)
+        control = self.study.control if self.study else {}
+        wanted = {key: x for key, x in control.items() if key == factor or key.startswith(f"{factor}.")}
+        if chosen := [cell for cell in self.cells if wanted and holds(cell, wanted)]:
+            return level_of(chosen[0], factor)
         values = [cell.levels.get(factor) for cell in self.cells]
         if numeric(values):
             return min(levels, key=float)

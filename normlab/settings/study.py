@@ -80,7 +80,8 @@ class Study(Model):
         margin: differences smaller than this, in percentage points of accuracy, do not matter: the margin of
             equivalence.
         primary: the outcome that settings are compared in.
-        control: by factor, the level that the others are compared with: {norm: bn, l1: 0}.
+        control: by factor, the level that the others are compared with: {norm: bn, l1: 0}; of a norm's options,
+            {norm.num_groups: 1}.
         tune: a factor, such as lr, of which each setting takes the level that is best on held-out images; settings are
             compared at their own.
         factors: the settings that it varies; filled in when the study is started.
