@@ -186,13 +186,16 @@ def test_the_studys_page_tells_every_claim() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/replication.md", "docs/first_hour.md"])
 def test_every_interval_in_words_is_in_the_tables(page: str) -> None:
-    """Of the replication, "0.35 points (0.28 to 0.42)" with or without signs; what the demo came to stands twice."""
+    """Of the replication or of a study that the page links to: "0.35 points (0.28 to 0.42)" with or without signs. What
+    the demo came to stands twice."""
     text = re.sub(r"\s+", " ", (REPOSITORY / page).read_text(encoding="utf-8"))
     known = {("17.53", "8.03", "28.37")}
     columns_of = {name: list(COLUMNS) for name in ("effects", "pairs", "claims")}
     for name, columns in (columns_of | {"robustness": ["change_pp", "change_low", "change_high"]}).items():
         for value, low, high in pd.read_csv(RESULTS / f"{name}.csv")[columns].abs().to_numpy():
             known |= {(f"{value:.2f}", f"{a:.2f}", f"{b:.2f}") for a, b in ((low, high), (high, low))}
+    for study in re.findall(r"studies/(\w+)\.md", text):
+        known |= {(value, low, high) for value, low, high in map(str.split, in_words(study)[1])}
     number = r"[+−]?(\d+\.\d\d)"
     found = re.findall(
         rf"{number}(?: points| pp)?(?: of test accuracy)? \((?:95 % interval )?{number} to {number}\)", text
@@ -277,6 +280,12 @@ def in_words(study: str) -> tuple[set[str], set[str]]:
                     rows = frame[list(order)].abs().to_numpy()
                     intervals |= {" ".join(f"{each:.2f}" for each in row) for row in rows}
     return spreads, intervals
+
+
+@pytest.mark.parametrize("study", PAGES)
+def test_a_studys_page_shows_every_picture_that_is_kept(study: str) -> None:
+    kept = (REPOSITORY / "docs" / "studies" / study).glob("*.png")
+    assert [file.name for file in kept if f"({study}/{file.name})" not in PAGES[study]] == []
 
 
 @pytest.mark.parametrize("study", PAGES)
