@@ -7,6 +7,7 @@ import pytest
 from made_up_runs import answers, made_up
 
 from normlab.analysis.cells import best
+from normlab.analysis.parts import curves
 from normlab.analysis.parts.claims import claims_frame
 from normlab.analysis.parts.effects import questions_frame
 from normlab.analysis.parts.rates import at_own_best, rates_frame
@@ -90,6 +91,27 @@ def test_the_seeds_that_all_rates_have_choose(tmp_path: Path) -> None:
     chosen = best(answers(tmp_path).found.cells)
     assert chosen is not None
     assert chosen.label == "bn lr=0.1"
+
+
+def test_of_equal_rates_the_smaller_is_best(tmp_path: Path) -> None:
+    """However float32, in which runs keep val_acc, rounds 0.993 + 0.992 and 0.992 + 0.993."""
+    for lr, accs in {0.1: [0.99299997, 0.992], 1.0: [0.99199998, 0.9930001]}.items():
+        for seed, acc in enumerate(accs):
+            made_up(tmp_path, "bn", seed, val_acc=acc, lr=lr)
+    chosen = best(answers(tmp_path).found.cells)
+    assert chosen is not None
+    assert chosen.label == "bn lr=0.1"
+
+
+def test_lost_runs_leave_a_median(tmp_path: Path) -> None:
+    for lr in (0.01, 0.1, 1.0):
+        for seed, acc in enumerate([0.97, 0.1, 0.99]):
+            made_up(tmp_path, "bn", seed, test_acc=acc, val_acc=acc, lr=lr, images=1000)
+    table = rates_frame(answers(tmp_path).found)
+    assert table["test_acc_median"].tolist() == [0.97] * 3
+    assert table["chance"].tolist() == [1] * 3
+    [picture] = curves.factors(answers(tmp_path)).pictures()
+    assert "the median where a run was lost" in picture.caption
 
 
 def test_without_held_out_images_nothing_is_best(tmp_path: Path) -> None:

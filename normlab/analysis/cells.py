@@ -262,7 +262,8 @@ def best(cells: Sequence[Cell]) -> Cell | None:
     common = set.intersection(*(set(values) for _, values in able)) if able else set[int]()
 
     def mean(each: tuple[Cell, dict[int, float]]) -> float:
-        return float(np.mean([acc for seed, acc in each[1].items() if seed in common or not common]))
+        own = [acc for seed, acc in each[1].items() if seed in common or not common]
+        return round(float(np.mean(own)), 6)  # runs keep val_acc in float32: the same images count as equal
 
     return max(able, key=mean)[0] if able else None
 

@@ -191,13 +191,15 @@ def along(
     title: str,
     chosen: bool = True,
     accuracy: bool = True,
+    lost: bool = False,
 ) -> Figure:
     """Draw a result along a number (batch size, λ, learning rate): every seed, their mean and its 95 % interval.
 
     chosen: whether the values of x were, and not measured: they then stand at the axis, which is logarithmic where they
     are not negative and span a decade; 0 is at its left, beyond a break. accuracy: values are accuracies in per cent,
     drawn as errors on a logarithmic axis where they come near 100 and differ by more than a factor of 3; else a
-    logarithm shows positive values that span more than a factor of 4. Of several norms, each has a panel of its own, in
+    logarithm shows positive values that span more than a factor of 4. lost: whether some marks are medians, of settings
+    with a run that was lost. Of several norms, each has a panel of its own, in
     which the others are grey.
     """
     lines = {label: line for label, line in lines.items() if line.mean.size}
@@ -230,7 +232,7 @@ def along(
             drawing.empty(ax)
     if points.size:
         drawing.level(axes, log=log, zero=floor)
-    note = "Mark: mean; bar: its 95 % interval" if ends.size else "Mark: mean"
+    note = "Mark: mean" + ", or median where a run was lost" * lost + "; bar: its 95 % interval" * bool(ends.size)
     note += "; dot: one seed." + " Grey: the other norms." * many + " Logarithmic error axis." * bool(errors)
     named = [] if many and len(lines) == len(groups) else list(lines)
     key(fig, [looks[label].handle for label in named], note)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from normlab import analysis
-from normlab.analysis.cells import Cell, alike, numeric
+from normlab.analysis.cells import Cell, alike, numeric, trained
 from normlab.analysis.inference import Interval, mean_interval
 from normlab.analysis.part import ImageSet, Part, Picture, slug
 from normlab.analysis.questions import Answers
@@ -95,13 +95,19 @@ def _factors(answers: Answers) -> Iterator[Picture]:
         lines = {label: [_point(answers, cell, factor) for cell in group] for label, group in groups.items()}
         norms = {label: group[0].norm for label, group in groups.items()}
         words = factor_words(factor)
-        caption = f"Test accuracy against the {words}: every seed, their mean and its 95 % interval."
+        lost = not all(map(trained, cells))
+        caption = f"Test accuracy against the {words}: every seed, their mean and its 95 % interval"
+        caption += "; the median where a run was lost, which means say little of." if lost else "."
         labels = {"x_label": words, "y_label": "test accuracy, %"}
         title = f"Test accuracy by {words}, {answers.found.data_title}"
-        yield along(f"by-{slug(factor)}", caption, lines, norms, title=title, **labels)
+        yield along(f"by-{slug(factor)}", caption, lines, norms, title=title, lost=lost, **labels)
 
 
 def _point(answers: Answers, cell: Cell, factor: str) -> Point:
     accs, estimate = cell.values("test_acc"), answers.estimate({cell.label: 1.0}, "test_acc")
     ends = estimate.interval(0.95) if estimate else Interval(math.nan, math.nan)
-    return Point.of(dict.fromkeys(accs, float(cell.levels[factor])), accs, accuracy=True, ends=ends)
+    point = Point.of(dict.fromkeys(accs, float(cell.levels[factor])), accs, accuracy=True, ends=ends)
+    if trained(cell):
+        return point
+    x, *_ = point.middle
+    return point._replace(middle=(x, 100 * float(np.median([*accs.values()])), math.nan, math.nan))

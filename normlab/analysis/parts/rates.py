@@ -50,7 +50,8 @@ def rates(answers: Answers) -> Part:
 def rates_frame(found: Sorted) -> pd.DataFrame:
     """One row per setting and learning rate, where lr has three values or more; accuracies in [0, 1].
 
-    - diverged, chance: runs whose loss was not finite, and networks that never left chance.
+    - diverged, chance: runs whose loss was not finite, and networks that never left chance; accuracies are of all runs
+      that did not diverge.
     - stable: no run of this rate failed in either way.
     - best: of the stable rates the one with the highest validation accuracy, mean over seeds; the smaller of equal
       ones. Nothing is best where no images were held out: the test set chooses nothing.
@@ -63,7 +64,9 @@ def rates_frame(found: Sorted) -> pd.DataFrame:
             row["diverged"] = sum(run.record.status == "diverged" for run in cell.ended)
             row["chance"] = sum(at_chance(run) for run in cell.completed)
             row |= {"stable": trained(cell), "best": cell is own}
-            rows.append(row | {f"{name}_mean": cell.mean(name) for name in ("val_acc", "test_acc")})
+            row |= {f"{name}_mean": cell.mean(name) for name in ("val_acc", "test_acc")}
+            accs = [*cell.values("test_acc").values()]
+            rows.append(row | {"test_acc_median": float(np.median(accs)) if accs else np.nan})
     return pd.DataFrame(rows)
 
 
