@@ -1,6 +1,8 @@
 """The sdist and the wheels: built, compared, put into a folder of their own, used from another one."""
 
 import ast
+import re
+import runpy
 import subprocess
 import sys
 import sysconfig
@@ -31,8 +33,8 @@ INSIDES = (
 )  # fmt: skip
 
 
-def built(folder: Path, *what: str) -> Path:
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), *what, str(REPOSITORY)]
+def built(folder: Path, *what: str, of: Path = REPOSITORY) -> Path:
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), *what, str(of)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -76,8 +78,14 @@ def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
     assert {Path(name).suffix for name in names} == {".py", ".yaml", ".j2", ".js", ".typed", ".h", ".cpp"}
 
 
-def test_the_wheel_from_the_sdist_is_the_one_from_here(wheel: Path, dist: Path) -> None:
-    assert contents(next(dist.glob("*.whl"))) == contents(wheel)
+def test_every_build_has_the_same_bytes(wheel: Path, dist: Path, tmp_path: Path) -> None:
+    """Of this folder, and of what the sdist unpacks to: anybody can make the files again and compare."""
+    assert (dist / wheel.name).read_bytes() == wheel.read_bytes()
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    again = built(tmp_path / "dist", of=next(tmp_path.iterdir()))
+    for file in dist.iterdir():
+        assert (again / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 @needs_git
@@ -126,6 +134,15 @@ def test_bounds_are_at_or_above_each_known_fix() -> None:
     bounds = lower_bounds([*PROJECT["project"]["dependencies"], *(text for texts in extras for text in texts)])
     for advisory in listed["advisory"]:
         assert all(Version(bound) >= Version(advisory["fixed"]) for bound in bounds[advisory["package"]]), advisory
+
+
+def test_licences_are_listed_and_none_is_a_gpl() -> None:
+    listed = runpy.run_path(str(REPOSITORY / "docs" / "licences.py"))
+    page = (REPOSITORY / "docs" / "licences.md").read_text(encoding="utf-8")
+    assert {f"**{name}**" for name in listed["needed"]("normlab")} <= set(re.findall(r"\| (\*\*\S+\*\*) \|", page))
+    found = listed["tree"]()
+    assert len(found) > 40
+    assert [name for name, text in found.items() if "GPL" in text] == []
 
 
 def test_what_is_imported_is_asked_for() -> None:
