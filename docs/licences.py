@@ -40,7 +40,7 @@ def page() -> str:
     lines = [
         "# Licences",
         "",
-        "normlab is under the MIT licence. What an installation brings on Linux with CUDA, as the packages state it, by",
+        "normlab is under the MIT licence. What an installation brings on Linux with CUDA, in the packages' words, by",
         "`python docs/licences.py > docs/licences.md`; **bold**: what normlab itself asks for.",
         "",
         "| package | licence |",
