@@ -176,8 +176,8 @@ def page(minutes: float, seed: int, studies: Studies, log: Sequence[Kill], runs:
 
 `python -m benchmarks.kills --minutes {minutes:g} --seed {seed} --out docs` made this page and [the log](kills.csv), on
 {psutil.cpu_count()} cores. Three commands share a study's folder, with `until=decided`: worker processes, arrays, and
-jobs of a cluster, for which `tests/fake_slurm` stands in. {len(log)} kills in {minutes:g} minutes; commands started:
-{studies.started}.
+jobs of a cluster, for which `tests/fake_slurm` stands in. Commands were started {studies.started} times; there were
+{len(log)} kills in {minutes:g} minutes:
 
 {markdown(["killed", "times"], rows)}
 

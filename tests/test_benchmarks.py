@@ -1,6 +1,7 @@
 """The benchmark measures what it says: the same network in every arm, the right rate, the right ratios."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from conftest import REPOSITORY
 from made_up_runs import made_up
 from torch import nn
 
-from benchmarks import scale, soak, step, study_results
+from benchmarks import kills, scale, soak, step, study_results
 from benchmarks.arms import ArmError, together
 from benchmarks.clock import BATCH, MEETING, WARM_UP, Steps, rate, read
 from benchmarks.hfta import fused
@@ -211,6 +212,28 @@ def test_the_document_has_the_tables_of_the_benchmark() -> None:
     for cells_of, (_, row) in zip(said, table.iterrows(), strict=True):
         assert cells_of[1:6] == [*study_results.text(row)[1:6]], row
     assert in_short(table) in docs["speed"]
+
+
+def test_what_kills_leave_is_compared(tmp_path: Path) -> None:
+    """With a study that nobody disturbed: a run that is missing, tables that differ, a result written again."""
+    studies = kills.Studies(tmp_path)
+    for number in (-1, 0):
+        for norm, accs in {"bn": [0.9, 0.91, 0.92], "gn": [0.8, 0.82, 0.81]}.items():
+            for seed, acc in enumerate(accs):
+                made_up(studies.folder(number), norm, seed, test_acc=acc)
+    assert studies.look(0) == 6
+    quiet = studies.folder(-1)
+    assert kills.faults(studies, quiet) == []
+    changed = studies.folder(0) / "bn-digits-seed_1/result.json"
+    changed.write_text(changed.read_text().replace("0.91", "0.93"))
+    *tables, again = kills.faults(studies, quiet)
+    assert tables[:2] == ["study 0: summary.csv differs", "study 0: effects.csv differs"]
+    assert again == f"{changed}: written again"
+    changed.write_bytes(studies.stood[changed])
+    lost = studies.folder(0) / "bn-digits-seed_2"
+    del studies.stood[lost / "result.json"]
+    shutil.rmtree(lost)
+    assert kills.faults(studies, quiet)[0] == "study 0: 5 runs (completed), not 6"
 
 
 def test_a_soak_of_made_up_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
