@@ -169,7 +169,8 @@ def faults(studies: Studies, quiet: Path) -> list[str]:
 def page(minutes: float, seed: int, studies: Studies, log: Sequence[Kill], runs: int, found: Sequence[str]) -> str:
     rows = [[killed, str(times)] for killed, times in sorted(Counter(kill.killed for kill in log).items())]
     compared = "; ".join(found) or (
-        "no run is missing or too many, no result that stood was written again, and the tables are equal to the byte"
+        "they have no run missing and none extra; no finished result was written again, and\n"
+        "their tables are identical byte for byte"
     )
     return f"""\
 # Killed at random
@@ -181,7 +182,7 @@ jobs of a cluster, for which `tests/fake_slurm` stands in. Commands were started
 
 {markdown(["killed", "times"], rows)}
 
-Studies that came to their end: {studies.number + 1}, of {runs} runs each. Compared with one that nobody disturbed,
+Studies that were completed: {studies.number + 1}, of {runs} runs each. Compared with an undisturbed study,
 {compared}.
 """
 
