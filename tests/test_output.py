@@ -80,7 +80,7 @@ def test_settings_are_summed_up_over_seeds(capsys: pytest.CaptureFixture[str]) -
     records[2] = None
     lines = shown(jobs, records, capsys)
     assert lines[:2] == ["Accuracy on digits", "setting n train % val % test % test ce seconds"]
-    assert lines[2] == "bn l1=0.0 2 – – 98.00 ± 1.41 0.5000 ± 0.0000 10.0"
+    assert lines[2] == "bn l1=0 2 – – 98.00 ± 1.41 0.5000 ± 0.0000 10.0"
     assert lines[3] == "bn l1=0.1 1 – – 99.00 0.5000 10.0"
     assert lines[5] == "ln l1=0.1 1 – – 97.00 0.5000 10.0"
     assert lines[6:8] == [
