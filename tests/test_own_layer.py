@@ -47,6 +47,16 @@ class Doubles(Layer):
     def forward(self, x):
         return (self.weight * x).double()
 
+class Counts(Layer):
+    def __init__(self, num_channels):
+        super().__init__(num_channels)
+        self.calls = 0
+        self.register_buffer("seen", torch.tensor([float("inf"), 0.0]))
+    def forward(self, x):
+        self.calls += 1
+        self.seen[1] = self.calls
+        return self.weight * x
+
 class Mute(Layer):
     def forward(self, x):
         assert x.shape[1] % 32 == 0
@@ -106,6 +116,12 @@ def test_a_layer_of_an_installed_package_serves_unchanged(target: str, options: 
     for seed in (4, 5, 6):
         torch.manual_seed(seed)
         assert unfoldable(asked) is None
+
+
+def test_an_infinite_number_hides_no_difference(layers: str) -> None:
+    """What a layer keeps outside of its buffers is another number in an array, beside whatever else a buffer holds."""
+    told = unfoldable(load("norm=custom", f"norm.target={layers}:Counts"))
+    assert "gives other results in an array" in str(told)
 
 
 @pytest.mark.usefixtures("undrawn")
