@@ -83,19 +83,18 @@ def test_a_study_that_tunes_compares_each_at_its_own(folder: Path, capsys: pytes
     ]
 
 
-def test_the_seeds_that_all_rates_have_choose(tmp_path: Path) -> None:
-    """Later seeds of one rate, which a study that ends by itself gives to the chosen one, change no choice."""
-    for lr, accs in {0.1: [0.9, 0.9, 0.1], 1.0: [0.8, 0.8]}.items():
-        for seed, acc in enumerate(accs):
-            made_up(tmp_path, "bn", seed, val_acc=acc, lr=lr)
-    chosen = best(answers(tmp_path).found.cells)
-    assert chosen is not None
-    assert chosen.label == "bn lr=0.1"
-
-
-def test_of_equal_rates_the_smaller_is_best(tmp_path: Path) -> None:
-    """However float32, in which runs keep val_acc, rounds 0.993 + 0.992 and 0.992 + 0.993."""
-    for lr, accs in {0.1: [0.99299997, 0.992], 1.0: [0.99199998, 0.9930001]}.items():
+@pytest.mark.parametrize(
+    "by_rate",
+    [
+        # a study that ends by itself gives later seeds to the chosen rate: they change no choice
+        {0.1: [0.9, 0.9, 0.1], 1.0: [0.8, 0.8]},
+        # equal, however float32 rounds 0.993 + 0.992 and 0.992 + 0.993 (runs keep val_acc in it): the smaller
+        {0.1: [0.99299997, 0.992], 1.0: [0.99199998, 0.9930001]},
+    ],
+    ids=["the seeds that all rates have", "of equal rates the smaller"],
+)
+def test_what_chooses_a_rate(tmp_path: Path, by_rate: dict[float, list[float]]) -> None:
+    for lr, accs in by_rate.items():
         for seed, acc in enumerate(accs):
             made_up(tmp_path, "bn", seed, val_acc=acc, lr=lr)
     chosen = best(answers(tmp_path).found.cells)
