@@ -13,11 +13,11 @@ def licence(name: str) -> str:
     return told.get("License-Expression") or ", ".join(classifiers) or (told.get("License") or "").partition("\n")[0]
 
 
-def needed(name: str, extra: str = "") -> set[str]:
-    """Return the packages that an installed one asks for here, those of an extra too."""
+def needed(name: str) -> set[str]:
+    """Return the packages that an installed one asks for here, without its extras."""
     asked = [Requirement(each) for each in requires(name) or []]
     return {
-        canonicalize_name(each.name) for each in asked if each.marker is None or each.marker.evaluate({"extra": extra})
+        canonicalize_name(each.name) for each in asked if each.marker is None or each.marker.evaluate({"extra": ""})
     }
 
 
