@@ -1,7 +1,8 @@
 """Keep a study's small results beside this file: `python docs/keep.py lightning_logs/batch_size`.
 
-In docs/studies/<name>/: runs.csv (one row per run), the report's tables, the figures that its page shows. The
-folders of the runs, with checkpoints and curves, stay where they are.
+In docs/studies/<name>/: runs.csv (one row per run), the report's tables, and the figures that docs/studies/<name>.md
+shows; all that may be of use where there is no such page yet. The folders of the runs, with checkpoints and curves,
+stay where they are.
 
 `python docs/keep.py --thin lightning_logs/replication` makes the predictions of runs that are committed themselves a
 third as large. Accuracies stay as they are, Brier scores within 1e-7.
@@ -41,10 +42,12 @@ def keep(folder: Path, to: Path) -> None:
         for name in TABLES:
             if (file := Path(made, f"{name}.csv")).is_file() and file.read_text(encoding="utf-8").count("\n") > 1:
                 shutil.copy(file, to)
+        page = to.with_suffix(".md").read_text(encoding="utf-8") if to.with_suffix(".md").is_file() else None
         few = Path(made, "summary.csv").read_text(encoding="utf-8").count("\n") - 1 <= MOST
         for pattern in FIGURES if few else FIGURES[:-1]:
             for figure in Path(made, "figures").glob(pattern):
-                shutil.copy(figure, to)
+                if page is None or f"({to.name}/{figure.name})" in page:
+                    shutil.copy(figure, to)
     if (folder / STUDY_FILE).is_file():
         shutil.copy(folder / STUDY_FILE, to)
 
