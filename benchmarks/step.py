@@ -22,12 +22,12 @@ from benchmarks.machine import peak
 from benchmarks.samples import cut
 from benchmarks.tables import markdown
 from normlab.data import datamodule, sources
-from normlab.kernels import Kernel, refusal
+from normlab.kernels import Kernel, why_torch
 from normlab.settings.plan import load
 from normlab.settings.shape import small_network
 from normlab.training.build import load_array
 from normlab.training.device import keep_freed_memory
-from normlab.training.networks import Networks, Place
+from normlab.training.networks import Member, Networks
 from normlab.training.optim import Rows
 
 STEPS, PASSES = 30, 5
@@ -57,9 +57,9 @@ def ready(norm: str, batch: int, dropout: float, threads: int) -> tuple[Networks
     whole = sources.load("digits", None, download=False)
     with patch.object(datamodule, "load", lambda *_, **__: cut(replace(whole), STEPS * batch + 200, 100)):
         [data], [model] = load_array([settings])
-    if reason := refusal(settings, model.net):
+    if reason := why_torch(settings, model.net):
         raise SystemExit(f"benchmarks: {reason}")
-    networks = Networks([Place(settings, data, model)])
+    networks = Networks([Member(settings, data, model)])
     rows = networks.configure_optimizers()
     networks.on_fit_start()
     return networks.train(), rows

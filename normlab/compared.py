@@ -35,7 +35,7 @@ from normlab.settings import Study
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Beside", "Compared", "compare", "compare_folders"]
+__all__ = ["Compared", "ComparedFolders", "compare", "compare_folders"]
 
 
 def compare(
@@ -79,7 +79,7 @@ def _read(folder: Path, choose: Sequence[str], margin: float | None) -> _Read:
 
 
 @dataclass(frozen=True)
-class Beside:
+class ComparedFolders:
     """Folders of runs, setting by setting beside the first of them.
 
     Attributes:
@@ -100,7 +100,7 @@ class Beside:
 
 def compare_folders(
     folders: Sequence[str | Path], choose: Sequence[str] = (), *, margin: float | None = None
-) -> Beside:
+) -> ComparedFolders:
     """Compare two folders of runs or more, setting by setting, with the first; choose and margin as of `compare`.
 
     Raise `NormlabError`, in one line, where data sets differ or no setting is in two of them.
@@ -116,7 +116,7 @@ def compare_folders(
     told = beside_findings(found, names, frame, outcome)
     if frame.empty:
         raise NormlabError(f"nothing to compare: no setting is in two of the folders. {' '.join(told)}")
-    return Beside(names, found, frame, [beside(frame, outcome, half, len(folders) > 2)], told)
+    return ComparedFolders(names, found, frame, [beside(frame, outcome, half, len(folders) > 2)], told)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -23,7 +23,7 @@ from normlab.analysis.page import Shown, as_json, glossary, made, recipe, render
 from normlab.analysis.part import Table
 from normlab.analysis.parts.effects import methods
 from normlab.analysis.projection import numbers
-from normlab.compared import Beside, Compared, compare, compare_folders
+from normlab.compared import Compared, ComparedFolders, compare, compare_folders
 from normlab.errors import NormlabError, in_one_line
 from normlab.files import write_atomically
 from normlab.output import command, console, counted
@@ -135,7 +135,7 @@ def report_beside(
     *,
     margin: float | None = None,
     every: bool = False,
-) -> Beside:
+) -> ComparedFolders:
     """Compare folders of runs, setting by setting, with the first: write beside.csv and report.html, print the finding.
 
     Args:
@@ -174,7 +174,7 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 def _write(
-    compared: Compared | Beside, out: Path, shown: Mapping[str, Sequence[Shown]], values: Mapping[str, Any]
+    compared: Compared | ComparedFolders, out: Path, shown: Mapping[str, Sequence[Shown]], values: Mapping[str, Any]
 ) -> None:
     """Write the tables, and the page with the figures of each part."""
     tables = [table for part in compared.parts for table in part.tables if table.name and len(table.frame)]
@@ -243,7 +243,7 @@ def _print_line(line: str) -> None:
     console().print(line, markup=False, soft_wrap=True)
 
 
-def _print(compared: Compared | Beside, every: bool) -> None:
+def _print(compared: Compared | ComparedFolders, every: bool) -> None:
     """The tables, warnings, and last, where the eye is, the finding; a screen of it all unless every table is
     wanted."""
     screen = console()

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from normlab.output import console
 from normlab.record import STATUSES, Record
-from normlab.settings.plan import Job, label, labels
+from normlab.settings.plan import Job, labels, run_label
 
 __all__ = ["show"]
 
@@ -42,11 +42,11 @@ def show(jobs: Sequence[Job], records: Sequence[Record | None], skipped: int, *,
     screen = console()
     folders = [job.folder for job in jobs]
     differing = labels(jobs)
-    names = [label(each) for each in differing]
+    names = [run_label(each) for each in differing]
     statuses = [record.status if record else "no result" for record in records]
     settings: dict[str, list[Record | None]] = {}
     for each, record in zip(differing, records, strict=True):
-        setting = label({key: value for key, value in each.items() if key != "seed"}) or jobs[0].settings.norm.name
+        setting = run_label({key: value for key, value in each.items() if key != "seed"}) or jobs[0].settings.norm.name
         settings.setdefault(setting, []).append(record)
     data = sorted({str(record.data["name"]) for record in records if record is not None and record.data})
     title = f"Accuracy on {', '.join(data)}" if data else None

@@ -30,7 +30,7 @@ from normlab.settings import Study, conf_dir, missing_logger
 from normlab.settings.corruptions import Corrupted
 from normlab.settings.custom import check_custom, edited
 from normlab.settings.page import as_text
-from normlab.settings.plan import Job, compose_config, launcher_of, load, plan, study_of, words
+from normlab.settings.plan import Job, compose_config, launcher_of, load, plain_overrides, plan, study_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
             raise ConfigError(f"--{flag.replace('_', '-')}: settings stand in conf/ and on the command line alone")
     if threading.current_thread() is threading.main_thread():  # no other thread can set a handler
         signal.signal(signal.SIGTERM, _stop)
-    return 0 if do(flags.overrides, flags.multirun)[1] else 1
+    return 0 if do_runs(flags.overrides, flags.multirun)[1] else 1
 
 
 def _help(about: Sequence[str]) -> str:
@@ -101,7 +101,7 @@ def _shown(flags: Any) -> str:
     configuration."""
     if flags.multirun:
         raise ConfigError("--cfg shows the configuration of one run: leave -m out")
-    config = compose_config(words(flags.overrides))
+    config = compose_config(plain_overrides(flags.overrides))
     if flags.resolve:
         with read_write(config), read_write(config.hydra):
             OmegaConf.resolve(config)
@@ -129,7 +129,7 @@ def sweep(*overrides: str) -> "pd.DataFrame":
     `sweep("norm=bn,ln,gn", "seed=0,1,2", "epochs=2")`. Finished runs are not trained again; the same call resumes a
     sweep that was stopped. Raise `NormlabError`, in one line, for what the user can fix.
     """
-    jobs, _ = do(overrides, multirun=True)
+    jobs, _ = do_runs(overrides, multirun=True)
     import pandas as pd  # half a second
 
     from normlab.analysis.table import read
@@ -144,10 +144,10 @@ def study(name: str, *overrides: str) -> "pd.DataFrame":
     return sweep(f"study={name}", *overrides)
 
 
-def do(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
+def do_runs(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
     """Do the runs that a command line asks for and print what came of them. Return all of them, also those that were
     finished before, and whether all ended well (in a sweep, a run that diverged did)."""
-    overrides = words(overrides)
+    overrides = plain_overrides(overrides)
     study = study_of(overrides)
     multirun = multirun or study is not None or "hydra.mode=MULTIRUN" in overrides
     launcher = launcher_of(overrides)

@@ -20,7 +20,7 @@ from normlab.settings.plan import load
 from normlab.training import run
 from normlab.training.build import load_array
 from normlab.training.fit import fit_networks
-from normlab.training.networks import Networks, Place
+from normlab.training.networks import Member, Networks
 from normlab.training.ranks import Rank, as_rank, ranks
 
 BASE = ["data=digits", "epochs=2", "accelerator=cpu", "threads=1", "precision=64-true", "l1=1e-3", "lr=0.05"]
@@ -67,7 +67,7 @@ def fit(words: list[str], rank: Rank | None = None) -> Fitted:
     settings = load(*BASE, *words)
     [data], [model] = load_array([settings])
     gradients, measured = Gradients(), Measured()
-    module = Networks([Place(settings, data, model)])
+    module = Networks([Member(settings, data, model)])
     fit_networks(module, [gradients, measured], rank)
     return gradients.steps, copy.deepcopy(model.net.state_dict()), measured.values
 

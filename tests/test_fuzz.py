@@ -23,7 +23,7 @@ from normlab.training.build import load_array, make_trainer
 from normlab.training.callbacks import RunCheckpoints
 from normlab.training.device import set_threads
 from normlab.training.files import begun
-from normlab.training.networks import Networks, Place
+from normlab.training.networks import Member, Networks
 from normlab.training.ranks import check_shares
 from normlab.training.run import run
 
@@ -94,7 +94,7 @@ def two_steps(asked: Settings) -> None:
     set_threads(asked)
     [data], [model] = load_array([asked])
     check_shares(asked, data)
-    module = Networks([Place(asked, data, model)])
+    module = Networks([Member(asked, data, model)])
     trainer = make_trainer(asked, [Two()], RunCheckpoints(module))
     trainer.fit(module, datamodule=module.data)
     assert trainer.global_step >= 1

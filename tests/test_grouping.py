@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from normlab.settings import Settings
-from normlab.settings.arrays import FREE, arrays, key, refusal
+from normlab.settings.arrays import FREE, arrays, key, why_individual
 from normlab.settings.plan import load
 
 ALIKE = [
@@ -62,7 +62,7 @@ def test_a_run_without_its_like_goes_singly() -> None:
 
 @pytest.mark.parametrize("words", [["precision=16-mixed", "accelerator=gpu"], ["refit_epochs=1"]])
 def test_what_is_of_one_network_is_refused(words: list[str]) -> None:
-    reason = str(refusal(load(*words)))
+    reason = str(why_individual(load(*words)))
     assert words[0].partition("=")[0] in reason
     assert arrays([load(*words, f"seed={seed}") for seed in (0, 1)], largest=9) == ([], {0: reason, 1: reason})
-    assert refusal(load()) is None
+    assert why_individual(load()) is None

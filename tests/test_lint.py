@@ -459,7 +459,7 @@ def launched(
     monkeypatch.setattr(train, "Sweep", lambda *_, **__: SimpleNamespace(run=launch))
     monkeypatch.setattr(train, "run_single", launch)
     overrides += ["data=digits", f"log_dir={tmp_path}"]
-    train.do(overrides, multirun == "-m")
+    train.do_runs(overrides, multirun == "-m")
     return capsys.readouterr().err.splitlines()
 
 

@@ -25,7 +25,7 @@ from normlab.settings.plan import load
 from normlab.training.build import bytes_per_image, initial_model, make_trainer, networks_at_once
 from normlab.training.callbacks import RunCheckpoints
 from normlab.training.device import Replayed
-from normlab.training.networks import Networks, Place
+from normlab.training.networks import Member, Networks
 from normlab.training.optim import Rows
 
 # One forward pass
@@ -199,7 +199,7 @@ def parts(settings: Sequence[Settings]) -> list[ImageData]:
 
 def networks(settings: Sequence[Settings], at_once: int = 2) -> Networks:
     both = zip(settings, parts(settings), strict=True)
-    return Networks([Place(each, data, initial_model(each)) for each, data in both], at_once)
+    return Networks([Member(each, data, initial_model(each)) for each, data in both], at_once)
 
 
 def trained(settings: Sequence[Settings], at_once: int = 2) -> Networks:

@@ -17,7 +17,7 @@ from normlab.settings.corruptions import CORRUPTIONS
 from normlab.settings.parts import DATA_TITLES
 
 __all__ = [
-    "PROTOCOL", "Cell", "Sorted", "alike", "at_chance", "best", "chosen", "factors_of", "holds", "label", "level",
+    "PROTOCOL", "Cell", "Sorted", "alike", "at_chance", "best", "chosen", "factors_of", "holds", "level",
     "numeric", "sort", "trained", "tuned", "without",
 ]  # fmt: skip
 
@@ -171,7 +171,9 @@ def sort(
                 kept[run.record.seed] = run
         first = group[0].config
         levels = {key: first.get(key) for key in keys}
-        cells.append(Cell(label(levels), str(first["norm"]), levels, tuple(kept[seed] for seed in sorted(kept))))
+        cells.append(
+            Cell(setting_label(levels), str(first["norm"]), levels, tuple(kept[seed] for seed in sorted(kept)))
+        )
     order = {key: _levels(key, cells) for key in keys}
     cells.sort(key=lambda cell: [order[key].index(cell.levels[key]) for key in keys])
     return Sorted(tuple(cells), keys, str(found[0].config["data"]), tuple(notes))
@@ -244,7 +246,7 @@ def level(cell: Cell, factor: str) -> Any:
 
 def without(cell: Cell, *factors: str) -> str:
     """A setting's label without some of its factors and their options."""
-    return label({key: x for key, x in cell.levels.items() if not {key, key.partition(".")[0]} & {*factors}})
+    return setting_label({key: x for key, x in cell.levels.items() if not {key, key.partition(".")[0]} & {*factors}})
 
 
 def alike(cells: Sequence[Cell], factor: str) -> dict[str, list[Cell]]:
@@ -284,7 +286,7 @@ def _same(text: str, other: str) -> bool:
         return text == other
 
 
-def label(levels: Mapping[str, Any]) -> str:
+def setting_label(levels: Mapping[str, Any]) -> str:
     """ "bn l1=0.001": the norm, then every other factor; an L1 of 0 and an option that a norm lacks are left out."""
     left = {
         key: x for key, x in levels.items() if (key != "l1" or x) and (x is not None or not key.startswith("norm."))

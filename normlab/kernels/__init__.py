@@ -2,6 +2,6 @@
 
 from normlab.kernels.compile import library
 from normlab.kernels.step import Gathered, Kernel
-from normlab.kernels.support import refusal, unsupported
+from normlab.kernels.support import unsupported, why_torch
 
-__all__ = ["Gathered", "Kernel", "library", "refusal", "unsupported"]
+__all__ = ["Gathered", "Kernel", "library", "unsupported", "why_torch"]

@@ -29,7 +29,7 @@ def unsupported(net: nn.Module) -> str | None:
     return None
 
 
-def refusal(settings: Settings, net: nn.Module) -> str | None:
+def why_torch(settings: Settings, net: nn.Module) -> str | None:
     """Return why torch computes a run's steps on a CPU, in one line; None where the kernels do.
 
     The library is compiled if it is not there, and a warning says so, once per process, where it cannot be.

@@ -11,7 +11,7 @@ from hydra.types import HydraContext, RunMode
 from normlab.scheduler.options import Processes, Queue, cores, launching, options, usual
 from normlab.scheduler.progress import note
 from normlab.scheduler.schedule import Backend, Ended, InProcess, Schedule, tell
-from normlab.scheduler.task import Callbacks, Task, do, hydra_task, one_line
+from normlab.scheduler.task import Callbacks, Task, do_run, hydra_task, one_line
 from normlab.settings.arrays import arrays
 from normlab.settings.plan import Job, launcher_of, own_hydra, to_run
 
@@ -25,7 +25,7 @@ def run_single(job: Job) -> None:
     config = to_run(job, multirun=False)
     callbacks = Callbacks(config)
     callbacks.call("on_run_start", config=config, config_name="config")
-    do(job, callbacks, None)
+    do_run(job, callbacks, None)
     callbacks.call("on_run_end", reverse=True, config=config, config_name="config", job_return=None)
 
 

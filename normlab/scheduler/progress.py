@@ -17,7 +17,7 @@ from rich.text import Text
 from normlab.errors import NormlabError
 from normlab.output import counted
 from normlab.record import Record
-from normlab.settings.plan import Job, label, labels
+from normlab.settings.plan import Job, labels, run_label
 
 __all__ = ["SweepProgress", "epochs_done", "modified", "note", "settled"]
 
@@ -54,7 +54,7 @@ class SweepProgress:
 
     def __init__(self, jobs: Sequence[Job], began: int, log: Path, console: Console | None = None) -> None:
         self.jobs, self.began, self.log = jobs, began, log
-        names = (label(each) for each in labels(jobs))
+        names = (run_label(each) for each in labels(jobs))
         self.names = {job.folder: name for job, name in zip(jobs, names, strict=True)}
         self.console = console or Console(stderr=True)
         self.ended: dict[Path, Record] = {job.folder: record for job in jobs if (record := settled(job, began))}

@@ -19,7 +19,7 @@ from normlab.record import Record
 from normlab.scheduler.progress import note, settled
 from normlab.settings.plan import Job, parse, to_run
 
-__all__ = ["Callbacks", "Task", "do", "hydra_task"]
+__all__ = ["Callbacks", "Task", "do_run", "hydra_task"]
 
 log = logging.getLogger("normlab")
 
@@ -47,7 +47,7 @@ class Callbacks:
         self.call("on_job_end", reverse=True, **given)
 
 
-def do(job: Job, callbacks: Callbacks, began: int | None) -> None:
+def do_run(job: Job, callbacks: Callbacks, began: int | None) -> None:
     """Do a run in this process, with the configuration that it was planned with, as Hydra does: `.hydra/`, logging, the
     environment of `hydra.job.env_set`. `began` is None where it is no part of a sweep. Raise what the run raises."""
     config = to_run(job, multirun=began is not None)
@@ -133,7 +133,7 @@ class Task:
             if self.together and settled(job, self.began) and (job.folder / ".hydra").is_dir():
                 continue
             try:
-                do(job, self.callbacks, self.began)  # leaves Hydra's files, whichever way the run was trained
+                do_run(job, self.callbacks, self.began)  # leaves Hydra's files, whichever way the run was trained
             except Exception as error:
                 reasons[job.folder] = one_line(error)
         return reasons

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from normlab.settings.model import Settings
 
-__all__ = ["FREE", "arrays", "key", "refusal"]
+__all__ = ["FREE", "arrays", "key", "why_individual"]
 
 AFTERWARDS = ("statistics",)  # probes of the trained network: how it was trained is no matter to them
 MANY = 4
@@ -17,7 +17,7 @@ FREE = {
 }  # fmt: skip
 
 
-def refusal(settings: Settings) -> str | None:
+def why_individual(settings: Settings) -> str | None:
     """Return why a run cannot be trained in an array at all, in one line; None where it can."""
     if settings.precision == "16-mixed":
         return "precision=16-mixed scales the gradients of a network by its own history"
@@ -45,7 +45,7 @@ def arrays(settings: Sequence[Settings], largest: int, workers: int = 1) -> tupl
     groups: dict[str, list[int]] = {}
     single: dict[int, str] = {}
     for index, each in enumerate(settings):
-        if reason := refusal(each):
+        if reason := why_individual(each):
             single[index] = reason
         else:
             groups.setdefault(key(each), []).append(index)

@@ -31,8 +31,20 @@ from normlab.settings.model import PLACES, Settings
 from normlab.settings.study import Study, protocol, sweep_of
 
 __all__ = [
-    "Job", "arms", "compose_config", "composed", "label", "labels", "launcher_of", "load", "own_hydra", "parse", "plan",
-    "study_of", "to_run", "words",
+    "Job",
+    "arms",
+    "compose_config",
+    "composed",
+    "labels",
+    "launcher_of",
+    "load",
+    "own_hydra",
+    "parse",
+    "plain_overrides",
+    "plan",
+    "run_label",
+    "study_of",
+    "to_run",
 ]  # fmt: skip
 
 OF_CUSTOM = ("norm.target", "norm.options")
@@ -64,7 +76,7 @@ def load(*overrides: str) -> Settings:
 
     Raise `ConfigError` where an override is unknown or out of range.
     """
-    return parse(compose_config(words(overrides)))
+    return parse(compose_config(plain_overrides(overrides)))
 
 
 def compose_config(overrides: Iterable[str]) -> DictConfig:
@@ -152,7 +164,7 @@ def plan(
     `ConfigError` at the first run that does not fit, so that nothing starts before everything is valid.
     """
     _compositions.clear()
-    overrides = words(overrides)
+    overrides = plain_overrides(overrides)
     study = study_of(overrides)
     multirun = multirun or study is not None
     # Words about a launcher change no run. Hydra would hold files of conf/ to what a plugin has under their name.
@@ -217,7 +229,7 @@ def labels(jobs: Sequence[Job]) -> list[dict[str, str]]:
     return [{key: spell(values[key]) for key in vary if values.get(key) is not None} for values in every]
 
 
-def label(differing: Mapping[str, str]) -> str:
+def run_label(differing: Mapping[str, str]) -> str:
     """Return a run's or a setting's `labels` as text: "bn l1=0.001 seed=3"."""
     return " ".join(value if key == "norm" else f"{key}={value}" for key, value in differing.items())
 
@@ -284,7 +296,7 @@ def _of_custom(word: str) -> bool:
     return any(name == own or name.startswith(f"{own}.") for own in OF_CUSTOM)
 
 
-def words(overrides: Sequence[str]) -> list[str]:
+def plain_overrides(overrides: Sequence[str]) -> list[str]:
     """Return the overrides of a command line as Hydra's sweeper would take them: `hydra.sweeper.params.seed=0,1` is
     `seed=0,1`. Raise `ConfigError`, in one line, where a shell has split one of them at a blank."""
     own = []

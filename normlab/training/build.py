@@ -20,7 +20,7 @@ from normlab.nets.folded import Numbers, Stack, log_probs
 from normlab.norms import CATALOGUE
 from normlab.randomness import Stream, stream_seed
 from normlab.settings import Settings
-from normlab.settings.arrays import refusal
+from normlab.settings.arrays import why_individual
 from normlab.training.classifier import Classifier
 from normlab.training.ranks import Here, Rank
 
@@ -119,7 +119,7 @@ def unfoldable(settings: Settings) -> str | None:
     steps and one in eval mode, alone and as an array does it, two side by side and then the third; in float64, where no
     rounding decides on which side of a ReLU a number is. Outputs, gradients and buffers have to agree.
     """
-    if reason := refusal(settings):
+    if reason := why_individual(settings):
         return reason
     norm, net = settings.norm, settings.net
     if net.name == "small" and norm.name in CATALOGUE:

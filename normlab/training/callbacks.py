@@ -59,20 +59,20 @@ class WriteFiles(Checkpoint):
         self.module, self.speed = module, speed
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for place in self.module.places:
-            if place.files is not None:
-                place.files.begin(place.model.net, place.model.image)
+        for member in self.module.members:
+            if member.files is not None:
+                member.files.begin(member.model.net, member.model.image)
         self._since = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch, networks = trainer.current_epoch + 1, len(self.module.places)
+        epoch, networks = trainer.current_epoch + 1, len(self.module.members)
         speed = {"speed/images_per_s": self.speed.now, "speed/seconds": self.speed.seconds / networks}
         every = self.module.end_epoch()
         now = time.perf_counter()
-        for place, measured in zip(self.module.places, every, strict=True):
-            if place.files is not None and place.finite:
-                place.files.fit_s += (now - self._since) / networks
-                place.files.end_epoch(epoch, measured | speed, place.model.net)
+        for member, measured in zip(self.module.members, every, strict=True):
+            if member.files is not None and member.finite:
+                member.files.fit_s += (now - self._since) / networks
+                member.files.end_epoch(epoch, measured | speed, member.model.net)
         self._since = now
         if not any(math.isfinite(measured["ce/train"]) for measured in every):
             trainer.should_stop = True
@@ -89,13 +89,13 @@ class RunCheckpoints(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write the epoch that has just ended; a run that diverged in an earlier one keeps what it has."""
         epoch = int(checkpoint["epoch"]) + 1
-        for index, place in enumerate(self.module.places):
-            if place.files is not None and epoch in place.files.rows:
-                own = part(checkpoint, index, dict(place.model.hparams), self._optimizers[index])
-                place.files.save(own, kernels=self.module.kernel is not None)
+        for index, member in enumerate(self.module.members):
+            if member.files is not None and epoch in member.files.rows:
+                own = part(checkpoint, index, dict(member.model.hparams), self._optimizers[index])
+                member.files.save(own, kernels=self.module.kernel is not None)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return join([place.before.content() for place in self.module.places if place.before], self._optimizers)
+        return join([member.before.content() for member in self.module.members if member.before], self._optimizers)
 
     def remove_checkpoint(self, path: Any) -> None:
         """Nothing is removed: each epoch's checkpoint takes the place of the one before."""

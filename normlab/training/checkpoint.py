@@ -21,7 +21,7 @@ from normlab.training.classifier import foreign_code
 from normlab.training.device import restore_process, set_threads
 from normlab.training.fit import corrupted_scores
 from normlab.training.folder import log_to
-from normlab.training.networks import Place
+from normlab.training.networks import Member
 from normlab.training.probes import landscape_values, layers_values, shift_values, statistics_values
 from normlab.training.trained import trained
 
@@ -109,15 +109,15 @@ def _evaluated(
         data = load_images(settings)
     except NormlabError as error:
         return [(folder, error) for folder, _ in group]
-    places: dict[Path, Place] = {}
+    members: dict[Path, Member] = {}
     for (folder, own), images in zip(group, data, strict=True):
         try:
-            places[folder] = Place(own, images, trained(folder, targets=targets))
+            members[folder] = Member(own, images, trained(folder, targets=targets))
         except NormlabError as error:
             found.append((folder, error))
     with log_to():  # what Lightning would say of itself
-        scores = corrupted_scores([*places.values()], kinds, settings[0].norm.name, console) if places else []
-    for folder, rows in zip(places, scores, strict=True):
+        scores = corrupted_scores([*members.values()], kinds, settings[0].norm.name, console) if members else []
+    for folder, rows in zip(members, scores, strict=True):
         kept = [row for row in read_robustness(folder) if row.kind not in ("clean", *kinds)]
         try:
             write_robustness(folder, [*rows, *kept])

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from rich.console import Console
 
 from normlab.data.several import CorruptedImages
-from normlab.kernels import refusal
+from normlab.kernels import why_torch
 from normlab.norms import synchronise
 from normlab.record import Record, Robustness
 from normlab.settings import Settings
@@ -21,15 +21,15 @@ from normlab.training.callbacks import ProgressLine, RunCheckpoints, Speed, Writ
 from normlab.training.device import describe_device, keep_freed_memory, set_threads
 from normlab.training.files import Begun
 from normlab.training.folder import log_to
-from normlab.training.networks import Networks, Place
+from normlab.training.networks import Member, Networks
 from normlab.training.outcome import CorruptedScores, conclude, modes_of
 from normlab.training.probes import probe_callbacks
-from normlab.training.ranks import Beside, Rank, as_rank, ranks
+from normlab.training.ranks import AroundTraining, Rank, as_rank, ranks
 
 log = logging.getLogger("normlab")
 
 
-def train(places: Sequence[Place], console: Console, memory_limit: float | None = None) -> Iterator[Record]:
+def train(members: Sequence[Member], console: Console, memory_limit: float | None = None) -> Iterator[Record]:
     """Train and measure runs that can share a computation. Yield the record of each; the caller saves it.
 
     Runs that stopped after different epochs are trained one group after the other. On a CPU no network shares anything
@@ -38,27 +38,27 @@ def train(places: Sequence[Place], console: Console, memory_limit: float | None 
     Args:
         memory_limit: GiB for what a step keeps; if that is too little for all networks, they take turns in a step.
     """
-    common, networks = places[0].settings, len(places)
-    gpu, net = common.accelerator == "gpu", places[0].model.net
+    common, networks = members[0].settings, len(members)
+    gpu, net = common.accelerator == "gpu", members[0].model.net
     where = describe_device(torch.device("cuda" if gpu else "cpu")) | ({"array": networks} if networks > 1 else {})
     where |= {"devices": common.devices} if common.devices > 1 else {}
     at_once = networks_at_once(net, common.batch_size, networks, memory_limit) if gpu else 1
     not_replayed = unfoldable(common) if gpu else None  # a custom layer may do what a graph cannot record
-    by_torch = None if gpu else refusal(common, net)
+    by_torch = None if gpu else why_torch(common, net)
     if networks > 1:
         passes = f", {at_once} in one forward pass" if gpu else ""
         log.info("trained as an array of %d networks%s", networks, passes)
-    for place in places:
-        if place.before is not None and not place.waits:  # it stopped between its last epoch and its result
-            place.model.load_state_dict(place.before.content()["state_dict"])
-            place.files.begin(place.model.net)  # type: ignore[union-attr]  # who has no files has nothing before
-        if not gpu and place.before and place.before.kernels != (by_torch is None):
+    for member in members:
+        if member.before is not None and not member.waits:  # it stopped between its last epoch and its result
+            member.model.load_state_dict(member.before.content()["state_dict"])
+            member.files.begin(member.model.net)  # type: ignore[union-attr]  # who has no files has nothing before
+        if not gpu and member.before and member.before.kernels != (by_torch is None):
             one, other = ("torch", "the kernels")[:: 1 if by_torch is None else -1]
             told = "%s: %s trained it before, %s from here on: last bits differ"
-            log.warning(told, place.settings.slug(), one, other)
+            log.warning(told, member.settings.slug(), one, other)
     label = common.slug() if networks == 1 else f"{networks} networks"
-    for epoch in sorted({place.epoch for place in places if place.waits}):
-        group = [place for place in places if place.waits and place.epoch == epoch]
+    for epoch in sorted({member.epoch for member in members if member.waits}):
+        group = [member for member in members if member.waits and member.epoch == epoch]
         module = Networks(group, at_once, not_replayed)
         _fit(module, label, console)
         not_replayed = module.not_replayed
@@ -71,23 +71,23 @@ def train(places: Sequence[Place], console: Console, memory_limit: float | None 
         if by_torch is not None:
             log.info("trained by torch: %s", by_torch)
     began = time.perf_counter()
-    measured = any(place.finite for place in places)
-    log_prob = _predict(Networks(places, at_once), label, console) if measured else {}
+    measured = any(member.finite for member in members)
+    log_prob = _predict(Networks(members, at_once), label, console) if measured else {}
     kinds = common.corruptions if measured else []
-    robustness = corrupted_scores(places, kinds, label, console, at_once) if kinds else [[] for _ in places]
+    robustness = corrupted_scores(members, kinds, label, console, at_once) if kinds else [[] for _ in members]
     share = (time.perf_counter() - began) / networks
-    for index, place in enumerate(places):
-        own = {part: values[index] for part, values in log_prob.items()} if place.finite else {}
+    for index, member in enumerate(members):
+        own = {part: values[index] for part, values in log_prob.items()} if member.finite else {}
         since = time.perf_counter() - share
-        yield conclude(place, own, robustness[index], device=where, since=since)
+        yield conclude(member, own, robustness[index], device=where, since=since)
 
 
 def _fit(module: Networks, label: str, console: Console) -> None:
     """Train the runs that have files."""
-    speed, first = Speed(), module.places[0]
+    speed, first = Speed(), module.members[0]
     assert first.files is not None
     callbacks: list[Callback] = [speed, ProgressLine(module, label, speed, console)]
-    if len(module.places) == 1:
+    if len(module.members) == 1:
         callbacks += probe_callbacks(module, first.files.probes)
     callbacks.append(WriteFiles(module, speed))
     if first.settings.devices == 1:
@@ -106,7 +106,7 @@ def _beside(ready: Callable[[], None], rank: Rank, settings: Settings, folder: P
     with log_to(folder / "train.log") as log:
         try:
             [data], [model] = load_array([settings])
-            module = Networks([Place(settings, data, model, before=before)])
+            module = Networks([Member(settings, data, model, before=before)])
             speed = Speed()
             ready()
             with as_rank(rank):
@@ -127,9 +127,9 @@ def fit_networks(module: Networks, callbacks: list[Callback], rank: Rank | None 
         [data] = module.data.runs
         data.rank, data.processes = rank.rank, rank.processes
         synchronise(module.nets[0], settings.sync_batchnorm)
-        callbacks = [*callbacks, Beside(data)]
+        callbacks = [*callbacks, AroundTraining(data)]
     trainer = make_trainer(settings, callbacks, RunCheckpoints(module), rank)
-    resumed = next((place.before.file for place in module.places if place.before), None)
+    resumed = next((member.before.file for member in module.members if member.before), None)
     trainer.fit(module, datamodule=module.data, ckpt_path=resumed, weights_only=True)
 
 
@@ -141,13 +141,13 @@ def _predict(module: Networks, label: str, console: Console) -> dict[str, torch.
 
 
 def corrupted_scores(
-    places: Sequence[Place], kinds: Sequence[Corrupted], label: str, console: Console, at_once: int = 1
+    members: Sequence[Member], kinds: Sequence[Corrupted], label: str, console: Console, at_once: int = 1
 ) -> list[list[Robustness]]:
     """Return the scores of each run's network on clean and on corrupted test images. None of a network whose outputs
     are not finite."""
-    modes = modes_of([place.model.net for place in places])
-    images = CorruptedImages([place.data for place in places], kinds, modes)
-    module = Networks(places, at_once, data=images)
+    modes = modes_of([member.model.net for member in members])
+    images = CorruptedImages([member.data for member in members], kinds, modes)
+    module = Networks(members, at_once, data=images)
     found = CorruptedScores(module, images)
     trainer = make_trainer(
         module.settings[0], [ProgressLine(module, label, Speed(), console), found], RunCheckpoints(module)

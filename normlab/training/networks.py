@@ -9,7 +9,7 @@ from torch import nn
 
 from normlab.data.datamodule import EVAL_BATCH, Batch, ImageData
 from normlab.data.several import SeveralImages
-from normlab.kernels import Gathered, Kernel, refusal
+from normlab.kernels import Gathered, Kernel, why_torch
 from normlab.nets import Network
 from normlab.nets.folded import Masks, Numbers, Stack, fold, log_probs
 from normlab.nets.layers import Dropout, keep_mask
@@ -22,7 +22,7 @@ from normlab.training.optim import Rows
 
 
 @dataclass(frozen=True)
-class Place:
+class Member:
     """One run of an array.
 
     Attributes:
@@ -64,7 +64,7 @@ class Networks(LightningModule):
     tensors only and never asks the device for a value, so that a GPU can replay it.
 
     Args:
-        places: the runs; of their settings, what is not in `normlab.settings.arrays.FREE` is the same in all.
+        members: the runs; of their settings, what is not in `normlab.settings.arrays.FREE` is the same in all.
         data: other images than those that they train on.
         not_replayed: why a GPU must not replay the steps as a CUDA graph; None: it may.
 
@@ -77,18 +77,18 @@ class Networks(LightningModule):
 
     def __init__(
         self,
-        places: Sequence[Place],
+        members: Sequence[Member],
         at_once: int = 1,
         not_replayed: str | None = None,
         data: SeveralImages | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # a backward pass for each forward pass of a step
-        models = nn.ModuleList(place.model for place in places)
+        models = nn.ModuleList(member.model for member in members)
         self.models: Sequence[Classifier] = models  # type: ignore[assignment]  # nn.Module's are Any
-        self.places, self.at_once, self.not_replayed = places, at_once, not_replayed
-        self.settings = [place.settings for place in places]
-        self.data = data or SeveralImages([place.data for place in places])
+        self.members, self.at_once, self.not_replayed = members, at_once, not_replayed
+        self.settings = [member.settings for member in members]
+        self.data = data or SeveralImages([member.data for member in members])
         self.kernel: Kernel | None = None
         self._seeds: list[int] = []  # of the kernels' dropout masks in this epoch
         self._step_of_epoch = 0
@@ -147,7 +147,7 @@ class Networks(LightningModule):
     def _take_kernels(self) -> None:
         """Let the kernels compute on `stack`, where they can."""
         self.kernel = None
-        if refusal(self.settings[0], self.nets[0]) is None:
+        if why_torch(self.settings[0], self.nets[0]) is None:
             mean, std = (torch.stack([getattr(each, of) for each in self.models]) for of in ("pixel_mean", "pixel_std"))
             rates = [settings.dropout for settings in self.settings]
             self.kernel = Kernel(self.nets, self.stack, mean, std, rates)  # type: ignore[arg-type]  # small ones

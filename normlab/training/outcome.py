@@ -22,13 +22,13 @@ from normlab.settings.corruptions import IMAGES_ADAPTED_TO
 from normlab.training.build import make_trainer
 from normlab.training.classifier import Classifier
 from normlab.training.files import RunFiles
-from normlab.training.networks import Networks, Place
+from normlab.training.networks import Member, Networks
 from normlab.training.probes import statistics_values
 from normlab.training.views import show_filters, show_result
 
 
 def conclude(
-    place: Place,
+    member: Member,
     log_prob: Mapping[str, torch.Tensor],
     robustness: Sequence[Robustness] = (),
     *,
@@ -43,7 +43,7 @@ def conclude(
         robustness: scores on corrupted test images.
         device: for result.json. since: when the measurements of this run began (`time.perf_counter`).
     """
-    settings, data, files, error = place.settings, place.data, place.files, None
+    settings, data, files, error = member.settings, member.data, member.files, None
     assert files is not None
     metrics: dict[str, float | None] = {"train_acc": None, "train_ce": None}
     metrics |= {"train_acc_running": files.last("train_acc_running"), "train_ce_running": files.last("train_ce")}
@@ -55,21 +55,21 @@ def conclude(
     else:
         for part, values in log_prob.items():
             metrics |= {f"{part}_{name}": x for name, x in score(values, getattr(data, part).labels).items()}
-        metrics |= _keep(place, files, log_prob["test"])
+        metrics |= _keep(member, files, log_prob["test"])
         if robustness:
             write_robustness(files.folder, robustness)
     files.end(metrics)
     measure_s = time.perf_counter() - since
     more: dict[str, float] = {"resumed": files.resumed} if files.resumed else {}
     if settings.refit_epochs and not error:
-        found, more["refit_s"] = refit(place)
+        found, more["refit_s"] = refit(member)
         metrics |= found
     return Record.of(
         settings,
         "diverged" if error else "completed",
         error,
         data={"name": data.dataset, "train": len(data.train), "val": len(data.val), "test": len(data.test)},
-        parameters=sum(p.numel() for p in place.model.net.parameters()),
+        parameters=sum(p.numel() for p in member.model.net.parameters()),
         device=device,
         metrics={key: x if x is not None and math.isfinite(x) else None for key, x in metrics.items()},
         time={
@@ -82,10 +82,10 @@ def conclude(
     )
 
 
-def _keep(place: Place, files: RunFiles, test: torch.Tensor) -> dict[str, float]:
+def _keep(member: Member, files: RunFiles, test: torch.Tensor) -> dict[str, float]:
     """Write and show what a trained network is and predicts. Return what is measured of its weights and of `test`, the
     log-probabilities of the test images."""
-    settings, model, data, labels = place.settings, place.model, place.data, place.data.test.labels
+    settings, model, data, labels = member.settings, member.model, member.data, member.data.test.labels
     square = sum(float(w.detach().double().square().sum()) for w in penalised(model.net, "conv").values())
     metrics = {"weight_norm": square**0.5, "penalty": settings.l1 * float(l1_norm(model.penalised).detach())}
     metrics |= sparsity(model.net)
@@ -113,7 +113,7 @@ def score(log_prob: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
     }
 
 
-def refit(place: Place) -> tuple[dict[str, float], float]:
+def refit(member: Member) -> tuple[dict[str, float], float]:
     """Train a copy for `settings.refit_epochs` more epochs, with a fresh optimizer and schedule.
 
     Without the penalty, and with every penalised parameter that is exactly 0 kept there: its support is fixed. L1
@@ -122,7 +122,7 @@ def refit(place: Place) -> tuple[dict[str, float], float]:
     the run's first. Return {"refit_train_acc", "refit_test_acc"} in [0, 1], in eval mode without augmentation, and the
     seconds it took.
     """
-    began, settings, data, model = time.perf_counter(), place.settings, place.data, copy.deepcopy(place.model)
+    began, settings, data, model = time.perf_counter(), member.settings, member.data, copy.deepcopy(member.model)
     model.l1 = 0.0
     keep_zeros(model)
     reseed = LambdaCallback(

@@ -180,7 +180,7 @@ def _failed(processes: list[BaseProcess]) -> str | None:
     return None
 
 
-class Beside(Callback):
+class AroundTraining(Callback):
     """What a process of several does around training.
 
     SIGTERM does what it did before Lightning took it over: its handler waits for the other processes, which may be in

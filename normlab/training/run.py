@@ -20,7 +20,7 @@ from normlab.training.device import missing_device, restore_process, set_threads
 from normlab.training.files import Begun, RunFiles, begun
 from normlab.training.fit import train
 from normlab.training.folder import claimed, log_to, make_room
-from normlab.training.networks import Place
+from normlab.training.networks import Member
 from normlab.training.ranks import check_shares, end_if_imported
 
 
@@ -126,13 +126,13 @@ def _train(
     for (_, folder), state in zip(runs, states, strict=True):
         make_room(folder, whole=not isinstance(state, Begun))
     with log_to(*[folder / "train.log" for _, folder in runs]) as log:
-        places: list[Place] = []
+        members: list[Member] = []
         try:
             for (settings, folder), state, images, model in zip(runs, states, data, models, strict=True):
                 _tell_of(state, settings, log, console)
                 before = state if isinstance(state, Begun) else None
-                places.append(Place(settings, images, model, RunFiles(settings, folder, before), before))
-            for record in train(places, console, memory_limit):
+                members.append(Member(settings, images, model, RunFiles(settings, folder, before), before))
+            for record in train(members, console, memory_limit):
                 record.save(runs[len(records)][1])
                 records.append(record)
             if change := edited(runs[0][0]):
@@ -152,9 +152,9 @@ def _train(
             records = [Record.of(runs[0][0], "failed", f"{reason} (the traceback is in train.log)")]
             records[0].save(runs[0][1])
         finally:
-            for place in places:
-                if place.files is not None:
-                    place.files.close()
+            for member in members:
+                if member.files is not None:
+                    member.files.close()
     return records
 
 
