@@ -19,6 +19,9 @@ from normlab.settings import Claim, Study
 from normlab.settings.study import MEASURES
 
 
+TOST, BOTH = "(two one-sided tests)", "the interval reaches into and out of"
+
+
 def asked(folder: Path, *claims: dict[str, Any], margin: float = 0.05, **study: Any) -> Answers:
     usual = {"claim": "c", "source": "s", "of": {"norm": "bn", "l1": 0.001}, "against": {"norm": "bn", "l1": 0.0}}
     several = [Claim.model_validate(usual | claim) for claim in claims]
@@ -40,34 +43,51 @@ def apart(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("claim", "ruling"),
+    ("claim", "ruling", "because"),
     [
-        ({"expect": "lower"}, "supported"),
-        ({"expect": "higher"}, "refuted"),
-        ({"expect": "lower", "by": 1.5, "give": 0.5}, "supported"),
-        ({"expect": "lower", "by": 0.5, "give": 0.3}, "refuted"),
-        ({"expect": "higher", "by": 1.5, "give": 0.5}, "refuted"),
-        ({"expect": "lower", "by": 1.45, "give": 0.06}, "undecided"),
-        ({"expect": "similar"}, "refuted"),
-        ({"expect": "similar", "margin": 2.0}, "supported"),
-        ({"expect": "similar", "margin": 1.55}, "undecided"),
-        ({"expect": "lower", "measure": "test_ce"}, "refuted"),
-        ({"expect": "higher", "measure": "test_ce"}, "supported"),
-        ({"expect": "lower", "measure": "train_acc_running"}, "supported"),
+        ({"expect": "lower"}, "supported", "it is lower: t(3) = −70.2"),
+        ({"expect": "higher"}, "refuted", "it is lower: t(3) = −70.2"),
+        ({"expect": "lower", "by": 1.5, "give": 0.5}, "supported", f"it lies within −2.00 to −1.00 pp {TOST}"),
+        ({"expect": "lower", "by": 0.5, "give": 0.3}, "refuted", "it lies outside −0.80 to −0.20 pp"),
+        ({"expect": "higher", "by": 1.5, "give": 0.5}, "refuted", "it lies outside +1.00 to +2.00 pp"),
+        ({"expect": "lower", "by": 1.45, "give": 0.06}, "undecided", f"{BOTH} −1.51 to −1.39 pp"),
+        ({"expect": "similar"}, "refuted", "it lies outside −0.05 to +0.05 pp"),
+        ({"expect": "similar", "margin": 2.0}, "supported", f"it lies within −2.00 to +2.00 pp {TOST}"),
+        ({"expect": "similar", "margin": 1.55}, "undecided", f"{BOTH} −1.55 to +1.55 pp"),
+        ({"expect": "lower", "measure": "test_ce"}, "refuted", "it is higher: t(3) = 70.8"),
+        ({"expect": "higher", "measure": "test_ce"}, "supported", "it is higher: t(3) = 70.8"),
+        ({"expect": "lower", "measure": "train_acc_running"}, "supported", "it is lower: t(3) = −59.3"),
     ],
 )
-def test_rulings(apart: Path, claim: dict[str, Any], ruling: str) -> None:
-    [row] = ruled(apart, claim)
+def test_rulings(apart: Path, claim: dict[str, Any], ruling: str, because: str) -> None:
+    answers = asked(apart, claim)
+    [row] = claims_frame(answers).to_dict("records")
     assert (row["of"], row["against"]) == ("bn l1=0.001", "bn")
-    assert row["ruling"] == ruling, row["because"]
+    assert (row["ruling"], row["because"]) == (ruling, because)
+    [answer] = [each for each in answers.answers if each.claims]
+    one_sided = because.startswith(("it lies within", BOTH))  # the p that is printed is that of the test that ruled
+    assert row["p"] == answer.decision.adjusted[one_sided]
 
 
-def test_a_difference_that_does_not_matter_refutes_a_direction(apart: Path) -> None:
-    pair = {"of": {"norm": "ln"}, "against": {"norm": "bn", "l1": 0.0}}
-    lower, similar = ruled(apart, pair | {"expect": "lower"}, pair | {"expect": "similar"}, margin=0.5)
-    assert lower["ruling"] == "refuted"
-    assert similar["ruling"] == "supported"
-    assert "two one-sided tests" in similar["because"]
+@pytest.mark.parametrize(
+    ("cells", "margin", "ruling", "because"),
+    [
+        ((0.99, 0.991), 0.5, "refuted", "it is higher, by less than the margin: t(4) = 5.5"),
+        ((0.99, 0.99), 0.5, "refuted", f"they are equivalent within 0.5 pp {TOST}"),
+        ((0.99, 0.99), 0.02, "undecided", "t(8) = 0.0, p = 1.000 before adjustment"),
+    ],
+)
+def test_a_direction_of_a_small_difference(
+    tmp_path: Path, cells: tuple[float, float], margin: float, ruling: str, because: str
+) -> None:
+    for l1, mean in zip((0, 1e-3), cells, strict=True):
+        for seed, wobble in enumerate([1e-4, -1e-4, 5e-5, -5e-5, 0.0]):
+            made_up(tmp_path, l1=l1, seed=seed, test_acc=mean + wobble, images=1000, files=False)
+    answers = asked(tmp_path, {"expect": "lower"}, margin=margin)
+    [row] = claims_frame(answers).to_dict("records")
+    assert (row["ruling"], row["because"]) == (ruling, because)
+    [answer] = [each for each in answers.answers if each.claims]
+    assert row["p"] == answer.decision.adjusted[ruling == "refuted" and "equivalent" in because]
 
 
 def test_a_mirrored_claim_is_one_question(apart: Path) -> None:

@@ -10,10 +10,10 @@ NONE = "–"
 
 
 def number(value: object, digits: int) -> str:
-    """A number with so many decimals; a dash for what is none, or is not finite."""
+    """A number with so many decimals, 0.0 without a sign; a dash for what is none, or is not finite."""
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         return NONE
-    return f"{value:,.{digits}f}".replace("-", "−")
+    return f"{value:z,.{digits}f}".replace("-", "−")
 
 
 def signed(value: float, form: str = ".2f") -> str:

@@ -16,7 +16,7 @@ from normlab.analysis.cells import Cell, Sorted
 from normlab.analysis.questions import Answer, Answers, identity
 from normlab.analysis.sequential import looks, sequential_p
 from normlab.analysis.table import Run
-from normlab.analysis.verdicts import ALPHA, Joint, Question, decide
+from normlab.analysis.verdicts import Joint, Question, decide
 from normlab.settings import Study
 
 __all__ = ["Progress", "Rounds", "answers_of"]
@@ -46,8 +46,8 @@ class Rounds:
         study, margin: as of a report. seeds: all that a setting may get, in their order.
     """
 
-    def __init__(self, study: Study | None, margin: float, seeds: Sequence[int], alpha: float = ALPHA) -> None:
-        self.study, self.margin, self.seeds, self.alpha = study, margin, list(seeds), alpha
+    def __init__(self, study: Study | None, margin: float, seeds: Sequence[int]) -> None:
+        self.study, self.margin, self.seeds = study, margin, list(seeds)
         self._looks: dict[tuple[tuple[str, int], ...], Answers] = {}  # one that was computed stays as it is
 
     def progress(self, found: Sorted) -> Progress:
@@ -77,14 +77,14 @@ class Rounds:
         key = tuple(sorted(taken.items()))
         if key not in self._looks:
             cells = [_first(cell, set(self.seeds[: taken[cell.label]])) for cell in found.cells]
-            self._looks[key] = Answers(replace(found, cells=tuple(cells)), self.study, self.margin, self.alpha)
+            self._looks[key] = Answers(replace(found, cells=tuple(cells)), self.study, self.margin)
         return self._looks[key]
 
     def _decided(
         self, answers: Sequence[Answer], history: dict[object, list[tuple[int, Question | Joint]]]
     ) -> list[Answer]:
         p = [_sequential(history[identity(each)], len(self.seeds)) for each in answers]
-        decisions = decide([each.question for each in answers], self.alpha, p)
+        decisions = decide([each.question for each in answers], p=p)
         return [replace(each, decision=decision) for each, decision in zip(answers, decisions, strict=True)]
 
 
@@ -92,8 +92,8 @@ class Followed(Answers):
     """The answers of a study that ends by itself, at its last whole look: with p that hold although it was looked at
     before."""
 
-    def __init__(self, found: Sorted, study: Study | None, margin: float, alpha: float = ALPHA) -> None:
-        super().__init__(found, study, margin, alpha)
+    def __init__(self, found: Sorted, study: Study | None, margin: float) -> None:
+        super().__init__(found, study, margin)
         made = {run.record.seed for run in found.ended}
         told = max(int(run.record.config.get("max_seeds", 0)) for run in found.ended if _ends_by_itself(run))
         missing = (seed for seed in itertools.count(min(made)) if seed not in made)
@@ -102,7 +102,7 @@ class Followed(Answers):
 
     @cached_property
     def answers(self) -> list[Answer]:
-        rounds = Rounds(self.study, self.margin, self.seeds, self.alpha)
+        rounds = Rounds(self.study, self.margin, self.seeds)
         return [*rounds.progress(self.every).answers]
 
 

@@ -281,8 +281,8 @@ def square_root(value: Fraction) -> Fraction:
 
 
 def default_groups(channels: int) -> int:
-    """2 where it divides the channels, else their smallest divisor above 1; 1 for one channel."""
-    return next((g for g in range(2, channels + 1) if channels % g == 0), 1)
+    """The smallest divisor of the channels above 1, for example 2; 1 for one channel."""
+    return next((g for g in range(2, channels) if channels % g == 0), channels)
 
 
 def letter(k: int) -> str:

@@ -1,0 +1,154 @@
+"""Does a test notice when the code that decides is changed? `python -m benchmarks.mutants --out docs`
+
+Needs `pip install -e '.[mutants]'`. mutmut changes one thing at a time (a number, a comparison, an argument, a text, …)
+in a copy of this repository and runs the tests that reach the changed function. mutmut leaves out what is decorated, so
+in the copy `@rule(…)` above a function is `name = rule(…)(name)` below it. It also forks from a process that has
+imported and computed everything once: caches are emptied first, and what is computed during an import is tried again in
+a process of its own.
+
+Writes mutants.csv, the counts of each module, and survivors.csv, a line for each mutant that no test noticed. A
+survivor's reason is kept from one time to the next; exit code 1 where one has none, or fewer than 95 % were noticed.
+"""
+
+import argparse
+import csv
+import difflib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import libcst
+
+from benchmarks.tables import markdown
+
+HOUSE = Path(__file__).parents[1]
+ENOUGH = 0.95  # of the mutants
+# What is changed, and the tests that may notice.
+TESTS = {
+    "normlab/analysis/declared.py": "questions cells",
+    "normlab/analysis/inference.py": "inference simulated",
+    "normlab/analysis/parts/claims.py": "questions rates",
+    "normlab/analysis/questions.py": "questions",
+    "normlab/analysis/rounds.py": "rounds",
+    "normlab/analysis/sequential.py": "rounds inference",
+    "normlab/analysis/verdicts.py": "inference decomposed questions",
+    "normlab/byhand/exact.py": "byhand",
+    "normlab/byhand/formula.py": "byhand byhand_workbook",
+    "normlab/claim.py": "claim",
+    "normlab/lint/*.py": "lint lint_results",
+    "normlab/nets/penalty.py": "penalty networks",
+    "normlab/norms/*.py": "norms norm_tools norms_page layers own_layer devices",
+    "normlab/record.py": "api folders parts",
+}
+# Scripting reads the source of a layer, in which mutmut has put its own.
+ARGUMENTS = ["-m", "not slow", "--deselect", "tests/test_norm_tools.py::test_a_layer_by_fx_script_and_jit_trace"]
+KEPT = ("staticmethod", "classmethod", "dataclass", "torch.no_grad", "torch.jit.unused", "torch.fx.wrap")  # decorators
+CONFIGURATION = """
+[tool.mutmut]
+source_paths = ["normlab"]
+only_mutate = {modules}
+also_copy = {copied}
+pytest_add_cli_args = {arguments}
+pytest_add_cli_args_test_selection = {tests}
+"""
+EMPTIED = """
+
+def pytest_configure() -> None:
+    import functools, gc
+
+    for each in gc.get_objects():
+        if isinstance(each, functools._lru_cache_wrapper) and (each.__module__ or "").startswith("normlab"):
+            each.cache_clear()
+"""
+# Prints the functions that an import of each module calls.
+IMPORTED = """
+import importlib, json, sys
+from pathlib import Path
+
+seen = set()
+sys.setprofile(lambda frame, event, _: event == "call" and seen.add((frame.f_code.co_filename, frame.f_code.co_qualname)))
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+sys.setprofile(None)
+print(json.dumps(sorted(f"{Path(file).stem}.{name}" for file, name in seen if Path(file).is_relative_to(Path.cwd()))))
+"""
+
+
+class Undecorated(libcst.CSTTransformer):
+    """Writes a decorated function without its decorators, and applies them below it."""
+
+    def leave_FunctionDef(
+        self, original_node: libcst.FunctionDef, updated_node: libcst.FunctionDef
+    ) -> libcst.FunctionDef | libcst.FlattenSentinel[libcst.BaseStatement]:
+        applied = [libcst.Module([]).code_for_node(each.decorator) for each in updated_node.decorators]
+        if not applied or any(name.startswith(KEPT) or "." in name.partition("(")[0] for name in applied):
+            return updated_node
+        name = value = updated_node.name.value
+        for decorator in reversed(applied):
+            value = f"{decorator}({value})"
+        bare = updated_node.with_changes(decorators=())
+        return libcst.FlattenSentinel([bare, libcst.parse_statement(f"{name} = {value}")])
+
+
+class Mutant(NamedTuple):
+    """One change. name: mutmut's. before, after: the changed lines."""
+
+    module: str
+    function: str
+    before: str
+    after: str
+    name: str
+    killed: bool
+
+
+def prepare(copy: Path) -> None:
+    """Copy this repository, as it was committed, for mutmut."""
+    subprocess.run(["git", "clone", "--quiet", HOUSE, copy], check=True)
+    for file in (file for pattern in TESTS for file in copy.glob(pattern)):
+        file.write_text(libcst.parse_module(file.read_text()).visit(Undecorated()).code)
+    copied = subprocess.run(["git", "ls-files"], cwd=copy, capture_output=True, text=True, check=True).stdout.split("\n")
+    others = sorted({".git"} | {name.partition("/")[0] for name in copied if name} - {"normlab"})
+    tests = sorted({f"tests/test_{name}.py" for names in TESTS.values() for name in names.split()})
+    with (copy / "pyproject.toml").open("a") as project:
+        project.write(CONFIGURATION.format(modules=json.dumps([*TESTS]), copied=json.dumps(others), arguments=json.dumps(ARGUMENTS), tests=json.dumps(tests)))
+    with (copy / "tests/conftest.py").open("a") as conftest:
+        conftest.write(EMPTIED)
+
+
+def exit_codes(mutated: Path) -> dict[str, int | None]:
+    """Return pytest's exit code by mutant: 0 where no test noticed, 33 where mutmut knows no test, None: not tried."""
+    return {
+        name: code
+        for file in sorted(mutated.glob("normlab/**/*.meta"))
+        for name, code in json.loads(file.read_text())["exit_code_by_key"].items()
+    }
+
+
+def again(mutated: Path, codes: dict[str, int | None]) -> None:
+    """Try what survived because its function was called before mutmut forked, or in no test's own process."""
+    called = subprocess.run(
+        [sys.executable, "-c", IMPORTED, *sorted({_module(name).removesuffix(".py").replace("/", ".") for name in codes})],
+        cwd=mutated, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for name in [name for name, code in codes.items() if code == 33 or (code == 0 and _function(name) in json.loads(called))]:
+        tests = " ".join(tests for pattern, tests in TESTS.items() if Path(_module(name)).match(pattern)).split()
+        command = [sys.executable, "-m", "pytest", "-x", "-q", *ARGUMENTS, *(f"tests/test_{each}.py" for each in tests)]
+        environment = os.environ | {"MUTANT_UNDER_TEST": name}
+        done = subprocess.run(command, cwd=mutated, env=environment, capture_output=True, check=False)
+        codes[name] = done.returncode
+        print(f"{name}: {'survived' if done.returncode == 0 else 'killed'}", flush=True)
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0].replace(".", "/") + ".py"
+
+
+def _function(name: str) -> str:
+    return name.partition("__mutmut_")[0]
