@@ -6,8 +6,8 @@ in the copy `@rule(…)` above a function is `name = rule(…)(name)` below it. 
 imported and computed everything once: caches are emptied first, and what is computed during an import is tried again in
 a process of its own.
 
-Writes mutants.csv, the counts of each module, and survivors.csv, a line for each mutant that no test noticed. A
-survivor's reason is kept from one time to the next; exit code 1 where one has none, or fewer than 95 % were noticed.
+Writes mutants.md, the counts of each module, and mutants.csv, a line for each mutant that no test noticed. Its reason is
+kept from one time to the next; exit code 1 where one has none, or fewer than 95 % were noticed.
 """
 
 import argparse
@@ -15,18 +15,19 @@ import csv
 import difflib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import libcst
+from libcst import matchers
 
-from benchmarks.tables import markdown
+from benchmarks.tables import markdown, processor
 
 HOUSE = Path(__file__).parents[1]
 ENOUGH = 0.95  # of the mutants
@@ -97,15 +98,13 @@ class Undecorated(libcst.CSTTransformer):
         return libcst.FlattenSentinel([bare, libcst.parse_statement(f"{name} = {value}")])
 
 
-class Mutant(NamedTuple):
-    """One change. name: mutmut's. before, after: the changed lines."""
+class Survivor(NamedTuple):
+    """A change that no test noticed, as the lines before and after it."""
 
     module: str
     function: str
     before: str
     after: str
-    name: str
-    killed: bool
 
 
 def prepare(copy: Path) -> None:
@@ -113,11 +112,20 @@ def prepare(copy: Path) -> None:
     subprocess.run(["git", "clone", "--quiet", HOUSE, copy], check=True)
     for file in (file for pattern in TESTS for file in copy.glob(pattern)):
         file.write_text(libcst.parse_module(file.read_text()).visit(Undecorated()).code)
-    copied = subprocess.run(["git", "ls-files"], cwd=copy, capture_output=True, text=True, check=True).stdout.split("\n")
+    copied = subprocess.run(["git", "ls-files"], cwd=copy, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
     others = sorted({".git"} | {name.partition("/")[0] for name in copied if name} - {"normlab"})
     tests = sorted({f"tests/test_{name}.py" for names in TESTS.values() for name in names.split()})
     with (copy / "pyproject.toml").open("a") as project:
-        project.write(CONFIGURATION.format(modules=json.dumps([*TESTS]), copied=json.dumps(others), arguments=json.dumps(ARGUMENTS), tests=json.dumps(tests)))
+        project.write(
+            CONFIGURATION.format(
+                modules=json.dumps([*TESTS]),
+                copied=json.dumps(others),
+                arguments=json.dumps(ARGUMENTS),
+                tests=json.dumps(tests),
+            )
+        )
     with (copy / "tests/conftest.py").open("a") as conftest:
         conftest.write(EMPTIED)
 
@@ -137,7 +145,9 @@ def again(mutated: Path, codes: dict[str, int | None]) -> None:
         [sys.executable, "-c", IMPORTED, *sorted({_module(name).removesuffix(".py").replace("/", ".") for name in codes})],
         cwd=mutated, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    for name in [name for name, code in codes.items() if code == 33 or (code == 0 and _function(name) in json.loads(called))]:
+    for name in [
+        name for name, code in codes.items() if code == 33 or (code == 0 and _function(name) in json.loads(called))
+    ]:
         tests = " ".join(tests for pattern, tests in TESTS.items() if Path(_module(name)).match(pattern)).split()
         command = [sys.executable, "-m", "pytest", "-x", "-q", *ARGUMENTS, *(f"tests/test_{each}.py" for each in tests)]
         environment = os.environ | {"MUTANT_UNDER_TEST": name}
@@ -152,3 +162,75 @@ def _module(name: str) -> str:
 
 def _function(name: str) -> str:
     return name.partition("__mutmut_")[0]
+
+
+def survivors(mutated: Path, codes: dict[str, int | None]) -> Iterator[Survivor]:
+    """Yield the mutants that no test noticed, as mutmut wrote them."""
+    functions: dict[str, dict[str, libcst.FunctionDef]] = {}
+    for name in (name for name, code in codes.items() if code == 0):
+        module, of = _module(name), name.rpartition(".")[2]
+        if module not in functions:
+            found = matchers.findall(libcst.parse_module((mutated / module).read_text()), matchers.FunctionDef())
+            functions[module] = {each.name.value: each for each in found if isinstance(each, libcst.FunctionDef)}
+        whole = _function(of)
+        versions = (functions[module][each] for each in (f"{whole}__mutmut_orig", of))
+        one, other = (libcst.Module([each]).code.replace(of, whole).splitlines() for each in versions)
+        lines = [line for line in difflib.unified_diff(one, other, n=0, lineterm="") if line[1:].strip()][2:]
+        before, after = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
+        yield Survivor(module, whole.removeprefix("x_").removeprefix("xǁ").replace("ǁ", "."), before, after)
+
+
+def write(out: Path, codes: dict[str, int | None], left: Sequence[Survivor], seconds: float) -> int:
+    """Write both files. Return the exit code."""
+    file = out / "mutants.csv"
+    known = {}
+    if file.exists():
+        with file.open(newline="", encoding="utf-8") as lines:
+            known = {Survivor(*row[:4]): row[4] for row in csv.reader(lines)}
+    rows = [(*each, known.get(each, "")) for each in sorted(left)]
+    with file.open("w", newline="", encoding="utf-8") as lines:
+        csv.writer(lines, lineterminator="\n").writerows([(*Survivor._fields, "reason"), *rows])
+    every, survived = Counter(map(_module, codes)), Counter(each.module for each in left)
+    table = [
+        [module, f"{n:,}", f"{n - survived[module]:,}", str(survived[module])] for module, n in sorted(every.items())
+    ]
+    noticed = 1 - len(left) / len(codes)
+    columns = ["module", "mutants", "noticed", "not noticed"]
+    total = ["**together**", f"{len(codes):,}", f"{len(codes) - len(left):,}", str(len(left))]
+    text = f"""\
+# Mutants
+
+`python -m benchmarks.mutants --out docs` made this page and [the list of those that no test noticed](mutants.csv), each
+with its reason, in {seconds / 60:.0f} minutes on {processor()}. In a copy of the repository, mutmut changes one thing at a
+time in the code that decides, and runs the tests that reach it. {100 * noticed:.1f} % of the changes were noticed.
+
+{markdown(columns, [*table, total], columns[1:])}
+"""
+    (out / "mutants.md").write_text(text, encoding="utf-8")
+    print(text)
+    return 1 if noticed < ENOUGH or not all(row[-1] for row in rows) else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for mutants.md and mutants.csv")
+    parser.add_argument("--copy", type=Path, help="folder for the copy, to go on there after an interruption")
+    parser.add_argument("--jobs", type=int, default=1, help="mutants at the same time (1)")
+    flags = parser.parse_args(arguments)
+    flags.out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as place:
+        copy = (flags.copy or Path(place) / "normlab").absolute()
+        if not copy.exists():
+            prepare(copy)
+        command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(flags.jobs)]
+        subprocess.run(command, cwd=copy, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+        mutated = copy / "mutants"
+        codes = exit_codes(mutated)
+        again(mutated, codes)
+        left = [*survivors(mutated, codes)]
+    return write(flags.out, codes, left, time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -109,7 +109,7 @@ class Record:
             "data": str(self.data.get("name", "")),
             "status": self.status + (f": {self.error}" if self.error else ""),
             **{key: f"{value:.4f}" for key, value in self.metrics.items() if value is not None},
-            **{key: f"{self.time[key]:.4g}" for key in ("fit_s", "images_per_s") if key in self.time},
+            **{key: f"{self.time[key]:,.{n}f}" for key, n in (("fit_s", 1), ("images_per_s", 0)) if key in self.time},
             "config_hash": self.config_hash,
         }
         cells = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in rows.items())

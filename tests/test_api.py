@@ -4,6 +4,7 @@ import inspect
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import pytest
 import torch
 
 import normlab
+from normlab import record
 from normlab.__main__ import DOORS, _do
 from normlab.data.sources import load as load_data
 from normlab.errors import ConfigError, NormlabError
-from normlab.record import Record
+from normlab.record import Record, versions
 from normlab.settings.plan import plan
 from normlab.training.trained import export
 
@@ -59,12 +61,21 @@ def test_run_takes_words_as_the_command_line_does(
         normlab.run("nrom=ln")
 
 
-def test_a_record_is_a_table_in_a_notebook(finished: tuple[Path, Record]) -> None:
-    _, record = finished
-    html = record._repr_html_()
-    assert f"{record.metrics['test_acc']:.4f}" in html
-    assert "digits" in html
-    assert "<script" not in Record.of(normlab.load("norm=bn"), "failed", "<script>")._repr_html_()
+def test_a_record_is_a_table_in_a_notebook() -> None:
+    """What was measured, in a few digits; a message is text."""
+    failed = Record(
+        status="failed", error="1 < 2", config={}, config_hash="0123456789ab", setting={"norm": "ln", "l1": 0.001},
+        seed=3, data={"name": "digits"}, metrics={"test_acc": 0.98765, "val_acc": None},
+        time={"fit_s": 12.345, "images_per_s": 25032.1, "epochs": 3},
+    )  # fmt: skip
+    rows = {
+        "run": "norm=ln l1=0.001 seed=3", "data": "digits", "status": "failed: 1 &lt; 2", "test_acc": "0.9877",
+        "fit_s": "12.3", "images_per_s": "25,032", "config_hash": "0123456789ab",
+    }  # fmt: skip
+    cells = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in rows.items())
+    assert failed._repr_html_() == f"<table>{cells}</table>"
+    bare = Record(status="interrupted", config={}, config_hash="", setting={}, seed=0)
+    assert "<tr><th>data</th><td></td></tr><tr><th>status</th><td>interrupted</td></tr>" in bare._repr_html_()
 
 
 def test_predict_is_what_the_run_predicted(finished: tuple[Path, Record]) -> None:
@@ -144,10 +155,43 @@ def test_settings_are_completed() -> None:
     assert "norm=ln" in result.stdout.split()
 
 
-def test_a_record_names_the_commit(finished: tuple[Path, Record]) -> None:
-    place = Path(normlab.__file__).parents[1]
-    if not (place / ".git").exists():
-        pytest.skip("no clone")
-    ask = ["git", "-C", str(place), "rev-parse", "--short=12", "HEAD"]
-    commit = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
-    assert finished[1].versions["commit"].removesuffix("+") == commit
+@pytest.fixture
+def fresh_versions() -> Iterator[None]:
+    versions.cache_clear()
+    yield
+    versions.cache_clear()
+
+
+def test_a_record_names_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_versions: None) -> None:
+    """And whether code or settings were changed since; what else lies in the clone changes no number."""
+
+    def commit() -> str | None:
+        versions.cache_clear()
+        return versions().get("commit")
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "normlab/record.py"))
+    monkeypatch.chdir(tmp_path.parent)
+    files = [tmp_path / name for name in ("normlab/record.py", "conf/config.yaml", "README.md")]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("as it was")
+    assert commit() is None, "no clone"
+    git("init", "--quiet")
+    assert commit() is None, "nothing committed"
+    git("add", ".")
+    git("commit", "--quiet", "-m", "m")
+    head = git("rev-parse", "--short=12", "HEAD")
+    assert len(head) == 12
+    (tmp_path / "normlab/new.py").touch()
+    files[2].write_text("changed")
+    assert commit() == head
+    for file in files[:2]:
+        file.write_text("changed")
+        assert commit() == f"{head}+"
+        file.write_text("as it was")
+    monkeypatch.setenv("PATH", "")
+    assert commit() is None, "no git"

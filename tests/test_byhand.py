@@ -13,7 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from normlab.byhand import NORMS, Batch, Result, Rules, calculate, default_batch, random_batch, read_batch
-from normlab.byhand.exact import Values, square_root
+from normlab.byhand.exact import Values, default_groups, square_root
 from normlab.byhand.formula import formula, is_known
 from normlab.byhand.inputs import LARGEST, number
 from normlab.errors import ConfigError, DataError
@@ -179,6 +179,11 @@ def test_every_norm_with_a_statistic_is_there_and_a_formula_with_more_is_told() 
     for norm in NORMS:
         source = CATALOGUE[norm].formula.replace("−", "-")
         assert "," in source.replace(", v", "").replace(", τ", "") or formula(norm).written == source
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 5), (9, 3), (15, 3)])
+def test_groups_unless_asked_for(channels: int, groups: int) -> None:
+    assert default_groups(channels) == groups
 
 
 def test_letters_go_on_as_in_a_spreadsheet() -> None:

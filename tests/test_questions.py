@@ -18,7 +18,6 @@ from normlab.analysis.table import runs
 from normlab.settings import Claim, Study
 from normlab.settings.study import MEASURES
 
-
 TOST, BOTH = "(two one-sided tests)", "the interval reaches into and out of"
 
 
