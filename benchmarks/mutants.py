@@ -6,8 +6,8 @@ in the copy `@rule(…)` above a function is `name = rule(…)(name)` below it. 
 imported and computed everything once: caches are emptied first, and what is computed during an import is tried again in
 a process of its own.
 
-Writes mutants.md, the counts of each module, and mutants.csv, a line for each mutant that no test noticed. Its reason is
-kept from one time to the next; exit code 1 where one has none, or fewer than 95 % were noticed.
+Writes mutants.md, the counts of each module, and mutants.csv, a line for each mutant that no test noticed, with a
+reason that is written there by hand and kept; exit code 1 where one has none, or fewer than 95 % were noticed.
 """
 
 import argparse
@@ -54,10 +54,10 @@ KEPT = ("staticmethod", "classmethod", "dataclass", "torch.no_grad", "torch.jit.
 CONFIGURATION = """
 [tool.mutmut]
 source_paths = ["normlab"]
-only_mutate = {modules}
-also_copy = {copied}
-pytest_add_cli_args = {arguments}
-pytest_add_cli_args_test_selection = {tests}
+only_mutate = {}
+also_copy = {}
+pytest_add_cli_args = {}
+pytest_add_cli_args_test_selection = {}
 """
 EMPTIED = """
 
@@ -71,14 +71,17 @@ def pytest_configure() -> None:
 # Prints the functions that an import of each module calls.
 IMPORTED = """
 import importlib, json, sys
-from pathlib import Path
+
+def look(frame, event, _):
+    if event == "call":
+        seen.add((str(frame.f_globals.get("__name__")), frame.f_code.co_name.removesuffix("__mutmut_orig")))
 
 seen = set()
-sys.setprofile(lambda frame, event, _: event == "call" and seen.add((frame.f_code.co_filename, frame.f_code.co_qualname)))
+sys.setprofile(look)
 for name in sys.argv[1:]:
     importlib.import_module(name)
 sys.setprofile(None)
-print(json.dumps(sorted(f"{Path(file).stem}.{name}" for file, name in seen if Path(file).is_relative_to(Path.cwd()))))
+print(json.dumps([".".join(each) for each in seen]))
 """
 
 
@@ -110,24 +113,16 @@ class Survivor(NamedTuple):
 def prepare(copy: Path) -> None:
     """Copy this repository, as it was committed, for mutmut."""
     subprocess.run(["git", "clone", "--quiet", HOUSE, copy], check=True)
+    others = sorted(each.name for each in copy.iterdir() if each.name != "normlab")
+    tests = sorted({file for files in TESTS.values() for file in _files(files)})
     for file in (file for pattern in TESTS for file in copy.glob(pattern)):
         file.write_text(libcst.parse_module(file.read_text()).visit(Undecorated()).code)
-    copied = subprocess.run(["git", "ls-files"], cwd=copy, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
-    others = sorted({".git"} | {name.partition("/")[0] for name in copied if name} - {"normlab"})
-    tests = sorted({f"tests/test_{name}.py" for names in TESTS.values() for name in names.split()})
-    with (copy / "pyproject.toml").open("a") as project:
-        project.write(
-            CONFIGURATION.format(
-                modules=json.dumps([*TESTS]),
-                copied=json.dumps(others),
-                arguments=json.dumps(ARGUMENTS),
-                tests=json.dumps(tests),
-            )
-        )
-    with (copy / "tests/conftest.py").open("a") as conftest:
-        conftest.write(EMPTIED)
+    for name, text in (
+        ("pyproject.toml", CONFIGURATION.format(*map(json.dumps, ([*TESTS], others, ARGUMENTS, tests)))),
+        ("tests/conftest.py", EMPTIED),
+    ):
+        with (copy / name).open("a") as appended:
+            appended.write(text)
 
 
 def exit_codes(mutated: Path) -> dict[str, int | None]:
@@ -140,20 +135,28 @@ def exit_codes(mutated: Path) -> dict[str, int | None]:
 
 
 def again(mutated: Path, codes: dict[str, int | None]) -> None:
-    """Try what survived because its function was called before mutmut forked, or in no test's own process."""
-    called = subprocess.run(
-        [sys.executable, "-c", IMPORTED, *sorted({_module(name).removesuffix(".py").replace("/", ".") for name in codes})],
-        cwd=mutated, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    for name in [
-        name for name, code in codes.items() if code == 33 or (code == 0 and _function(name) in json.loads(called))
-    ]:
-        tests = " ".join(tests for pattern, tests in TESTS.items() if Path(_module(name)).match(pattern)).split()
-        command = [sys.executable, "-m", "pytest", "-x", "-q", *ARGUMENTS, *(f"tests/test_{each}.py" for each in tests)]
-        environment = os.environ | {"MUTANT_UNDER_TEST": name}
-        done = subprocess.run(command, cwd=mutated, env=environment, capture_output=True, check=False)
-        codes[name] = done.returncode
-        print(f"{name}: {'survived' if done.returncode == 0 else 'killed'}", flush=True)
+    """Try anew, each in a process of its own, those that no test of mutmut's reached, and those that survived and were
+    called by an import. What came out is kept in again.json."""
+    modules = sorted({_module(name).removesuffix(".py").replace("/", ".") for name in codes})
+    command = [sys.executable, "-c", IMPORTED, *modules]
+    called = json.loads(subprocess.run(command, cwd=mutated, capture_output=True, check=True).stdout)
+    kept = mutated / "again.json"
+    found: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
+    for name in [name for name, code in codes.items() if code == 33 or (code == 0 and _function(name) in called)]:
+        if name not in found:
+            tests = [files for pattern, files in TESTS.items() if Path(_module(name)).match(pattern)]
+            command = [sys.executable, "-m", "pytest", "-x", "-q", *ARGUMENTS, *_files(" ".join(tests))]
+            environment = os.environ | {"MUTANT_UNDER_TEST": name}
+            found[name] = subprocess.run(
+                command, cwd=mutated, env=environment, capture_output=True, check=False
+            ).returncode
+            kept.write_text(json.dumps(found))
+            print(f"{name}: {'noticed' if found[name] else 'not noticed'}", flush=True)
+    codes |= found
+
+
+def _files(names: str) -> list[str]:
+    return [f"tests/test_{name}.py" for name in names.split()]
 
 
 def _module(name: str) -> str:
@@ -173,8 +176,10 @@ def survivors(mutated: Path, codes: dict[str, int | None]) -> Iterator[Survivor]
             found = matchers.findall(libcst.parse_module((mutated / module).read_text()), matchers.FunctionDef())
             functions[module] = {each.name.value: each for each in found if isinstance(each, libcst.FunctionDef)}
         whole = _function(of)
-        versions = (functions[module][each] for each in (f"{whole}__mutmut_orig", of))
-        one, other = (libcst.Module([each]).code.replace(of, whole).splitlines() for each in versions)
+        one, other = (
+            libcst.Module([functions[module][each]]).code.replace(each, whole).splitlines()
+            for each in (f"{whole}__mutmut_orig", of)
+        )
         lines = [line for line in difflib.unified_diff(one, other, n=0, lineterm="") if line[1:].strip()][2:]
         before, after = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
         yield Survivor(module, whole.removeprefix("x_").removeprefix("xǁ").replace("ǁ", "."), before, after)
@@ -196,15 +201,15 @@ def write(out: Path, codes: dict[str, int | None], left: Sequence[Survivor], sec
     ]
     noticed = 1 - len(left) / len(codes)
     columns = ["module", "mutants", "noticed", "not noticed"]
-    total = ["**together**", f"{len(codes):,}", f"{len(codes) - len(left):,}", str(len(left))]
     text = f"""\
 # Mutants
 
-`python -m benchmarks.mutants --out docs` made this page and [the list of those that no test noticed](mutants.csv), each
-with its reason, in {seconds / 60:.0f} minutes on {processor()}. In a copy of the repository, mutmut changes one thing at a
-time in the code that decides, and runs the tests that reach it. {100 * noticed:.1f} % of the changes were noticed.
+`python -m benchmarks.mutants --out docs` made this page and [the list of those that no test noticed](mutants.csv),
+each with its reason, in {seconds / 60:.0f} minutes on {processor()}. In a copy of the repository, mutmut changes one
+thing at a time in the code that decides, and runs the tests that reach it: {100 * noticed:.1f} % of the changes were
+noticed.
 
-{markdown(columns, [*table, total], columns[1:])}
+{markdown(columns, table, columns[1:])}
 """
     (out / "mutants.md").write_text(text, encoding="utf-8")
     print(text)
