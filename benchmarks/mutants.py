@@ -3,8 +3,8 @@
 Needs `pip install -e '.[mutants]'`. mutmut changes one thing at a time (a number, a comparison, an argument, a text, …)
 in a copy of this repository and runs the tests that reach the changed function. mutmut leaves out what is decorated, so
 in the copy `@rule(…)` above a function is `name = rule(…)(name)` below it. It also forks from a process that has
-imported and computed everything once: caches are emptied first, and what is computed during an import is tried again in
-a process of its own.
+imported everything: what is computed during an import is tried again in a process of its own. And a test that finds in
+a cache what another one computed would not be known to reach it: caches are emptied before each test.
 
 Writes mutants.md, the counts of each module, and mutants.csv, a line for each mutant that no test noticed, with a
 reason that is written there by hand and kept; exit code 1 where one has none, or fewer than 95 % were noticed.
@@ -61,12 +61,10 @@ pytest_add_cli_args_test_selection = {}
 """
 EMPTIED = """
 
-def pytest_configure() -> None:
-    import functools, gc
-
-    for each in gc.get_objects():
-        if isinstance(each, functools._lru_cache_wrapper) and (each.__module__ or "").startswith("normlab"):
-            each.cache_clear()
+def pytest_runtest_setup() -> None:
+    for module in [module for name, module in sys.modules.items() if name.startswith("normlab")]:
+        for value in vars(module).values():
+            getattr(value, "cache_clear", lambda: None)()
 """
 # Prints the functions that an import of each module calls.
 IMPORTED = """

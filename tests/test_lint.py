@@ -225,8 +225,9 @@ CLAIMED = Study(
         ("NL004", "norm=bn batch_size=2", "bn: statistics of one or two images", "norm=bn batch_size=4", None),
         ("NL004", "norm=bn batch_size=1 dropout=0.1", "of one", "norm=gn batch_size=2", None),
         ("NL004", f"{GHOSTS}2", "larger norm.virtual_batch_size, or", f"{GHOSTS}20", None),
-        ("NL004", f"{REST}16", "1 image (1,297 training images in batches of 16)", f"{REST}16 train_size=1296", None),
-        ("NL004", f"{GHOST_REST}31", "2 images (1,168 training images in", f"{GHOST_REST}32", None),
+        ("NL004", f"{REST}16", "1 image (1,297 training images in batches of 16),", f"{REST}16 train_size=1296", None),
+        ("NL004", f"{GHOST_REST}31",
+         "2 images (1,168 training images in batches of 64, ghost batches of 31), and", f"{GHOST_REST}32", None),
         ("NL005", CUSTOM.format("num_groups: 4"), "4 does not divide 10", CUSTOM.format("num_groups: 2"), None),
         ("NL005", CUSTOM.format("groups: 0"), "groups=0 does not", CUSTOM.format("num_groups: true, eps: 4"), None),
         ("NL006", "norm=bn,ln_elem", "7,614: bn; 50,426: ln_elem", "norm=none,bn,frn,dyt,rms,gn", None),
@@ -319,6 +320,9 @@ def test_too_few_seeds_for_the_margin() -> None:
     spread = Spread(0.4, "as seen")
     message = messages(ask.format(5), "NL013", STUDY, spread)
     needed = int(message.partition("range(")[2].partition(")")[0])
+    assert (
+        f"About {needed} would find it with 80 % power in each. Give more, as in 'seed=range({needed})', or" in message
+    )
     assert "0.5 pp, the study's margin, at an sd of 0.4 pp per run (as seen) and 7 questions" in message, (
         "two effects, whether they depend on each other, and each setting against two controls"
     )

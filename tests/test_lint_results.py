@@ -1,5 +1,6 @@
 """The linter beside results: every rule where it speaks, and beside that where it is silent."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from made_up_runs import crossed, made_up
 from normlab.analysis.cells import sort
 from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
+from normlab.compared import compare
 from normlab.lint import Finding, lint_results
 from normlab.report import main
 from normlab.settings import Study
@@ -126,10 +128,17 @@ def test_intervals_wider_than_the_margin(tmp_path: Path) -> None:
         made_up(tmp_path, "bn", seed, test_acc=0.9 + wobble)
         made_up(tmp_path, "bn", seed, test_acc=0.9, l1=1e-3)
     warned = messages(tmp_path, "NL013", 0.5)
-    assert warned.startswith("1 of 1 questions is undecided")
-    assert "pp to either side, more than the margin of 0.5 pp" in warned
+    [answer] = compare(tmp_path, margin=0.5).answers.answers
+    assert answer.estimate is not None
+    low, high = answer.estimate.interval(0.95)
+    reach = f"{100 * (high - low) / 2:.2f} pp to either side, more than the margin of 0.5 pp."
+    assert warned.startswith(f"1 of 1 questions is undecided, and the 95 % interval reaches {reach}")
     assert messages(tmp_path, "NL013", 20) == "", "no wider than what is asked about"
     assert messages(tmp_path, "NL013") == "", "nobody has asked about a difference"
+    for seed, acc in enumerate((0.9, 0.94)):
+        made_up(tmp_path, "ln", seed, test_acc=acc)
+    told = r"2 of 2 questions are undecided, and the 95 % interval reaches \d+\.\d\d to \d+\.\d\d pp to"
+    assert re.match(told, messages(tmp_path, "NL013", 0.5))
 
 
 def rates(folder: Path, accuracies: dict[tuple[str, float], float]) -> dict[str, str]:

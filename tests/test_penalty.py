@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from normlab.nets import PLACEMENTS, SCOPES, Net, l1_norm, penalised, soft_threshold_, sparsity
+from normlab.nets import PLACEMENTS, SCOPES, Net, adamw_scale, l1_norm, penalised, soft_threshold_, sparsity
 from normlab.record import read_support
 from normlab.settings.plan import load
 from normlab.training import Classifier, outcome, run
@@ -110,6 +110,22 @@ def test_both_methods_minimise_loss_plus_penalty(method: str, momentum: float | 
     near = 1e-3 if momentum is None else 1e-4
     torch.testing.assert_close(w.detach(), expected, rtol=0, atol=near if method == "proximal" else hops)
     assert (w == 0).tolist() == ((expected == 0).tolist() if method == "proximal" else [False] * 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_adamw_divides_its_step_by(dtype: torch.dtype) -> None:
+    """torch's own step is lr · m / (1 - β₁ᵗ) / scale; here for two networks at once, with an ε that shows."""
+    weights = nn.Parameter(torch.tensor([[1.0, -2.0], [3.0, 0.5]], dtype=dtype))
+    adamw = torch.optim.AdamW([weights], lr=0.1, betas=(0.9, 0.99), eps=0.5, weight_decay=0)
+    for step in range(1, 4):
+        before = weights.detach().clone()
+        weights.grad = step * before.square() - 1
+        adamw.step()
+        state = adamw.state[weights]
+        scale = adamw_scale(state["exp_avg_sq"], state["step"].expand(2, 1), 0.99, 0.5)
+        assert scale.dtype == dtype
+        expected = 0.1 * state["exp_avg"] / (1 - 0.9**step) / scale
+        assert torch.allclose(before - weights.detach(), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("adamw", [False, True], ids=["sgd", "adamw"])
