@@ -2,10 +2,12 @@
 
 import inspect
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +162,20 @@ def fresh_versions() -> Iterator[None]:
     versions.cache_clear()
     yield
     versions.cache_clear()
+
+
+def test_a_record_names_the_releases(monkeypatch: pytest.MonkeyPatch, fresh_versions: None) -> None:
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name == "torchmetrics":
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    known = {name: real(name) for name in ("torch", "lightning", "numpy")} | {"normlab": normlab.__version__}
+    found = {name: number for name, number in versions().items() if name != "commit"}
+    assert found == known | {"python": platform.python_version(), "torchmetrics": "unknown"}
 
 
 def test_a_record_names_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_versions: None) -> None:

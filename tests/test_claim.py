@@ -149,6 +149,22 @@ def test_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / ".owner").write_text(f"{gone.pid} {module._machine()} 0123")
     with claim(tmp_path):
         pass
+    (tmp_path / ".owner").write_text(f"1 {module._machine()} 0123")
+
+    def of_another_user(*_: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", of_another_user)
+    assert busy(tmp_path)
+
+
+def test_who_holds_a_folder_is_named(tmp_path: Path) -> None:
+    for owner, who in (("7 node3 ab-cd 0123", " (7 on node3)"), ("", "")):
+        (tmp_path / ".owner").write_text(owner)
+        with module._locked(tmp_path, 0), pytest.raises(BusyError) as caught, claim(tmp_path):
+            pass
+        told = f"another process{who} trains in {tmp_path}: wait for it, or choose another name=…"
+        assert str(caught.value) == told
 
 
 def test_an_error_of_another_kind_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from normlab.analysis.inference import Estimate, Group, Model, moderated
+from normlab.analysis.inference import Estimate, Group, Link, Model, mean_interval, moderated
 from normlab.analysis.sequential import looks, sequential_p
-from normlab.analysis.verdicts import Joint, Question, decide, holm, seeds_needed, tiers
+from normlab.analysis.verdicts import Joint, Question, decide, enough_seeds, holm, seeds_needed, spread, tiers
 
 RNG = np.random.default_rng(20261129)
 
@@ -39,6 +39,7 @@ def test_one_mean_and_a_difference_of_equal_variances_have_students_t() -> None:
     assert estimate.value == pytest.approx(np.mean(a) - np.mean(b))
     assert p_of(estimate) == pytest.approx(same.pvalue)
     assert estimate.interval(0.95) == pytest.approx(same.confidence_interval(0.95))
+    assert mean_interval(a) == pytest.approx((np.mean(a), *stats.ttest_1samp(a, 0).confidence_interval(0.95)))
     alone = Model(groups(a)).estimate({"a": 1}).interval(0.9)
     assert alone == pytest.approx(stats.ttest_1samp(a, 0).confidence_interval(0.9))
 
@@ -238,6 +239,52 @@ def test_an_interaction_is_equivalent_if_every_part_is() -> None:
     assert joint.verdict([True, True]) == "less than the margin"
 
 
+@pytest.mark.parametrize("link", ["identity", "logit"])
+def test_the_sd_of_runs_is_in_the_outcomes_unit(link: Link) -> None:
+    """Of settings that vary alike; one with a single run says nothing."""
+    assert Model(groups([0.48, 0.52], [0.49, 0.53], [0.6]), link).sd() == pytest.approx(0.04 / math.sqrt(2), rel=1e-3)
+    assert math.isnan(Model(groups([0.48], [0.53]), link).sd())
+
+
+def test_what_images_bring_to_a_difference() -> None:
+    """Of one seed each, the variance of a difference by images is that of the images' own differences."""
+    scores = RNG.integers(0, 2, size=(3, 1, 50)).astype(float)
+    scores[1, 0, :40] = scores[0, 0, :40]  # two settings that are much alike
+    pairs = [(a[0], b[0]) for a, b in itertools.combinations(scores, 2)]
+    variances, apart = [np.var(a - b, ddof=1) / 50 for a, b in pairs], [abs(a.mean() - b.mean()) for a, b in pairs]
+    for several, expected in ((3, sum(variances) / sum(apart)), (2, variances[0] / apart[0])):
+        model = Model(groups(*(scores[:several].mean(2)), scores=[*scores[:several]]))
+        assert spread(model)[1:] == pytest.approx((expected, 50))
+    alike = Model(groups([0.5], [0.5], scores=[scores[0], scores[0]]))
+    assert spread(alike)[1:] == (0, 50)
+    assert spread(Model(groups([0.5], [0.4])))[1:] == (0, math.inf), "no image has a score"
+    assert spread(Model(groups([0.5], scores=[scores[0]])))[1:] == (0, math.inf), "no difference"
+
+
+@pytest.mark.parametrize(("of_images", "images"), [(0.0, math.inf), (0.2, math.inf), (0.2, 6)])
+def test_enough_seeds_are_the_fewest_with_the_power(of_images: float, images: float) -> None:
+    """By the noncentral t distribution of scipy.stats; with few images their variance is itself uncertain."""
+    sd, margin, settings, level = 1.0, 4.0, 3, 0.01
+
+    def power(n: int) -> float:
+        seeds, df_seeds = 2 * sd**2 / n, settings * (n - 1) ** 2 / (n + 1)
+        df = (seeds + of_images) ** 2 / (seeds**2 / df_seeds + of_images**2 / (images - 1))
+        return float(stats.nct.sf(stats.t.isf(level / 2, df), df, margin / math.sqrt(seeds + of_images)))
+
+    found = int(enough_seeds(sd, margin, settings, level, of_images, images))
+    assert power(found) >= 0.8 > power(found - 1)
+
+
+def test_what_is_said_of_a_study_takes_its_images_along() -> None:
+    """Three settings know other images each; every seed of a setting gets one image more or less."""
+    scores = [np.abs(np.roll([1.0, 1, 1, 1, 0, 0, 0, 0], 2 * i) - np.eye(4, 8, i)) for i in range(3)]
+    model = Model(groups(*(each.mean(1) for each in scores), scores=scores))
+    sd, of_images, size = spread(model)
+    assert size == 8
+    assert of_images > 0
+    assert seeds_needed(model, 0.9, 2) == enough_seeds(sd, 0.9, 3, 0.025, 0.9 * of_images, 8)
+
+
 def test_seeds_needed_give_the_power_that_they_promise() -> None:
     rng = np.random.default_rng(3)
     model = Model(groups(*(0.99 + SD * rng.normal(size=(4, 40)))), "identity", 1e-4)
@@ -255,6 +302,7 @@ def test_seeds_needed_give_the_power_that_they_promise() -> None:
 def test_letters_of_tiers() -> None:
     rows = [10 + RNG.normal(0, 0.1, 8), 10.02 + RNG.normal(0, 0.1, 8), 5 + RNG.normal(0, 0.1, 8)]
     assert tiers(Model(groups(*rows)), ["a", "b", "c"]) == ["a", "a", "b"]
+    assert tiers(Model(groups([1.0], [2.0])), ["a", "b"]) == ["a", "a"], "nothing is known of their spread"
     rows = [np.array([0.0, 1, 2, 3]) + 2.2 * i for i in range(3)]
     assert tiers(Model(groups(*rows)), ["c", "b", "a"]) == ["a", "ab", "b"]
 

@@ -388,6 +388,13 @@ def test_the_catalogue_is_what_the_configuration_offers() -> None:
     assert {*CATALOGUE, "custom"} == set(choices("norm"))
     assert set(CASES) == set(CATALOGUE)
     assert len({about.title for about in CATALOGUE.values()}) == len(CATALOGUE)
+    known = {
+        "in": ("instance normalization", "instance norm", "InstanceNorm2d"),
+        "l1bn": ("L1 batch normalization", "L1 batch norm", "L1BatchNorm2d"),
+        "ln_elem": ("layer normalization, γ and β for every position", "layer norm", "LayerNormElementwise"),
+        "evonorm_b0": ("EvoNorm-B0", "EvoNorm-B0", "EvoNormB0"),
+    }
+    assert {name: (CATALOGUE[name].title, CATALOGUE[name].short, CATALOGUE[name].layer) for name in known} == known
     for name, about in CATALOGUE.items():
         assert name == "none" or re.search(r"\b20\d\d\b.*, arXiv:\d{4}\.\d{5}\b", about.source), name
 

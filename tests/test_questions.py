@@ -15,6 +15,7 @@ from normlab.analysis.parts.claims import claims_frame
 from normlab.analysis.parts.effects import questions_frame
 from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
+from normlab.analysis.verdicts import seeds_needed
 from normlab.settings import Claim, Study
 from normlab.settings.study import MEASURES
 
@@ -107,6 +108,8 @@ def test_what_has_no_runs_is_untested_and_one_seed_decides_nothing(apart: Path, 
     assert of_no_runs["ruling"] == not_measured["ruling"] == "untested"
     assert math.isnan(of_no_runs["difference_value"])
     assert "not measured" in not_measured["because"]
+    told = findings(asked(apart, of_gn, {"expect": "lower"}))
+    assert "Of 2 claims about pairs, 1 supported, 1 untested." in told
     crossed(tmp_path / "one", {("bn", 0.0): 0.99, ("bn", 1e-3): 0.5}, seeds=1)
     [row] = ruled(tmp_path / "one", {"expect": "lower"})
     assert (row["ruling"], row["because"]) == ("undecided", "one seed has no interval")
@@ -153,6 +156,11 @@ def test_effects_are_those_that_were_put_in(factorial: Path) -> None:
     assert table.loc["does the effect of norm depend on l1?", "verdict"] == "equivalent"
     assert table.loc["bn dropout=0.1 − bn dropout=0", "verdict"] == "worse"
     assert (table["p_adjusted"] >= table["p"]).all()
+    asked_again = Answers(answers.found, answers.study, 0.5, 0.01)
+    for each in (answers, asked_again):
+        needed = seeds_needed(each.model("test_acc"), 0.005, len(each.answers), each.alpha)
+        assert each.seeds_needed == needed
+    assert asked_again.seeds_needed > answers.seeds_needed
     told = findings(answers)  # a sentence per factor
     [l1] = [line for line in told if line.startswith("Against l1=0, averaged over norm and dropout: ")]
     assert "l1=0.0001 adds 2.00 points (" in l1

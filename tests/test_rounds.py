@@ -8,14 +8,15 @@ import pytest
 from made_up_runs import made_up
 
 from benchmarks import verdicts
-from normlab.analysis.cells import Cell, Sorted
+from normlab.analysis.cells import Cell, Sorted, sort
+from normlab.analysis.parts.claims import claims_frame
 from normlab.analysis.parts.effects import methods
 from normlab.analysis.projection import numbers
-from normlab.analysis.rounds import Rounds
-from normlab.analysis.table import Run
+from normlab.analysis.rounds import Rounds, answers_of
+from normlab.analysis.table import Run, runs
 from normlab.compared import compare
 from normlab.record import Record
-from normlab.settings import Study
+from normlab.settings import Claim, Study
 
 MARGIN, SD = 0.1, 0.05  # percentage points, as of MNIST
 
@@ -98,6 +99,21 @@ def test_a_report_counts_the_looks_that_were_taken(tmp_path: Path) -> None:
     assert "looks" not in methods(once)
     assert numbers(looks)["rows"] == {}, "the dials of the page would count one look"
     assert numbers(once)["rows"]
+
+
+def test_a_report_at_its_last_look_knows_the_study(tmp_path: Path) -> None:
+    """Its claims, and against what its settings are compared."""
+    for norm, acc in {"bn": 0.95, "ln": 0.94, "gn": 0.93}.items():
+        for seed in range(3):
+            made_up(tmp_path, norm, seed, test_acc=acc + 0.001 * seed, images=10_000, until="decided", max_seeds=3)
+    pair = {"of": {"norm": "ln"}, "against": {"norm": "gn"}}
+    claim = Claim.model_validate({"claim": "c", "source": "s", "expect": "higher"} | pair)
+    study = Study(question="?", margin=0.1, claims=[claim], control={"norm": "gn"})
+    found = answers_of(sort(runs(tmp_path)), study, 0.1)
+    [row] = claims_frame(found).to_dict("records")
+    assert (row["of"], row["against"]) == ("ln", "gn")
+    assert row["ruling"] != "untested"
+    assert {each.label for each in found.answers} == {"bn − gn", "ln − gn"}
 
 
 def test_a_look_that_lacks_a_seed_is_none_whatever_came_later(tmp_path: Path) -> None:

@@ -222,9 +222,8 @@ def tiers(model: Model, names: Sequence[str]) -> list[str]:
     for i, first in enumerate(names):
         for j in range(i + 1, len(names)):
             estimate = model.estimate({first: 1.0, names[j]: -1.0})
-            t = abs(estimate.t())
-            p = stats.studentized_range.sf(t * math.sqrt(2), len(names), estimate.df) if math.isfinite(t) else 0.0
-            if p < ALPHA and not math.isnan(t):
+            q = math.sqrt(2) * abs(estimate.t())  # NaN without a standard error: then p is, and below nothing
+            if stats.studentized_range.sf(q, len(names), estimate.df) < ALPHA:
                 differ.append((i, j))
     columns = [set(range(len(names)))]
     for i, j in differ:
