@@ -34,7 +34,7 @@ ENOUGH = 0.95  # of the mutants
 # What is changed, and the tests that may notice.
 TESTS = {
     "normlab/analysis/declared.py": "questions cells",
-    "normlab/analysis/inference.py": "inference simulated",
+    "normlab/analysis/inference.py": "inference",
     "normlab/analysis/parts/claims.py": "questions rates",
     "normlab/analysis/questions.py": "questions",
     "normlab/analysis/rounds.py": "rounds",
@@ -45,9 +45,11 @@ TESTS = {
     "normlab/claim.py": "claim",
     "normlab/lint/*.py": "lint lint_results",
     "normlab/nets/penalty.py": "penalty networks",
-    "normlab/norms/*.py": "norms norm_tools norms_page layers own_layer devices",
+    "normlab/norms/*.py": "norms norm_tools norms_page layers own_layer",
+    "normlab/norms/processes.py": "devices",
     "normlab/record.py": "api folders parts",
 }
+OWN_PROCESSES = ("devices",)  # tests that take a minute whatever they test: not for mutmut's first look
 # Scripting reads the source of a layer, in which mutmut has put its own.
 ARGUMENTS = ["-m", "not slow", "--deselect", "tests/test_norm_tools.py::test_a_layer_by_fx_script_and_jit_trace"]
 KEPT = ("staticmethod", "classmethod", "dataclass", "torch.no_grad", "torch.jit.unused", "torch.fx.wrap")  # decorators
@@ -112,7 +114,7 @@ def prepare(copy: Path) -> None:
     """Copy this repository, as it was committed, for mutmut."""
     subprocess.run(["git", "clone", "--quiet", HOUSE, copy], check=True)
     others = sorted(each.name for each in copy.iterdir() if each.name != "normlab")
-    tests = sorted({file for files in TESTS.values() for file in _files(files)})
+    tests = sorted({file for names in TESTS.values() for file in _files(names) if names not in OWN_PROCESSES})
     for file in (file for pattern in TESTS for file in copy.glob(pattern)):
         file.write_text(libcst.parse_module(file.read_text()).visit(Undecorated()).code)
     for name, text in (
