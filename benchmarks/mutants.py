@@ -52,7 +52,7 @@ TESTS = {
 OWN_PROCESSES = ("devices",)  # tests that take a minute whatever they test: not for mutmut's first look
 # Scripting reads the source of a layer, in which mutmut has put its own.
 ARGUMENTS = ["-m", "not slow", "--deselect", "tests/test_norm_tools.py::test_a_layer_by_fx_script_and_jit_trace"]
-KEPT = ("staticmethod", "classmethod", "dataclass", "torch.no_grad", "torch.jit.unused", "torch.fx.wrap")  # decorators
+KEPT = ("staticmethod", "classmethod")  # decorators of functions that mutmut changes; those of torch stay too
 CONFIGURATION = """
 [tool.mutmut]
 source_paths = ["normlab"]

@@ -1,11 +1,14 @@
 """The benchmark measures what it says: the same network in every arm, the right rate, the right ratios."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import libcst
 import pandas as pd
 import pytest
 import torch
@@ -13,7 +16,7 @@ from conftest import REPOSITORY
 from made_up_runs import made_up
 from torch import nn
 
-from benchmarks import kills, scale, soak, step, study_results
+from benchmarks import kills, mutants, scale, soak, step, study_results
 from benchmarks.arms import ArmError, together
 from benchmarks.clock import BATCH, MEETING, WARM_UP, Steps, rate, read
 from benchmarks.hfta import fused
@@ -48,6 +51,57 @@ def test_every_arm_has_our_network(norm: str) -> None:
         for net in (Net(norm, 0.1), PlainNet(norm, 0.1))
     ]
     assert kinds[0] == kinds[1]
+
+
+def test_what_is_decorated_can_be_changed(tmp_path: Path) -> None:
+    """With its decorators below it, all but those that mutmut knows, it does the same."""
+    text = """
+from functools import cache, cached_property
+class Kept:
+    @cached_property
+    def value(self):
+        return [1]
+    @staticmethod
+    def same(x):
+        return x
+def doubled(by):
+    return lambda f: lambda x: by * f(x)
+@cache
+@doubled(3)
+def plus(x):
+    return [x + 1]
+"""
+    changed = libcst.parse_module(text).visit(mutants.Undecorated()).code
+    assert changed.count("@") == 1
+    assert "plus = cache(doubled(3)(plus))" in changed
+    names: dict[str, Any] = {}
+    exec(changed, names)
+    kept = names["Kept"]()
+    assert kept.value is kept.value
+    assert names["plus"](1) == [2, 2, 2]
+    assert names["plus"](1) is names["plus"](1)
+
+
+def test_mutants_that_no_test_noticed_need_a_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "mutants/normlab"
+    folder.mkdir(parents=True)
+    versions = {"orig": "a + b", "1": "a - b", "2": "a * b"}
+    (folder / "sums.py").write_text(
+        "\n".join(f"def x_total__mutmut_{key}(a, b):\n    return {line}" for key, line in versions.items())
+    )
+    names = {f"normlab.sums.x_total__mutmut_{key}": code for key, code in (("1", 1), ("2", 0))}
+    (folder / "sums.py.meta").write_text(json.dumps({"exit_code_by_key": names}))
+    codes = mutants.exit_codes(folder.parent)
+    left = [*mutants.survivors(folder.parent, codes)]
+    assert left == [("normlab/sums.py", "total", "return a + b", "return a * b")]
+    many = codes | {f"normlab.sums.x_other__mutmut_{at}": 1 for at in range(98)}
+    assert mutants.write(tmp_path, many, left, 60) == 1, "no reason"
+    file = tmp_path / "mutants.csv"
+    file.write_text(file.read_text().replace("return a * b,", 'return a * b,"b is 1, a 0"'))
+    assert mutants.write(tmp_path, many, left, 60) == 0
+    assert file.read_text().splitlines()[1] == 'normlab/sums.py,total,return a + b,return a * b,"b is 1, a 0"'
+    assert "| normlab/sums.py | 100 | 99 | 1 |" in (tmp_path / "mutants.md").read_text()
+    assert mutants.write(tmp_path, codes, left, 60) == 1, "half of them"
 
 
 @pytest.mark.parametrize("norm", ["bn", "ln", "gn"])
