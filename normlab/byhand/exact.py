@@ -281,7 +281,7 @@ def square_root(value: Fraction) -> Fraction:
 
 
 def default_groups(channels: int) -> int:
-    """The smallest divisor of the channels above 1, for example 2; 1 for one channel."""
+    """The smallest divisor of the channels above 1, mostly 2; 1 for one channel."""
     return next((g for g in range(2, channels) if channels % g == 0), channels)
 
 

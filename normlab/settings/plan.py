@@ -31,20 +31,8 @@ from normlab.settings.model import PLACES, Settings
 from normlab.settings.study import Study, protocol, sweep_of
 
 __all__ = [
-    "Job",
-    "arms",
-    "compose_config",
-    "composed",
-    "labels",
-    "launcher_of",
-    "load",
-    "own_hydra",
-    "parse",
-    "plain_overrides",
-    "plan",
-    "run_label",
-    "study_of",
-    "to_run",
+    "Job", "arms", "compose_config", "composed", "labels", "launcher_of", "load", "own_hydra", "parse",
+    "plain_overrides", "plan", "run_label", "study_of", "to_run",
 ]  # fmt: skip
 
 OF_CUSTOM = ("norm.target", "norm.options")
