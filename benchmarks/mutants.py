@@ -29,8 +29,9 @@ from libcst import matchers
 
 from benchmarks.tables import markdown, processor
 
-HOUSE = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[1]
 ENOUGH = 0.95  # of the mutants
+LIVED = (0, 5, 33, None)  # pytest's exit codes: all passed, no test; mutmut's: no test known, not tried
 # What is changed, and the tests that may notice.
 TESTS = {
     "normlab/analysis/declared.py": "questions cells",
@@ -112,7 +113,7 @@ class Survivor(NamedTuple):
 
 def prepare(copy: Path) -> None:
     """Copy this repository, as it was committed, for mutmut."""
-    subprocess.run(["git", "clone", "--quiet", HOUSE, copy], check=True)
+    subprocess.run(["git", "clone", "--quiet", REPOSITORY, copy], check=True)
     others = sorted(each.name for each in copy.iterdir() if each.name != "normlab")
     tests = sorted({file for names in TESTS.values() for file in _files(names) if names not in OWN_PROCESSES})
     for file in (file for pattern in TESTS for file in copy.glob(pattern)):
@@ -126,7 +127,7 @@ def prepare(copy: Path) -> None:
 
 
 def exit_codes(mutated: Path) -> dict[str, int | None]:
-    """Return pytest's exit code by mutant: 0 where no test noticed, 33 where mutmut knows no test, None: not tried."""
+    """Return the exit code by mutant; in `LIVED` where no test noticed."""
     return {
         name: code
         for file in sorted(mutated.glob("normlab/**/*.meta"))
@@ -136,23 +137,31 @@ def exit_codes(mutated: Path) -> dict[str, int | None]:
 
 def again(mutated: Path, codes: dict[str, int | None]) -> None:
     """Try anew, each in a process of its own, those that no test of mutmut's reached, and those that survived and were
-    called by an import. What came out is kept in again.json."""
+    called by an import. What came out is kept in again.json.
+
+    Raise `subprocess.CalledProcessError` where the tests fail without a mutant: they would notice everything.
+    """
     modules = sorted({_module(name).removesuffix(".py").replace("/", ".") for name in codes})
     command = [sys.executable, "-c", IMPORTED, *modules]
     called = json.loads(subprocess.run(command, cwd=mutated, capture_output=True, check=True).stdout)
     kept = mutated / "again.json"
     found: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
+    passed = set[str]()
     for name in [name for name, code in codes.items() if code == 33 or (code == 0 and _function(name) in called)]:
         if name not in found:
-            tests = [files for pattern, files in TESTS.items() if Path(_module(name)).match(pattern)]
-            command = [sys.executable, "-m", "pytest", "-x", "-q", *ARGUMENTS, *_files(" ".join(tests))]
-            environment = os.environ | {"MUTANT_UNDER_TEST": name}
-            found[name] = subprocess.run(
-                command, cwd=mutated, env=environment, capture_output=True, check=False
-            ).returncode
+            tests = " ".join(names for pattern, names in TESTS.items() if Path(_module(name)).match(pattern))
+            if tests not in passed:
+                _tested(mutated, tests).check_returncode()
+                passed.add(tests)
+            found[name] = _tested(mutated, tests, MUTANT_UNDER_TEST=name).returncode
             kept.write_text(json.dumps(found))
-            print(f"{name}: {'noticed' if found[name] else 'not noticed'}", flush=True)
+            print(f"{name}: {'not noticed' if found[name] in LIVED else 'noticed'}", flush=True)
     codes |= found
+
+
+def _tested(mutated: Path, names: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", *ARGUMENTS, *_files(names)]
+    return subprocess.run(command, cwd=mutated, env=os.environ | environment, capture_output=True, check=False)
 
 
 def _files(names: str) -> list[str]:
@@ -170,7 +179,7 @@ def _function(name: str) -> str:
 def survivors(mutated: Path, codes: dict[str, int | None]) -> Iterator[Survivor]:
     """Yield the mutants that no test noticed, as mutmut wrote them."""
     functions: dict[str, dict[str, libcst.FunctionDef]] = {}
-    for name in (name for name, code in codes.items() if code == 0):
+    for name in (name for name, code in codes.items() if code in LIVED):
         module, of = _module(name), name.rpartition(".")[2]
         if module not in functions:
             found = matchers.findall(libcst.parse_module((mutated / module).read_text()), matchers.FunctionDef())
