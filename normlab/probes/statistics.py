@@ -14,6 +14,7 @@ from torch import nn
 
 from normlab.norms.about import About
 from normlab.norms.layer import RunningStatistics
+from normlab.norms.ops import moments
 
 AT_ONCE = 1024  # images a forward pass, so many batches as fit
 
@@ -58,7 +59,7 @@ def population(net: nn.Module, images: torch.Tensor, size: int = AT_ONCE) -> Pop
     sums: dict[str, list[torch.Tensor]] = {}
 
     def note(name: str, x: torch.Tensor) -> None:
-        var, mean = torch.var_mean(x.double(), (0, 2, 3), correction=0)
+        mean, var = (each.flatten() for each in moments(x.double(), [0, 2, 3]))
         found = [mean * len(x), (var + mean.square()) * len(x)]
         sums[name] = [a + b for a, b in zip(sums[name], found, strict=True)] if name in sums else found
 
@@ -99,7 +100,7 @@ def _by_own_statistics(size: int, layer: Any, given: tuple[torch.Tensor], _: tor
     whole = len(x) // size * size
     for some in (x[:whole].view(-1 if whole else 0, size, *x.shape[1:]), x[None, whole:]):
         if some.numel():
-            var, mean = torch.var_mean(some, (1, 3, 4), correction=0, keepdim=True)
+            mean, var = moments(some, [1, 3, 4])
             parts.append(((some - mean) * (var + layer.eps).rsqrt()).flatten(0, 1))
     y = torch.cat(parts)
     return y if layer.weight is None else torch.addcmul(layer.bias[:, None, None], y, layer.weight[:, None, None])
