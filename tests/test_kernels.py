@@ -257,6 +257,21 @@ def test_images_are_moved_as_by_torch(channels: int) -> None:
             torch.testing.assert_close(maps[:, corner], window, rtol=0, atol=1e-5)
 
 
+def test_a_norm_of_torch_sees_the_images_in_parts() -> None:
+    """Of as many images as stay in cache: with the bits of the whole batch, turned images too."""
+    nets, kernel = build(2, "sn", torch.float32)
+    size = 2 * LANES + 3
+    pool, where = torch.randint(0, 256, (90, 1, 28, 28), dtype=torch.uint8), torch.randint(0, 90, (2, size))
+    images = Gathered(pool, where, torch.rand(2, size, 3) * 2 - 1, 15.0, 2.5)
+    sizes: list[int] = []
+    nets[0].block1.norm.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    found = kernel.log_probs(images)
+    assert sizes == [2 * LANES, 3]
+    for index in range(size):
+        alone = images._replace(where=where[:, [index]], draws=images.draws[:, [index]])  # type: ignore[index]
+        assert torch.equal(found[:, [index]], kernel.log_probs(alone))
+
+
 # Dropout
 
 

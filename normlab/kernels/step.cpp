@@ -126,21 +126,36 @@ struct Step {
     }
   }
 
-  // Maps of block I of all images between lanes and a tensor (K, B, H, W, C): where from, where to, is up to `move`.
-  template <int I, class Move> void exchange(const Job& job, num* tensor, Move move) {
+  // Maps of block I of all images between lanes, where `lying` tells, and a tensor (K, B, H, W, C).
+  template <int I, class Lying> void exchange(const Job& job, num* tensor, bool out, Lying lying) {
     using B = Block<I>;
     const int group = lanes_of(job), per_unit = L / group, blocks = (job.images + L - 1) / L;
     const int units = (job.networks + per_unit - 1) / per_unit;
+    constexpr int all = B::out * B::pixels;
     Pool::run(job.threads, units * blocks, [&](int t, int) {
-      Memory& m = *memories.at(t);
+      num *maps = lying(*memories.at(t)), *own[L];
       for (int l = 0; l < L; l++) {
         int64_t network = t / blocks * per_unit + l / group, image = t % blocks * L + l % group;
         bool valid = network < job.networks && image < job.images;
-        num* own = tensor + (network * job.images + image) * B::out * B::pixels;
-        for (int c = 0; c < B::out; c++)
-          for (int i = 0; i < B::pixels; i++)
-            move(m, (c * B::pixels + i) * L + l, valid ? own + i * B::out + c : nullptr);
+        own[l] = valid ? tensor + (network * job.images + image) * all : nullptr;
       }
+      auto get = [](v* to, const num* from, size_t bytes) { memcpy(to, from, bytes); };
+      auto put = [](const v* from, num* to, size_t bytes) { memcpy(to, from, bytes); };
+      auto square = [&](int first, auto count) {  // of `count` numbers of each image, from the `first` on
+        v turned[L]{};
+        auto rows = [&](auto move) {
+          for (int k = 0, e = first; k < count; k++, e++)
+            move(turned + k, maps + (e % B::out * B::pixels + e / B::out) * L, sizeof(v));
+        };
+        auto columns = [&](auto move) {
+          for (int l = 0; l < L; l++)
+            if (own[l]) move(turned + l, own[l] + first, count * sizeof(num));
+        };
+        if (out) rows(get), transpose(turned), columns(put);
+        else columns(get), transpose(turned), rows(put);
+      };
+      for (int first = 0; first + L <= all; first += L) square(first, size<L>{});
+      if constexpr (all % L) square(all - all % L, size<all % L>{});
     });
   }
 };
@@ -182,13 +197,9 @@ int64_t step_masks(int64_t block, uint64_t seed, uint64_t step, double rate, int
 // Maps of a block for torch, and back: what the norm reads, what it gives, and their gradients.
 void step_exchange(Step* step, const Job* job, int64_t block, int64_t what, num* tensor) {
   of_block(block, [&](auto i) {
-    step->exchange<i>(*job, tensor, [&](Memory& m, int at, num* value) {
+    step->exchange<i>(*job, tensor, what == GET_R || what == GET_D, [&](Memory& m) {
       auto& maps = m.maps.of<i>();
-      num* gradient = i % 2 ? m.odd : m.even;
-      if (what == GET_R && value) *value = maps.r[at];
-      if (what == GET_D && value) *value = gradient[at];
-      if (what == SET_Y) maps.y[at] = value ? *value : 0;
-      if (what == SET_D) gradient[at] = value ? *value : 0;
+      return what == GET_R ? maps.r : what == SET_Y ? maps.y : i % 2 ? m.odd : m.even;
     });
   });
 }

@@ -51,6 +51,12 @@ class Gathered(NamedTuple):
     rotation: float = 0.0
     shift: float = 0.0
 
+    def split(self, size: int, dim: int) -> list["Gathered"]:
+        """Cut along an axis of `where`, as a tensor's `split` does."""
+        where = torch.split(self.where, size, dim)
+        draws = [None] * len(where) if self.draws is None else torch.split(self.draws, size, dim)
+        return [self._replace(where=own, draws=drawn) for own, drawn in zip(where, draws, strict=True)]
+
 
 class Kernel:
     """The kernels for K networks that are supported (`unsupported`) and own the rows of a stack.
@@ -161,7 +167,10 @@ class Kernel:
         if self._filters:
             with torch.no_grad():
                 rows = torch.cat([self._reparametrised(row[None]) for row in rows])
-        return self._run(rows, None, images)
+        if self._kind != OUTSIDE:
+            return self._run(rows, None, images)
+        some = 2 * self.lanes * torch.get_num_threads()  # their maps stay in cache between the kernels and torch
+        return torch.cat([self._run(rows, None, part) for part in images.split(some, 1)], 1)
 
     def _reparametrised(self, row: torch.Tensor) -> torch.Tensor:
         """One network's parameters (1, P) with the filters in the place of the weights that they are a function of. One
@@ -232,7 +241,8 @@ class Kernel:
         some = networks
         if self._kind == OUTSIDE or (self._kind == BATCH and job.training):
             group = next(2**i for i in range(10) if 2**i >= min(batch, self.lanes))
-            some = max(1, 4 * job.threads // -(-batch // self.lanes)) * max(1, self.lanes // group)
+            blocks = job.threads if self._kind == OUTSIDE else 4 * job.threads
+            some = max(1, blocks // -(-batch // self.lanes)) * max(1, self.lanes // group)
         for low in range(0, networks, some):
             yield low, min(low + some, networks)
 
@@ -274,11 +284,12 @@ class Kernel:
         training = bool(job.training)
         nets = range(low, high)
 
-        def maps(block: int, what: int, values: torch.Tensor | None = None) -> torch.Tensor:
+        def maps(block: int, what: int, values: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
             """(k, B, C, H, W), channels_last in memory."""
             stage = self.stages[block]
             shape = (high - low, job.images, *stage.size, stage.outputs)
-            lying = torch.empty(shape, dtype=dtype) if values is None else values.permute(0, 1, 3, 4, 2).contiguous()
+            of_each = [each.permute(0, 2, 3, 1) for each in values or ()]
+            lying = torch.stack(of_each) if of_each else torch.empty(shape, dtype=dtype)
             if lying.shape != shape or lying.dtype != dtype:
                 raise ValueError(f"{self.net.norms[block]} gives {lying.dtype} maps of another shape than it takes")
             functions.step_exchange(step, ctypes.byref(job), block, what, lying.data_ptr())
@@ -292,7 +303,7 @@ class Kernel:
                 layers = [self.nets[index].get_submodule(name).train(training) for index in nets]
                 leaves = [each.requires_grad_(training) for each in inputs]
                 outputs = [layer(leaf) for layer, leaf in zip(layers, leaves, strict=True)]
-            maps(block, SET_Y, torch.stack([each.detach() for each in outputs]))
+            maps(block, SET_Y, [each.detach() for each in outputs])
             passed.append((layers, leaves, outputs))
         self._phases(job, HEAD, HEAD)
         for block in reversed(range(BLOCKS if training else 0)):
@@ -302,7 +313,7 @@ class Kernel:
                     inputs = [leaf, *(each for each in layer.parameters() if each.requires_grad)]
                     torch.autograd.backward(output, grad, inputs=inputs)
                 grads.append(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad)
-            maps(block, SET_D, torch.stack(grads))
+            maps(block, SET_D, grads)
             self._phases(job, LAST - block, LAST - block)
 
 

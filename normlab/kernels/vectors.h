@@ -65,6 +65,20 @@ template <int STEP> static inline v plus_neighbour(v x) {
   if constexpr (STEP < L) x += swapped<STEP>(x, IndicesTo<L>());
   return x;
 }
+// L vectors as a square of numbers, turned about its diagonal: halves of pairs of rows change places.
+template <int STEP = 1> static inline void transpose(v* rows) {
+  if constexpr (STEP < L) {
+    mask own{};
+    for (int l = 0; l < L; l++) own[l] = l & STEP ? 0 : -1;
+    UNROLL for (int r = 0; r < L; r++)
+      if (!(r & STEP)) {
+        v a = rows[r], b = rows[r + STEP];
+        rows[r] = select(own, a, swapped<STEP>(b, IndicesTo<L>()));
+        rows[r + STEP] = select(own, swapped<STEP>(a, IndicesTo<L>()), b);
+      }
+    transpose<2 * STEP>(rows);
+  }
+}
 // The sum over each `group` of neighbouring lanes, in all of them: pairs, then pairs of pairs, …
 static inline v sum_lanes(v x, int group) {
   if (group > 1) x = plus_neighbour<1>(x);
