@@ -376,7 +376,7 @@ def test_a_worker_that_is_killed_names_its_run_and_leaves_the_same_bits(tmp_path
 @pytest.mark.slow
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
     """Both end well with all runs done, and each run is trained once."""
-    words = ["study=replication_quick", "norm=bn", "seed=0,1,2", "epochs=2", "train_size=640", "accelerator=cpu"]
+    words = ["study=replication_quick", "norm=bn", "seed=0,1,2", "epochs=2", "evaluate=[]", "accelerator=cpu"]
     command = [sys.executable, "-m", "normlab.train", *words, "hydra.launcher.n_jobs=2", f"log_dir={tmp_path}"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     both = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]  # type: ignore[call-overload]
@@ -401,7 +401,8 @@ def test_a_script_without_a_guard_is_not_run_by_its_workers(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_until_decided_a_study_that_is_killed_after_its_first_look_decides_the_same(tmp_path: Path) -> None:
-    words = ["study=replication_quick", "until=decided", "max_seeds=5", "epochs=1", "norm=bn,none", "l1=0,1e-3"]
+    words = ["study=replication_quick", "until=decided", "max_seeds=5", "epochs=2", "norm=bn", "l1=0,1e-3"]
+    words += ["evaluate=[]", "hydra.launcher.n_jobs=1"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
     def start(name: str) -> "subprocess.Popen[str]":
@@ -422,8 +423,9 @@ def test_until_decided_a_study_that_is_killed_after_its_first_look_decides_the_s
     assert whole.returncode == 0, told
     expected = looks("whole")
     assert expected[0].startswith("3 seeds per setting")
+    assert " questions are open" in expected[0]
     assert expected[-1] in told, "the last line says how it ended"
-    assert 4 * 3 <= len(trained("whole")) <= 4 * 5
+    assert 2 * 3 < len(trained("whole")) <= 2 * 5, "one look did not decide it"
 
     first = start("killed")
     while not looks("killed") and first.poll() is None:
@@ -436,6 +438,14 @@ def test_until_decided_a_study_that_is_killed_after_its_first_look_decides_the_s
     assert looks("killed") == expected
     assert trained("killed") == trained("whole")
     assert expected[-1] in told
+
+
+@pytest.mark.slow
+def test_until_decided_nothing_can_be_asked_of_settings_that_have_not_trained(tmp_path: Path) -> None:
+    words = ["-m", "norm=none", "l1=0,1e-3", "epochs=1", *SMALL, "until=decided", "max_seeds=3", "name=untrained"]
+    done = python_m("normlab.train", *words, f"log_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "after 3 seeds per setting nothing can be asked: fewer than two settings have trained" in done.stderr
 
 
 LAUNCHER = """

@@ -46,11 +46,14 @@ class Decided:
         if progress is None or not progress.look:
             return ""
         count, open_ = len(progress.answers), progress.open
+        names = list(dict.fromkeys(open_))  # two settings differ by a contrast, a claim and a pair of the same name
         fewer = min(progress.seeds.values()) < progress.look
         after = f"after {'up to ' * fewer}{progress.look} seeds per setting"
+        if not count:
+            return f"{after} nothing can be asked: fewer than two settings have trained"
         if not open_:
             return f"{after} all {count} questions are decided"
-        some = ", ".join(open_[:3]) + (f" and {len(open_) - 3} more" if len(open_) > 3 else "")
+        some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         end = "; no seeds are left" if progress.finished else ""
         return f"{after} {len(open_)} of {count} questions {'is' if len(open_) == 1 else 'are'} open ({some}){end}"
 
