@@ -24,7 +24,7 @@ from normlab.settings import STUDY_FILE
 
 HERE = Path(__file__).parent
 TABLES = ("summary", "effects", "pairs", "pairing", "claims", "statistics", "path", "rates", "best")
-FIGURES = ("by-*.png", "statistics*.png", "path*.png", "effects.png", "accuracy.png")
+FIGURES = ("by-*.png", "statistics*.png", "path*.png", "effects*.png", "accuracy.png")
 MOST = 12  # settings of which a figure of accuracies can still be read
 LEAST = math.log(1e-4)  # of the kept log-probabilities: less is a class for which no image is taken
 COLUMNS = ("folder", "error", "device", "fit_s", "measure_s")  # of this machine: left out

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import check_text, words
 from made_up_runs import answers, made_up
 from matplotlib.colors import same_color
 
 from normlab.analysis.colours import norm_colour
 from normlab.analysis.part import ImageSet
 from normlab.analysis.parts.classes import apart_frame, classes_frame
+from normlab.analysis.parts.curves import curves
+from normlab.analysis.parts.effects import effects
+from normlab.analysis.parts.errors import errors
 from normlab.analysis.parts.path import chance, jaccard_of_supports, path, path_frame
 from normlab.analysis.parts.probes import probed, probes
 from normlab.analysis.parts.robustness import ALL, robustness, robustness_frame
@@ -18,6 +22,30 @@ from normlab.record import Robustness, write_probes, write_robustness, write_sup
 from normlab.report import main
 from normlab.settings import Claim, Penalty, Settings, Study
 from normlab.settings.corruptions import CORRUPTIONS, STRENGTHS
+
+# Many settings
+
+
+def test_of_many_settings_each_factor_has_its_figure_and_curves_can_be_told_apart(tmp_path: Path) -> None:
+    for seed in range(2):
+        for lr in range(1, 7):
+            for size in range(1, 7):
+                acc = 0.9 + 0.003 * lr - 0.002 * size + 0.001 * seed
+                made_up(tmp_path, seed=seed, test_acc=acc, lr=float(lr), batch_size=size)
+    said = answers(tmp_path)
+    drawn = {each.name: each for part in (effects, curves, errors) for each in part(said).pictures()}
+    names = "effects-batch_size effects-lr curves-1 curves-2 curves-3 variance overlap"
+    assert list(drawn) == names.split()
+    told = []
+    for name in ("effects-lr", "curves-3", "overlap"):
+        fig = drawn[name].draw(ImageSet(None, ()))
+        assert fig is not None
+        check_text(fig)
+        told.append(words(fig).split("\n"))
+    assert {"lr=6 − lr=1", "bn batch_size=1"} <= {*told[0]}
+    assert any(line.endswith("settings 33 to 36 of 36") for line in told[1])
+    assert "Of 36 settings the first 24; overlap.csv has all." in drawn["overlap"].caption
+
 
 # Paths of λ
 
@@ -283,7 +311,7 @@ def test_a_report_has_a_figure_of_each_probe_that_was_used(measured: Path, tmp_p
     page = (tmp_path / "with/report.html").read_text(encoding="utf-8")
     assert "Internal covariate shift as Santurkar et al. (2018) define it" in page
     assert (tmp_path / "with/figures/probe-bands.png").exists()
-    for out, words in {"with": [], "without": ["norm=gn"]}.items():
-        assert main([str(measured), *words, "--out", str(tmp_path / out), "--no-figures"]) == 0
+    for out, choice in {"with": [], "without": ["norm=gn"]}.items():
+        assert main([str(measured), *choice, "--out", str(tmp_path / out), "--no-figures"]) == 0
         text = (tmp_path / out / "report.html").read_text(encoding="utf-8")
         assert ("Inside the network" in text) == (out == "with")

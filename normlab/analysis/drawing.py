@@ -88,14 +88,26 @@ def key(fig: Figure, handles: Sequence[Artist] = (), note: str = "", columns: in
     if not (handles or note):
         return
     width = fig.get_figwidth()
-    labels = [textwrap.fill(str(handle.get_label()), int(width * 8)) for handle in handles]
-    fit = int(width * 72 / (5.8 * widest(labels) + 46)) if labels else 1
+    labels, across = _in_key([str(handle.get_label()) for handle in handles], width, columns)
     legend = fig.legend(
-        handles, labels, loc="outside lower left", ncols=max(1, min(columns or fit, fit, len(labels))), fontsize=TEXT,
+        handles, labels, loc="outside lower left", ncols=across, fontsize=TEXT,
         title=textwrap.fill(note, int(width * 13.4)),
     )  # fmt: skip
     legend.set_alignment("left")
     legend.get_title().set(color=QUIET)
+
+
+def key_height(labels: Sequence[str], columns: int = 0, width: float = WIDTH) -> float:
+    """Inches that the labels of a key need."""
+    lines, across = _in_key(labels, width, columns)
+    return 0.2 * max((label.count("\n") + 1 for label in lines), default=0) * -(-len(lines) // across)
+
+
+def _in_key(labels: Sequence[str], width: float, columns: int) -> tuple[list[str], int]:
+    """Labels in lines that fit, and in how many columns they stand."""
+    lines = [textwrap.fill(label, int(width * 8)) for label in labels]
+    fit = int(width * 72 / (5.8 * widest(lines) + 46)) if lines else 1
+    return lines, max(1, min(columns or fit, fit, len(lines)))
 
 
 def widest(texts: Iterable[str]) -> int:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from normlab.analysis import drawing
 from normlab.analysis.colours import PAPER, QUIET, norm_colour
-from normlab.analysis.drawing import Array, Style, figure, key, plain, styles
+from normlab.analysis.drawing import Array, Style, figure, key, key_height, plain, styles
 from normlab.norms import CATALOGUE
 from normlab.settings.corruptions import CORRUPTIONS
 
@@ -138,7 +138,8 @@ def curves(settings: Mapping[str, Mapping[str, Array]], norms: Mapping[str, str]
         del drawn["ce"]
     words = [words for words, _ in drawn.values()]
     high = 0.7 + 1.8 * len(drawn) * -(-len(groups) // 4) if many else 3.4
-    fig = figure(title, high + 0.7 + 0.2 * (len(labels) > len(groups)) * len(labels) / 3)
+    named = [] if many and len(labels) == len(groups) else labels
+    fig = figure(title, high + 0.7 + key_height(named, 4 if many else 0))
     if many:
         table, across = drawing.facets(fig, len(groups), words, "epoch")
     else:
@@ -159,7 +160,6 @@ def curves(settings: Mapping[str, Mapping[str, Array]], norms: Mapping[str, str]
             drawing.level(row, log=True, zero=floor)
     note = seeds_words(values for _, series in drawn.values() for values in series.values())
     note += " Grey: means of the other norms." if many else ""
-    named = [] if many and len(labels) == len(groups) else labels
     key(fig, [looks[label].handle for label in named], f"{note} Logarithmic axes.".strip(), across if many else 0)
     return fig
 

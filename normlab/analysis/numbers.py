@@ -13,15 +13,20 @@ def number(value: object, digits: int) -> str:
     """A number with so many decimals, 0.0 without a sign; a dash for what is none, or is not finite."""
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         return NONE
-    return f"{value:z,.{digits}f}".replace("-", "−")
+    return f"{_as_kept(value):z,.{digits}f}".replace("-", "−")
 
 
 def signed(value: float, form: str = ".2f") -> str:
     """+0.12, −1.50, and 0.00 without a sign. form: as in a format string."""
     if not math.isfinite(value):
         return NONE
-    text = f"{value:+{form}}".replace("-", "−")
+    text = f"{_as_kept(value):+{form}}".replace("-", "−")
     return text if re.search("[1-9]", text) else text[1:]
+
+
+def _as_kept(value: float) -> float:
+    """A number as a CSV file has it, in ten digits: what lies between two decimals is then rounded alike everywhere."""
+    return float(f"{value:.10g}")
 
 
 def with_interval(numbers: Iterable[float], digits: int = 2, unit: str = "") -> str:

@@ -1,6 +1,7 @@
 """How do the networks learn, and how does accuracy go with a factor that is a number?"""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SERIES = ("test_acc", "test_ce", "val_acc", "val_ce", "train_acc_running", "train_ce")
+TOLD_APART = 16  # settings of one norm: with more, the curves are several figures
 POINTS = 3  # levels that make a number an axis
 WORDS = {"l1": "L1 penalty λ", "lr": "learning rate", "train_size": "training images", "penalty.l2": "L2 penalty λ"}
 
@@ -30,8 +32,25 @@ def curves(answers: Answers) -> Part:
         "seed, and their mean. Nothing was chosen by these curves."
     )
     norms, title = answers.found.norms, f"Learning curves on {answers.found.data_title}"
-    picture = Picture("curves", caption, lambda _: analysis.line_figures.curves(series, norms, title=title))
-    return Part("curves", "Learning curves", pictures=lambda: [picture] if any(series.values()) else [])
+    labels, size = [*series], len(series)
+    crowd = max(Counter(norms.values()).values(), default=0) > TOLD_APART
+    parts = [labels[low : low + TOLD_APART] for low in range(0, size, TOLD_APART)] if crowd else [labels]
+
+    def pictures() -> Iterator[Picture]:
+        for number, part in enumerate(parts if any(series.values()) else [], 1):
+            first = TOLD_APART * (number - 1) + 1
+            which = f", settings {first} to {first + len(part) - 1} of {size}" if crowd else ""
+            yield Picture(
+                f"curves-{number}" if crowd else "curves",
+                caption,
+                lambda _, part=part, which=which: analysis.line_figures.curves(  # type: ignore[misc]
+                    {label: series[label] for label in part},
+                    {label: norms[label] for label in part} if crowd else norms,
+                    title=title + which,
+                ),
+            )
+
+    return Part("curves", "Learning curves", pictures=pictures)
 
 
 class Point(NamedTuple):

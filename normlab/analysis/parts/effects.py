@@ -2,14 +2,15 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from normlab import analysis
-from normlab.analysis.cells import Cell
+from normlab.analysis.cells import Cell, without
 from normlab.analysis.declared import MARGIN, factors_apart
+from normlab.analysis.declared import named as named_level
 from normlab.analysis.inference import Estimate
 from normlab.analysis.numbers import number
 from normlab.analysis.outcomes import OUTCOMES, Outcome
@@ -18,11 +19,13 @@ from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.verdicts import Joint
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from normlab.analysis.row_figures import Effect
 
 KINDS = {"effect": "effect", "interaction": "interaction", "setting": "against its control"}
 GROUPS = {"effect": "averaged over the other factors", "setting": "one setting against its control"}
-MOST = 66  # rows that a figure can hold and still be read
+MOST = 66  # rows that a figure can hold and still be read; of more, each factor has its own
 ALL_PAIRS = 12  # settings; with more, only pairs that differ in one factor are listed: the rest would drown them
 NOTE = (
     "One family of questions; what a verdict means and how it is reached stands under Methods. p is adjusted for all "
@@ -159,21 +162,40 @@ def _pictures(answers: Answers) -> Iterator[Picture]:
     if not asked or not answers.several:
         return
     caption = (
-        f"What each declared contrast adds to the {answers.about.words}, the largest first: every seed, estimates "
-        f"and their 95 % intervals for {answers.random}, around the band that counts as equivalent."
+        "What each declared contrast{of} adds to the {words}, the largest first: every seed, estimates and their 95 % "
+        "intervals for {random}, around the band that counts as equivalent."
     )
-
-    def rows() -> list["Effect"]:
-        """Effects first, then settings, in each the largest first."""
-        each = [effect_of(answers, each) for each in asked]
-        found = sorted(each, key=lambda row: (row.group != GROUPS["effect"], -abs(row.value)))[:MOST]
-        return found if len({row.group for row in found}) > 1 else [row._replace(group="") for row in found]
-
-    title = f"Effects on {answers.about.words}, {answers.found.data_title}"
     words = {"unit": answers.about.unit, "random": answers.random}
-    yield Picture(
-        "effects", caption, lambda _: analysis.row_figures.effects(rows(), answers.margin, title=title, **words)
-    )
+
+    def drawn(of: Sequence[Answer], title: str, of_a_factor: bool) -> "Figure":
+        """Effects first, then settings, in each the largest first."""
+        rows = [_short(answers, each) if of_a_factor else effect_of(answers, each) for each in of]
+        rows.sort(key=lambda row: (row.group != GROUPS["effect"], row.group, -abs(row.value)))
+        groups = {row.group for row in rows[:MOST]}
+        found = [row if len(groups) > 1 else row._replace(group="") for row in rows[:MOST]]
+        return analysis.row_figures.effects(found, answers.margin, title=title, **words)
+
+    by_factor: dict[str, list[Answer]] = {}
+    for each in asked:
+        by_factor.setdefault(each.factor if len(asked) > MOST else "", []).append(each)
+    for factor, some in by_factor.items():
+        of = f" of {factor}" if factor else ""
+        title = f"Effects{of} on {answers.about.words}, {answers.found.data_title}"
+        yield Picture(
+            f"effects-{factor}" if factor else "effects",
+            caption.format(of=of, words=answers.about.words, random=answers.random),
+            lambda _, some=some, title=title, factor=factor: drawn(some, title, bool(factor)),  # type: ignore[misc]
+        )
+
+
+def _short(answers: Answers, each: Answer) -> "Effect":
+    """A row of a figure of one factor: what two settings have in common, below the levels in which they differ."""
+    row = effect_of(answers, each)
+    if each.kind != "setting":
+        return row
+    [of] = (cell for cell in answers.cells if each.contrast.get(cell.label, 0) > 0)
+    group = f"{named_level(each.factor, each.level)} − {named_level(each.factor, each.control)}"
+    return row._replace(label=without(of, each.factor), group=group)
 
 
 def effect_of(answers: Answers, each: Answer) -> "Effect":

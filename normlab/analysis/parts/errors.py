@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LISTED, SHOWN = 100, 30  # persistent errors in the table, and in the figure
 MATRICES = 12  # confusion matrices in the figure
+MATRIX = 24  # rows and columns of the matrix of overlaps that can be read
 MOST_SETTINGS = 12  # with a column of their own in the table of persistent errors
 SHARES = ("share_seed", "share_test_set", "share_interaction")
 NOTE = (
@@ -89,9 +90,13 @@ def _pictures(errors: pd.DataFrame, overlap: pd.DataFrame, data: str) -> Iterato
     if len(overlap):
         labels = list(dict.fromkeys([*overlap["a"], *overlap["b"]]))
         shared = overlap.pivot(index="a", columns="b", values="jaccard").reindex(index=labels, columns=labels)
+        caption = "Errors that two settings share, of all that either makes (Jaccard index), by majority vote of seeds."
+        if len(labels) > MATRIX:
+            caption += f" Of {len(labels)} settings the first {MATRIX}; overlap.csv has all."
+            labels = labels[:MATRIX]
+            shared = shared.loc[labels, labels]
         matrix = shared.fillna(shared.T).to_numpy(float, copy=True)
         np.fill_diagonal(matrix, 1.0)
-        caption = "Errors that two settings share, of all that either makes (Jaccard index), by majority vote of seeds."
         of = f"Overlap of errors on {data}"
         yield Picture("overlap", caption, lambda _: analysis.image_figures.overlap(matrix, labels, title=of))
 
@@ -160,10 +165,10 @@ def persistent_frame(cells: Sequence[Cell]) -> pd.DataFrame:
     for name, of in (("prob_true", true[ranked]), ("prob_predicted", voted)):
         probs = [np.exp(log_probs[range(len(ranked)), of].astype(float)) for log_probs in kept]
         frame[name] = np.mean(probs, axis=0) if probs else np.nan
+    counts: dict[str, Any] = {}
     for label, own in preds.items():
-        frame[f"wrong {label}"] = (own != true).sum(axis=0)[ranked]
-        frame[f"runs {label}"] = len(own)
-    return frame
+        counts |= {f"wrong {label}": (own != true).sum(axis=0)[ranked], f"runs {label}": len(own)}
+    return frame.join(pd.DataFrame(counts, frame.index))
 
 
 def confusion_frame(cells: Sequence[Cell]) -> pd.DataFrame:
