@@ -34,7 +34,7 @@ def test_of_many_settings_each_factor_has_its_figure_and_curves_can_be_told_apar
                 made_up(tmp_path, seed=seed, test_acc=acc, lr=float(lr), batch_size=size)
     said = answers(tmp_path)
     drawn = {each.name: each for part in (effects, curves, errors) for each in part(said).pictures()}
-    names = "effects-batch_size effects-lr curves-1 curves-2 curves-3 variance overlap"
+    names = "effects effects-batch_size effects-lr curves-1 curves-2 curves-3 variance overlap"
     assert list(drawn) == names.split()
     told = []
     for name in ("effects-lr", "curves-3", "overlap"):

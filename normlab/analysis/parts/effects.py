@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 KINDS = {"effect": "effect", "interaction": "interaction", "setting": "against its control"}
 GROUPS = {"effect": "averaged over the other factors", "setting": "one setting against its control"}
-MOST = 66  # rows that a figure can hold and still be read; of more, each factor has its own
+FEW = 40  # contrasts that one figure holds; of more, settings have a figure for each factor
+MOST = 66  # rows that a figure can hold and still be read
 ALL_PAIRS = 12  # settings; with more, only pairs that differ in one factor are listed: the rest would drown them
 NOTE = (
     "One family of questions; what a verdict means and how it is reached stands under Methods. p is adjusted for all "
@@ -171,13 +172,14 @@ def _pictures(answers: Answers) -> Iterator[Picture]:
         """Effects first, then settings, in each the largest first."""
         rows = [_short(answers, each) if of_a_factor else effect_of(answers, each) for each in of]
         rows.sort(key=lambda row: (row.group != GROUPS["effect"], row.group, -abs(row.value)))
-        groups = {row.group for row in rows[:MOST]}
-        found = [row if len(groups) > 1 else row._replace(group="") for row in rows[:MOST]]
+        told = of_a_factor or len({row.group for row in rows[:MOST]}) > 1
+        found = [row if told else row._replace(group="") for row in rows[:MOST]]
         return analysis.row_figures.effects(found, answers.margin, title=title, **words)
 
     by_factor: dict[str, list[Answer]] = {}
     for each in asked:
-        by_factor.setdefault(each.factor if len(asked) > MOST else "", []).append(each)
+        apart = len(asked) > FEW and each.kind == "setting"
+        by_factor.setdefault(each.factor if apart else "", []).append(each)
     for factor, some in by_factor.items():
         of = f" of {factor}" if factor else ""
         title = f"Effects{of} on {answers.about.words}, {answers.found.data_title}"
@@ -190,12 +192,9 @@ def _pictures(answers: Answers) -> Iterator[Picture]:
 
 def _short(answers: Answers, each: Answer) -> "Effect":
     """A row of a figure of one factor: what two settings have in common, below the levels in which they differ."""
-    row = effect_of(answers, each)
-    if each.kind != "setting":
-        return row
     [of] = (cell for cell in answers.cells if each.contrast.get(cell.label, 0) > 0)
     group = f"{named_level(each.factor, each.level)} − {named_level(each.factor, each.control)}"
-    return row._replace(label=without(of, each.factor), group=group)
+    return effect_of(answers, each)._replace(label=without(of, each.factor), group=group)
 
 
 def effect_of(answers: Answers, each: Answer) -> "Effect":
