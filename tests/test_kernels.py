@@ -272,6 +272,17 @@ def test_a_norm_of_torch_sees_the_images_in_parts() -> None:
         assert torch.equal(found[:, [index]], kernel.log_probs(alone))
 
 
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_layer_of_ones_own_sees_the_whole_batch(threads: int) -> None:
+    """It may take its statistics from the batch in eval mode as well."""
+    torch.set_num_threads(threads)
+    [net], kernel = build(1, lambda channels: nn.BatchNorm2d(channels, track_running_stats=False))
+    images, _ = batch(kernel, 9 * LANES)
+    with torch.no_grad():
+        expected = net.eval()((images[0].double() - kernel.mean[0]) / kernel.std[0])
+    torch.testing.assert_close(kernel.log_probs(images)[0], expected)
+
+
 # Dropout
 
 

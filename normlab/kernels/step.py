@@ -33,6 +33,7 @@ from normlab.kernels.support import shape_of
 from normlab.nets.folded import Stack
 from normlab.nets.layers import FilterConv2d
 from normlab.nets.net import Net
+from normlab.norms import is_packaged
 from normlab.settings.shape import Stage, small_network
 
 
@@ -167,7 +168,7 @@ class Kernel:
         if self._filters:
             with torch.no_grad():
                 rows = torch.cat([self._reparametrised(row[None]) for row in rows])
-        if self._kind != OUTSIDE:
+        if self._kind != OUTSIDE or not is_packaged(self._norms[0]):  # a user's own may see the batch in eval mode too
             return self._run(rows, None, images)
         some = 2 * self.lanes * torch.get_num_threads()  # their maps stay in cache between the kernels and torch
         return torch.cat([self._run(rows, None, part) for part in images.split(some, 1)], 1)
