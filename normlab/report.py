@@ -32,6 +32,7 @@ __all__ = ["main", "report", "report_beside"]
 
 COLOURS = {"better": "green", "supported": "green", "worse": "red", "refuted": "red", "equivalent": "blue"}
 SCREEN = 45  # lines
+MARK = "<!-- normlab "  # begins the last line of a figure: what it is of
 # Values of the page that not every report has.
 OPTIONAL = ("family", "live", "methods", "question", "recipe", "runs", "tensorboard", "unit", "warnings")
 
@@ -189,14 +190,16 @@ def _write(
 
 def _figures(compared: Compared, folder: Path, draw: bool) -> dict[str, list[Shown]]:
     """The figures of the page by part, drawn and written, or else those in the folder that are of the same runs and
-    margin. One that cannot be drawn here, for want of images, is kept where it shows the same."""
+    margin. One that cannot be drawn here, for want of images, is kept where it shows the same; one that the report had
+    before and has no more is removed."""
     shown: dict[str, list[Shown]] = {}
-    missing = []
+    missing, names = [], set()
     fingerprint = _fingerprint(compared)
     with Console(stderr=True).status("figures") as status:
         for part, picture in compared.pictures():
             status.update(f"figure {picture.name}")
-            mark = f"<!-- normlab {picture.digest or fingerprint} -->\n".encode()
+            names.add(picture.name)
+            mark = f"{MARK}{picture.digest or fingerprint} -->\n".encode()
             file = folder / f"{picture.name}.svg"
             if draw and (figure := picture.draw(compared.images)):
                 from normlab.analysis.drawing import plain, png, svg  # matplotlib
@@ -210,6 +213,10 @@ def _figures(compared: Compared, folder: Path, draw: bool) -> dict[str, list[Sho
                 shown.setdefault(part.id, []).append(Shown.of(content, picture.caption))
             elif draw or content:
                 missing.append(picture.name)
+    for file in folder.glob("*.svg") if draw else ():
+        if file.stem not in names and MARK.encode() in file.read_bytes()[-99:]:
+            file.unlink()
+            file.with_suffix(".png").unlink(missing_ok=True)
     if missing:
         why = (
             f"{compared.images.missing}: not drawn"

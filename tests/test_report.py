@@ -101,6 +101,19 @@ def test_without_drawing_the_page_keeps_the_figures_of_the_same_runs(
     assert "img" not in page_of(other).tags
 
 
+def test_a_figure_that_a_report_has_no_more_is_removed_and_a_users_own_stays(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "runs")
+    figures = tmp_path / "runs/figures"
+    own = [figures / name for name in ("mine.svg", "mine.png", "empty.svg")]
+    for file, content in zip(own, (b"<svg/>\n", b"png", b""), strict=True):
+        file.write_bytes(content)
+    assert (figures / "effects.png").exists()
+    assert main([str(tmp_path / "runs"), "norm=bn", "l1=0"]) == 0  # one setting has no effects
+    assert not list(figures.glob("effects*"))
+    assert (figures / "curves.svg").exists()
+    assert all(file.exists() for file in own)
+
+
 def test_a_name_with_markup_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     folder = tmp_path / "<script>alert(1)</script>"
     crossed(folder, {("bn", 0.0): 0.9}, seeds=2)
