@@ -4,9 +4,10 @@ import math
 import re
 from collections.abc import Iterable
 
-__all__ = ["NONE", "number", "p_word", "percent", "signed", "with_interval"]
+__all__ = ["KEPT", "NONE", "number", "p_word", "percent", "signed", "with_interval"]
 
 NONE = "–"
+KEPT = ".10g"  # digits in a CSV file
 
 
 def number(value: object, digits: int) -> str:
@@ -26,7 +27,7 @@ def signed(value: float, form: str = ".2f") -> str:
 
 def _as_kept(value: float) -> float:
     """A number as a CSV file has it, in ten digits: what lies between two decimals is then rounded alike everywhere."""
-    return float(f"{value:.10g}")
+    return float(f"{value:{KEPT}}")
 
 
 def with_interval(numbers: Iterable[float], digits: int = 2, unit: str = "") -> str:

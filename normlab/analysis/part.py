@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from normlab.analysis.inference import Link, mean_interval
-from normlab.analysis.numbers import NONE, number, p_word, percent, signed, with_interval
+from normlab.analysis.numbers import KEPT, NONE, number, p_word, percent, signed, with_interval
 
 if TYPE_CHECKING:  # matplotlib takes half a second, which a report without figures saves
     from matplotlib.figure import Figure
@@ -85,7 +85,7 @@ class Table:
         return [[cell.text for cell in row] for row in self.cells]
 
     def csv(self) -> bytes:
-        return self.frame.to_csv(index=False, float_format="%.10g", lineterminator="\n").encode()
+        return self.frame.to_csv(index=False, float_format=f"%{KEPT}", lineterminator="\n").encode()
 
 
 class ImageSet(NamedTuple):
@@ -204,5 +204,5 @@ def _word(row: Row, name: str, digits: int, factor: float) -> str:
 
 def _sorted_by(given: object) -> str | None:
     if isinstance(given, (int, float)) and not isinstance(given, bool):
-        return f"{given:.10g}" if math.isfinite(given) else ""
+        return f"{given:{KEPT}}" if math.isfinite(given) else ""
     return None

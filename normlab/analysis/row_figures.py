@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from normlab.analysis import drawing
 from normlab.analysis.colours import FAINT, INK, MUTED, PAPER, QUIET
 from normlab.analysis.drawing import Array, Style, figure, key, plain, styles
-from normlab.analysis.numbers import NONE, percent, signed
+from normlab.analysis.numbers import NONE, number, percent, signed
 
 __all__ = [
     "VERDICTS", "Effect", "accuracies", "accuracy_rows", "effect_rows", "effects", "row_height", "variance_shares",
@@ -178,8 +178,8 @@ def effect_rows(
         lines.append((place, drawing.folded(row.label, letters), in_numbers(row, form, spans), row.look[0]))
     places, names, numbers, colours = zip(*lines, strict=True) if lines else ((), (), (), ())
     rows_of(ax, names, numbers, colours, places)
-    for label, (_, _, number, _) in zip(ax.get_yticklabels(), lines, strict=True):
-        if not number:
+    for label, (_, _, told, _) in zip(ax.get_yticklabels(), lines, strict=True):
+        if not told:
             label.set(size=drawing.SMALL, color=QUIET)
     points = drawing.finite([row.value for row in rows], [-1.3 * margin, 1.3 * margin])
     drawing.room_for(ax, "x", points, drawing.finite(*((row.low, row.high, *row.seeds) for row in rows)))
@@ -192,7 +192,7 @@ def effect_rows(
         return
     ax.axvspan(-margin, margin, color=MUTED, zorder=0.2, linewidth=0)
     ax.axvline(0, color=QUIET, linewidth=1, zorder=0.9)
-    for y, row in zip([place for place, _, number, _ in lines if number], rows, strict=True):
+    for y, row in zip([place for place, _, told, _ in lines if told], rows, strict=True):
         colour, marker, filled = row.look
         seeds = drawing.finite(row.seeds)
         dots(ax, seeds[(seeds >= low) & (seeds <= high)], y, colour)
@@ -241,8 +241,8 @@ def row_height(labels: Sequence[str], pitch: float, letters: int = 26) -> float:
 def mean_sd(values: Array, mean: float) -> str:
     """The words beside a row; mean: of the values, as tables have it, to the last bit."""
     n = len(values)
-    sd = f" ± {values.std(ddof=1):.2f}" if n > 1 else ""
-    return f"{mean:.2f}{sd} (n = {n})" if n else "no values"
+    sd = f" ± {number(float(values.std(ddof=1)), 2)}" if n > 1 else ""
+    return f"{number(mean, 2)}{sd} (n = {n})" if n else "no values"
 
 
 @plain()

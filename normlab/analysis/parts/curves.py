@@ -45,7 +45,7 @@ def curves(answers: Answers) -> Part:
                 caption,
                 lambda _, part=part, which=which: analysis.line_figures.curves(  # type: ignore[misc]
                     {label: series[label] for label in part},
-                    {label: norms[label] for label in part} if crowd else norms,
+                    {label: norms[label] for label in part},
                     title=title + which,
                 ),
             )

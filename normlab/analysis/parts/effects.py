@@ -14,7 +14,7 @@ from normlab.analysis.declared import named as named_level
 from normlab.analysis.inference import Estimate
 from normlab.analysis.numbers import number
 from normlab.analysis.outcomes import OUTCOMES, Outcome
-from normlab.analysis.part import Part, Picture, Table, interval, named, p, span, text, value
+from normlab.analysis.part import Part, Picture, Table, interval, named, p, slug, span, text, value
 from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.verdicts import Joint
 
@@ -184,7 +184,7 @@ def _pictures(answers: Answers) -> Iterator[Picture]:
         of = f" of {factor}" if factor else ""
         title = f"Effects{of} on {answers.about.words}, {answers.found.data_title}"
         yield Picture(
-            f"effects-{factor}" if factor else "effects",
+            f"effects-{slug(factor)}" if factor else "effects",
             caption.format(of=of, words=answers.about.words, random=answers.random),
             lambda _, some=some, title=title, factor=factor: drawn(some, title, bool(factor)),  # type: ignore[misc]
         )
