@@ -40,7 +40,7 @@ NOT_RUN = {  # words in a command
     "hydra/launcher=ray": "no dependency: docs/cluster.md says with what it was tried",
     "devices=2": "starts processes that import torch; tests/test_devices.py trains on two devices",
     "tensorboard": "does not end; tests/test_tensorboard.py starts it and reads its views",
-    "benchmarks.gpu": "needs a GPU; tests/test_benchmarks.py has its parts",
+    "benchmarks/gpu.sh": "needs a GPU; tests/test_benchmarks.py has its words",
     "old/replication": "there is one study only; tests/test_report.py compares two folders",
     "logger=[tensorboard,wandb]": "needs wandb; tests/test_loggers.py trains with it where it is",
     "pip": "needs a network; .ci/run installs in a clean clone",
