@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import warm
@@ -62,6 +63,12 @@ def draw_nothing(patch: pytest.MonkeyPatch) -> None:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that look at no picture: test_tensorboard.py and some of test_resume.py and test_faults.py do."""
     draw_nothing(monkeypatch)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same numbers for each test, whichever ran before it."""
+    return np.random.default_rng(20261129)
 
 
 @pytest.fixture

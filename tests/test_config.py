@@ -132,6 +132,21 @@ def test_plan_shares_hydras_work_and_gives_what_hydra_would() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "augment"),
+    [
+        ("augment.rotation=3 augment={rotation:5,shift:1}", {"rotation": 5.0, "shift": 1.0}),
+        ("augment={rotation:5,shift:1} augment.rotation=3", {"rotation": 3.0, "shift": 1.0}),
+        ("augment.rotation=3 augment=false", {"rotation": 0.0, "shift": 0.0}),
+        ("augment=false augment={rotation:5,shift:1}", {"rotation": 5.0, "shift": 1.0}),
+    ],
+)
+def test_a_setting_and_a_part_of_it_count_in_their_order(words: str, augment: dict[str, float]) -> None:
+    own = words.split()
+    found = [plan(["data=digits", *own], multirun=False)[0].settings.augment, load(*own).augment]
+    assert [each.model_dump() for each in found] == [augment, augment]
+
+
+@pytest.mark.parametrize(
     ("one", "other"),
     [
         ("optimizer.momentum=0.5", "norm.momentum=0.5"),

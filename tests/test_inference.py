@@ -14,8 +14,6 @@ from normlab.analysis.inference import Estimate, Group, Link, Model, mean_interv
 from normlab.analysis.sequential import looks, sequential_p
 from normlab.analysis.verdicts import Joint, Question, decide, enough_seeds, holm, seeds_needed, spread, tiers
 
-RNG = np.random.default_rng(20261129)
-
 
 def groups(*values: object, scores: list[np.ndarray] | None = None) -> dict[str, Group]:
     return {
@@ -44,14 +42,14 @@ def test_one_mean_and_a_difference_of_equal_variances_have_students_t() -> None:
     assert alone == pytest.approx(stats.ttest_1samp(a, 0).confidence_interval(0.9))
 
 
-def test_main_effects_are_those_of_least_squares() -> None:
+def test_main_effects_are_those_of_least_squares(rng: np.random.Generator) -> None:
     """A balanced design with variances that are alike: as an analysis of variance has them."""
     import pandas as pd
     import statsmodels.formula.api as smf
 
     table = pd.DataFrame(
         [
-            {"norm": norm, "l1": l1, "y": RNG.normal(i + 2 * j, 1.0)}
+            {"norm": norm, "l1": l1, "y": rng.normal(i + 2 * j, 1.0)}
             for (i, norm), (j, l1) in itertools.product(enumerate("xyz"), enumerate("no"))
             for _ in range(6)
         ]
@@ -70,16 +68,16 @@ def test_main_effects_are_those_of_least_squares() -> None:
     assert f == pytest.approx(sm.stats.anova_lm(ols, typ=2).loc["C(norm, Sum):C(l1, Sum)", "F"], rel=0.3)
 
 
-def test_variances_are_shrunk_by_as_much_as_they_are_alike() -> None:
+def test_variances_are_shrunk_by_as_much_as_they_are_alike(rng: np.random.Generator) -> None:
     df = np.full(400, 4.0)
-    alike = 2.0 * RNG.chisquare(4, 400) / 4
+    alike = 2.0 * rng.chisquare(4, 400) / 4
     shrunk, degrees = moderated(alike, df)
     assert np.ptp(shrunk) < 0.2 * np.ptp(alike)
-    true = 8 * 2.0 / RNG.chisquare(8, 4000)  # scaled inverse χ² of 8 degrees: s₀² = 2
-    found, degrees = moderated(true * RNG.chisquare(4, 4000) / 4, np.full(4000, 4.0))
+    true = 8 * 2.0 / rng.chisquare(8, 4000)  # scaled inverse χ² of 8 degrees: s₀² = 2
+    found, degrees = moderated(true * rng.chisquare(4, 4000) / 4, np.full(4000, 4.0))
     assert degrees[0] == pytest.approx((4 + 8) * 4 / 6, rel=0.15)
     assert np.mean((np.log(found) - np.log(true)) ** 2) < 0.8 * np.mean(
-        (np.log(true * RNG.chisquare(4, 4000) / 4) - np.log(true)) ** 2
+        (np.log(true * rng.chisquare(4, 4000) / 4) - np.log(true)) ** 2
     )
 
 
@@ -151,8 +149,8 @@ def test_intervals_of_accuracies_stay_within_their_range(values: tuple[list[floa
 
 
 @pytest.mark.parametrize("link", ["identity", "log", "logit"])
-def test_an_interval_holds_the_values_that_its_test_does_not_reject(link: str) -> None:
-    values = 1 / (1 + np.exp(-RNG.normal(2, 0.3, (3, 5))))
+def test_an_interval_holds_the_values_that_its_test_does_not_reject(link: str, rng: np.random.Generator) -> None:
+    values = 1 / (1 + np.exp(-rng.normal(2, 0.3, (3, 5))))
     model = Model(groups(*values), link)  # type: ignore[arg-type]
     for contrast in ({"a": 1.0, "b": -1.0}, {"a": 1.0}, {"a": 0.5, "b": 0.5, "c": -1.0}):
         estimate = model.estimate(contrast)
@@ -181,10 +179,10 @@ def test_a_ratio_of_errors() -> None:
 # Families
 
 
-def test_one_hypothesis_per_group_is_holms_method(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_hypothesis_per_group_is_holms_method(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     monkeypatch.setattr(gc, "collect", lambda: 0)  # multipletests calls it, which takes a second among many tests
     for _ in range(50):
-        p = RNG.uniform(size=RNG.integers(1, 9)) ** 3
+        p = rng.uniform(size=rng.integers(1, 9)) ** 3
         expected = multipletests(p, method="holm")[1]
         assert [each for (each,) in holm([(float(x),) for x in p])] == pytest.approx(expected.tolist())
     assert holm([]) == []
@@ -194,10 +192,10 @@ def test_one_hypothesis_per_group_is_holms_method(monkeypatch: pytest.MonkeyPatc
     assert holm([(0.001, 0.004), (0.02, 0.9)]) == [(0.002, 0.008), (0.02, 0.9)], "each group counts once"
 
 
-def test_every_rejection_is_one_of_closed_testing() -> None:
+def test_every_rejection_is_one_of_closed_testing(rng: np.random.Generator) -> None:
     """Whatever intersection a rejected hypothesis is part of, Bonferroni's test rejects it too."""
     for _ in range(300):
-        p = [tuple(RNG.uniform(size=2) ** 4) for _ in range(RNG.integers(1, 5))]
+        p = [tuple(rng.uniform(size=2) ** 4) for _ in range(rng.integers(1, 5))]
         adjusted = holm(p)
         for true in itertools.product((None, 0, 1), repeat=len(p)):  # at most one of each group is true
             some = [(group, at) for group, at in enumerate(true) if at is not None]
@@ -246,9 +244,9 @@ def test_the_sd_of_runs_is_in_the_outcomes_unit(link: Link) -> None:
     assert math.isnan(Model(groups([0.48], [0.53]), link).sd())
 
 
-def test_what_images_bring_to_a_difference() -> None:
+def test_what_images_bring_to_a_difference(rng: np.random.Generator) -> None:
     """Of one seed each, the variance of a difference by images is that of the images' own differences."""
-    scores = RNG.integers(0, 2, size=(3, 1, 50)).astype(float)
+    scores = rng.integers(0, 2, size=(3, 1, 50)).astype(float)
     scores[1, 0, :40] = scores[0, 0, :40]  # two settings that are much alike
     pairs = [(a[0], b[0]) for a, b in itertools.combinations(scores, 2)]
     variances, apart = [np.var(a - b, ddof=1) / 50 for a, b in pairs], [abs(a.mean() - b.mean()) for a, b in pairs]
@@ -299,8 +297,8 @@ def test_seeds_needed_give_the_power_that_they_promise() -> None:
     assert math.isnan(seeds_needed(Model(groups([1.0], [2.0])), 0.1, 1)), "without a standard deviation"
 
 
-def test_letters_of_tiers() -> None:
-    rows = [10 + RNG.normal(0, 0.1, 8), 10.02 + RNG.normal(0, 0.1, 8), 5 + RNG.normal(0, 0.1, 8)]
+def test_letters_of_tiers(rng: np.random.Generator) -> None:
+    rows = [10 + rng.normal(0, 0.1, 8), 10.02 + rng.normal(0, 0.1, 8), 5 + rng.normal(0, 0.1, 8)]
     assert tiers(Model(groups(*rows)), ["a", "b", "c"]) == ["a", "a", "b"]
     assert tiers(Model(groups([1.0], [2.0])), ["a", "b"]) == ["a", "a"], "nothing is known of their spread"
     rows = [np.array([0.0, 1, 2, 3]) + 2.2 * i for i in range(3)]

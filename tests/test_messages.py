@@ -57,6 +57,7 @@ VALUES = {  # what is answered to "name=value": "name=value: …"
 LINES = r"""
 momentum=1 → momentum is no setting here; did you mean norm.momentum or optimizer.momentum?
 optimizer.betas=1 → optimizer.betas is no setting here; choose one of optimizer.name, optimizer.momentum,
+augment=false augment.shift=1 → augment=false leaves no augment.shift to set: leave one of the two out
 epoch=3 → epoch is no setting here; did you mean epochs?
 norm.epsilon=1 → norm.epsilon is no setting here; did you mean norm.eps?
 norm.num_groups=2 → norm.num_groups is no setting here; choose one of norm.name, norm.eps, norm.momentum, norm.affine

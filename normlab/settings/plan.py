@@ -119,6 +119,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     if found := re.search(r"Could not override '([^']+)'", str(error)):
         if found[1] in OF_CUSTOM:
             return f"{found[1]} goes with norm=custom: add norm=custom, or leave {found[1]} out"
+        if whole := [key for key in chosen if key not in GROUPS and found[1].startswith(f"{key}.")]:
+            return f"{whole[0]}={chosen[whole[0]]} leaves no {found[1]} to set: leave one of the two out"
         return f"{found[1]} is no setting here; {near(found[1], chosen)}"
     if found := re.search(r"In '[^']*': Could not find '([^']+)'", str(error)):
         return f"{found[1]} is no setting; {near(found[1], chosen)}"
@@ -232,8 +234,10 @@ def composed(own: Sequence[str]) -> DictConfig:
     second, so runs that differ in plain values alone share its work: these choose no file of conf/."""
     matches = [(word, None if word.startswith("hydra") else PLAIN.fullmatch(word)) for word in own]
     alike = tuple(plain[1] if plain else word for word, plain in matches)
-    # a setting given twice; a folder named by what Hydra computes from the words
-    if len(set(alike)) < len(own) or any("override_dirname" in word for word in own):
+    names = {word.lstrip("+~").partition("=")[0] for word in own}
+    within = any(name.startswith(f"{other}.") for name in names for other in names.difference(GROUPS))
+    # given twice, or once in a part of another: the later counts; a folder named by what Hydra computes from the words
+    if len(names) < len(own) or within or any("override_dirname" in word for word in own):
         return compose_config(own)
     if alike not in _compositions:
         _compositions[alike] = compose_config(own)
