@@ -119,16 +119,16 @@ def test_a_setting_is_a_run_without_its_seed() -> None:
 
 
 def test_plan_shares_hydras_work_and_gives_what_hydra_would() -> None:
-    """Runs that differ in numbers, true, false and null alone come from one composition."""
+    """Runs that differ in numbers, words, true, false and null alone come from one composition."""
     axes = [("norm=bn", "norm=gn"), ("augment=true", "augment=false"), ("gradient_clip=null", "gradient_clip=1.5")]
-    axes += [("l1=0", "l1=1E-2"), ("norm.eps=1",)]
+    axes += [("l1=0", "l1=1E-2"), ("norm.eps=1",), ("placement=post", "placement=pre")]
     words = [f"{first}{''.join(',' + word.partition('=')[2] for word in rest)}" for first, *rest in axes]
     shared = ["data=digits", "name=sweep"]
     with patch("normlab.settings.plan.compose_config", wraps=compose_config) as compositions:
         jobs = plan([*shared, *words], multirun=True)
     assert compositions.call_count == 2, "a norm each"
     assert [job.settings for job in jobs] == [load(*shared, *job) for job in itertools.product(*axes)]
-    assert len({job.settings.config_hash() for job in jobs}) == len({job.folder for job in jobs}) == 16
+    assert len({job.settings.config_hash() for job in jobs}) == len({job.folder for job in jobs}) == 32
 
 
 @pytest.mark.parametrize(

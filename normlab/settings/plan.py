@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -42,9 +41,8 @@ ALONE = (*OF_CUSTOM, "+norm.target")  # what no other norm takes
 def parse(config: DictConfig) -> Settings:
     """Return typed settings from Hydra's configuration. Raise `ConfigError`, in one line, where a value is wrong."""
     try:
-        values: Any = OmegaConf.to_container(
-            OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "study")]), resolve=True
-        )
+        own = {str(key): config[key] for key in config if key not in ("hydra", "study")}
+        values = {key: OmegaConf.to_object(each) if OmegaConf.is_config(each) else each for key, each in own.items()}
     except OmegaConfBaseException as error:
         raise ConfigError(first_line(error)) from None
     sources = [source_digest(part.get("target")) for part in (values["norm"], values["net"]) if isinstance(part, dict)]
@@ -224,15 +222,20 @@ def run_label(differing: Mapping[str, str]) -> str:
     return " ".join(value if key == "norm" else f"{key}={value}" for key, value in differing.items())
 
 
-# name=value as Hydra and JSON read it alike: a number, true (in a sweep Hydra says True), false, null.
-PLAIN = re.compile(r"([a-z]\w*(?:\.\w+)*)=(-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|[Tt]rue|[Ff]alse|null)")
+# name=value that chooses no file of conf/: a word, or what Hydra reads as JSON does: a number, true (in a sweep Hydra
+# says True), false, null
+NUMBER = r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?"
+CHOICE = rf"hydra|(?:{'|'.join(GROUPS)}|study)="
+PLAIN = re.compile(
+    rf"(?!{CHOICE})([a-z]\w*(?:\.\w+)*)=(?:({NUMBER}|[Tt]rue|[Ff]alse|null)|((?!(?:nan|inf)$)[a-z][a-z\d_]*))"
+)
 _compositions: dict[tuple[str, ...], DictConfig] = {}
 
 
 def composed(own: Sequence[str]) -> DictConfig:
     """Return the configuration of a run's words, to be used before the next one is composed. Hydra takes a tenth of a
     second, so runs that differ in plain values alone share its work: these choose no file of conf/."""
-    matches = [(word, None if word.startswith("hydra") else PLAIN.fullmatch(word)) for word in own]
+    matches = [(word, PLAIN.fullmatch(word)) for word in own]
     alike = tuple(plain[1] if plain else word for word, plain in matches)
     names = {word.lstrip("+~").partition("=")[0] for word in own}
     within = any(name.startswith(f"{other}.") for name in names for other in names.difference(GROUPS))
@@ -243,7 +246,7 @@ def composed(own: Sequence[str]) -> DictConfig:
         _compositions[alike] = compose_config(own)
     for _, plain in matches:
         if plain:
-            OmegaConf.update(_compositions[alike], plain[1], json.loads(plain[2].lower()))
+            OmegaConf.update(_compositions[alike], plain[1], json.loads(plain[2].lower()) if plain[2] else plain[3])
     return _compositions[alike]
 
 
