@@ -76,11 +76,14 @@ def test_killed_and_asked_again_it_ends_with_the_same_bits(tmp_path: Path, launc
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
         process.wait()
-        again = start(killed, *words)
-        if not all_of_it:  # its workers outlive it: the next start meets them, and then they have to end by themselves
-            wait_for(f"process {again.pid}", killed / NAME / "progress.log")
-            os.killpg(process.pid, signal.SIGCONT)
-        assert again.wait(300) == 0
+
+        def go_on(again: int) -> None:  # workers outlive it: the next start meets them, then they end by themselves
+            if not all_of_it:
+                wait_for(f"process {again}", killed / NAME / "progress.log")
+                os.killpg(process.pid, signal.SIGCONT)
+
+        again = python_m("normlab.train", *WORDS, f"log_dir='{killed}'", *words, meanwhile=go_on)
+        assert again.returncode == 0, again.stderr
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

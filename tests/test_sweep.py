@@ -403,11 +403,9 @@ def test_a_script_without_a_guard_is_not_run_by_its_workers(tmp_path: Path) -> N
 def test_until_decided_a_study_that_is_killed_after_its_first_look_decides_the_same(tmp_path: Path) -> None:
     words = ["study=replication_quick", "until=decided", "max_seeds=5", "epochs=2", "norm=bn", "l1=0,1e-3"]
     words += ["evaluate=[]", "hydra/launcher=basic", "threads=1", "logger=[]"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
-    def start(name: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "normlab.train", *words, f"log_dir={tmp_path / name}"]
-        return subprocess.Popen(command, cwd=REPOSITORY, **pipes)  # type: ignore[call-overload,no-any-return]
+    def command(name: str) -> list[str]:
+        return ["normlab.train", *words, f"log_dir={tmp_path / name}"]
 
     def looks(name: str) -> list[str]:
         """What progress.log says after each, without the time."""
@@ -418,26 +416,27 @@ def test_until_decided_a_study_that_is_killed_after_its_first_look_decides_the_s
     def trained(name: str) -> set[str]:
         return {folder.name for folder in records(tmp_path / name)}
 
-    whole = start("whole")
-    _, told = whole.communicate()
-    assert whole.returncode == 0, told
+    whole = python_m(*command("whole"))
+    assert whole.returncode == 0, whole.stderr
     expected = looks("whole")
     assert expected[0].startswith("3 seeds per setting")
     assert " questions are open" in expected[0]
-    assert expected[-1] in told, "the last line says how it ended"
+    assert expected[-1] in whole.stderr, "the last line says how it ended"
     assert 2 * 3 < len(trained("whole")) <= 2 * 5, "one look did not decide it"
 
-    first = start("killed")
-    while not looks("killed") and first.poll() is None:
-        time.sleep(0.1)
-    first.send_signal(signal.SIGTERM)
-    first.communicate()
-    again = start("killed")
-    _, told = again.communicate()
-    assert again.returncode == 0, told
+    def after_a_look(process: int) -> None:
+        deadline = time.monotonic() + 180
+        while not looks("killed") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(process, signal.SIGTERM)
+
+    first = python_m(*command("killed"), meanwhile=after_a_look)
+    assert first.returncode == 130, first.stderr
+    again = python_m(*command("killed"))
+    assert again.returncode == 0, again.stderr
     assert looks("killed") == expected
     assert trained("killed") == trained("whole")
-    assert expected[-1] in told
+    assert expected[-1] in again.stderr
 
 
 @pytest.mark.slow
