@@ -1,6 +1,8 @@
 """One run on several devices: the gradients, weights and measures of a single process, every image counted once."""
 
 import copy
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from normlab.training.fit import fit_networks
 from normlab.training.networks import Member, Networks
 from normlab.training.ranks import Rank, as_rank, ranks
 
+LINUX = sys.platform == "linux"
 BASE = ["data=digits", "epochs=2", "accelerator=cpu", "threads=1", "precision=64-true", "l1=1e-3", "lr=0.05"]
 ODD = ["batch_size=21", "train_size=50", "val_size=61"]  # shares of 10 and 11; 30 and 31 validation images
 GHOSTS = ["batch_size=16", "train_size=40", "val_size=1"]  # one validation image: one share of it is empty
@@ -84,11 +87,32 @@ def beside(ready: Callable[[], None], rank: Rank, settings: Settings) -> None:
             fit(on_two(name), rank)
 
 
+def listens() -> set[str]:
+    """The addresses at which this process listens, as Linux writes them."""
+    own = {os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.exists()}
+    rows = [row.split() for kind in ("tcp", "tcp6") for row in Path("/proc/net", kind).read_text().splitlines()[1:]]
+    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own}
+
+
 @pytest.fixture(scope="module")
-def together() -> dict[str, Fitted]:
-    """Every case by two processes, which are started once."""
+def processes() -> tuple[dict[str, Fitted], int, set[str]]:
+    """Every case by two processes, which are started once; who may look where they meet; where the first listens."""
     with ranks(load(*BASE, *on_two("bn")), beside) as rank:
-        return {name: fit(on_two(name), rank) for name in CASES}
+        mode = Path(rank.meeting).parent.stat().st_mode
+        return {name: fit(on_two(name), rank) for name in CASES}, mode, listens() if LINUX else set()
+
+
+@pytest.fixture(scope="module")
+def together(processes: tuple[dict[str, Fitted], int, set[str]]) -> dict[str, Fitted]:
+    return processes[0]
+
+
+@pytest.mark.skipif(not LINUX, reason="what a process listens to is read from /proc")
+def test_they_talk_over_the_loopback_device_alone(processes: tuple[dict[str, Fitted], int, set[str]]) -> None:
+    _, mode, addresses = processes
+    assert mode & 0o077 == 0, "where they meet is their owner's"
+    assert addresses
+    assert addresses <= {"0100007F", "00000000000000000000000001000000"}, "127.0.0.1 and ::1"
 
 
 def agree(got: dict[str, Any], expected: dict[str, Any], **close: float) -> None:

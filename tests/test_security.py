@@ -2,7 +2,9 @@
 
 import ast
 import json
+import os
 import pickle
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -16,6 +18,7 @@ from made_up_runs import made_up
 from normlab import probe
 from normlab.analysis.table import runs
 from normlab.errors import NormlabError
+from normlab.kernels import compile as compilation
 from normlab.record import read_support
 from normlab.report import main as report
 from normlab.settings import Study
@@ -24,6 +27,17 @@ from normlab.training import Classifier, run
 
 HERE = Path(__file__).parent
 PACKAGES = [HERE.parent / name for name in ("normlab", "benchmarks")]
+
+
+def test_each_promise_names_the_tests_that_hold_it() -> None:
+    page = (HERE.parent / "docs" / "security.md").read_text(encoding="utf-8")
+    promises = re.split(r"(?m)^- ", page)[1:]
+    assert len(promises) >= 10
+    written = {name for file in HERE.glob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())}
+    for promise in promises:
+        named = set(re.findall(r"`(test_\w+)`", promise))
+        assert named <= written, named - written
+        assert named or "no test of normlab" in promise, promise
 
 
 class Bomb:
@@ -136,6 +150,45 @@ def test_a_checkpoint_that_names_code_imports_nothing(
         with pytest.raises(ValueError, match=told):
             Classifier.load_from_checkpoint(tmp_path / "their.ckpt", **asked)
     assert not mark.exists()
+
+
+COMPILER = """#!/bin/sh
+touch {mark!r}
+exit 1
+"""
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_kernels_torch_starts_no_compiler(tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And keeps nothing; the kernels do start the one in CXX."""
+    (tmp_path / "compiler").write_text(COMPILER.format(mark=str(mark)))
+    (tmp_path / "compiler").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "compiler"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    compilation.library.cache_clear()
+    words = "data=digits", "norm=bn", "epochs=1", "train_size=100", "threads=1", "accelerator=cpu"
+    assert run(load(*words, "kernels=torch"), tmp_path / "torch").status == "completed"
+    assert not mark.exists()
+    assert not (tmp_path / "cache").exists()
+    assert run(load(*words), tmp_path / "kernels").status == "completed", "by torch, since nothing was compiled"
+    compilation.library.cache_clear()
+    assert mark.exists()
+
+
+def test_kernels_lie_where_nobody_else_can_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or they are not loaded."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = os.umask(0)
+    try:
+        file = compilation.compiled(compilation.HERE / "step.cpp", compilation._macros(1, 10, (28, 28), "float", False))
+    finally:
+        os.umask(before)
+    assert isinstance(file, Path)
+    assert file.parent.stat().st_mode & 0o022 == file.stat().st_mode & 0o022 == 0
+    file.parent.chmod(0o777)
+    found = compilation.library.__wrapped__(1, 10, (28, 28))
+    assert isinstance(found, str)
+    assert found == f"others can write in {file.parent}"
 
 
 def test_a_zip_that_leaves_its_folder(tmp_path: Path) -> None:
