@@ -287,6 +287,19 @@ def test_each_norm_of_many_settings_has_a_panel_with_the_others_in_grey() -> Non
     assert len({ax.get_ylim() for ax in axes[:3]}) == 1
 
 
+@pytest.mark.parametrize("norms", [("bn", "ln"), ("bn", "ln", "gn", "in", "rms")])
+def test_the_key_of_panels_names_what_they_have_in_common_once(norms: tuple[str, ...]) -> None:
+    """And every setting where they have not the same, or one of them nothing to name."""
+    rests = ["lr=0.1 l1=0", "lr=0.1 l1=0.001", "lr=0.01 l1=0", "lr=0.01 l1=0.001"]
+    crossed = [f"{norm} {rest}" for norm in norms for rest in rests]
+    for fig in (some_curves(crossed), some_along(crossed, L1)):
+        assert [text.get_text() for text in fig.legends[0].get_texts()] == rests
+        fig.draw_without_rendering()
+        assert all(ax.get_window_extent().height > 1.2 * fig.dpi for ax in fig.axes if ax.get_visible() and ax.axison)
+    for labels in ([*FINAL], [*crossed, f"{norms[0]} lr=1 l1=0"][1:]):
+        assert [text.get_text() for text in some_curves(labels).legends[0].get_texts()] == labels
+
+
 def test_validation_for_want_of_a_test_and_training_for_want_of_both() -> None:
     assert "validation error, %" in words(some_curves(["bn"], split="val"))  # type: ignore[arg-type]
     training = {name: of for name, of in some_setting(99.0).items() if name.startswith("train")}

@@ -39,6 +39,19 @@ def by_norm(labels: Sequence[str], looks: Mapping[str, Style], room: int) -> dic
     return norms if len(labels) > room and len(norms) > 1 else {"": list(labels)}
 
 
+def panels_key(labels: Sequence[str], looks: Mapping[str, Style]) -> list[Style]:
+    """What the key of panels by norm has to name: nothing where every norm has one setting; else what its settings
+    have in common, once and in grey, where fill and line are enough to tell; else every setting."""
+    every = [looks[label] for label in labels]
+    if len({own.norm for own in every}) == len(every):
+        return []
+    rests = (own.label.removeprefix(own.norm).strip() for own in every)
+    looking = zip(every, rests, strict=True)
+    grey = [*dict.fromkeys(replace(own, label=rest, norm="", colour=QUIET, marker="o") for own, rest in looking)]
+    told = len({own.label for own in grey if own.label}) == len({(own.fill, own.line) for own in grey}) == len(grey)
+    return grey if told else every
+
+
 def name_norm(ax: Axes, norm: str, across: int) -> None:
     """The heading of a norm's panel, of so many side by side."""
     words = CATALOGUE[norm].short if norm in CATALOGUE else ""
@@ -138,8 +151,9 @@ def curves(settings: Mapping[str, Mapping[str, Array]], norms: Mapping[str, str]
         del drawn["ce"]
     words = [words for words, _ in drawn.values()]
     high = 0.7 + 1.8 * len(drawn) * -(-len(groups) // 4) if many else 3.4
-    named = [] if many and len(labels) == len(groups) else labels
-    fig = figure(title, high + 0.7 + key_height(named, 4 if many else 0))
+    named = panels_key(labels, looks) if many else [looks[label] for label in labels]
+    columns = 4 if many and len(named) == len(labels) else 0  # a norm's settings below its panel
+    fig = figure(title, high + 0.7 + key_height([style.label for style in named], columns))
     if many:
         table, across = drawing.facets(fig, len(groups), words, "epoch")
     else:
@@ -160,7 +174,7 @@ def curves(settings: Mapping[str, Mapping[str, Array]], norms: Mapping[str, str]
             drawing.level(row, log=True, zero=floor)
     note = seeds_words(values for _, series in drawn.values() for values in series.values())
     note += " Grey: means of the other norms." if many else ""
-    key(fig, [looks[label].handle for label in named], f"{note} Logarithmic axes.".strip(), across if many else 0)
+    key(fig, [style.handle for style in named], f"{note} Logarithmic axes.".strip(), min(columns, across))
     return fig
 
 
@@ -214,7 +228,9 @@ def along(
     log = bool(errors or (not accuracy and points.size and 0 < 4 * points.min() < points.max()))
     groups = by_norm(list(lines), looks, 1) if lines else {"": []}
     many = len(groups) > 1
-    fig = figure(title, 2.6 * -(-len(groups) // 4) + 1.1 + 0.2 * len(lines) / 4 + (0.6 if not many else 0))
+    named = panels_key(list(lines), looks) if many else [looks[label] for label in lines]
+    height = 2.6 * -(-len(groups) // 4) + 1.1 + (0.6 if not many else 0)
+    fig = figure(title, height + key_height([style.label for style in named]))
     (axes,), across = drawing.facets(fig, len(groups), [y_label], x_label)
     tested = np.unique(drawing.finite(*(line.x for line in lines.values())))
     ends = drawing.finite(*(np.r_[line.low, line.high] for line in lines.values()))
@@ -234,8 +250,7 @@ def along(
         drawing.level(axes, log=log, zero=floor)
     note = "Mark: mean" + ", or median where a run was lost" * lost + "; bar: its 95 % interval" * bool(ends.size)
     note += "; dot: one seed." + " Grey: the other norms." * many + " Logarithmic error axis." * bool(errors)
-    named = [] if many and len(lines) == len(groups) else list(lines)
-    key(fig, [looks[label].handle for label in named], note)
+    key(fig, [style.handle for style in named], note)
     return fig
 
 
