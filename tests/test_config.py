@@ -22,7 +22,7 @@ from normlab.settings import (
     conf_dir,
     group_values,
 )  # fmt: skip
-from normlab.settings.plan import compose_config, load, plan
+from normlab.settings.plan import compose_config, load, parse, plan
 
 
 def test_python_and_the_command_line_ask_for_the_same_run() -> None:
@@ -118,6 +118,10 @@ def test_a_setting_is_a_run_without_its_seed() -> None:
     assert custom.setting() == {"norm": "custom", "l1": 0.0, "norm.target": "a.b:Layer", "norm.eps": 0.1}
 
 
+def by_hydra(*words: str) -> Settings:
+    return parse(compose_config(words))
+
+
 def test_plan_shares_hydras_work_and_gives_what_hydra_would() -> None:
     """Runs that differ in numbers, words, true, false and null alone come from one composition."""
     axes = [("norm=bn", "norm=gn"), ("augment=true", "augment=false"), ("gradient_clip=null", "gradient_clip=1.5")]
@@ -127,7 +131,7 @@ def test_plan_shares_hydras_work_and_gives_what_hydra_would() -> None:
     with patch("normlab.settings.plan.compose_config", wraps=compose_config) as compositions:
         jobs = plan([*shared, *words], multirun=True)
     assert compositions.call_count == 2, "a norm each"
-    assert [job.settings for job in jobs] == [load(*shared, *job) for job in itertools.product(*axes)]
+    assert [job.settings for job in jobs] == [by_hydra(*shared, *job) for job in itertools.product(*axes)]
     assert len({job.settings.config_hash() for job in jobs}) == len({job.folder for job in jobs}) == 32
 
 
@@ -142,8 +146,8 @@ def test_plan_shares_hydras_work_and_gives_what_hydra_would() -> None:
 )
 def test_a_setting_and_a_part_of_it_count_in_their_order(words: str, augment: dict[str, float]) -> None:
     own = words.split()
-    found = [plan(["data=digits", *own], multirun=False)[0].settings.augment, load(*own).augment]
-    assert [each.model_dump() for each in found] == [augment, augment]
+    found = plan(["data=digits", *own], multirun=False)[0].settings, load(*own), by_hydra(*own)
+    assert [each.augment.model_dump() for each in found] == [augment] * 3
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def load(*overrides: str) -> Settings:
 
     Raise `ConfigError` where an override is unknown or out of range.
     """
-    return parse(compose_config(plain_overrides(overrides)))
+    return parse(composed(plain_overrides(overrides)))
 
 
 def compose_config(overrides: Iterable[str]) -> DictConfig:
