@@ -19,7 +19,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ import psutil
 
 from benchmarks.tables import markdown
 from normlab.record import Record
+from normlab.report import report
 
 WORDS = ["study=placement_quick", "until=decided", "max_seeds=8", "epochs=3", "threads=1", "accelerator=cpu"]
 LAUNCHERS = ("processes", "array", "submitit_slurm")
@@ -144,8 +146,8 @@ class Studies:
 
 
 def tables(folder: Path) -> dict[str, bytes]:
-    command = [sys.executable, "-m", "normlab.report", str(folder), "--no-figures"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    with redirect_stdout(StringIO()):
+        report(folder, figures=False)
     return {name: (folder / name).read_bytes() for name in TABLES}
 
 

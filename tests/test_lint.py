@@ -33,7 +33,7 @@ from normlab.lint.seeds import family
 from normlab.nets import Net, norm_layers
 from normlab.norms import CATALOGUE, make_norm
 from normlab.record import Record
-from normlab.settings import Claim, Settings, Study, choices
+from normlab.settings import Claim, Settings, Study
 from normlab.settings.plan import load, plan
 
 PACKAGED = list(CATALOGUE)
@@ -386,17 +386,6 @@ def test_the_assumed_spread_is_what_the_replication_has() -> None:
 
 
 # Whole studies, codes, the page
-
-
-@pytest.mark.parametrize("name", choices("study"))
-def test_named_studies_start_without_a_warning_where_nothing_is_to_be_done(name: str, tmp_path: Path) -> None:
-    own = ["norm.target=torch.nn:BatchNorm2d"] * name.startswith("custom")
-    every = [job.settings for job in plan([f"study={name}", f"log_dir={tmp_path}", *own], multirun=False)]
-    ignore = every[0].ignore
-    assert [each.code for each in lint(every, Study.named(name), None, ignore)] == []
-    if ignore and not name.endswith("_quick"):
-        codes = {each.code for each in lint(every, Study.named(name))}
-        assert codes == {*ignore}, "nothing is ignored that is not reported"
 
 
 def test_a_fair_sweep_has_no_finding() -> None:

@@ -1,19 +1,23 @@
 """Studies: their files, what they sweep, what a command line makes of them."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from normlab.errors import NormlabError
+from normlab.lint import lint
 from normlab.settings import STUDY_FILE, Claim, Study, choices, conf_dir, protocol, sweep_of
-from normlab.settings.plan import load, plan
+from normlab.settings.plan import Job, load, plan
 
 STUDIES = choices("study")
 
 
-def words(name: str) -> list[str]:
-    """What a command line has to say for a study: one of a custom layer needs the layer."""
-    return [f"study={name}", *["norm.target=mine:Layer"] * ("custom" in sweep_of(name)["norm"].split(","))]
+@cache
+def planned(name: str) -> list[Job]:
+    """A study's runs; one of a custom layer needs the layer."""
+    own = ["norm.target=torch.nn:BatchNorm2d"] * ("custom" in sweep_of(name)["norm"].split(","))
+    return plan([f"study={name}", *own], multirun=False)
 
 
 def folders(*overrides: str) -> list[str]:
@@ -29,7 +33,7 @@ def test_a_quick_form_starts_from_its_study(name: str) -> None:
     assert Study.named(name).factors == Study.named(whole).factors
     assert set(protocol(name)) >= set(protocol(whole)) - {"name"}
     assert Study.named(name).claims in (Study.named(whole).claims, [])
-    assert {job.settings.data.name for job in plan(words(name), multirun=False)} == {"digits"}
+    assert {job.settings.data.name for job in planned(name)} == {"digits"}
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -39,13 +43,23 @@ def test_a_study_file_is_complete(name: str) -> None:
     assert "seed" in sweep_of(name)
     assert set(study.factors) == set(sweep_of(name)) - {"seed"}
     assert protocol(name)["name"] == name, "its runs lie in a folder of its name"
-    jobs = plan(words(name), multirun=False)
+    jobs = planned(name)
     assert len({job.folder for job in jobs}) == len(jobs)
     assert {job.folder.parent.name for job in jobs} == {name}
     assert {job.settings.threads for job in jobs} == {1}, "the bits do not depend on how many runs are left"
     settings = {str(job.settings.setting()) for job in jobs}
     first = {str(job.settings.setting()) for job in jobs[: len(settings)]}
     assert first == settings, "seeds are the slowest: an interrupted study has about as many seeds of each setting"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_it_starts_without_a_warning_where_nothing_is_to_be_done(name: str) -> None:
+    every = [job.settings for job in planned(name)]
+    ignore = every[0].ignore
+    assert [each.code for each in lint(every, Study.named(name), None, ignore)] == []
+    if ignore and not name.endswith("_quick"):
+        codes = {each.code for each in lint(every, Study.named(name))}
+        assert codes == {*ignore}, "nothing is ignored that is not reported"
 
 
 def test_the_replication_crosses_norm_and_l1() -> None:
