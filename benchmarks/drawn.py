@@ -106,13 +106,7 @@ class Followed(rounds.Rounds):
     """A study that ends by itself. interactions, drop: what `until=decided` might have been, see `DESIGNS`."""
 
     def __init__(
-        self,
-        like: Answers,
-        draws: Sequence[Draws],
-        study: int,
-        *,
-        interactions: bool = False,
-        drop: bool = True,
+        self, like: Answers, draws: Sequence[Draws], study: int, *, interactions: bool = False, drop: bool = True
     ) -> None:
         most = draws[0].values.shape[-1]
         super().__init__(like.study, like.margin, range(most))

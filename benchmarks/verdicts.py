@@ -18,22 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from benchmarks.drawn import (
-    BASE,
-    KINDS,
-    MARGIN,
-    TRUTHS,
-    Bools,
-    Draws,
-    Floats,
-    Followed,
-    accuracies,
-    answered,
-    any_false,
-    like_replication,
-    real,
-    rejected,
-)  # fmt: skip
+from benchmarks import drawn
 from benchmarks.tables import markdown
 from normlab.analysis import rounds
 from normlab.analysis.sequential import POWER, looks, sequential_p
@@ -47,7 +32,7 @@ SEEDS = (3, 5, 10)
 MOST = (10, 14, 20)
 
 
-def row(measure: str, values: Floats | Bools) -> dict[str, Any]:
+def row(measure: str, values: drawn.Floats | drawn.Bools) -> dict[str, Any]:
     """Return a mean over studies with its 95 % interval: of shares by Clopper & Pearson (1934)."""
     mean, n = float(values.mean()), values.size
     if values.dtype == bool:
@@ -61,17 +46,22 @@ def row(measure: str, values: Floats | Bools) -> dict[str, Any]:
 
 def errors(rng: np.random.Generator, studies: int, kind: str, truth: str, seeds: int) -> Iterator[dict[str, Any]]:
     """How often a study of six settings has a false verdict, of any kind."""
-    found = answered([Draws("test_acc", accuracies(rng, kind, TRUTHS[truth], studies, seeds))], claims=False)
-    yield row(FALSE, any_false(found, {"test_acc": BASE + MARGIN * np.array(TRUTHS[truth])}, claims=False))
+    found = drawn.answered(
+        [drawn.Draws("test_acc", drawn.accuracies(rng, kind, drawn.TRUTHS[truth], studies, seeds))], claims=False
+    )
+    yield row(
+        FALSE,
+        drawn.any_false(found, {"test_acc": drawn.BASE + drawn.MARGIN * np.array(drawn.TRUTHS[truth])}, claims=False),
+    )
 
 
 def power(rng: np.random.Generator, studies: int, effect: float, seeds: int) -> Iterator[dict[str, Any]]:
     """What is found of an effect of so many margins that `ln` has with L1 and without, in the whole family."""
-    values = accuracies(rng, "normal", (0, 0, effect, effect, 0, 0), studies, seeds)
-    found = answered([Draws("test_acc", values)], claims=False)
+    values = drawn.accuracies(rng, "normal", (0, 0, effect, effect, 0, 0), studies, seeds)
+    found = drawn.answered([drawn.Draws("test_acc", values)], claims=False)
     for label in ("ln − bn", "ln − bn, mean of 2 settings"):
         answers = [each for study in found for each in study if each.label == label]
-        differs, same = rejected(answers).T
+        differs, same = drawn.rejected(answers).T
         above = np.array([each.estimate is not None and each.estimate.value > 0 for each in answers])
         yield row(f"{label}: better", differs & above)
         yield row(f"{label}: equivalent", same & ~differs)
@@ -88,22 +78,22 @@ DESIGNS: Mapping[str, Mapping[str, Any]] = {
 
 def study(rng: np.random.Generator, studies: int, truth: str, design: str, most: int) -> Iterator[dict[str, Any]]:
     """A study like `replication` with at most so many seeds per setting; design: "fixed" has all of them."""
-    draws, means = like_replication(rng, truth, studies, most)
+    draws, means = drawn.like_replication(rng, truth, studies, most)
     if design == "fixed":
-        seeds, found = np.full(studies, float(most)), answered(draws, claims=True)
+        seeds, found = np.full(studies, float(most)), drawn.answered(draws, claims=True)
     else:
         options = dict(DESIGNS[design])
         rho = options.pop("rho", POWER)
         with patch.object(rounds, "sequential_p", functools.partial(sequential_p, power=rho)):
-            followed = [Followed(real(True), draws, study, **options) for study in range(studies)]
+            followed = [drawn.Followed(drawn.real(True), draws, study, **options) for study in range(studies)]
             ends = [each.progress(each.found) for each in followed]
         seeds = np.array([np.mean(list(end.seeds.values())) for end in ends])
         found = [list(end.answers) for end in ends]
-    yield row(FALSE, any_false(found, means, claims=True))
+    yield row(FALSE, drawn.any_false(found, means, claims=True))
     yield row("seeds per setting", seeds)
-    decided = np.array([rejected(answers).any(-1) for answers in found])
+    decided = np.array([drawn.rejected(answers).any(-1) for answers in found])
     yield row("questions decided", decided.mean(1))
-    yield row(DECIDED, decided[:, [each.kind != "interaction" for each in real(True).declared]].mean(1))
+    yield row(DECIDED, decided[:, [each.kind != "interaction" for each in drawn.real(True).declared]].mean(1))
 
 
 LEVEL = ALPHA / 15
@@ -116,7 +106,7 @@ def fixed_power(n: int, effect: float) -> float:
 
 
 @functools.cache
-def followed_pair(most: int, effect: float, studies: int, seed: int) -> tuple[Floats, Bools]:
+def followed_pair(most: int, effect: float, studies: int, seed: int) -> tuple[drawn.Floats, drawn.Bools]:
     """Seeds per setting that two settings take until they are told apart, and whether they are, with the right sign."""
     rng = np.random.default_rng(seed)
     a, b = rng.normal(effect, 1, (studies, most)), rng.normal(0, 1, (studies, most))
@@ -146,12 +136,12 @@ def pair(rng: np.random.Generator, studies: int, effect: float) -> Iterator[dict
 STUDIES = ("as observed", "nothing or twice the margin")
 # table: what makes it, studies, cases
 TABLES: Mapping[str, tuple[Callable[..., Iterator[dict[str, Any]]], int, list[tuple[Any, ...]]]] = {
-    "errors": (errors, 5_000, list(itertools.product(KINDS, list(TRUTHS)[:3], SEEDS))),
+    "errors": (errors, 5_000, list(itertools.product(drawn.KINDS, list(drawn.TRUTHS)[:3], SEEDS))),
     "power": (power, 4_000, list(itertools.product(EFFECTS, SEEDS))),
     "pair": (pair, 20_000, [(0,), (1,), (2,)]),
     "fixed": (study, 3_000, [(truth, "fixed", n) for truth in STUDIES for n in (*range(6, 16), 18, 20, 25, 30)]),
     "until=decided": (study, 6_000, [(truth, "as it is", 20) for truth in STUDIES]),
-    "until=decided, errors": (study, 1_000, [(truth, "as it is", 20) for truth in list(TRUTHS)[:3]]),
+    "until=decided, errors": (study, 1_000, [(truth, "as it is", 20) for truth in list(drawn.TRUTHS)[:3]]),
     "designs": (study, 200, [*itertools.product(STUDIES[1:], DESIGNS, MOST), (STUDIES[1], "as it is", 30)]),
 }
 
@@ -208,7 +198,7 @@ def tables(rows: pd.DataFrame) -> str:
             ["data", "truth", *(f"{n} seeds" for n in SEEDS)],
             [
                 [kind, truth, *(percent(number("errors", (kind, truth, n), FALSE), 1) for n in SEEDS)]
-                for kind, truth in itertools.product(KINDS, list(TRUTHS)[:3])
+                for kind, truth in itertools.product(drawn.KINDS, list(drawn.TRUTHS)[:3])
             ],
         )
     ]

@@ -30,6 +30,7 @@ FLOORS = [
     {"train", "report", "calculate", "probe", "export"},
     {"__main__"},
 ]
+LEVEL_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 ALLOWED_LATE = {("norms", "settings")}  # inside a function: a norm's defaults stand in conf/
 
 Arrow = tuple[str, str]
@@ -100,11 +101,10 @@ def placed(shown: Sequence[Arrow]) -> tuple[dict[Point, float], dict[Arrow, list
     A long arrow passes each floor between its ends at a point of its own, so that it crosses no box. Order and places
     follow from the neighbours above and below, by turns (Sugiyama et al. 1981).
     """
-    level = {room: number for number, floor in enumerate(FLOORS) for room in floor}
     rows: list[list[Point]] = [sorted(floor) for floor in FLOORS]  # type: ignore[misc]
     ways: dict[Arrow, list[Point]] = {}
     for start, end in shown:
-        between: list[Point] = [(start, end, number) for number in range(level[start] - 1, level[end], -1)]
+        between: list[Point] = [(start, end, number) for number in range(LEVEL_OF[start] - 1, LEVEL_OF[end], -1)]
         for point in between:
             rows[point[2]].append(point)  # type: ignore[index, misc]
         ways[start, end] = [start, *between, end]
@@ -151,7 +151,6 @@ def picture() -> str:
     """The house as SVG."""
     shown = fewest(arrows())
     at, ways = placed(list(shown))
-    level = {room: number for number, floor in enumerate(FLOORS) for room in floor}
     height = LEVEL * len(FLOORS) + 12
 
     def y(number: int) -> float:
@@ -170,9 +169,9 @@ def picture() -> str:
             lines.append(f'<rect x="0" y="{y(number) - LEVEL / 2:g}" width="{WIDTH}" height="{LEVEL}" fill="#f3f5f8"/>')
         lines.append(f'<text x="8" y="{y(number) + 5:g}" fill="#7a8594" font-size="12">{number}</text>')
     for (start, end), way in ways.items():
-        points = [(at[point], y(level[point] if isinstance(point, str) else point[2])) for point in way]
+        points = [(at[point], y(LEVEL_OF[point] if isinstance(point, str) else point[2])) for point in way]
         points[0] = (points[0][0], points[0][1] + BOX / 2)
-        same = level[start] == level[end]
+        same = LEVEL_OF[start] == LEVEL_OF[end]
         points[-1] = (points[-1][0], points[-1][1] + (BOX if same else -BOX) / 2)
         slopes = [0.0, *((c[0] - a[0]) / 6 for a, c in zip(points, points[2:], strict=False)), 0.0]  # Catmull-Rom
         path = f"M{points[0][0]:.0f} {points[0][1]:.0f}"
@@ -184,7 +183,7 @@ def picture() -> str:
             f'<path d="{path}" fill="none" stroke="#55606e" stroke-width="1.3"{dashes} marker-end="url(#tip)">'
             f"<title>{start} imports {end}</title></path>"
         )
-    for room, number in sorted(level.items(), key=lambda item: (-item[1], item[0])):
+    for room, number in sorted(LEVEL_OF.items(), key=lambda item: (-item[1], item[0])):
         name = f"{room}/" if (PACKAGE / room).is_dir() else f"{room}.py"
         x = at[room]
         lines.append(

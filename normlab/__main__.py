@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import normlab
 from normlab.output import command
 
-__all__ = ["main"]
-
 DOORS = {
     "train": "one run, a sweep or a study",
     "report": "tables, verdicts, figures and a page of a folder of runs",

@@ -18,8 +18,6 @@ from normlab.settings import flatten
 if TYPE_CHECKING:
     from normlab.settings.plan import Job  # Hydra
 
-__all__ = ["COLUMNS", "FINAL", "MEAN", "Means", "first_of_setting", "hyperparameters"]
-
 MEAN = "mean"  # the folder beside a sweep's runs: TensorBoard's filter ^mean finds what is in it
 LEAST = 3  # seeds from which a standard deviation is drawn: of two it says less than their curves
 

@@ -23,8 +23,6 @@ from normlab.norms import CATALOGUE
 from normlab.output import command, console
 from normlab.settings.conf import instead
 
-__all__ = ["main"]
-
 EXAMPLES = """examples:
   python -m normlab.calculate                                     batch norm of the fixed batch
   python -m normlab.calculate --norm gn --groups 4 --step         one statistic at a time

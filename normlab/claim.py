@@ -19,8 +19,6 @@ from filelock import FileLock, Timeout
 from normlab.errors import BusyError
 from normlab.files import guarded
 
-__all__ = ["busy", "claim"]
-
 BEAT = 20.0  # seconds between two touches of .owner
 STALE = 120.0  # seconds without a touch after which another machine takes the folder over
 PATIENCE = 0.5  # seconds: who only asks whether a folder is busy holds its lock for less than that
@@ -145,11 +143,10 @@ def _now(folder: Path) -> int:
 
 def _runs(pid: str) -> bool:
     try:
-        os.kill(int(pid), 0)
+        with suppress(PermissionError):  # another user's
+            os.kill(int(pid), 0)
     except (ValueError, OverflowError, ProcessLookupError):
         return False
-    except PermissionError:
-        return True
     return True
 
 

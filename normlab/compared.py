@@ -35,8 +35,6 @@ from normlab.settings import Study
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Compared", "ComparedFolders", "compare", "compare_folders"]
-
 
 def compare(
     folder: str | Path, choose: Sequence[str] = (), *, margin: float | None = None, ignore: Sequence[str] = ()

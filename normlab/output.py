@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["command", "console", "counted", "steady"]
-
 
 class Steady:
     """A text stream that drops what its device does not take: `| head` has seen enough, or a disk is full.

@@ -52,7 +52,8 @@ def _measure(folder: Path, what: Sequence[str], targets: Sequence[str]) -> int:
 
     below = sorted(file.parent for file in folder.rglob("result.json"))
     several = bool(below) and below != [folder]
-    folders = [each for each in below if _completed(each)] if several else [folder]
+    completed = (each for each in below if (record := Record.readable(each)) and record.status == "completed")
+    folders = [*completed] if several else [folder]
     probes, kinds = [name for name in what if name in PROBES], [kind for kind in CORRUPTIONS if kind in what]
     screen, shown, failed = console(), Console(stderr=True, highlight=False), dict[Path, str]()
 
@@ -91,11 +92,6 @@ def _measure(folder: Path, what: Sequence[str], targets: Sequence[str]) -> int:
     return 2 if failed else 0
 
 
-def _completed(folder: Path) -> bool:
-    record = Record.readable(folder)
-    return record is not None and record.status == "completed"
-
-
 def tables(rows: Sequence[ProbeRow]) -> list[tuple[str, Table]]:
     """Return title and table of each probe: one row per quantity, one column per layer."""
     found = []
@@ -109,13 +105,10 @@ def tables(rows: Sequence[ProbeRow]) -> list[tuple[str, Table]]:
 
 def corrupted_table(rows: Sequence[Robustness]) -> Table:
     """Return accuracies: one row per kind of corruption and mode, one column per strength."""
-    cells = {
-        (
-            f"{row.kind}, {row.mode} mode",
-            f"strength {row.strength}" if row.strength else "clean",
-        ): f"{100 * row.acc:.2f}"
-        for row in sorted(rows, key=lambda row: row.strength)
-    }
+    cells = {}
+    for row in sorted(rows, key=lambda row: row.strength):
+        column = f"strength {row.strength}" if row.strength else "clean"
+        cells[f"{row.kind}, {row.mode} mode", column] = f"{100 * row.acc:.2f}"
     return _table(cells)
 
 

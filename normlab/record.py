@@ -138,9 +138,9 @@ class Record:
         file = folder / "result.json"
         try:
             stamp = file.stat()
+            return cls._load(file.absolute(), (stamp.st_mtime_ns, stamp.st_size, stamp.st_ino))
         except OSError as error:
             raise DamagedError(f"{file} cannot be read ({error.strerror})") from error
-        return cls._load(file.absolute(), (stamp.st_mtime_ns, stamp.st_size, stamp.st_ino))
 
     @classmethod
     @lru_cache(maxsize=4096)  # a sweep, its display and its summary look at the same files
@@ -158,8 +158,6 @@ class Record:
             record = _reader().validate_json(text, strict=True)
             check_recorded(record.config)
             return record
-        except OSError as error:
-            raise DamagedError(f"{file} cannot be read ({error.strerror})") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = line(error) if isinstance(error, ValidationError) else error
             raise DamagedError(f"{file} is damaged ({reason}): the run has to be done again") from error
@@ -258,6 +256,8 @@ def _write_rows(file: Path, columns: Sequence[str], rows: Iterable[Iterable[obje
 
 
 def _read_rows(file: Path, columns: Sequence[str]) -> list[list[str]]:
+    if not file.is_file():
+        return []
     with file.open(encoding="utf-8", newline="") as stream:
         found, *rows = csv.reader(stream)
     if found != [*columns]:
@@ -282,8 +282,6 @@ def read_probes(folder: Path) -> list[ProbeRow]:
     """Return the rows of probes.csv; none where the file is missing. Raise `RecordError`, in one line, where it is
     damaged."""
     file = folder / "probes.csv"
-    if not file.is_file():
-        return []
     with reading(file, MEASURE_AGAIN):
         rows = _read_rows(file, PROBE_COLUMNS)
         return [(float(e), int(s), probe, layer, what, float(value)) for e, s, probe, layer, what, value in rows]
@@ -297,8 +295,6 @@ def write_robustness(folder: Path, rows: Iterable[Robustness]) -> None:
 def read_robustness(folder: Path) -> list[Robustness]:
     """Return the rows of robustness.csv, as `read_probes` does."""
     file = folder / "robustness.csv"
-    if not file.is_file():
-        return []
     with reading(file, MEASURE_AGAIN):
         rows = _read_rows(file, Robustness._fields)
         found = [Robustness(kind, int(strength), mode, *map(float, values)) for kind, strength, mode, *values in rows]

@@ -28,8 +28,6 @@ from normlab.errors import NormlabError, in_one_line
 from normlab.files import write_atomically
 from normlab.output import command, console, counted
 
-__all__ = ["main", "report", "report_beside"]
-
 COLOURS = {"better": "green", "supported": "green", "worse": "red", "refuted": "red", "equivalent": "blue"}
 SCREEN = 45  # lines
 MARK = "<!-- normlab "  # begins the last line of a figure: what it is of

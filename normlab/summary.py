@@ -14,8 +14,6 @@ from normlab.output import console
 from normlab.record import STATUSES, Record
 from normlab.settings.plan import Job, labels, run_label
 
-__all__ = ["show"]
-
 STYLES = {
     "completed": "green", "diverged": "yellow", "failed": "red", "unavailable": "yellow", "interrupted": "yellow",
     "no result": "red",

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from normlab.scheduler.decided import Decided
 
-__all__ = ["main", "study", "sweep"]
-
 USUAL = ("norm", "data", "study", "seed", "l1", "epochs", "batch_size", "lr", "accelerator")  # on the first screen
 HELP = """usage: normlab train [name=value ...]       one run
        normlab train -m [name=a,b ...]      a sweep: every combination of the values
@@ -79,7 +77,8 @@ def main(arguments: Sequence[str]) -> int:
         if getattr(flags, flag):
             raise ConfigError(f"--{flag.replace('_', '-')}: settings stand in conf/ and on the command line alone")
     if threading.current_thread() is threading.main_thread():  # no other thread can set a handler
-        signal.signal(signal.SIGTERM, _stop)
+        # as Ctrl-C: workers end with the command, and what was running is recorded as interrupted
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     return 0 if do_runs(flags.overrides, flags.multirun)[1] else 1
 
 
@@ -118,11 +117,6 @@ def _wrong_flag(message: str) -> NoReturn:
     raise ConfigError(f"{message}: settings are written name=value, and --help shows them")
 
 
-def _stop(*_: object) -> None:
-    """SIGTERM ends a command as Ctrl-C does: workers with it, and what was running is recorded as interrupted."""
-    raise KeyboardInterrupt
-
-
 def sweep(*overrides: str) -> "pd.DataFrame":
     """Train every combination of values, as `normlab train -m` does, and return one row per run: see `normlab.read`.
 
@@ -155,7 +149,8 @@ def do_runs(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
         compose_config(overrides)  # a misspelled name is reported first
         raise ConfigError(f"hydra/launcher={launcher} is for several runs: add -m and values, as in -m seed=0,1")
     chosen = options(launcher or ("processes" if study else None), launching(overrides))
-    if isinstance(chosen, Slurm) and not _names_accelerator(overrides):  # what it is there, not on the login node
+    named = any(word.startswith("accelerator=") and word != "accelerator=auto" for word in overrides)
+    if isinstance(chosen, Slurm) and not named:  # what it is there, not on the login node
         overrides = [*overrides, f"accelerator={'gpu' if chosen.gpu else 'cpu'}"]
     with Console(stderr=True).status("reading the settings"):
         overrides, until = _seeds(overrides, study)
@@ -217,10 +212,6 @@ def do_runs(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
         print(f"normlab: {change}", file=sys.stderr)
     well = DONE if multirun else ("completed",)  # in a comparison a divergence is a result
     return jobs, all(record is not None and record.status in well for record in records)
-
-
-def _names_accelerator(overrides: Sequence[str]) -> bool:
-    return any(word.startswith("accelerator=") and word != "accelerator=auto" for word in overrides)
 
 
 def _seeds(overrides: Sequence[str], study: str | None) -> tuple[list[str], bool]:
@@ -344,9 +335,9 @@ def _find_data(jobs: Sequence[Job]) -> None:
     if len(missing) == len(wanted):
         raise next(iter(missing.values()))
     sizes = {(s.data.name, s.data.root, s.data.size, s.train_size, s.val_size) for s in (job.settings for job in jobs)}
-    for name, root, size, train_size, val_size in sizes:
-        if (name, root, size) not in missing:
-            check_split(name, root, size=size, train_size=train_size, val_size=val_size)
+    for each in sizes:
+        if each[:3] not in missing:
+            check_split(*each)
 
 
 if __name__ == "__main__":

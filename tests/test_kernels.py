@@ -19,7 +19,7 @@ from torch.nn.functional import nll_loss
 from normlab.data.augment import rotate_and_shift
 from normlab.kernels import Gathered, Kernel, library, unsupported
 from normlab.kernels import compile as compilation
-from normlab.kernels.job import BATCH, IMAGE, NONE, OUTSIDE, kind_of
+from normlab.kernels.step import BATCH, IMAGE, NONE, OUTSIDE, kind_of
 from normlab.nets import Net
 from normlab.nets.folded import Stack
 from normlab.norms import CATALOGUE, make_norm

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from normlab.nets import PLACEMENTS, SCOPES, Net, adamw_scale, l1_norm, penalised, soft_threshold_, sparsity
+from normlab.nets import PLACEMENTS, SCOPES, Net, l1_norm, penalised, sparsity
+from normlab.nets.penalty import adamw_scale, soft_threshold_
 from normlab.record import read_support
 from normlab.settings.plan import load
 from normlab.training import Classifier, outcome, run

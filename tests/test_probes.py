@@ -17,7 +17,7 @@ from normlab.probes.layers import convolutions, dead_share, layer_statistics, mo
 from normlab.probes.statistics import (
     averaging_layers,
     decompose,
-    log_probs_by_batch,
+    log_probs_of,
     population,
     running_error,
     with_statistics,
@@ -281,7 +281,7 @@ def state(net: nn.Module) -> list[torch.Tensor]:
 def test_batches_by_their_own_statistics_are_train_mode(size: int, count: int) -> None:
     net, x = trained(), images(count)
     before = state(net)
-    found = log_probs_by_batch(net, x, size)
+    found = log_probs_of(net, x, size)
     alone = copy.deepcopy(net).train()
     with torch.no_grad():
         expected = torch.cat([alone(part) for part in x.split(size)])
@@ -293,7 +293,7 @@ def test_batches_by_their_own_statistics_are_train_mode(size: int, count: int) -
 def test_ghost_batches_are_no_larger_than_in_training() -> None:
     torch.manual_seed(0)
     net, x = Net("gbn", norm_options={"virtual_batch_size": 4}).double().eval(), images(10)
-    torch.testing.assert_close(log_probs_by_batch(net, x, 10), log_probs_by_batch(net, x, 4), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(log_probs_of(net, x, 10), log_probs_of(net, x, 4), rtol=1e-9, atol=1e-9)
 
 
 def test_the_population_of_the_first_layer_by_hand() -> None:
@@ -313,7 +313,7 @@ def test_one_batch_of_all_images_is_its_own_population() -> None:
     with with_statistics(net, population(net, x)), torch.no_grad():
         found = net(x)
         assert max(e["mean"] + e["log_var"] for e in running_error(net, population(net, x)).values()) < 1e-9
-    torch.testing.assert_close(found, log_probs_by_batch(net, x, 20), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found, log_probs_of(net, x, 20), rtol=1e-9, atol=1e-9)
     assert all(torch.equal(a, b) for a, b in zip(before, state(net), strict=True))
 
 
@@ -331,7 +331,7 @@ def test_the_parts_of_a_decomposition() -> None:
     """The running averages of a network that saw other images fail here; precise statistics mend that."""
     net, x = trained(), images(300) * 5 - 9
     with torch.no_grad():
-        labels = log_probs_by_batch(net, x, 300).argmax(1)
+        labels = log_probs_of(net, x, 300).argmax(1)
     found, errors = decompose(net, x, (x, labels), (x, labels), size=300)
     assert found["test_precise"] == found["train_precise"] == 1
     assert found["test_batch"] == found["train_batch"] == 1

@@ -13,8 +13,6 @@ from normlab.analysis.colours import INK, MUTED, PAPER, QUIET
 from normlab.analysis.drawing import SMALL, TITLE, check, empty, figure, key, plain
 from normlab.norms import CATALOGUE, About
 
-__all__ = ["axes", "cube"]
-
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 

@@ -16,11 +16,6 @@ from normlab.settings.conf import instead, spell
 from normlab.settings.corruptions import CORRUPTIONS
 from normlab.settings.parts import DATA_TITLES
 
-__all__ = [
-    "PROTOCOL", "Cell", "Sorted", "alike", "at_chance", "best", "chosen", "factors_of", "holds", "level",
-    "numeric", "sort", "trained", "tuned", "without",
-]  # fmt: skip
-
 # How much was learned from, and what was measured: the yardstick itself.
 PROTOCOL = ("data", "epochs", "train_size", "val_size")
 

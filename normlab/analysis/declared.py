@@ -17,8 +17,6 @@ from normlab.analysis.outcomes import OUTCOMES, Outcome
 from normlab.settings import Claim, Study
 from normlab.settings.conf import spell
 
-__all__ = ["MARGIN", "Declared", "Family", "Kind", "factors_apart", "named", "pairs_of"]
-
 MARGIN = 0.1  # of equivalence, percentage points, where no study says another: what 10,000 test images can resolve
 Kind = Literal["claim", "setting", "effect", "interaction"]
 

@@ -10,8 +10,6 @@ from normlab.analysis.numbers import p_word, signed, with_interval
 from normlab.analysis.parts.claims import asked, rule
 from normlab.analysis.questions import Answer, Answers
 
-__all__ = ["findings"]
-
 MANY = 4  # levels; of more, the ends are told and the rest counted
 BETWEEN = {
     "better": "better than",

@@ -12,8 +12,6 @@ from scipy import stats  # type: ignore[import-untyped, unused-ignore]
 
 from normlab.analysis.inference import mean_squares
 
-__all__ = ["McNemar", "VarianceShares", "jaccard", "majority", "mcnemar", "variance_shares"]
-
 Bools = npt.NDArray[np.bool_]
 
 

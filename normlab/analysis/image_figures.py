@@ -19,8 +19,6 @@ from normlab.analysis.colours import ERRORS, FAINT, INK, MUTED, PAPER, QUIET, SI
 from normlab.analysis.drawing import SMALL, TEXT, Array, check, empty, figure, key, plain, widest
 from normlab.analysis.numbers import signed
 
-__all__ = ["check_images", "confusions", "filters", "gallery", "montage", "overlap"]
-
 SIDE = 0.84  # inches: of an image of 28 pixels
 LINE = 0.21  # of a side: a line of text below an image
 SHARED = ["#FFFFFF", "#E3ECF5", "#BFD3E6", "#93B5D6", "#6E9BC8"]  # quiet: ink is readable on all of it

@@ -30,8 +30,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special  # type: ignore[import-untyped, unused-ignore]
 
-__all__ = ["Estimate", "Group", "Interval", "Model", "Pairing", "caution", "mean_interval", "mean_squares", "moderated"]
-
 Floats = npt.NDArray[np.float64]
 Link = Literal["identity", "log", "logit"]
 

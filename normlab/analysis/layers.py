@@ -1,7 +1,5 @@
 """What is measured layer by layer, in figures: for TensorBoard and the report."""
 
-__all__ = ["LAYERS"]
-
 LAYERS = {  # by name: title, quantities with their words, caption
     "relu": (
         "What ReLU puts out",

@@ -20,11 +20,6 @@ from normlab.settings.corruptions import CORRUPTIONS
 if TYPE_CHECKING:
     import pandas as pd  # half a second that a training run, which draws too, saves
 
-__all__ = [
-    "Along", "along", "curve_panel", "curves", "mean_curve", "seeds_and_mean", "seeds_words",
-    "shown_series", "strengths",
-]  # fmt: skip
-
 ROOM, ERROR_ONLY = 4, 8  # settings that one panel holds, else each norm has its own; norms that have two panels each
 BESIDE = "#C4C4C4"  # the other norms, in a panel of one
 ADAPTED = (0, (2, 1.4))  # the line of networks that normalize by the statistics of corrupted images

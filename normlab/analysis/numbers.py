@@ -4,8 +4,6 @@ import math
 import re
 from collections.abc import Iterable
 
-__all__ = ["KEPT", "NONE", "number", "p_word", "percent", "signed", "with_interval"]
-
 NONE = "–"
 KEPT = ".10g"  # digits in a CSV file
 

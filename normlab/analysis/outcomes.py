@@ -13,8 +13,6 @@ from normlab.analysis.table import Run
 from normlab.scores import brier_of_images, prob_true_of_images
 from normlab.settings.corruptions import CORRUPTIONS
 
-__all__ = ["OUTCOMES", "Outcome", "model_of"]
-
 Floats = npt.NDArray[np.float64]
 Arrays = Mapping[str, npt.NDArray[Any]]
 

@@ -16,8 +16,6 @@ from normlab.analysis.cells import Sorted
 from normlab.norms import CATALOGUE
 from normlab.settings.conf import spell
 
-__all__ = ["Shown", "as_json", "glossary", "made", "recipe", "render", "run_links"]
-
 HERE = Path(__file__).parent
 WIDEST = 1140  # of a figure, CSS pixels
 

@@ -20,8 +20,6 @@ from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.row_figures import accuracy_rows, effect_rows, row_height
 from normlab.errors import NormlabError
 
-__all__ = ["poster", "strongest"]
-
 ROWS, ACROSS = 6, 5  # contrasts that are shown; images side by side, in two rows
 LETTERS = 26  # of a label's line
 WIDE = 12.8  # inches

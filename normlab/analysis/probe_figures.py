@@ -11,8 +11,6 @@ from normlab.analysis import drawing
 from normlab.analysis.drawing import Array, figure, key, plain, styles
 from normlab.analysis.line_figures import mean_curve, seeds_and_mean, seeds_words
 
-__all__ = ["Curve", "bands_apart", "lines_together"]
-
 Key = tuple[str, str]  # layer, quantity
 Curve = tuple[Array, Array]  # epochs (X,), values (S, X)
 WIDE = 10.5  # inches

@@ -17,8 +17,6 @@ from normlab.analysis.parts.rates import at_own_best
 from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.verdicts import Joint, Question, spread
 
-__all__ = ["numbers", "prior"]
-
 COMBINATIONS = ((False, False), (True, False), (False, True), (True, True))  # what is rejected: differs, same
 
 

@@ -13,8 +13,6 @@ from normlab.analysis.outcomes import model_of
 from normlab.analysis.verdicts import ALPHA, Decision, Joint, Question, decide, seeds_needed
 from normlab.settings import Study
 
-__all__ = ["Answer", "Answers", "identity"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Declared):

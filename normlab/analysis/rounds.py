@@ -19,8 +19,6 @@ from normlab.analysis.table import Run
 from normlab.analysis.verdicts import Joint, Question, decide
 from normlab.settings import Study
 
-__all__ = ["Progress", "Rounds", "answers_of"]
-
 
 @dataclass(frozen=True)
 class Progress:

@@ -16,10 +16,6 @@ from normlab.analysis.colours import FAINT, INK, MUTED, PAPER, QUIET
 from normlab.analysis.drawing import Array, Style, figure, key, plain, styles
 from normlab.analysis.numbers import NONE, number, percent, signed
 
-__all__ = [
-    "VERDICTS", "Effect", "accuracies", "accuracy_rows", "effect_rows", "effects", "row_height", "variance_shares",
-]  # fmt: skip
-
 SOURCES = ["x", "+", "1", "2", "3", "4", "|"]  # published values: thin, unlike every marker of a norm
 VERDICTS = {  # colour, marker, filled
     "better": ("#0B6E75", ">", True),

@@ -18,8 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special  # type: ignore[import-untyped, unused-ignore]
 
-__all__ = ["FIRST", "looks", "sequential_p"]
-
 Floats = npt.NDArray[np.float64]
 
 FIRST = 3  # seeds of a setting at the first look: fewer hardly show a standard deviation

@@ -27,8 +27,6 @@ from normlab.record import (
 from normlab.settings import flatten
 from normlab.settings.corruptions import STRENGTHS
 
-__all__ = ["Run", "find", "read", "runs", "varying"]
-
 T = TypeVar("T")
 CLASSES = 10  # of predictions that do not say it
 

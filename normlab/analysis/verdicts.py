@@ -17,19 +17,6 @@ from scipy import optimize, special, stats  # type: ignore[import-untyped, unuse
 
 from normlab.analysis.inference import Estimate, Model
 
-__all__ = [
-    "Decision",
-    "Joint",
-    "Question",
-    "Verdict",
-    "decide",
-    "enough_seeds",
-    "holm",
-    "seeds_needed",
-    "spread",
-    "tiers",
-]
-
 ALPHA = 0.05  # the chance of any false verdict in a report
 POWER = 0.8  # that studies are planned for
 

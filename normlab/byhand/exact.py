@@ -19,11 +19,6 @@ from normlab.errors import ConfigError
 from normlab.norms import CATALOGUE
 from normlab.settings.conf import group_values, instead
 
-__all__ = [
-    "NORMS", "Result", "Rules", "Statistic", "Values", "calculate", "default_groups", "letter",
-    "square_root", "starts", "units",
-]  # fmt: skip
-
 DIGITS = 50  # of a root that is not rational
 LONG = 800  # bits of a denominator beyond which nobody means the fraction
 PI = Fraction("3.1415926535897932384626433832795028841971693993751058209749445923")

@@ -18,8 +18,6 @@ from typing import Any
 
 from normlab.norms import CATALOGUE, About
 
-__all__ = ["GREEK", "Formula", "Node", "axes_of", "formula", "is_known", "label", "symbols", "symbols_in_eval", "text"]
-
 Node = tuple[Any, ...]
 
 X: Node = ("x",)

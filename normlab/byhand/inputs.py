@@ -13,8 +13,6 @@ import numpy as np
 
 from normlab.errors import ConfigError, DataError
 
-__all__ = ["DEFAULT", "LARGEST", "Batch", "Shape", "default_batch", "number", "random_batch", "read_batch"]
-
 LARGEST = 50_000  # numbers of a batch: beyond it nobody reads along, and a workbook takes minutes
 RANGE, PLACES = 10**12, 40  # of a number: its size, its digits after the point
 

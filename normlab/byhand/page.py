@@ -10,8 +10,6 @@ from normlab.byhand.exact import NORMS, Result, Rules, default_groups, starts, u
 from normlab.byhand.formula import formula
 from normlab.norms import CATALOGUE
 
-__all__ = ["page"]
-
 LIVE = 4096  # numbers that a browser still recomputes while one types
 
 

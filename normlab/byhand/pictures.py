@@ -14,8 +14,6 @@ from normlab.byhand.exact import Result
 from normlab.byhand.wording import set_colour
 from normlab.output import counted
 
-__all__ = ["files", "overview", "picture"]
-
 MARGIN, GAP = 24, 10  # pixels: around all, between maps
 LETTER, HEAD = 17, 18  # pixels: for the letter above a map, for "channel 1" above all
 KEYS = 24  # sets in a key

@@ -14,8 +14,6 @@ from normlab.byhand.formula import Node, axes_of, symbols, text
 from normlab.byhand.wording import equals, fixed, number_text, set_colour, worded
 from normlab.output import counted
 
-__all__ = ["show", "steps", "walk"]
-
 INK = "#222222"
 
 

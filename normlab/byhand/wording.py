@@ -13,12 +13,6 @@ from normlab.byhand.inputs import Batch, Shape
 from normlab.norms.about import AXES
 from normlab.output import counted
 
-__all__ = [
-    "ROUNDED", "SET_COLOURS", "WORDS", "Blocks", "Part", "Table", "amount", "blocks", "equals", "eval_rule",
-    "facts", "fixed", "given", "heading", "letters", "notes", "number_text", "over", "owners", "parts", "running_table",
-    "set_colour", "sharing", "shown_only", "source", "tables", "window", "worded",
-]  # fmt: skip
-
 ROUNDED = "Sums, means and variances are exact; where it says ≈, and after a root, decimals are rounded."
 UNDEFINED = "undefined"
 LONGEST = 13  # signs of a fraction that is still read

@@ -28,8 +28,6 @@ from normlab.byhand.formula import Node, axes_of, label, text
 from normlab.byhand.inputs import Batch, Shape
 from normlab.errors import ConfigError
 
-__all__ = ["Norm", "number_cell", "workbook"]
-
 Formulas = dict[int, tuple[str, Fraction | None]]  # by column, and what they come to
 
 COLUMNS = 16_384  # of a sheet

@@ -48,12 +48,6 @@ def _has_idx(root: Path) -> bool:
     return any(candidates(name, root) for name in NAMES)
 
 
-def _parts(root: Path) -> tuple[Path, ...]:
-    """The folders of training and test images, or the one of both."""
-    test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-    return (root / "train", test) if test is not None and (root / "train").is_dir() else (root,)
-
-
 def _idx(root: Path, size: int | None) -> tuple[Arrays, tuple[str, ...]]:
     parts: list[npt.NDArray[Any]] = []
     for name in NAMES:
@@ -95,7 +89,8 @@ def _listed(root: Path) -> tuple[list[Path], npt.NDArray[Any], Sequence[npt.NDAr
     from sklearn.model_selection import train_test_split  # type: ignore[import-untyped, unused-ignore]
     from torchvision.datasets import ImageFolder  # type: ignore[import-untyped, unused-ignore]
 
-    parts = _parts(root)
+    test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+    parts = [root / "train", test] if test is not None and (root / "train").is_dir() else [root]
     try:
         trees = [ImageFolder(str(part)) for part in parts]
     except FileNotFoundError as error:  # no class, or one without images

@@ -81,14 +81,7 @@ def split(name: str, images: int, train_size: int | None, val_size: int | None) 
     return left if train_size is None else train_size, held
 
 
-def check_split(
-    name: str,
-    root: str | Path | None = None,
-    *,
-    size: int | None = None,
-    train_size: int | None = None,
-    val_size: int | None = None,
-) -> None:
+def check_split(name: str, root: str | None, size: int | None, train_size: int | None, val_size: int | None) -> None:
     """Raise `ConfigError` if a data set that `resolve` has found has too few images for such a `split`."""
     if train_size is not None or val_size is not None:
         images = folder.check(_root(root), size) if name == "folder" else len(load(name, root).train_labels)

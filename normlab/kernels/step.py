@@ -3,38 +3,64 @@
 import ctypes
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from normlab.kernels.compile import library, vectors
-from normlab.kernels.job import (
-    BATCH,
-    BLOCKS,
-    GET_D,
-    GET_R,
-    HEAD,
-    LAST,
-    NONE,
-    NUMBERS,
-    OF_BATCH,
-    OUTSIDE,
-    SET_D,
-    SET_Y,
-    Job,
-    Norm,
-    about_of,
-    kind_of,
-)
-from normlab.kernels.support import shape_of
+from normlab.kernels.support import NUMBERS, shape_of
 from normlab.nets.folded import Stack
 from normlab.nets.layers import FilterConv2d
 from normlab.nets.net import Net
 from normlab.norms import is_packaged
+from normlab.norms.about import ROOT_MEAN_SQUARE, STANDARDISED
 from normlab.settings.shape import Stage, small_network
+
+BLOCKS = 5
+HEAD, LAST = BLOCKS, 2 * BLOCKS  # phases, see step.cpp
+NONE, IMAGE, BATCH, OUTSIDE = range(4)  # kinds of norms, see norms.h
+OVER = {"HW": IMAGE, "GHW": IMAGE, "CHW": IMAGE, "NHW": BATCH, "VHW": BATCH}  # the axes that a statistic is of
+GET_R, SET_Y, GET_D, SET_D = range(4)
+OF_BATCH = 2**62  # images of a ghost batch that is the whole batch
+
+
+class Norm(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("kind", "groups", "centred", "ghost")),
+        ("eps", ctypes.c_double),
+        *((name, ctypes.c_int64) for name in ("weight", "bias")),
+        *((name, ctypes.c_void_p) for name in ("mean", "var", "tracked")),
+        ("momentum", ctypes.c_double),
+        ("drops", ctypes.c_int64),
+    )
+
+
+class Job(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("networks", "images", "parameters", "training", "pre", "threads")),
+        ("conv", ctypes.c_int64 * BLOCKS),
+        *((name, ctypes.c_int64) for name in ("squeeze", "head")),
+        ("norms", Norm * BLOCKS),
+        *((name, ctypes.c_void_p) for name in ("rows", "grads", "pixels", "pool", "where", "turns")),
+        *((name, ctypes.c_double) for name in ("rotation", "shift")),
+        *((name, ctypes.c_void_p) for name in ("mean", "sd", "labels", "log_probs")),
+        ("share", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("rates", "seeds")),
+        ("step", ctypes.c_uint64),
+    )
+
+
+def kind_of(layer: Any) -> int:
+    """How the kernels compute a norm: by its description in the catalogue."""
+    if not is_packaged(layer):
+        return OUTSIDE
+    about = layer.about
+    if about.formula == "x" or about.conv:
+        return NONE
+    if about.formula not in (STANDARDISED, ROOT_MEAN_SQUARE) or any(own.shape != "C" for own in about.learned.values()):
+        return OUTSIDE
+    return OVER.get(" ".join(about.axes), OUTSIDE)
 
 
 class Gathered(NamedTuple):
@@ -231,8 +257,11 @@ class Kernel:
             for norm, name in zip(job.norms, self.net.norms, strict=True):
                 self._running(norm, name, low)
             if self._kind == OUTSIDE:
-                with _one_thread():
+                torch.set_num_threads(1)  # torch's sums have other bits on another number of threads
+                try:
                     self._outside(job, low, high, rows.dtype)
+                finally:
+                    torch.set_num_threads(job.threads)
             else:
                 self._phases(job, 0, LAST if job.training else HEAD)
         return found
@@ -254,7 +283,7 @@ class Kernel:
 
     # Norms
 
-    def _describe(self, norm: Norm, stage: Stage, name: str, layer: nn.Module) -> None:
+    def _describe(self, norm: Norm, stage: Stage, name: str, layer: Any) -> None:
         """Put a norm into numbers."""
         norm.kind, norm.groups, norm.ghost, norm.centred = self._kind, 1, OF_BATCH, True
         norm.weight, norm.bias = (self._at.get(f"{name}.{own}", -1) for own in ("weight", "bias"))
@@ -262,7 +291,7 @@ class Kernel:
         if self._kind in (NONE, OUTSIDE):
             norm.weight = norm.bias = -1
             return
-        about, given = about_of(layer), vars(layer)
+        about, given = layer.about, vars(layer)
         channels = layer.num_channels if "num_channels" in given else layer.num_features
         norm.eps, norm.centred = given["eps"], about.centred
         [over] = about.axes
@@ -316,14 +345,3 @@ class Kernel:
                 grads.append(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad)
             maps(block, SET_D, grads)
             self._phases(job, LAST - block, LAST - block)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """torch's sums have other bits on another number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

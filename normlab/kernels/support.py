@@ -3,15 +3,17 @@
 import logging
 from functools import cache
 
+import torch
 from torch import nn
 
 from normlab.kernels.compile import library
-from normlab.kernels.job import NUMBERS
 from normlab.nets.net import Net
 from normlab.norms.layer import over_processes
 from normlab.settings import Settings
 
 log = logging.getLogger("normlab")
+
+NUMBERS = {torch.float32: "float", torch.float64: "double"}  # what the kernels compute with
 
 
 def unsupported(net: nn.Module) -> str | None:

@@ -8,8 +8,6 @@ from normlab.lint.rules import names, rule
 from normlab.settings import choices, defaults
 from normlab.settings.conf import spell
 
-__all__ = ["BEST"]
-
 LARGER = 0.05  # a share more parameters: the control lacks 2 % of bn's, frn has 1 % more, ln_elem six times as many
 
 TUNED = ("lr", "lr_per", "schedule", "batch_size", "epochs", "optimizer.momentum", "gradient_clip")

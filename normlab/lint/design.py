@@ -23,8 +23,6 @@ from normlab.settings import Settings, Study, flatten, small_network
 if TYPE_CHECKING:
     from normlab.analysis.questions import Answers
 
-__all__ = ["IMAGES", "Design", "Setting", "Spread", "assumed", "parameters", "planned", "spread_of"]
-
 # Training and test images of each data set, known before it is there; a test compares digits.
 IMAGES = dict.fromkeys(PUBLISHED, (60_000, 10_000)) | {"digits": (1297, 500)}
 SEEN = 0.08  # sd of a run's test accuracy over seeds, pp: MNIST, 20 epochs, lightning_logs/replication

@@ -8,8 +8,6 @@ from normlab.norms import CATALOGUE
 from normlab.output import counted
 from normlab.settings import NORM_CHANNELS
 
-__all__ = ["at_chance_always", "cannot_learn"]
-
 GROUPS = ("num_groups", "n_groups", "groups", "channels_per_group", "group_size")  # as layers call them
 FEW_IMAGES = 2
 

@@ -14,8 +14,6 @@ from normlab.settings.conf import instead
 if TYPE_CHECKING:
     from normlab.analysis.questions import Answers  # scipy, a second that a single run need not wait for
 
-__all__ = ["RULES", "Check", "Finding", "Rule", "check_codes", "lint", "lint_results", "names", "page", "rule"]
-
 Check = Callable[[Design], Iterator[str]]
 When = Literal["run", "plan", "report"]  # before a single run, before the first of several, beside results
 SHOWN = 6  # names in a list; the others are counted

@@ -13,8 +13,6 @@ from normlab.settings import Study
 if TYPE_CHECKING:
     from normlab.analysis.declared import Family
 
-__all__ = ["family"]
-
 NEVER = 0.5  # of the sd that is expected: less is not plausible
 TWICE = 2.0  # a critical t so many times that of many seeds leaves little to find
 

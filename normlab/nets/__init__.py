@@ -3,19 +3,9 @@
 from normlab.nets.net import PLACEMENTS, Net
 from normlab.nets.network import Network, in_order, norm_layers
 from normlab.nets.other import make_net, network_of
-from normlab.nets.penalty import (
-    SCOPES,
-    adamw_scale,
-    l1_norm,
-    penalised,
-    proximal_threshold,
-    soft_threshold_,
-    sparsity,
-    uncovered,
-)
+from normlab.nets.penalty import SCOPES, l1_norm, penalised, sparsity, uncovered
 
 __all__ = [
-    "PLACEMENTS", "SCOPES", "Net", "Network", "adamw_scale", "in_order", "l1_norm",
-    "make_net", "network_of", "norm_layers", "penalised", "proximal_threshold", "soft_threshold_", "sparsity",
-    "uncovered",
+    "PLACEMENTS", "SCOPES", "Net", "Network", "in_order", "l1_norm", "make_net", "network_of", "norm_layers",
+    "penalised", "sparsity", "uncovered",
 ]  # fmt: skip

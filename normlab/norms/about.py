@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AFFINE", "EPS", "FAMILIES", "MOMENTUM", "STANDARDISED", "SWITCH", "About", "Divisor", "Learned", "Number"]
-
 FAMILIES = ("control", "batch", "layer", "group", "mixed", "statistic-free", "weights")  # the order of the catalogue
 STANDARDISED = "γ · (x − μ) / √(σ² + ε) + β"
 ROOT_MEAN_SQUARE = "γ · x / √(mean(x²) + ε)"

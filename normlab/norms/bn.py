@@ -35,9 +35,6 @@ class BatchNorm2d(RunningStatistics):
 
     about: ClassVar[About] = ABOUT
 
-    def __init__(self, num_channels: int, *, eps: float, momentum: float | None, affine: bool) -> None:
-        super().__init__(num_channels, eps=eps, momentum=momentum, affine=affine)
-
     def forward(self, x: Tensor) -> Tensor:
         """y of the shape and dtype of x."""
         y: Tensor | None = None if ops.is_scripting() else ops.node(self, x)

@@ -15,8 +15,6 @@ from normlab.norms.about import FAMILIES, About
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["CATALOGUE", "load_class"]
-
 
 def _read(file: Path) -> About | None:
     """Return what a norm's file says of it: the value of its `ABOUT`, the title with which its docstring begins and the

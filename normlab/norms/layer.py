@@ -9,8 +9,6 @@ from normlab.norms import ops
 from normlab.norms.about import About
 from normlab.norms.processes import Group, mean_over, total
 
-__all__ = ["BatchStatisticsNorm", "Norm", "RunningStatistics", "over_processes", "synchronise"]
-
 
 class Norm(nn.Module):
     """A normalization layer for maps (N, C, H, W), or K of them at once for (N, K, C, H, W) with numbers (K, …).

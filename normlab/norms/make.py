@@ -11,8 +11,6 @@ from torch import nn
 from normlab.errors import first_line
 from normlab.norms.catalogue import CATALOGUE, load_class
 
-__all__ = ["is_packaged", "layer_class", "make_norm"]
-
 
 def make_norm(
     name: str,

@@ -12,13 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import Proxy, Tracer
-from torch.jit import is_scripting, is_tracing  # type: ignore[attr-defined]  # documented, not in its __all__
+from torch.jit import is_scripting as is_scripting  # type: ignore[attr-defined]  # documented, not in its __all__
+from torch.jit import is_tracing  # type: ignore[attr-defined]
 from torch.nn import functional as F
-
-__all__ = [
-    "affine", "batch_norm", "eval_norm", "flat", "group_norm", "group_var", "is_scripting", "layer_norm", "mean_square",
-    "moments", "per_channel", "running", "step_", "track_", "upcast",
-]  # fmt: skip
 
 FEW = 8  # groups per image: with more of them torch's channels_last kernel is slower, by far with one per channel
 WIDEST = 640  # numbers in a row of several pixels

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-__all__ = ["Group", "counts", "mean_over", "sum_over_processes", "total"]
-
 Group = distributed.ProcessGroup | None
 
 

@@ -28,7 +28,7 @@ def averaging_layers(net: nn.Module) -> dict[str, nn.Module]:
 
 
 def knows_batches(net: nn.Module) -> bool:
-    """Whether `log_probs_by_batch` gives all layers that keep running averages the statistics of the batch: not where
+    """Whether `log_probs_of` gives all layers that keep running averages the statistics of the batch: not where
     one averages something else, such as `l1bn`."""
     return all(known for _, _, known in _averaging(net))
 
@@ -67,7 +67,7 @@ def population(net: nn.Module, images: torch.Tensor, size: int = AT_ONCE) -> Pop
     with ExitStack() as stack:
         for name, layer in layers.items():
             stack.enter_context(layer.register_forward_pre_hook(lambda _, given, name=name: note(name, given[0])))
-        log_probs_by_batch(net, images, size)
+        log_probs_of(net, images, size)
     found = {}
     for name, (mean, square) in sums.items():
         mean, square = mean / len(images), square / len(images)
@@ -77,8 +77,8 @@ def population(net: nn.Module, images: torch.Tensor, size: int = AT_ONCE) -> Pop
 
 
 @torch.no_grad()
-def log_probs_by_batch(net: nn.Module, images: torch.Tensor, size: int) -> torch.Tensor:
-    """Log-probabilities (N, 10) in eval mode, but with the statistics of batches of `size` images, in their order.
+def log_probs_of(net: nn.Module, images: torch.Tensor, size: int = 0) -> torch.Tensor:
+    """Log-probabilities (N, 10) in eval mode; with `size`, by the statistics of batches of so many images, in order.
 
     Images that are left over make a smaller last batch. Ghost batch norm takes its own size where that is smaller.
     """
@@ -86,9 +86,10 @@ def log_probs_by_batch(net: nn.Module, images: torch.Tensor, size: int) -> torch
     net.eval()
     try:
         with ExitStack() as stack:
-            for layer in averaging_layers(net).values():
+            for layer in averaging_layers(net).values() if size else ():
                 stack.enter_context(layer.register_forward_hook(partial(_by_own_statistics, size)))
-            return torch.cat([net(part) for part in torch.split(images, max(1, AT_ONCE // size) * size)])
+            some = max(1, AT_ONCE // size) * size if size else AT_ONCE
+            return torch.cat([net(part) for part in torch.split(images, some)])
     finally:
         net.train(training)
 
@@ -141,14 +142,10 @@ def running_error(net: nn.Module, precise: Population) -> dict[str, dict[str, fl
         eps = float(layer.eps)  # type: ignore[arg-type]  # of every such layer
         off = (running_mean - mean) / (var + eps).sqrt()
         ratio = ((running_var + eps) / (var + eps)).log()
-        found[name] = {
-            "mean": off.square().mean().sqrt().item(),
-            "log_var": ratio.square().mean().sqrt().item(),
-        }
+        found[name] = {"mean": off.square().mean().sqrt().item(), "log_var": ratio.square().mean().sqrt().item()}
     return found
 
 
-@torch.no_grad()
 def decompose(
     net: nn.Module,
     seen: torch.Tensor,
@@ -169,27 +166,15 @@ def decompose(
         train, test: images and labels, without augmentation, in an order that does not sort them by class.
         size: of the batches in training.
     """
-    training = net.training
-    net.eval()
-    try:
-        by_batch = knows_batches(net)
-        precise = population(net, seen)
-        errors = running_error(net, precise)
-        found: dict[str, float] = {}
-        for part, (images, labels) in {"test": test, "train": train}.items():
-            found[f"{part}_running"] = _accuracy(_in_eval_mode(net, images), labels)
-            if not by_batch:
-                continue
+    precise = population(net, seen)
+    found: dict[str, float] = {}
+    for part, (images, labels) in {"test": test, "train": train}.items():
+        found[f"{part}_running"] = _accuracy(log_probs_of(net, images), labels)
+        if knows_batches(net):
             with with_statistics(net, precise):
-                found[f"{part}_precise"] = _accuracy(_in_eval_mode(net, images), labels)
-            found[f"{part}_batch"] = _accuracy(log_probs_by_batch(net, images, size), labels)
-    finally:
-        net.train(training)
-    return found, errors
-
-
-def _in_eval_mode(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    return torch.cat([net(part) for part in torch.split(images, AT_ONCE)])
+                found[f"{part}_precise"] = _accuracy(log_probs_of(net, images), labels)
+            found[f"{part}_batch"] = _accuracy(log_probs_of(net, images, size), labels)
+    return found, running_error(net, precise)
 
 
 def _accuracy(log_prob: torch.Tensor, labels: torch.Tensor) -> float:

@@ -22,8 +22,6 @@ from normlab.scheduler.schedule import Backend, Ended, tell
 from normlab.scheduler.task import Task
 from normlab.settings.conf import group_values
 
-__all__ = ["Cluster", "Submitted"]
-
 TIME_OVER = "it ran out of time (hydra.launcher.timeout_min): completed epochs are kept"
 SENT_AWAY = "it was told to stop: completed epochs are kept"
 

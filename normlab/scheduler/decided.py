@@ -8,11 +8,9 @@ from normlab.analysis.declared import MARGIN
 from normlab.analysis.rounds import Progress, Rounds
 from normlab.analysis.sequential import looks
 from normlab.analysis.table import Run
-from normlab.record import Record
+from normlab.scheduler.progress import settled
 from normlab.settings import Study, flatten
 from normlab.settings.plan import Job
-
-__all__ = ["Decided"]
 
 
 class Decided:
@@ -59,15 +57,8 @@ class Decided:
 
     def _progress(self) -> tuple[Progress | None, dict[str, str]]:
         """Where the study is, and the label of each setting; None while a setting has no run that has ended."""
-        runs = []
-        for job in self.jobs:
-            record = Record.readable(job.folder)
-            if (
-                record is not None
-                and record.config_hash == job.settings.config_hash()
-                and record.status != "interrupted"
-            ):
-                runs.append((job, Run(job.folder, record, flatten(record.config))))
+        ended = [(job, record) for job in self.jobs if (record := settled(job, 0))]
+        runs = [(job, Run(job.folder, record, flatten(record.config))) for job, record in ended]
         if {_key(job) for job, _ in runs} < {_key(job) for job in self.jobs}:
             return None, {}
         found = sort([run for _, run in runs], self.study.factors if self.study else ())

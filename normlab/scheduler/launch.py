@@ -15,8 +15,6 @@ from normlab.scheduler.task import Callbacks, Task, do_run, hydra_task, one_line
 from normlab.settings.arrays import arrays
 from normlab.settings.plan import Job, launcher_of, own_hydra, to_run
 
-__all__ = ["Sweep", "run_single"]
-
 LARGEST = {"cpu": 24, "gpu": 64}  # runs of an array unless n_per_array says otherwise: benchmarks/study.py
 
 

@@ -20,8 +20,6 @@ from normlab.settings.conf import group_values, instead
 from normlab.settings.messages import line
 from normlab.settings.plan import Job, compose_config, launcher_of
 
-__all__ = ["Arrays", "Processes", "Queue", "Slurm", "cores", "launching", "options", "usual"]
-
 START = "hydra.launcher."
 ARRAYS_PAY = 32  # images per step: on CPU an array is the faster way up to here, and no slower above (docs/study.md)
 
@@ -94,8 +92,8 @@ def options(launcher: str | None, overrides: Sequence[str], around: Sequence[str
 
     around: Words of a run, whose settings options may refer to.
     """
+    words = [word for word in overrides if word.lstrip("+~").startswith(START)]
     if launcher not in MODELS:
-        words = [word for word in overrides if word.lstrip("+~").startswith(START)]
         if words and launcher in (None, "basic"):
             raise ConfigError(f"{words[0]}: hydra/launcher=basic has no options; choose another, such as processes")
         return None
@@ -104,9 +102,8 @@ def options(launcher: str | None, overrides: Sequence[str], around: Sequence[str
         raise ConfigError(f'{chosen}: submitit is not installed: pip install "normlab[slurm]"')
     config = compose_config(around)
     values = OmegaConf.create(group_values("hydra/launcher", launcher))
-    for word in overrides:
-        if word.lstrip("+~").startswith(START):
-            _set(values, word, chosen)
+    for word in words:
+        _set(values, word, chosen)
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.launcher = values
     try:

@@ -19,24 +19,19 @@ from normlab.output import counted
 from normlab.record import Record
 from normlab.settings.plan import Job, labels, run_label
 
-__all__ = ["SweepProgress", "epochs_done", "modified", "note", "settled"]
-
 EVERY = 1.0  # seconds between two looks at the files
 STILL_ALIVE = 300.0  # seconds after which a log gets a line though no run has ended
 
 
 def settled(job: Job, began: int) -> Record | None:
     """Return the record of a run that needs no more work: finished, or failed since `began` (ns, file time)."""
-    file = job.folder / "result.json"
+    fresh = modified(job.folder / "result.json") >= began
     try:
-        fresh = file.stat().st_mtime_ns >= began
         record = Record.find(job.folder)
     except (OSError, NormlabError):
         return None
-    if record is None or record.config_hash != job.settings.config_hash():
-        return None
-    if record.status == "interrupted":  # by whoever: it is done again
-        return None
+    if record is None or record.config_hash != job.settings.config_hash() or record.status == "interrupted":
+        return None  # interrupted, by whoever: it is done again
     return record if fresh or (record.done and not job.settings.force) else None
 
 
@@ -137,11 +132,8 @@ class SweepProgress:
         return f"about {duration((time.monotonic() - self.opened_at) * (self.total - self._done()) / trained)} left"
 
     def _state(self) -> str:
-        parts = [
-            f"{len(self.ended)}/{len(self.jobs)} runs done",
-            *[f"{len(self.running)} running"] * bool(self.running),
-        ]
-        return ", ".join([*parts, *[self._left()] * bool(self._left())])
+        running = f"{len(self.running)} running" if self.running else ""
+        return ", ".join(filter(None, [f"{len(self.ended)}/{len(self.jobs)} runs done", running, self._left()]))
 
     def _display(self) -> Group:
         text = f"{len(self.ended)}/{len(self.jobs)} runs done, {len(self.running)} running"
@@ -191,10 +183,8 @@ def modified(*files: Path) -> int:
     """Return when one of the files was last written, ns; 0 if there is none."""
     times = [0]
     for file in files:
-        try:
+        with suppress(OSError):
             times.append(file.stat().st_mtime_ns)
-        except OSError:
-            continue
     return max(times)
 
 

@@ -15,8 +15,6 @@ from normlab.scheduler.progress import SweepProgress, epochs_done, modified, not
 from normlab.scheduler.task import Task
 from normlab.settings.plan import Job
 
-__all__ = ["Backend", "Ended", "InProcess", "Schedule", "tell"]
-
 NEXT = {"again": "tried once more, on its own", "failed": "recorded as failed", "further": "it resumes"}
 IDLE = 2  # ends in a row in which no run was begun: then nothing more is started
 
@@ -187,8 +185,9 @@ class Schedule:
     def _outcome(self, job: Job, before: State, end: Ended) -> str:
         folder = job.folder
         now = State.of(folder)
-        if settled(job, self.began) or _has_result(job, before, now):
-            self.over.add(folder)  # also where its record is old by the clock, which may have been put back
+        # by the clock, which may have been put back, a new record may be old
+        if settled(job, self.began if now.result == before.result else 0):
+            self.over.add(folder)
             return "ended"
         if busy(folder):  # another process was faster
             return "elsewhere"
@@ -208,12 +207,6 @@ class Schedule:
         self.over.add(folder)
         _give_up(job)
         return "failed"
-
-
-def _has_result(job: Job, before: State, now: State) -> bool:
-    """Return whether a run has got a record since, other than that it was interrupted."""
-    record = Record.readable(job.folder)
-    return now.result != before.result and record is not None and record.status != "interrupted"
 
 
 def _give_up(job: Job) -> None:

@@ -19,8 +19,6 @@ from normlab.record import Record
 from normlab.scheduler.progress import note, settled
 from normlab.settings.plan import Job, parse, to_run
 
-__all__ = ["Callbacks", "Task", "do_run", "hydra_task"]
-
 log = logging.getLogger("normlab")
 
 

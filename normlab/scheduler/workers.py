@@ -6,8 +6,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -16,8 +16,6 @@ from typing import Any
 
 from normlab.scheduler.schedule import Backend, Ended
 from normlab.scheduler.task import Task, one_line
-
-__all__ = ["Workers"]
 
 # Imported once, by the process that workers are forked from: what a run imports.
 PRELOADED = ["normlab.training", "normlab.scheduler.workers", "torch.utils.tensorboard", "sklearn.datasets"]
@@ -48,8 +46,14 @@ class Workers(Backend):
             from multiprocessing.forkserver import ensure_running, set_forkserver_preload
 
             set_forkserver_preload(PRELOADED)
-            with _no_interrupt():
-                ensure_running()  # it imports while this process goes on
+            # A terminal's Ctrl-C does not reach it: it imports while this process goes on, and would print a traceback.
+            main = threading.current_thread() is threading.main_thread()  # no other thread can set a handler
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+            try:
+                ensure_running()
+            finally:
+                if main:
+                    signal.signal(signal.SIGINT, before)
 
     def room(self) -> int:
         return self.number - sum(worker.task is not None for worker in self.workers)
@@ -119,8 +123,12 @@ class Workers(Backend):
     def _new(self) -> Worker:
         ours, theirs = self.context.Pipe()
         process = self.context.Process(target=_serve, args=(theirs, self.threads, dict(os.environ)), daemon=True)
-        with _without_main():
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")  # which it would import again, whatever guards the script has
+        try:
             process.start()
+        finally:
+            sys.modules["__main__"] = main
         theirs.close()
         worker = Worker(process, ours)
         self.workers.append(worker)
@@ -134,31 +142,6 @@ class Workers(Backend):
         worker.process.kill()  # does nothing to one that has ended
         worker.process.join()
         return worker.process.exitcode
-
-
-@contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Start processes that a terminal's Ctrl-C does not reach: the one that imports would print a traceback."""
-    if threading.current_thread() is not threading.main_thread():  # no other thread can set a handler
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Start processes that do not import this program's script again: a worker needs nothing of it, and a script may
-    have no guard around its call of normlab."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def _death(code: int | None) -> str:

@@ -3,16 +3,15 @@
 `plan`, which composes with Hydra, `custom`, which tries a layer, and `page` are imported from their own files.
 """
 
-from normlab.settings.conf import GROUPS, choices, conf_dir, defaults, dotted, group_values
+from normlab.settings.conf import GROUPS, choices, conf_dir, defaults, group_values
 from normlab.settings.messages import check_recorded, checked, line
 from normlab.settings.model import Probe, Settings, flatten, missing_logger, needs_gpu
-from normlab.settings.parts import DATA_TITLES, SGD, AdamW, Augment, Data, Net, Norm, Penalty
-from normlab.settings.shape import NORM_CHANNELS, Stage, small_network
-from normlab.settings.study import STUDY_FILE, Claim, Published, Study, protocol, sweep_of
+from normlab.settings.parts import DATA_TITLES, Data, Net, Norm, Penalty
+from normlab.settings.shape import NORM_CHANNELS, small_network
+from normlab.settings.study import STUDY_FILE, Claim, Study, protocol, sweep_of
 
 __all__ = [
-    "DATA_TITLES", "GROUPS", "NORM_CHANNELS", "SGD", "STUDY_FILE", "AdamW", "Augment", "Claim", "Data", "Net", "Norm",
-    "Penalty", "Probe", "Published", "Settings", "Stage", "Study", "check_recorded", "checked", "choices", "conf_dir",
-    "defaults", "dotted", "flatten", "group_values", "line", "missing_logger", "needs_gpu", "protocol", "small_network",
-    "sweep_of",
+    "DATA_TITLES", "GROUPS", "NORM_CHANNELS", "STUDY_FILE", "Claim", "Data", "Net", "Norm", "Penalty", "Probe",
+    "Settings", "Study", "check_recorded", "checked", "choices", "conf_dir", "defaults", "flatten", "group_values",
+    "line", "missing_logger", "needs_gpu", "protocol", "small_network", "sweep_of",
 ]  # fmt: skip

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 from normlab.settings.model import Settings
 
-__all__ = ["FREE", "arrays", "key", "why_individual"]
-
 AFTERWARDS = ("statistics",)  # probes of the trained network: how it was trained is no matter to them
 MANY = 4
 

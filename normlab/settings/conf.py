@@ -11,10 +11,6 @@ from omegaconf import OmegaConf
 
 from normlab.norms import CATALOGUE
 
-__all__ = [
-    "GROUPS", "choices", "conf_dir", "contribution", "defaults", "dotted", "group_values", "instead", "spell",
-]  # fmt: skip
-
 GROUPS = ("norm", "data", "net", "optimizer")  # each choice is a file that brings values, known by its `name`
 
 

@@ -8,8 +8,6 @@ Dietterich 2019, "Benchmarking Neural Network Robustness to Common Corruptions a
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-__all__ = ["CORRUPTIONS", "IMAGES_ADAPTED_TO", "STRENGTHS", "Corrupted", "Corruption"]
-
 Corrupted = Literal["shifted", "rotated", "noised", "contrast"]
 STRENGTHS = range(1, 6)
 IMAGES_ADAPTED_TO = 500  # of the corrupted ones: mode `adapted` normalizes by their mean and variance

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from normlab.settings.model import Settings
     from normlab.settings.parts import Norm
 
-__all__ = ["check_custom", "edited", "files_digest", "source_digest"]
-
 _seen: dict[str, tuple[ModuleSpec | None, str]] = {}  # module: how this process imported it, digest of its file then
 
 

@@ -11,9 +11,6 @@ from normlab.errors import ConfigError
 from normlab.settings.conf import GROUPS, choices, defaults, dotted, instead, spell
 from normlab.settings.model import PLACES, Settings
 
-__all__ = ["check_recorded", "checked", "line", "near"]
-
-
 ADDED = (  # settings that records of earlier versions lack
     "net", "optimizer", "weight_standardization", "lr_per", "train_size", "refit_epochs", "sync_batchnorm", "kernels",
 )  # fmt: skip

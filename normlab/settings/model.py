@@ -17,27 +17,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from normlab.norms import CATALOGUE
+from normlab.settings import parts
 from normlab.settings.conf import GROUPS, choices, defaults, dotted, spell
 from normlab.settings.corruptions import CORRUPTIONS, Corrupted
-from normlab.settings.parts import (
-    MOST,
-    SGD,
-    SMALL_ONLY,
-    AdamW,
-    Augment,
-    Count,
-    Data,
-    Finite,
-    Model,
-    Net,
-    Norm,
-    Penalty,
-    Share,
-    Strength,
-)  # fmt: skip
 from normlab.settings.shape import NORM_CHANNELS
-
-__all__ = ["Probe", "Settings", "device_of", "flatten", "missing_logger", "needs_gpu"]
 
 FLOAT32 = 3e38  # the largest float32
 # What changes no weight. The number of threads changes the last bits, as the machine does; it is recorded with the
@@ -52,42 +35,42 @@ Probe = Literal["layers", "landscape", "shift", "statistics"]
 Logger = Literal["tensorboard", "csv", "wandb", "mlflow"]
 
 
-class Settings(Model):
+class Settings(parts.Model):
     """All that a run needs. `conf/config.yaml` gives each setting's meaning, unit and reason.
 
     >>> Settings.model_validate({"norm": "gn", "epochs": 2}).norm.options["num_groups"]
     2
     """
 
-    norm: Norm
-    data: Data
-    net: Net
+    norm: parts.Norm
+    data: parts.Data
+    net: parts.Net
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    l1: Strength
-    penalty: Penalty
-    dropout: Share
+    l1: parts.Strength
+    penalty: parts.Penalty
+    dropout: parts.Share
     placement: Literal["post", "pre"]
     weight_standardization: bool
-    epochs: Count
-    batch_size: Count
-    optimizer: Annotated[SGD | AdamW, Field(discriminator="name")]
-    lr: Annotated[Finite, Field(gt=0, le=MOST)]
-    lr_per: Count | None
+    epochs: parts.Count
+    batch_size: parts.Count
+    optimizer: Annotated[parts.SGD | parts.AdamW, Field(discriminator="name")]
+    lr: Annotated[parts.Finite, Field(gt=0, le=parts.MOST)]
+    lr_per: parts.Count | None
     schedule: Literal["onecycle", "constant"]
-    gradient_clip: Annotated[Finite, Field(gt=0, le=MOST)] | None
+    gradient_clip: Annotated[parts.Finite, Field(gt=0, le=parts.MOST)] | None
     refit_epochs: Annotated[int, Field(ge=0)]
-    augment: Augment
-    train_size: Count | None
+    augment: parts.Augment
+    train_size: parts.Count | None
     val_size: Annotated[int, Field(ge=0)] | None
     test_curve: bool
     probes: list[Probe]
     evaluate: list[Corrupted]
     accelerator: Literal["auto", "cpu", "gpu"]
-    devices: Count
+    devices: parts.Count
     sync_batchnorm: bool
     precision: Literal["32-true", "tf32", "64-true", "16-mixed", "bf16-mixed"]
     kernels: Literal["auto", "torch"]
-    threads: Count | None
+    threads: parts.Count | None
     until: Literal["decided"] | None
     max_seeds: Annotated[int, Field(ge=2, le=10_000)]
     ignore: list[str]
@@ -96,12 +79,9 @@ class Settings(Model):
     force: bool
     logger: list[Logger]
 
-    @model_validator(mode="before")
     @classmethod
-    def _fill(cls, value: Any) -> Any:
+    def _filled(cls, value: dict[str, Any]) -> dict[str, Any]:
         """Fill what is left out from conf/; a group may be given by its name alone."""
-        if not isinstance(value, Mapping):
-            return value
         given = {
             key: {"name": each} if key in GROUPS and isinstance(each, str) else each for key, each in value.items()
         }
@@ -130,9 +110,9 @@ class Settings(Model):
 
     @field_validator("penalty", mode="after")
     @classmethod
-    def _of_nothing(cls, value: Penalty, info: ValidationInfo) -> Penalty:
+    def _of_nothing(cls, value: parts.Penalty, info: ValidationInfo) -> parts.Penalty:
         """Without a penalty it does not matter how it acts: one setting, one name, one hash."""
-        return value if info.data.get("l1", 1) else Penalty.model_validate({})
+        return value if info.data.get("l1", 1) else parts.Penalty.model_validate({})
 
     @field_validator("accelerator", mode="after")
     @classmethod
@@ -166,7 +146,7 @@ class Settings(Model):
         if self.net.name == "small":
             if self.norm.name != "custom":
                 CATALOGUE[self.norm.name].check(self.norm.options, NORM_CHANNELS)
-        elif departs := [key for key in SMALL_ONLY if getattr(self, key) != defaults()[key]]:
+        elif departs := [key for key in parts.SMALL_ONLY if getattr(self, key) != defaults()[key]]:
             raise ValueError(
                 f"{departs[0]}={spell(getattr(self, departs[0]))} goes with net=small, not with net={self.net.name}"
             )
@@ -242,12 +222,7 @@ class Settings(Model):
     def setting(self) -> dict[str, Scalar]:
         """Return the setting (cell) that this run belongs to: norm, l1 and whatever else departs from the defaults of
         what is chosen, by dotted name, without the seed. Runs of one setting differ in the seed alone."""
-        chosen = {
-            "norm": self.norm.name,
-            "data": self.data.name,
-            "net": self.net.name,
-            "optimizer": self.optimizer.name,
-        }
+        chosen = {group: getattr(self, group).name for group in GROUPS}
         usual = {"norm.target": None} | _flat(defaults(**chosen))
         usual |= {"accelerator": "cpu", "seed": self.seed}
         usual |= {group: defaults()[group]["name"] for group in ("net", "optimizer")}

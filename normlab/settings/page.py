@@ -12,8 +12,6 @@ from normlab.settings.conf import GROUPS, choices, conf_dir, dotted
 from normlab.settings.model import Settings
 from normlab.settings.study import protocol, sweep_of
 
-__all__ = ["Entry", "as_markdown", "as_text", "entries"]
-
 LINE = re.compile(r"(?P<indent> *)(?P<key>[a-z][\w.]*):\s*(?P<value>[^#]*?)\s*(?:# (?P<meaning>.*))?")
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "mapping"}

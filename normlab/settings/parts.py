@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -11,11 +12,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from normlab.norms import CATALOGUE
 from normlab.settings.conf import choices, defaults, instead
 from normlab.settings.custom import files_digest, source_digest
-
-__all__ = [
-    "DATA_TITLES", "MOST", "SGD", "SMALL_ONLY", "AdamW", "Augment", "Count", "Data", "Finite", "Model", "Net", "Norm",
-    "Penalty", "Share", "Strength",
-]  # fmt: skip
 
 MOST = 1e30  # of what multiplies a weight or a gradient
 SMALL_ONLY = ("dropout", "placement", "weight_standardization")  # of the small network
@@ -33,15 +29,11 @@ Strength = Annotated[Finite, Field(ge=0, le=MOST)]
 Count = Annotated[int, Field(ge=1)]
 
 
-def _of_group(group: str) -> AfterValidator:
-    """A check that a name is one of the files in conf/<group>/."""
-
-    def check(name: str) -> str:
-        if name not in choices(group):
-            raise ValueError(instead(name, choices(group)))
-        return name
-
-    return AfterValidator(check)
+def _of_group(group: str, name: str) -> str:
+    """Return a name, if it is one of the files in conf/<group>/."""
+    if name not in choices(group):
+        raise ValueError(instead(name, choices(group)))
+    return name
 
 
 class Model(BaseModel):
@@ -55,7 +47,12 @@ class Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, value: Any) -> Any:
-        return _usual(cls.AT, value) | dict(value) if isinstance(value, Mapping) else value
+        return cls._filled(dict(value)) if isinstance(value, Mapping) else value
+
+    @classmethod
+    def _filled(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Fill what is left out from conf/."""
+        return _usual(cls.AT, value) | value
 
 
 def _usual(at: str, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,18 +100,15 @@ class Norm(Model):
 
     AT = "norm"
 
-    name: Annotated[str, _of_group("norm")]
+    name: Annotated[str, AfterValidator(partial(_of_group, "norm"))]
     target: str | None
     options: dict[str, Any]
     source: str | None
 
-    @model_validator(mode="before")
     @classmethod
-    def _fill(cls, value: Any) -> Any:
+    def _filled(cls, value: dict[str, Any]) -> dict[str, Any]:
         """Gather the options: conf/norm writes them flat (`norm.num_groups`), which is what one types."""
-        if not isinstance(value, Mapping):
-            return value
-        value = {"name": defaults()["norm"]["name"], "target": None, "source": None} | dict(value)
+        value = {"name": defaults()["norm"]["name"], "target": None, "source": None} | value
         name, nested = value["name"], value.pop("options", None)
         options = {key: value.pop(key) for key in list(value) if key not in cls.model_fields}
         options |= _options("norm", nested)
@@ -150,18 +144,15 @@ class Data(Model):
 
     AT = "data"
 
-    name: Annotated[str, _of_group("data")]
+    name: Annotated[str, AfterValidator(partial(_of_group, "data"))]
     root: str | None
     download: bool
     size: Count | None
     files: str | None
 
-    @model_validator(mode="before")
     @classmethod
-    def _fill(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        value = {"size": None, "files": None} | _usual("data", value) | dict(value)
+    def _filled(cls, value: dict[str, Any]) -> dict[str, Any]:
+        value = {"size": None, "files": None} | super()._filled(value)
         if value["root"] and isinstance(value["root"], str):  # however a folder is spelt, it is one
             value["root"] = os.path.abspath(os.path.expanduser(value["root"]))
             if value["name"] == "folder":
@@ -185,19 +176,16 @@ class Net(Model):
 
     AT = "net"
 
-    name: Annotated[str, _of_group("net")]
+    name: Annotated[str, AfterValidator(partial(_of_group, "net"))]
     target: str | None
     options: dict[str, Any]
     channels: Count | None
     size: Count | None
     source: str | None
 
-    @model_validator(mode="before")
     @classmethod
-    def _fill(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        value = {"source": None} | _usual("net", value) | dict(value)
+    def _filled(cls, value: dict[str, Any]) -> dict[str, Any]:
+        value = {"source": None} | super()._filled(value)
         own = value["target"] if value["name"] == "custom" else None
         return value | {"options": _options("net", value["options"]), "source": value["source"] or source_digest(own)}
 

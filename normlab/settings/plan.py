@@ -29,11 +29,6 @@ from normlab.settings.messages import checked, near
 from normlab.settings.model import PLACES, Settings
 from normlab.settings.study import Study, protocol, sweep_of
 
-__all__ = [
-    "Job", "arms", "compose_config", "composed", "labels", "launcher_of", "load", "own_hydra", "parse",
-    "plain_overrides", "plan", "run_label", "study_of", "to_run",
-]  # fmt: skip
-
 OF_CUSTOM = ("norm.target", "norm.options")
 ALONE = (*OF_CUSTOM, "+norm.target")  # what no other norm takes
 
@@ -62,7 +57,7 @@ def load(*overrides: str) -> Settings:
 
     Raise `ConfigError` where an override is unknown or out of range.
     """
-    return parse(composed(plain_overrides(overrides)))
+    return parse(compose_config(plain_overrides(overrides)))
 
 
 def compose_config(overrides: Iterable[str]) -> DictConfig:

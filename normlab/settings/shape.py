@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["NORM_CHANNELS", "Stage", "small_network"]
-
 # name, channels of its output (None: the classes), kernel in pixels, whether dropout follows, whether the maps are
 # halved behind it. Every 3x3 convolution is a block: ReLU and a norm follow.
 TABLE = (

@@ -16,8 +16,6 @@ from normlab.files import write_atomically
 from normlab.settings.conf import group_values
 from normlab.settings.messages import line
 
-__all__ = ["STUDY_FILE", "Claim", "Published", "Study", "protocol", "sweep_of"]
-
 STUDY_FILE = "study.yaml"
 MEASURES = Literal[  # the outcomes of normlab.analysis, which this floor cannot ask
     "test_acc", "train_acc", "train_acc_running", "test_ce", "train_ce", "val_acc", "val_ce", "unevenness",

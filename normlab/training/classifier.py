@@ -217,14 +217,8 @@ class Classifier(LightningModule):
         part = getattr(self.trainer.datamodule, "curves", PARTS)[dataloader_idx]  # type: ignore[attr-defined]
         self._log({f"ce/{part}": self._measured(part, batch)}, len(batch[1]))
 
-    def on_validation_epoch_end(self) -> None:
-        self._log_epoch()
-
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._log({"ce/test": self._measured("test", batch)}, len(batch[1]))
-
-    def on_test_epoch_end(self) -> None:
-        self._log_epoch()
 
     def predict_step(self, batch: Batch | torch.Tensor, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
         """Return the log-probabilities (N, num_classes) of a batch, with labels or without, as float32 on the CPU."""
@@ -247,6 +241,8 @@ class Classifier(LightningModule):
     def _log_epoch(self) -> None:
         """Make epochs the axis of the curves, so that runs of different batch sizes lie on one another."""
         self.log("step", float(self.current_epoch + 1))
+
+    on_validation_epoch_end = on_test_epoch_end = _log_epoch
 
     # Checkpoints
 

@@ -92,15 +92,12 @@ class Replayed:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
-        if self.device.type != "cuda" or self.reason is not None:
-            self.work()
-            return
-        if self._graph is None:
+        if self._graph is None and self.reason is None and self.device.type == "cuda":
             self._record()
-        if self._graph is not None:
-            self._graph.replay()
-        else:
+        if self._graph is None:
             self.work()
+        else:
+            self._graph.replay()
 
     def _record(self) -> None:
         before = [values.clone() for values in self.state]

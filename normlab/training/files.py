@@ -17,7 +17,7 @@ from normlab.errors import first_line
 from normlab.files import write_atomically
 from normlab.nets import Network
 from normlab.probes.layers import Value
-from normlab.record import ProbeRow, read_probes, write_metrics, write_probes
+from normlab.record import ProbeRow, RecordError, read_probes, write_metrics, write_probes
 from normlab.settings import Settings
 from normlab.training.loggers import Loggers
 from normlab.training.views import show_filters, show_graph, show_hyperparameters, show_norms, show_settings
@@ -71,8 +71,12 @@ def begun(settings: Settings, folder: Path) -> Begun | str | None:
         rows = {int(epoch): dict(row) for epoch, row in own["rows"].items()}
         if sorted(rows) != list(range(1, max(rows) + 1)):
             return "last.ckpt lacks epochs of metrics.csv"
+        if settings.probes:
+            read_probes(folder)
         times = float(own["fit_s"]), int(own["resumed"])
         return Begun(file, int(content["global_step"]), rows, *times, bool(own["kernels"]), dict(own["loggers"]))
+    except RecordError:
+        return "probes.csv is damaged"
     except Exception as error:  # a damaged file may raise anything
         return f"last.ckpt cannot be read ({first_line(error)[:80]})"
 

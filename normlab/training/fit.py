@@ -135,7 +135,7 @@ def fit_networks(module: Networks, callbacks: list[Callback], rank: Rank | None 
 
 def _predict(module: Networks, label: str, console: Console) -> dict[str, torch.Tensor]:
     """Return log-probabilities (K, N, num_classes) by part, in file order and eval mode."""
-    trainer = make_trainer(module.settings[0], [ProgressLine(module, label, Speed(), console)], RunCheckpoints(module))
+    trainer = make_trainer(module.settings[0], [ProgressLine(module, label, Speed(), console)])
     found = trainer.predict(module, datamodule=module.data) or []
     return {part: torch.cat(batches, 1) for part, batches in zip(module.data.predicted, found, strict=True)}
 
@@ -149,8 +149,6 @@ def corrupted_scores(
     images = CorruptedImages([member.data for member in members], kinds, modes)
     module = Networks(members, at_once, data=images)
     found = CorruptedScores(module, images)
-    trainer = make_trainer(
-        module.settings[0], [ProgressLine(module, label, Speed(), console), found], RunCheckpoints(module)
-    )
+    trainer = make_trainer(module.settings[0], [ProgressLine(module, label, Speed(), console), found])
     trainer.predict(module, datamodule=images, return_predictions=False)
     return found.rows

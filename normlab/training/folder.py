@@ -59,21 +59,11 @@ SILENCED = (
 )
 
 
-def no_advert(record: logging.LogRecord) -> bool:
-    """Return False for Lightning's advertisements ("Tip: …")."""
-    return "Tip:" not in record.getMessage()
-
-
 class LogFile(logging.FileHandler):
     """A log file that drops what a full disk cannot take, instead of ending the run or filling the terminal."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop the record."""
-
-
-def thread_failed(args: threading.ExceptHookArgs) -> None:
-    """A hook for threads that end with an exception: whatever depends on them will fail and say so."""
-    logging.getLogger(SOURCES[0]).warning("a thread ended: %s", args.exc_value)
 
 
 @contextmanager
@@ -83,14 +73,15 @@ def log_to(*files: Path) -> Iterator[logging.Logger]:
     handlers = [LogFile(file, encoding="utf-8") for file in files]
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        handler.addFilter(no_advert)
+        handler.addFilter(lambda record: "Tip:" not in record.getMessage())  # Lightning's advertisements
     loggers = [logging.getLogger(name) for name in SOURCES]
     before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
     shown = warnings.showwarning
     logging.captureWarnings(True)
     captured = warnings.showwarning is shown  # before, by the host
     hook = threading.excepthook
-    threading.excepthook = thread_failed
+    # whatever depends on a thread that ends with an exception will fail and say so
+    threading.excepthook = lambda args: loggers[0].warning("a thread ended: %s", args.exc_value)
     try:
         for logger in loggers:
             logger.handlers[:], logger.propagate = [*handlers], False

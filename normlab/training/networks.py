@@ -309,13 +309,12 @@ class Networks(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.held_out = {part: self._means(totals) for part, totals in self._held_out.items()}
 
-    def on_predict_start(self) -> None:
-        self.take_numbers()
-
     def take_numbers(self) -> None:
         """Evaluate with the numbers that the networks have now."""
         self.stack = Stack(self.nets)
         self._take_kernels()
+
+    on_predict_start = take_numbers
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
         """Return the log-probabilities of a batch: (K, B, C), float32, on the CPU."""

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
-from normlab.nets import adamw_scale, proximal_threshold, soft_threshold_
+from normlab.nets.penalty import adamw_scale, proximal_threshold, soft_threshold_
 from normlab.settings import Settings
 
 FLOOR = 1 / 250_000  # of the highest learning rate, at the last step
@@ -23,13 +23,8 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: Settings) -> SG
         smallest = max(torch.finfo(parameter.dtype).tiny for parameter in parameters)
         betas = (chosen.betas[0], chosen.betas[1])
         return AdamW(parameters, settings.peak_lr, betas, max(chosen.eps, smallest), chosen.weight_decay)
-    return SGD(
-        parameters,
-        settings.peak_lr,
-        chosen.momentum,
-        nesterov=chosen.momentum > 0,
-        weight_decay=chosen.weight_decay,
-    )
+    nesterov = chosen.momentum > 0
+    return SGD(parameters, settings.peak_lr, chosen.momentum, weight_decay=chosen.weight_decay, nesterov=nesterov)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, schedule: str, total_steps: int) -> OneCycleLR | None:

@@ -125,17 +125,12 @@ def refit(member: Member) -> tuple[dict[str, float], float]:
     began, settings, data, model = time.perf_counter(), member.settings, member.data, copy.deepcopy(member.model)
     model.l1 = 0.0
     keep_zeros(model)
-    reseed = LambdaCallback(
-        on_train_epoch_start=lambda trainer, _: torch.manual_seed(
-            stream_seed(Stream.DROPOUT, settings.seed, trainer.current_epoch)
-        )
-    )
-    own: dict[str, Any] = {
-        "max_epochs": settings.refit_epochs,
-        "gradient_clip_val": settings.gradient_clip,
-        "limit_val_batches": 0,
-    }
-    trainer = make_trainer(settings, [reseed], **own)
+
+    def reseed(trainer: Trainer, _: LightningModule) -> None:
+        torch.manual_seed(stream_seed(Stream.DROPOUT, settings.seed, trainer.current_epoch))
+
+    own: dict[str, Any] = {"max_epochs": settings.refit_epochs, "gradient_clip_val": settings.gradient_clip}
+    trainer = make_trainer(settings, [LambdaCallback(on_train_epoch_start=reseed)], limit_val_batches=0, **own)
     trainer.fit(model, datamodule=data)
     found = {}
     batches = trainer.predict(model, datamodule=data) or []

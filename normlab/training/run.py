@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from normlab.data.sources import resolve
-from normlab.errors import BusyError, ConfigError, NormlabError, first_line
+from normlab.errors import BusyError, ConfigError, first_line
 from normlab.output import steady
-from normlab.record import Record, read_probes
+from normlab.record import Record
 from normlab.settings import Settings, missing_logger
 from normlab.settings.custom import edited
 from normlab.training.build import load_array, unfoldable
@@ -118,7 +118,7 @@ def _train(
 ) -> list[Record]:
     """Train runs as one array, and save each record when it is there. alone: record a run that fails in training, too;
     otherwise raise the error."""
-    states = [_before(settings, folder) for settings, folder in runs]
+    states = [None if settings.force else begun(settings, folder) for settings, folder in runs]
     set_threads(runs[0][0])
     data, models = load_array([settings for settings, _ in runs])
     check_shares(runs[0][0], data[0])
@@ -156,17 +156,6 @@ def _train(
                 if member.files is not None:
                     member.files.close()
     return records
-
-
-def _before(settings: Settings, folder: Path) -> Begun | str | None:
-    """Return where a run resumes; why it begins anew although it was begun, in one line; None if it was not."""
-    state = None if settings.force else begun(settings, folder)
-    if isinstance(state, Begun) and settings.probes:
-        try:
-            read_probes(folder)
-        except NormlabError:
-            return "probes.csv is damaged"
-    return state
 
 
 def _tell_of(state: Begun | str | None, settings: Settings, log: logging.Logger, console: Console) -> None:
