@@ -11,17 +11,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from normlab.errors import ConfigError
-from normlab.settings import (
-    GROUPS,
-    Augment,
-    Penalty,
-    Settings,
-    check_recorded,
-    checked,
-    choices,
-    conf_dir,
-    group_values,
-)  # fmt: skip
+from normlab.settings import GROUPS, Penalty, Settings, check_recorded, checked, choices, conf_dir, group_values
+from normlab.settings.parts import Augment
 from normlab.settings.plan import compose_config, load, parse, plan
 
 
