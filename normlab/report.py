@@ -123,7 +123,8 @@ def report(
         }
         _write(compared, out, shown, values)
     _print(compared, every)
-    _print_line(f"Written: {out / 'report.html'}, *.csv" + (f", {out / 'figures'}" if figures and shown else ""))
+    written = f"Written: {out / 'report.html'}, *.csv" + (f", {out / 'figures'}" if figures and shown else "")
+    console().print(written, markup=False, soft_wrap=True)
     return compared
 
 
@@ -157,7 +158,7 @@ def report_beside(
     with _writing(out):
         _write(both, out, {}, values)
     _print(both, every)
-    _print_line(f"Written: {out / 'report.html'}, beside.csv")
+    console().print(f"Written: {out / 'report.html'}, beside.csv", markup=False, soft_wrap=True)
     return both
 
 
@@ -216,11 +217,8 @@ def _figures(compared: Compared, folder: Path, draw: bool) -> dict[str, list[Sho
             file.unlink()
             file.with_suffix(".png").unlink(missing_ok=True)
     if missing:
-        why = (
-            f"{compared.images.missing}: not drawn"
-            if draw
-            else f"{folder} is of other runs or another margin: left out"
-        )
+        other = f"{folder} is of other runs or another margin: left out"
+        why = f"{compared.images.missing}: not drawn" if draw else other
         print(f"normlab: {why}: {', '.join(missing)}", file=sys.stderr)
     return shown
 
@@ -242,10 +240,6 @@ def _command(folders: Sequence[Path], choose: Sequence[str], given: Sequence[str
 
 
 # The terminal
-
-
-def _print_line(line: str) -> None:
-    console().print(line, markup=False, soft_wrap=True)
 
 
 def _print(compared: Compared | ComparedFolders, every: bool) -> None:

@@ -3,14 +3,14 @@
 import io
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context, rcdefaults
+from matplotlib import style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -60,17 +60,9 @@ STYLE = {
     "svg.fonttype": "none",  # text stays text: to be searched, read aloud, and a tenth of the size
     "svg.hashsalt": "normlab",  # with no date: the same figure gives the same bytes
 }
-
-
-@contextmanager
-def plain() -> Iterator[None]:
-    """While it is open, matplotlib has this style, whatever its user's matplotlibrc or style says: figures are drawn,
-    and written, in it. Also a decorator: `@plain()`."""
-    with rc_context():
-        rcdefaults()
-        # dict keys are strings to mypy, and names of parameters to matplotlib
-        with rc_context(STYLE):  # type: ignore[arg-type]
-            yield
+# While it is open, matplotlib has this style, whatever its user's matplotlibrc or style says: figures are drawn, and
+# written, in it. Also a decorator: `@plain()`.
+plain = partial(style.context, STYLE, after_reset=True)
 
 
 def figure(title: str, height: float, width: float = WIDTH) -> Figure:

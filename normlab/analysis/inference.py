@@ -324,7 +324,7 @@ def moderated(variances: Floats, df: Floats) -> tuple[Floats, Floats]:
     if extra <= 0:
         common = float(d @ s / total)
         return np.full_like(variances, common), np.full_like(df, total * caution(df))
-    prior = 2 * _trigamma_inverse(extra)
+    prior = 2 * float(optimize.brentq(lambda x: math.log(special.zeta(2, x) / extra), 1e-8, 1e8))  # trigamma
     common = math.exp(centre + float(special.digamma(prior / 2)) - math.log(prior / 2))
     known = np.where(usable, variances, 0.0)
     return (prior * common + df * known) / (prior + df), np.minimum(prior + df, total) * caution(df)
@@ -339,10 +339,6 @@ def caution(df: Floats) -> float:
     """
     usable = df[df > 0]
     return float(usable.mean() / (usable.mean() + 2)) if len(usable) > 1 else 1.0
-
-
-def _trigamma_inverse(value: float) -> float:
-    return float(optimize.brentq(lambda x: math.log(special.zeta(2, x) / value), 1e-8, 1e8))
 
 
 def mean_squares(table: Floats) -> tuple[float, float, float]:

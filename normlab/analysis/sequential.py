@@ -87,13 +87,10 @@ def _boundary(level: float, shares: Floats, power: float) -> Floats:
 
 def _grid(top: float, share: float) -> tuple[Floats, Floats]:
     """Gauss-Legendre points and weights from far below to the boundary."""
-    points, weights = _legendre()
+    points, weights = _legendre(CELLS)
     low = -8.5 * math.sqrt(share)
     half = (top - low) / 2
     return low + half * (points + 1), half * weights
 
 
-@cache
-def _legendre() -> tuple[Floats, Floats]:
-    points, weights = np.polynomial.legendre.leggauss(CELLS)
-    return points, weights
+_legendre = cache(np.polynomial.legendre.leggauss)

@@ -14,31 +14,20 @@ import numpy.typing as npt
 import pandas as pd
 
 from normlab.errors import NormlabError
-from normlab.record import (
-    ProbeRow,
-    Record,
-    RecordError,
-    Robustness,
-    read_probes,
-    read_robustness,
-    read_support,
-    reading,
-)
+from normlab.record import Record, RecordError, read_probes, read_robustness, read_support, reading
 from normlab.settings import flatten
 from normlab.settings.corruptions import STRENGTHS
 
 T = TypeVar("T")
 CLASSES = 10  # of predictions that do not say it
-
-
 TRAIN_AGAIN = "train its run again with force=true"
 
 
 class _File(cached_property[T]):
     """An attribute of a run: one of its files, read when asked for; a damaged one counts as missing."""
 
-    def __init__(self, reader: Callable[[Path], T], missing: T) -> None:
-        def read(run: "Run") -> T:
+    def __init__(self, reader: Callable[[Path], T], missing: Any) -> None:
+        def read(run: "Run") -> Any:
             try:
                 return reader(run.folder)
             except RecordError as error:
@@ -95,11 +84,11 @@ class Run:
     damage: list[str] = field(default_factory=list, compare=False)
 
     # empty, or None, where the file is missing
-    curves = _File[dict[str, npt.NDArray[np.float64]]](_curves, {})
-    predictions = _File[dict[str, npt.NDArray[Any]] | None](_predictions, None)
-    probes = _File[list[ProbeRow]](read_probes, [])
-    robustness = _File[list[Robustness]](read_robustness, [])
-    support = _File[npt.NDArray[np.bool_] | None](read_support, None)
+    curves = _File(_curves, {})
+    predictions = _File(_predictions, None)
+    probes = _File(read_probes, [])
+    robustness = _File(read_robustness, [])
+    support = _File(read_support, None)
 
     @property
     def classes(self) -> int:

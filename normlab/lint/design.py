@@ -1,12 +1,12 @@
 """What the rules see: the settings of a study, planned or run, and what is known of their spread."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import ValidationError
@@ -90,10 +90,6 @@ class Design:
     spread: Spread | None = None
     answers: "Answers | None" = None
     margin: float | None = None
-
-    @property
-    def levels(self) -> list[Mapping[str, Any]]:
-        return [cell.levels for cell in self.found.cells]
 
     @cached_property
     def settings(self) -> list[Setting]:

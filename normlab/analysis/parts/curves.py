@@ -99,11 +99,6 @@ def factors(answers: Answers) -> Part:
     return Part("factors", "Factors that are numbers", pictures=lambda: _factors(answers))
 
 
-def factor_words(factor: str) -> str:
-    """A factor in words, for an axis: "batch_size" is the batch size."""
-    return WORDS.get(factor, factor.replace("_", " ").replace("norm.", ""))
-
-
 def _factors(answers: Answers) -> Iterator[Picture]:
     cells = [cell for cell in answers.found.cells if cell.values("test_acc")]
     for factor in answers.found.factors:
@@ -113,7 +108,7 @@ def _factors(answers: Answers) -> Iterator[Picture]:
         groups = alike(cells, factor)
         lines = {label: [_point(answers, cell, factor) for cell in group] for label, group in groups.items()}
         norms = {label: group[0].norm for label, group in groups.items()}
-        words = factor_words(factor)
+        words = WORDS.get(factor, factor.replace("_", " ").replace("norm.", ""))  # batch_size: the batch size
         lost = not all(map(trained, cells))
         caption = f"Test accuracy against the {words}: every seed, their mean and its 95 % interval"
         caption += "; the median where a run was lost, which means say little of." if lost else "."
