@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MNIST = os.environ.get("NORMLAB_DATA")
 # For tests of whole runs: every way in which a norm holds and applies numbers. test_norms.py and test_norm_tools.py try
 # each layer of the catalogue individually.
-KINDS = ["none", "bn", "gbn", "brn", "ln", "ln_elem", "rms", "frn", "dyt", "sn", "wn"]
+KINDS = ["none", "bn", "gbn", "brn", "ln", "ln_elem", "ln2d", "gn", "in", "rms", "frn", "dyt", "sn", "wn"]
 
 
 @pytest.hookimpl(optionalhook=True)

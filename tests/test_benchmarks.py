@@ -323,7 +323,8 @@ def test_what_a_gpu_is_asked_can_be_asked(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as ended:
         main([word.strip('"').replace("${DATA:-digits}", "digits") for word in study[1:]] + ["--help"])
     assert ended.value.code == 0
-    assert load_settings(*(word.strip('"') for word in two[1:])).devices == 2
+    settings = load_settings(*(word.strip('"') for word in two[1:]))
+    assert (settings.devices, settings.accelerator) == (2, "gpu")
     if not torch.cuda.is_available():
         done = subprocess.run([script, tmp_path], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (2, "torch finds no GPU here\n")

@@ -345,7 +345,7 @@ def test_a_run_that_does_not_complete_stops_no_other(
 ) -> None:
     """A divergence is a result in a comparison, and so no failure of the command."""
     (tmp_path / "late.py").write_text(LATE)
-    usual = ["data=digits", "epochs=1", "train_size=256", "threads=1", "accelerator=cpu", "logger=[]"]
+    usual = ["data=digits", "epochs=1", "train_size=256", "threads=1", "accelerator=cpu"]
     result = train("-m", *usual, *words.split())
     assert result.returncode == code
     assert f"2 runs: 1 completed, 1 {status}" in result.stdout
@@ -378,7 +378,7 @@ def test_a_signal_ends_the_command_and_is_recorded(train: Command, tmp_path: Pat
             time.sleep(0.1)
         os.kill(process, number)
 
-    result = train("data=digits", "epochs=500", "threads=1", "logger=[]", *words.split(), meanwhile=after_an_epoch)
+    result = train("data=digits", "epochs=500", "threads=1", *words.split(), meanwhile=after_an_epoch)
     assert result.returncode == 130
     assert "Traceback" not in result.stderr
     assert result.stderr.splitlines()[-1].startswith("normlab: stopped")

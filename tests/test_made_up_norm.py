@@ -61,8 +61,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "conf" / "norm" / "wobble.yaml").write_text(
         "name: wobble # wobbles\ndelta: 1.0 # added to the mean square\naffine: true # scale γ and shift β\n"
     )
-    words = "-m name=sweep norm=bn,wobble seed=0,1 data=digits epochs=1 train_size=64 threads=1 logger=[]"
-    python(root, "-m", "normlab.train", *words.split(), "hydra/launcher=array")
+    words = "-m name=sweep norm=bn,wobble seed=0,1 data=digits epochs=1 train_size=64 hydra/launcher=array threads=1"
+    python(root, "-m", "normlab.train", *words.split())
     return root
 
 

@@ -173,8 +173,7 @@ def test_02_runs_on_any_study(tmp_path: Path) -> None:
 def test_03_runs(tmp_path: Path) -> None:
     notebook = with_parameters(loaded(OWN), epochs=1, seeds=2, folder='Path("logs/own")')
     (study,) = [cell for cell in notebook.cells if cell.source.startswith("words = ")]
-    # in one process, so that torch is imported once, and without pictures
-    study.source += '\nwords += ["train_size=200", "hydra/launcher=basic", "logger=[]"]'
+    study.source += '\nwords += ["train_size=200", "hydra/launcher=basic"]'  # in one process: torch is imported once
     ran = execute(notebook, tmp_path, 300)
     said = "".join(shown(ran))
     assert "{'completed': 8}" in said

@@ -69,7 +69,9 @@ def metadata(wheel: Path) -> Message:
 
 
 def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
-    names = {name for name in contents(wheel) if ".dist-info/" not in name}
+    names = {
+        name for name in contents(wheel) if not name.startswith(f"normlab-{PROJECT['project']['version']}.dist-info/")
+    }
     ours = set()
     for place, inside in (("normlab", "normlab"), ("conf", "normlab/conf")):
         files = (file for file in (REPOSITORY / place).rglob("*") if file.is_file() and "__pycache__" not in file.parts)

@@ -183,7 +183,6 @@ class TestSettings:
         assert "probes" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("measured", ["torch"], indirect=True)  # by which a checkpoint is measured
 class TestCheckpoint:
     @pytest.fixture
     def folder(self, measured: tuple[Settings, Path], tmp_path: Path) -> Path:

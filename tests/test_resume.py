@@ -90,30 +90,18 @@ def whole_array(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
 
 
 @pytest.mark.parametrize(
-    ("whole_array", "call", "where", "name"),
+    ("call", "where", "name"),
     [
-        ("auto", 2, *STEP),  # nothing is done yet: it begins anew
-        ("auto", STEPS + 2, *STEP),
-        ("torch", STEPS + 2, *STEP),
-        ("auto", 5, RunFiles, "end_epoch"),  # one run has shown its second epoch, the others have not
-        ("auto", 3, RunFiles, "save"),  # two runs have saved their first epoch, the third has not
-        ("auto", 5, RunFiles, "save"),  # one run has saved its second epoch, the others have not
-        ("auto", 9, RunFiles, "save"),  # the first has nothing left to train
-        ("auto", 8, files, "write_atomically"),  # between best.ckpt and last.ckpt
-        ("auto", 2, Record, "save"),  # the first run has its result, the others have not
+        (2, *STEP),  # nothing is done yet: it begins anew
+        (STEPS + 2, *STEP),
+        (5, RunFiles, "end_epoch"),  # one run has shown its second epoch, the others have not
+        (3, RunFiles, "save"),  # two runs have saved their first epoch, the third has not
+        (5, RunFiles, "save"),  # one run has saved its second epoch, the others have not
+        (9, RunFiles, "save"),  # the first has nothing left to train
+        (8, files, "write_atomically"),  # between best.ckpt and last.ckpt
+        (2, Record, "save"),  # the first run has its result, the others have not
     ],
-    indirect=["whole_array"],
-    ids=[
-        "step 2",
-        "epoch 2",
-        "by torch",
-        "rows",
-        "first checkpoints",
-        "checkpoints",
-        "last checkpoints",
-        "files",
-        "results",
-    ],
+    ids=["step 2", "epoch 2", "rows", "first checkpoints", "checkpoints", "last checkpoints", "files", "results"],
 )
 @pytest.mark.usefixtures("undrawn")
 def test_a_stopped_array_ends_as_if_it_had_not_been(

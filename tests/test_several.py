@@ -99,7 +99,7 @@ def far(got: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("norm", EVERY, ids=str)
-@pytest.mark.parametrize(("count", "placement"), [(1, "post"), (5, "pre"), (24, "post")])
+@pytest.mark.parametrize(("count", "placement"), [(1, "post"), (5, "pre"), (24, "post"), (48, "pre")])
 def test_in_float64(norm: str, count: int, placement: str) -> None:
     """Outputs, gradients, running statistics after several steps, and outputs in eval mode, which moves nothing."""
     nets = initial(norm, count, torch.float64, placement=placement)
@@ -126,7 +126,7 @@ AMPLIFIED = ("frn", "ln2d")  # they scale a map or a pixel that is all but dead 
 
 
 @pytest.mark.parametrize("norm", [norm for norm in EVERY if norm is not Derived], ids=str)
-@pytest.mark.parametrize("count", [1, 24])
+@pytest.mark.parametrize("count", [1, 2, 24, 48])
 def test_gradients_in_float32(norm: str, count: int) -> None:
     """Against the single network in float64. `Derived` is torch's batch norm, which alone is off by more than that."""
     options = {"norm_options": {"virtual_batch_size": 4}} if norm == "gbn" else {}
@@ -273,7 +273,7 @@ def digest(network: Network) -> str:
 
 @pytest.mark.skipif(not compilers(), reason="there is no C++ compiler")
 @pytest.mark.parametrize("method", ["subgradient", "proximal"])
-@pytest.mark.parametrize("norm", ["bn", "gn"])
+@pytest.mark.parametrize("norm", ["bn", "ln", "gn"])
 def test_the_bits_of_a_run_depend_on_nothing_beside_it(norm: str, method: str) -> None:
     """By the kernels: alone, in arrays of 2 and of 24, on 1 thread and on 2."""
     words = [f"norm={norm}", "l1=1e-3", f"penalty.method={method}", "precision=32-true", "epochs=1", "dropout=0.1"]

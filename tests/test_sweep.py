@@ -325,7 +325,7 @@ class Kills(nn.GroupNorm):
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(x)
 '''
-SMALL = ["data=digits", "train_size=256", "batch_size=64", "accelerator=cpu", "threads=1", "logger=[]"]
+SMALL = ["data=digits", "train_size=256", "batch_size=64", "accelerator=cpu", "threads=1"]
 TWO_WORKERS = ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
 
 
@@ -402,7 +402,7 @@ def test_a_script_without_a_guard_is_not_run_by_its_workers(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_until_decided_a_study_that_is_killed_after_its_first_look_decides_the_same(tmp_path: Path) -> None:
     words = ["study=replication_quick", "until=decided", "max_seeds=5", "epochs=2", "norm=bn", "l1=0,1e-3"]
-    words += ["evaluate=[]", "hydra/launcher=basic", "threads=1", "logger=[]"]
+    words += ["evaluate=[]", "hydra.launcher.n_jobs=1"]
 
     def command(name: str) -> list[str]:
         return ["normlab.train", *words, f"log_dir={tmp_path / name}"]
