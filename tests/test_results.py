@@ -17,6 +17,7 @@ from scipy.special import log_softmax
 from benchmarks import recipe
 from normlab.analysis import read
 from normlab.analysis.cells import sort
+from normlab.analysis.numbers import number
 from normlab.analysis.parts.settings import settings
 from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
@@ -271,14 +272,14 @@ def in_words(study: str) -> tuple[set[str], set[str]]:
         frame = pd.read_csv(file)
         if "test_acc_sd" in frame:
             means = 100 * frame[["test_acc_mean", "test_acc_sd"]]
-            spreads |= {f"{mean:.2f} ± {sd:.2f}" for mean, sd in means.to_numpy()}
+            spreads |= {f"{number(mean, 2)} ± {number(sd, 2)}" for mean, sd in means.to_numpy()}
         named = [column.rpartition("_") for column in frame.columns if column.endswith(("_pp", "_value"))]
         triples = [(f"{name}_{unit}", f"{name}_low", f"{name}_high") for name, _, unit in named]
         for value, low, high in [*triples, ("difference_pp", "low_pp", "high_pp"), ("difference", "low", "high")]:
             if {value, low, high} <= {*frame.columns}:
                 for order in (value, low, high), (value, high, low):  # of the negative contrast, the ends change places
                     rows = frame[list(order)].abs().to_numpy()
-                    intervals |= {" ".join(f"{each:.2f}" for each in row) for row in rows}
+                    intervals |= {" ".join(number(each, 2) for each in row) for row in rows}
     return spreads, intervals
 
 
@@ -292,8 +293,10 @@ def test_a_studys_page_shows_every_picture_that_is_kept(study: str) -> None:
 def test_the_numbers_of_a_studys_page_are_in_its_files(study: str) -> None:
     text = re.sub(r"\s+", " ", PAGES[study])
     spreads, intervals = in_words(study)
-    missing = [each for each in re.findall(r"\d+\.\d\d ± \d+\.\d\d", text) if each not in spreads]
-    number = r"[+−]?(\d+\.\d\d)"
-    for value, low, high in re.findall(rf"{number}(?: points)? \({number} to {number}", text):
+    told, of = re.findall(r"\d+\.\d\d ± \d+\.\d\d", text), r"[+−]?(\d+\.\d\d)"
+    triples = re.findall(rf"{of}(?: points)? \({of} to {of}", text)
+    assert len(told) + len(triples) > 4, "a page tells numbers"
+    missing = [each for each in told if each not in spreads]
+    for value, low, high in triples:
         missing += [f"{value} ({low} to {high})"] * (f"{value} {low} {high}" not in intervals)
     assert not missing

@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import re
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -197,7 +196,6 @@ def test_a_zip_that_leaves_its_folder(tmp_path: Path) -> None:
     [file] = (tmp_path / "runs").rglob("predictions.npz")
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr("../../escaped.npy", b"x")
-    shutil.copy(file, tmp_path)
     assert report([str(tmp_path / "runs"), "--no-figures"]) in (0, 2)
     assert not list(tmp_path.rglob("escaped*"))
 
