@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from normlab.errors import ConfigError
 from normlab.settings import GROUPS, Penalty, Settings, check_recorded, checked, choices, conf_dir, group_values
 from normlab.settings.parts import Augment
-from normlab.settings.plan import compose_config, load, parse, plan
+from normlab.settings.plan import _compositions, compose_config, load, parse, plan
 
 
 def test_python_and_the_command_line_ask_for_the_same_run() -> None:
@@ -124,6 +124,18 @@ def test_plan_shares_hydras_work_and_gives_what_hydra_would() -> None:
     assert compositions.call_count == 2, "a norm each"
     assert [job.settings for job in jobs] == [by_hydra(*shared, *job) for job in itertools.product(*axes)]
     assert len({job.settings.config_hash() for job in jobs}) == len({job.folder for job in jobs}) == 32
+
+
+def test_a_script_that_loads_on_and_on_keeps_few_compositions() -> None:
+    """Those that differ in a number share one."""
+    before = load("norm=gn", "seed=7")
+    with patch("normlab.settings.plan.compose_config", wraps=compose_config) as compositions:
+        assert [load("norm=gn", f"seed={seed}").seed for seed in (8, 9)] == [8, 9]
+    assert compositions.call_count == 0
+    for eps in range(1, 80):
+        assert load(f"optimizer.betas=[0.5,{eps / 100}]", "optimizer=adamw").optimizer.betas[1] == eps / 100  # type: ignore[union-attr]
+    assert len(_compositions) <= 64
+    assert load("norm=gn", "seed=7") == before
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def load(*overrides: str) -> Settings:
 
     Raise `ConfigError` where an override is unknown or out of range.
     """
-    return parse(compose_config(plain_overrides(overrides)))
+    return parse(composed(plain_overrides(overrides)))
 
 
 def compose_config(overrides: Iterable[str]) -> DictConfig:
@@ -238,6 +238,8 @@ def composed(own: Sequence[str]) -> DictConfig:
     if len(names) < len(own) or within or any("override_dirname" in word for word in own):
         return compose_config(own)
     if alike not in _compositions:
+        if len(_compositions) >= 64:  # a script that loads thousands of lists or mappings would keep them all
+            _compositions.clear()
         _compositions[alike] = compose_config(own)
     for _, plain in matches:
         if plain:
