@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY
 from made_up_runs import crossed, made_up
@@ -139,6 +140,18 @@ def test_intervals_wider_than_the_margin(tmp_path: Path) -> None:
         made_up(tmp_path, "ln", seed, test_acc=acc)
     told = r"2 of 2 questions are undecided, and the 95 % interval reaches \d+\.\d\d to \d+\.\d\d pp to"
     assert re.match(told, messages(tmp_path, "NL013", 0.5))
+
+
+def test_of_undecided_questions_it_says_which_are_too_wide(tmp_path: Path) -> None:
+    for seed, wobble in enumerate((-0.02, -0.01, 0, 0.01, 0.02)):
+        made_up(tmp_path, "bn", seed, test_acc=0.9 + wobble)
+        made_up(tmp_path, "bn", seed, test_acc=0.885, l1=1e-3)
+    for seed, acc in enumerate((0.9, 0.94)):
+        made_up(tmp_path, "ln", seed, test_acc=acc)
+    estimates = [each.estimate for each in compare(tmp_path, margin=0.5).answers.answers]
+    narrow, wide = sorted(50 * np.ptp(estimate.interval(0.95)) for estimate in estimates if estimate)
+    told = f"2 of 2 questions are undecided; in 1 of them the 95 % interval reaches {wide:.2f} pp to"
+    assert messages(tmp_path, "NL013", 1.01 * narrow).startswith(told)
 
 
 def rates(folder: Path, accuracies: dict[tuple[str, float], float]) -> dict[str, str]:

@@ -146,17 +146,18 @@ def _until(design: Design) -> bool:
 def _reached(design: Design) -> Iterator[str]:
     answers, margin = design.answers, design.margin
     assert answers is not None
-    halves = []
-    for each in answers.answers if margin is not None else ():
-        if each.decision.verdict == "undecided" and each.estimate is not None and each.about is answers.about:
+    halves, open_ = [], [each for each in answers.answers if each.decision.verdict == "undecided"]
+    for each in open_ if margin is not None else ():
+        if each.estimate is not None and each.about is answers.about:
             low, high = each.estimate.interval(0.95)
             halves.append(answers.about.factor * (high - low) / 2)
     halves = sorted(half for half in halves if half > (margin or 0))  # NaN is not above
     if halves:
         needed, unit = answers.seeds_needed, answers.about.unit
         enough = f" {needed:,.0f} seeds per setting would do." if math.isfinite(needed) else ""
+        which = ", and" if len(halves) == len(open_) else f"; in {len(halves)} of them"
         yield (
-            f"{len(halves)} of {len(answers.answers)} questions {'is' if len(halves) == 1 else 'are'} undecided, and "
+            f"{len(open_)} of {len(answers.answers)} questions {'is' if len(open_) == 1 else 'are'} undecided{which} "
             f"the 95 % interval reaches {_span(halves)} {unit} to either side, more than the margin of {margin:g} "
             f"{unit}.{enough}"
         )
