@@ -298,7 +298,7 @@ def of(*runs: str) -> list[str]:
     ],
 )
 def test_confounded_factors(crossed_not: tuple[str, ...], text: str) -> None:
-    """The first is the seed study's own design. An option is its norm's, and an optimizer brings its lr."""
+    """The first is the first study's own design. An option is its norm's, and an optimizer brings its lr."""
     assert not text or any(text in message for message in of(*crossed_not))
     assert bool(of(*crossed_not)) == bool(text)
 

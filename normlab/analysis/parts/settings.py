@@ -43,7 +43,8 @@ def settings(answers: Answers) -> Part:
     ]
     note = (
         f"Mean ± standard deviation over n seeds; the interval is for the mean, over {answers.random}. Settings that "
-        "share a letter of a tier do not differ (simultaneous 95 % intervals of all pairs). Train accuracy is measured "
+        "share a letter of a tier are not told apart (simultaneous 95 % intervals of all pairs, beside the family of "
+        "verdicts). Train accuracy is measured "
         "after training, in eval mode without augmentation; the running one while training, as it is usually "
         "published. ce: cross-entropy. Settings in which a run did not train are described by how many did and their "
         "median."
