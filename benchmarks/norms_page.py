@@ -121,9 +121,9 @@ def cost_part(measured: pd.DataFrame, batch: int) -> str:
         [
             "## What they cost",
             "",
-            "A training step of the network by torch (`kernels=torch`), without the kernels that train it by default on "
-            f"a CPU: forward, backward and update (SGD with Nesterov momentum) of {batch} images in float32 on one CPU "
-            f"thread; and one layer alone on {batch} maps of {'x'.join(map(str, LAYER))}, "
+            "A training step of the network by torch (`kernels=torch`), without the kernels that train it by default "
+            f"on a CPU: forward, backward and update (SGD with Nesterov momentum) of {batch} images in float32 on one "
+            f"CPU thread; and one layer alone on {batch} maps of {'x'.join(map(str, LAYER))}, "
             f"forward and backward. Medians over {measured['round'].nunique()} rounds; in a round every norm has its "
             "turn, in an order that rotates. The ratio is to `none` in the same round, its range from the first to the "
             "third quartile.",

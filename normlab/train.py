@@ -26,7 +26,7 @@ from normlab.record import DONE, DamagedError, Record, read_probes, read_robustn
 from normlab.scheduler.launch import Sweep, run_single
 from normlab.scheduler.options import Slurm, launching, options
 from normlab.scheduler.schedule import tell
-from normlab.settings import Study, conf_dir, missing_logger
+from normlab.settings import Study, check_loggers, conf_dir
 from normlab.settings.corruptions import Corrupted
 from normlab.settings.custom import check_custom, edited
 from normlab.settings.page import as_text
@@ -168,8 +168,8 @@ def do_runs(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
         from normlab.lint import check_codes
 
         check_codes(ignored)
-    if message := next(filter(None, (missing_logger(job.settings) for job in jobs)), None):
-        raise ConfigError(message)
+    for job in jobs:
+        check_loggers(job.settings)
     for each in {job.settings.model_dump_json(include={"norm", "net", "data"}): job.settings for job in jobs}.values():
         if each.net.name != "small":
             from normlab.nets.other import check_net  # torch: only for a network that takes its time anyway
@@ -177,25 +177,27 @@ def do_runs(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
             check_net(each)
         elif each.norm.target is not None:
             check_custom(each.norm)
-    if study:
-        for folder in {job.folder.parent for job in jobs}:
-            _save_beside(Study.named(study), folder)
+    about = Study.named(study) if study else None
     decided = None
     if until:
         from normlab.scheduler.decided import Decided  # scipy and pandas
 
-        decided = Decided(jobs, Study.named(study) if study else None)
+        decided = Decided(jobs, about)
         jobs = decided.wanted()
     waiting = [job for job in jobs if not _finished(job)]
     finished = [job for job in jobs if job not in waiting]
+    if waiting:
+        _find_data(waiting)
+    if about:
+        for folder in {job.folder.parent for job in jobs}:
+            _save_beside(about, folder)
     _report_probes(finished)
     _evaluate(finished)
     if waiting:
-        _find_data(waiting)
         began = _make_folders(waiting)
         more = partial(_more, decided) if decided else None
         sweep = Sweep(jobs, waiting, overrides, began, study=study is not None, more=more) if multirun else None
-        _warn(jobs, Study.named(study) if study else None)
+        _warn(jobs, about)
         if sweep:
             sweep.run()
         else:

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import brier_score_loss  # type: ignore[import-untyped, unused-ignore]
 
 from normlab.analysis.forensics import Bools, jaccard, majority, mcnemar, variance_shares
-from normlab.scores import BINS, brier, calibration_error, prob_true, scores
+from normlab.scores import BINS, calibration_error, scores
 
 tables = arrays(bool, st.tuples(st.integers(2, 6), st.integers(2, 9)))
 
@@ -166,11 +166,11 @@ def test_scores_are_those_of_loops() -> None:
         b = next(b for b in range(BINS) if row.max() <= (b + 1) / BINS)
         held.setdefault(b, []).append((row.argmax() == label, row.max()))
     gaps = [len(each) / 200 * abs(np.mean(each, axis=0) @ [1, -1]) for each in held.values()]
-    assert prob_true(log_probs, true) == pytest.approx(np.mean(of_true))
-    assert brier(log_probs, true) == pytest.approx(np.mean(squares))
+    assert scores(log_probs, true)["prob_true"] == pytest.approx(np.mean(of_true))
+    assert scores(log_probs, true)["brier"] == pytest.approx(np.mean(squares))
     assert calibration_error(log_probs, true) == pytest.approx(sum(gaps))
     log_probs, true = drawn(100, 2)  # of two classes it is twice scikit-learn's
-    assert brier(log_probs, true) == pytest.approx(2 * brier_score_loss(true, np.exp(log_probs[:, 1])))
+    assert scores(log_probs, true)["brier"] == pytest.approx(2 * brier_score_loss(true, np.exp(log_probs[:, 1])))
 
 
 def test_probabilities_that_hold_are_calibrated_and_sharper_ones_are_not() -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from normlab.errors import ConfigError
 from normlab.record import Record
-from normlab.settings import missing_logger
+from normlab.settings import check_loggers
 from normlab.settings.plan import load, plan
 from normlab.train import main
 from normlab.training import run
@@ -45,8 +45,9 @@ def test_a_package_that_is_missing_is_told_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("normlab.settings.model.find_spec", lambda name: None)
-    assert "pip install 'normlab[mlflow]'" in str(missing_logger(load("logger=[tensorboard,mlflow]")))
-    assert missing_logger(load("logger=[tensorboard,csv]")) is None
+    with pytest.raises(ConfigError, match=r"pip install 'normlab\[mlflow\]'"):
+        check_loggers(load("logger=[tensorboard,mlflow]"))
+    check_loggers(load("logger=[tensorboard,csv]"))
     assert main([*TINY, "logger=[csv,wandb]", f"log_dir={tmp_path}"]) == 2
     assert capsys.readouterr().err == (
         "normlab: logger=wandb: wandb is not installed: pip install 'normlab[wandb]', or pip install wandb\n"

@@ -1,6 +1,7 @@
 """The L1 penalty: what it covers, its gradient, its proximal step, how sparsity is counted, the refit without it."""
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from normlab.errors import ConfigError
 from normlab.nets import PLACEMENTS, SCOPES, Net, l1_norm, penalised, sparsity
 from normlab.nets.penalty import adamw_scale, soft_threshold_
+from normlab.norms import CATALOGUE
 from normlab.record import read_support
+from normlab.settings import checked
 from normlab.settings.plan import load
 from normlab.training import Classifier, outcome, run
 from normlab.training.optim import Rows, proximal_step_
@@ -49,6 +53,16 @@ def test_scopes_by_what_they_hold(norm: str, placement: str) -> None:
 def test_unknown_scope_lists_the_choices() -> None:
     with pytest.raises(ValueError, match=r"penalty.scope 'biases' is unknown: choose one of weights, conv, norm, all"):
         penalised(Net(), "biases")
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("norm", CATALOGUE)
+def test_a_run_is_refused_exactly_where_the_scope_of_scales_holds_none(norm: str, affine: bool) -> None:
+    options = {"affine": affine} if "affine" in CATALOGUE[norm].options else {}
+    values = {"norm": {"name": norm, **options}, "l1": 1e-3, "penalty": {"scope": "norm"}}
+    refused = pytest.raises(ConfigError, match=f"norm={norm} has no scales here to be penalised")
+    with nullcontext() if penalised(Net(norm, norm_options=options), "norm") else refused:
+        checked(values)
 
 
 # λ·Σ|w| and its gradient

@@ -278,10 +278,7 @@ class Model:
     def joint(self, contrasts: Sequence[Mapping[str, float]]) -> tuple[float, tuple[float, float], float]:
         """Test that several linearly independent contrasts are all 0: F = dᵀ·V⁻¹·d / q with q and f degrees of freedom,
         V their covariance, f that of the moderated variances; return F, (q, f) and p."""
-        c = np.zeros((len(contrasts), len(self.names)))
-        for row, contrast in zip(c, contrasts, strict=True):
-            for name, factor in contrast.items():
-                row[self.names.index(name)] = factor
+        c = np.array([[contrast.get(name, 0.0) for name in self.names] for contrast in contrasts])
         variance, df = self.variances_of_contrasts
         takes_part = c.any(0)
         covariance = np.diag(np.where(takes_part, variance * self.slope**2 / self.n, 0.0))

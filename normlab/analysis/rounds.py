@@ -100,8 +100,7 @@ class Followed(Answers):
 
     @cached_property
     def answers(self) -> list[Answer]:
-        rounds = Rounds(self.study, self.margin, self.seeds)
-        return [*rounds.progress(self.every).answers]
+        return [*Rounds(self.study, self.margin, self.seeds).progress(self.every).answers]
 
 
 def answers_of(found: Sorted, study: Study | None, margin: float) -> Answers:

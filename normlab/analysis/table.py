@@ -163,7 +163,7 @@ def read(folder: str | Path) -> pd.DataFrame:
 
     Columns: `folder` (text), `status`, `error`, `seed`, `data`, `parameters`, `epochs`, the setting (`norm`, `l1`, what
     else departs from the defaults or varies anywhere in the table), the metrics (accuracies in [0, 1]; NaN where not
-    measured), `device`, and the times in seconds (`fit_s`, …) with `images_per_s`.
+    measured), `device`, `threads`, `epochs_done`, and the times in seconds (`fit_s`, …) with `images_per_s`.
 
     What cannot be read is left out. That, and runs of several data sets, which cannot be compared, are Python warnings.
 

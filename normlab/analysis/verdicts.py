@@ -7,6 +7,7 @@ which is less than the margin. A claim about a range ("within 0.5 points", "1 to
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -139,9 +140,7 @@ def holm(p: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
     NaN stays NaN and does not count.
     """
     flat = [(value, group, at) for group, own in enumerate(p) for at, value in enumerate(own) if not math.isnan(value)]
-    left: dict[int, int] = {}
-    for _, group, _ in flat:
-        left[group] = left.get(group, 0) + 1
+    left = Counter(group for _, group, _ in flat)
     found = [[math.nan] * len(own) for own in p]
     most = 0.0
     for value, group, at in sorted(flat):

@@ -24,7 +24,7 @@ def rotate_and_shift(images: torch.Tensor, draws: torch.Tensor, *, rotation: flo
     """Return every image rotated about its centre and shifted, with bilinear interpolation and 0 outside.
 
     Args:
-        images: float (B, 1, H, W), background 0.
+        images: float (B, C, H, W), background 0.
         draws: float (B, 3) in [-1, 1]: angle, shift along x, shift along y, as shares of the largest.
         rotation: largest angle, degrees; draws of +1 turn the content counterclockwise.
         shift: largest shift, pixels; draws of +1 move the content right and down.
@@ -80,7 +80,7 @@ def noised(images: torch.Tensor, sd: float, random: torch.Generator) -> torch.Te
     return (images + sd * torch.randn(images.shape, generator=random)).clamp(0, 1)
 
 
-def contrast(images: torch.Tensor, factor: float, _: object = None) -> torch.Tensor:
+def contrast(images: torch.Tensor, factor: float, _: object) -> torch.Tensor:
     """Return m + factor·(x - m), where m is the mean of an image's channel."""
     mean = images.mean((2, 3), keepdim=True)
     return (mean + factor * (images - mean)).clamp(0, 1)

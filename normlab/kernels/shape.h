@@ -36,7 +36,7 @@ template <int I> struct Block {
   static constexpr int in = IN[I], out = OUT[I], h = HEIGHTS[I], w = WIDTHS[I];
   static constexpr int ho = h - 2, wo = w - 2, pixels = ho * wo;
   static constexpr int pad = I ? 2 : 0;  // of the gradient of its output; that of the images is not needed
-  static constexpr int hp = ho + 2 * pad, wp = wo + 2 * pad;
+  static constexpr int wp = wo + 2 * pad;
   static constexpr int row_words = (wo + 31) / 32;  // a row's dropout mask, a bit per pixel
 };
 

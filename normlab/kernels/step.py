@@ -15,6 +15,7 @@ from normlab.nets.layers import FilterConv2d
 from normlab.nets.net import Net
 from normlab.norms import is_packaged
 from normlab.norms.about import ROOT_MEAN_SQUARE, STANDARDISED
+from normlab.norms.layer import correction
 from normlab.settings.shape import Stage, small_network
 
 BLOCKS = 5
@@ -215,8 +216,7 @@ class Kernel:
         if self._kind == BATCH:
             ghosts = [getattr(layer, "virtual_batch_size", images) for layer in self._norms]
             least = min(min(images % ghost or ghost, images) for ghost in ghosts)
-            if least * min(math.prod(stage.size) for stage in self.stages) < 2:
-                raise ValueError("one number per channel has no variance: train with larger batches or maps")
+            correction(least * min(math.prod(stage.size) for stage in self.stages))  # raises
 
     def _run(
         self,

@@ -109,9 +109,9 @@ def selection(design: Design) -> Iterator[str]:
 
 @rule("NL009", "one-learning-rate", "plan", "report")
 def one_rate(design: Design) -> Iterator[str]:
-    """Several norms at one `lr` with SGD that is at least 2.5 times larger or smaller than the best known rate of one of them.
-    What is known comes from `study=learning_rate`: 0.1 for `bn`, `ln`, `gn` and `rms`, 0.3 for `in`, 0.03 for `none`.
-    Nothing is known of other norms, and nothing is reported.
+    """Several norms at one `lr` with SGD that is at least 2.5 times larger or smaller than the best known rate of one
+    of them. What is known comes from `study=learning_rate`: 0.1 for `bn`, `ln`, `gn` and `rms`, 0.3 for `in`, 0.03 for
+    `none`. Nothing is known of other norms, and nothing is reported.
 
     A norm that a learning rate does not suit looks worse than it is.
 

@@ -9,8 +9,6 @@ from normlab.lint.network import cannot_learn
 from normlab.lint.rules import names, rule
 from normlab.settings.conf import spell
 
-__all__: list[str] = []
-
 
 @rule("NL014", "runs-lost", "report")
 def lost(design: Design) -> Iterator[str]:

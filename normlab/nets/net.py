@@ -43,7 +43,7 @@ class Net(Network, nn.Sequential):
         channels, size: where images are fitted to another number of channels or another (H, W), see `FitImages`.
 
     Raises:
-        ValueError: in one line, where the images have fewer than 18x18 pixels.
+        ValueError: in one line, where the images have fewer than 18x18 pixels, or an argument is out of range.
 
     >>> sum(p.numel() for p in Net(norm="gn", dropout=0.05).parameters())
     7614

@@ -38,8 +38,7 @@ class BatchInstanceNorm2d(BatchStatisticsNorm, about=ABOUT):
     def normalize(self, x: Tensor) -> Tensor:
         mean, var = self.statistics(x)
         map_mean, map_var = ops.moments(x, [-2, -1])
-        rho = self.rho + (self.rho.clamp(0.0, 1.0) - self.rho).detach()
-        rho = ops.per_channel(rho)
+        rho = ops.per_channel(self.rho + (self.rho.clamp(0.0, 1.0) - self.rho).detach())
         batch = (x - mean) * torch.rsqrt(var + self.eps)
         own = (x - map_mean) * torch.rsqrt(map_var + self.eps)
         return ops.affine(rho * batch + (1.0 - rho) * own, self.weight, self.bias)

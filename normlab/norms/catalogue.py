@@ -50,12 +50,11 @@ def _value(node: ast.expr | None) -> Any:
     raise ValueError(f"ABOUT holds literals and names of normlab.norms.about, not {ast.unparse(node or ast.Pass())}")
 
 
-def _order(entry: About) -> tuple[int, int, str]:
-    return FAMILIES.index(entry.family), len(entry.name), entry.name
-
-
-_ENTRIES = filter(None, map(_read, Path(__file__).parent.glob("*.py")))
-CATALOGUE: dict[str, About] = {entry.name: entry for entry in sorted(_ENTRIES, key=_order)}
+_ENTRIES = sorted(
+    filter(None, map(_read, Path(__file__).parent.glob("*.py"))),
+    key=lambda entry: (FAMILIES.index(entry.family), len(entry.name), entry.name),
+)
+CATALOGUE: dict[str, About] = {entry.name: entry for entry in _ENTRIES}
 
 
 def load_class(target: str, setting: str = "norm.target", what: str = "Class") -> Callable[..., "nn.Module"]:

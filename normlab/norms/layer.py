@@ -67,7 +67,7 @@ class Norm(nn.Module):
 
 
 class RunningStatistics(nn.BatchNorm2d):
-    """Running mean and variance of a `BatchStatisticsNorm`, in the form that torch's tools know.
+    """Running mean and variance of a `BatchStatisticsNorm`, and the base of `bn`, in the form that torch's tools know.
 
     `update_bn` and StochasticWeightAveraging reset them and average them anew (momentum None: every batch counts the
     same); `SyncBatchNorm.convert_sync_batchnorm` puts a `SyncBatchNorm` in their place, see `over_processes`.

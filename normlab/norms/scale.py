@@ -30,5 +30,4 @@ class VarianceOnlyBatchNorm2d(BatchStatisticsNorm, about=ABOUT):
     """
 
     def normalize(self, x: Tensor) -> Tensor:
-        var = self.variance(x)
-        return ops.affine(x, self.weight, self.bias, torch.rsqrt(var + self.eps))
+        return ops.affine(x, self.weight, self.bias, torch.rsqrt(self.variance(x) + self.eps))

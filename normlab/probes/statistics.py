@@ -50,7 +50,7 @@ def _averages(layer: nn.Module) -> nn.BatchNorm2d | None:
 
 @torch.no_grad()
 def population(net: nn.Module, images: torch.Tensor, size: int = AT_ONCE) -> Population:
-    """Precise statistics of every averaging layer over images (N, 1, 28, 28), which go through in batches of `size`.
+    """Precise statistics of every averaging layer over images (N, C, H, W), which go through in batches of `size`.
 
     Each batch is normalized by its own statistics, as while training; over batches μ = mean of μ_B and
     σ² = mean of (σ_B² + μ_B²) - μ², weighted by the number of images. Source: Wu & Johnson 2021, "Rethinking 'Batch' in
@@ -78,7 +78,7 @@ def population(net: nn.Module, images: torch.Tensor, size: int = AT_ONCE) -> Pop
 
 @torch.no_grad()
 def log_probs_of(net: nn.Module, images: torch.Tensor, size: int = 0) -> torch.Tensor:
-    """Log-probabilities (N, 10) in eval mode; with `size`, by the statistics of batches of so many images, in order.
+    """Log-probabilities (N, classes) in eval mode; with `size`, by the statistics of batches of that many, in order.
 
     Images that are left over make a smaller last batch. Ghost batch norm takes its own size where that is smaller.
     """

@@ -31,12 +31,8 @@ class Decided:
         then of those whose questions are open."""
         progress, by_setting = self._progress()
         first = looks(len(self.seeds))[0]
-        found = []
-        for job in self.jobs:
-            seeds = progress.seeds[by_setting[_key(job)]] if progress and _key(job) in by_setting else first
-            if self.seeds.index(job.settings.seed) < seeds:
-                found.append(job)
-        return found
+        seeds = {key: progress.seeds[label] for key, label in by_setting.items()} if progress else {}
+        return [job for job in self.jobs if self.seeds.index(job.settings.seed) < seeds.get(_key(job), first)]
 
     def state(self) -> str:
         """Return what is open, in a line; "" before the first look."""

@@ -83,11 +83,8 @@ class Workers(Backend):
         handles = {handle: worker for worker in self.workers for handle in (worker.pipe, worker.process.sentinel)}
         ready = wait(list(handles), 0 if ends else seconds)
         for worker in {handles[handle]: None for handle in ready}:  # type: ignore[index]
-            try:
+            with suppress(EOFError, OSError):
                 self._receive(worker, ends)
-            except (EOFError, OSError):
-                pass
-            else:
                 if worker.process.is_alive():
                     continue
             code = self._drop(worker)

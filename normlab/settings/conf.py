@@ -70,11 +70,8 @@ def defaults(**chosen: str) -> dict[str, Any]:
     """
     values = _plain(OmegaConf.load(conf_dir() / "config.yaml"))
     del values["hydra"]
-    listed = {
-        str(group): name for entry in values.pop("defaults") if entry != "_self_" for group, name in entry.items()
-    }
-    names = {group: chosen.get(group, listed[group]) for group in GROUPS}
-    return _plain(OmegaConf.merge(values, *(contribution(group, name) for group, name in names.items())))
+    listed = dict(pair for entry in values.pop("defaults") if entry != "_self_" for pair in entry.items()) | chosen
+    return _plain(OmegaConf.merge(values, *(contribution(group, listed[group]) for group in GROUPS)))
 
 
 def _plain(config: Any) -> dict[str, Any]:

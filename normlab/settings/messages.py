@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from normlab.errors import ConfigError
 from normlab.settings.conf import GROUPS, choices, defaults, dotted, instead, spell
-from normlab.settings.model import PLACES, Settings
+from normlab.settings.model import UNHASHED, Settings
 
 ADDED = (  # settings that records of earlier versions lack
     "net", "optimizer", "weight_standardization", "lr_per", "train_size", "refit_epochs", "sync_batchnorm", "kernels",
@@ -19,7 +19,7 @@ ADDED = (  # settings that records of earlier versions lack
 def check_recorded(config: Mapping[str, Any]) -> None:
     """Raise `ValueError`, in one line, where a result.json lacks a setting or holds a value of another type. Settings
     and choices that this version does not know may be in it, and those in `ADDED` may be missing."""
-    if missing := [key for key in Settings.model_fields if key not in (*config, *ADDED, *PLACES)]:
+    if missing := [key for key in Settings.model_fields if key not in (*config, *ADDED, *UNHASHED)]:
         raise ValueError(f"{missing[0]} is missing")
     for group in ("norm", "data"):
         if not isinstance(config[group]["name"], str):

@@ -14,18 +14,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from normlab.errors import ConfigError
 from normlab.norms import CATALOGUE
 from normlab.settings import parts
 from normlab.settings.conf import GROUPS, choices, defaults, dotted, spell
 from normlab.settings.corruptions import CORRUPTIONS, Corrupted
 from normlab.settings.shape import NORM_CHANNELS
 
-FLOAT32 = 3e38  # the largest float32
+FLOAT32 = 3e38  # about the largest float32
 # What changes no weight. The number of threads changes the last bits, as the machine does; it is recorded with the
 # device. Probes, evaluations and the test curve only look.
-PLACES = (
+UNHASHED = (
     "log_dir", "name", "force", "threads", "probes", "evaluate", "test_curve", "data.root", "data.download", "until",
     "max_seeds", "ignore", "logger",
 )  # fmt: skip
@@ -33,6 +34,18 @@ PLACES = (
 Scalar = bool | int | float | str | None
 Probe = Literal["layers", "landscape", "shift", "statistics"]
 Logger = Literal["tensorboard", "csv", "wandb", "mlflow"]
+
+
+def device_of(accelerator: str) -> str:
+    """Return "cpu" or "gpu": auto is a GPU where torch finds one. Torch is imported only where a driver may be."""
+    if accelerator != "auto":
+        return accelerator
+    drivers = [Path("/dev", name) for name in ("nvidiactl", "nvidia0", "dxg", "kfd")]
+    if "torch" not in sys.modules and sys.platform == "linux" and not any(driver.exists() for driver in drivers):
+        return "cpu"
+    import torch
+
+    return "gpu" if torch.cuda.is_available() else "cpu"
 
 
 class Settings(parts.Model):
@@ -65,7 +78,7 @@ class Settings(parts.Model):
     test_curve: bool
     probes: list[Probe]
     evaluate: list[Corrupted]
-    accelerator: Literal["auto", "cpu", "gpu"]
+    accelerator: Annotated[Literal["auto", "cpu", "gpu"], AfterValidator(device_of)]  # auto is what it comes to
     devices: parts.Count
     sync_batchnorm: bool
     precision: Literal["32-true", "tf32", "64-true", "16-mixed", "bf16-mixed"]
@@ -77,7 +90,7 @@ class Settings(parts.Model):
     log_dir: Annotated[str, Field(min_length=1)]
     name: Annotated[str, Field(pattern=r"^[^/\\=\x00]*[^/\\=\x00.]$")] | None  # not "." or ".."
     force: bool
-    logger: list[Logger]
+    logger: Annotated[list[Logger], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
     @classmethod
     def _filled(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -95,11 +108,6 @@ class Settings(parts.Model):
                 given[group] = {"name": defaults()[group]["name"], **part}
         return {**defaults(**chosen), **given}
 
-    @field_validator("l1", "lr", mode="after")
-    @classmethod
-    def _canonical(cls, value: float) -> float:
-        return abs(value)  # -0.0 is 0.0: one value, one name, one hash
-
     @field_validator("log_dir", mode="after")
     @classmethod
     def _is_a_folder(cls, value: str) -> str:
@@ -113,16 +121,6 @@ class Settings(parts.Model):
     def _of_nothing(cls, value: parts.Penalty, info: ValidationInfo) -> parts.Penalty:
         """Without a penalty it does not matter how it acts: one setting, one name, one hash."""
         return value if info.data.get("l1", 1) else parts.Penalty.model_validate({})
-
-    @field_validator("accelerator", mode="after")
-    @classmethod
-    def _resolved(cls, value: str) -> str:
-        return device_of(value)  # auto and what it comes to are one setting
-
-    @field_validator("logger", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
 
     @field_validator("evaluate", mode="before")
     @classmethod
@@ -140,8 +138,9 @@ class Settings(parts.Model):
             raise ValueError(
                 f"lr={self.lr:g}: with these l1, momentum and lr_per a step is beyond what float32 can hold"
             )
-        scaleless = self.norm.name == "none" or self.norm.options.get("affine") is False
-        if self.l1 and self.penalty.scope == "norm" and scaleless and self.norm.name != "custom":
+        about, options = CATALOGUE.get(self.norm.name), self.norm.options
+        scaled = about is None or any(each.scale and options.get(each.when, True) for each in about.learned.values())
+        if self.l1 and self.penalty.scope == "norm" and not scaled:
             raise ValueError(f"penalty.scope=norm: norm={self.norm.name} has no scales here to be penalised")
         if self.net.name == "small":
             if self.norm.name != "custom":
@@ -189,7 +188,7 @@ class Settings(parts.Model):
 
     def identity(self) -> dict[str, Any]:
         """Return every setting that the weights depend on, as plain nested values."""
-        values = self.model_dump(exclude={key for key in PLACES if "." not in key})
+        values = self.model_dump(exclude={key for key in UNHASHED if "." not in key})
         # your own images are known by their folder alone
         own = {"root", "size", "files"} if self.data.name == "folder" else set()
         values["data"] = self.data.model_dump(include={"name"} | own)
@@ -240,9 +239,8 @@ class Settings(parts.Model):
         `fixed` are settings by dotted name that all runs of a study share: they need no mention where they hold.
         """
         setting = self.setting()
-        departs = {key: value for key, value in setting.items() if key not in fixed or value != fixed[key]}
-        setting = {key: setting[key] for key in ("norm", "l1")} | departs
         norm, l1 = setting.pop("norm"), setting.pop("l1")
+        setting = {key: value for key, value in setting.items() if key not in fixed or value != fixed[key]}
         target = setting.pop("norm.target", None)
         parts = [str(norm) if target is None else f"custom_{str(target).replace(':', '.')}"]
         parts += [self.data.name] if self.data.name != "mnist" else []
@@ -260,24 +258,13 @@ class Settings(parts.Model):
         return f"{stem}-seed_{self.seed}"
 
 
-def missing_logger(settings: Settings) -> str | None:
-    """Return which package a logger lacks, with what to do; None if all are there."""
+def check_loggers(settings: Settings) -> None:
+    """Raise `ConfigError`, with what to do, where a logger lacks its package."""
     for name in settings.logger:
         if name in ("wandb", "mlflow") and find_spec(name) is None:
-            return f"logger={name}: {name} is not installed: pip install 'normlab[{name}]', or pip install {name}"
-    return None
-
-
-def device_of(accelerator: str) -> str:
-    """Return "cpu" or "gpu": auto is a GPU where torch finds one. Torch is imported only where a driver may be."""
-    if accelerator != "auto":
-        return accelerator
-    drivers = [Path("/dev", name) for name in ("nvidiactl", "nvidia0", "dxg", "kfd")]
-    if "torch" not in sys.modules and sys.platform == "linux" and not any(driver.exists() for driver in drivers):
-        return "cpu"
-    import torch
-
-    return "gpu" if torch.cuda.is_available() else "cpu"
+            raise ConfigError(
+                f"logger={name}: {name} is not installed: pip install 'normlab[{name}]', or pip install {name}"
+            )
 
 
 def needs_gpu(precision: str) -> str | None:
@@ -289,7 +276,7 @@ def needs_gpu(precision: str) -> str | None:
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     values = dotted(config)
-    for key in ("norm.source", "net.source", "data.files", *PLACES):
+    for key in ("norm.source", "net.source", "data.files", *UNHASHED):
         if key != "data.root" or values.get("data.name") != "folder":
             values.pop(key, None)
     return {group: values.pop(f"{group}.name") for group in GROUPS if f"{group}.name" in values} | values

@@ -119,15 +119,13 @@ def as_text(shown: Callable[[str], bool] | None = None) -> str:
 def as_markdown() -> str:
     """Return the page as docs/settings.md: a table under each heading."""
     lines = ["# Settings", "", "Made by `python -m normlab.settings.page` from [conf](../conf) and the types."]
-    table = False
     for each in entries():
         if not each.default:
             title, _, text = each.name.partition(": ")
             lines += ["", f"## {title}", *["", text] * bool(text)]
-            table = False
             continue
-        lines += ["", "| setting | default | values | meaning |", "|---|---|---|---|"] if not table else []
-        table = True
+        if not lines[-1].startswith("|"):
+            lines += ["", "| setting | default | values | meaning |", "|---|---|---|---|"]
         cells = [f"`{each.name}`", f"`{each.default}`", each.values, each.meaning]
         lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join(lines) + "\n"

@@ -25,7 +25,7 @@ DATA_TITLES = {  # what people call a data set
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[Finite, Field(ge=0, lt=1)]
-Strength = Annotated[Finite, Field(ge=0, le=MOST)]
+Strength = Annotated[Finite, Field(ge=0, le=MOST), AfterValidator(abs)]  # -0.0 is 0.0: one value, one name, one hash
 Count = Annotated[int, Field(ge=1)]
 
 

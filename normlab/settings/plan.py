@@ -26,7 +26,7 @@ from normlab.errors import ConfigError, first_line
 from normlab.settings.conf import GROUPS, choices, conf_dir, dotted, instead, spell
 from normlab.settings.custom import files_digest, source_digest
 from normlab.settings.messages import checked, near
-from normlab.settings.model import PLACES, Settings
+from normlab.settings.model import UNHASHED, Settings
 from normlab.settings.study import Study, protocol, sweep_of
 
 OF_CUSTOM = ("norm.target", "norm.options")
@@ -197,7 +197,7 @@ def _name_of(overrides: Sequence[str]) -> list[str]:
     typed = {key: value for key, _, value in (word.lstrip("+~").partition("=") for word in overrides)}
     if {"name", "hydra.sweep.dir", "hydra.sweep.subdir"} & typed.keys():
         return []
-    values = sorted(word for word in overrides if not word.lstrip("+~").startswith(("hydra", *PLACES)))
+    values = sorted(word for word in overrides if not word.lstrip("+~").startswith(("hydra", *UNHASHED)))
     several = sorted(key.rpartition(".")[2] for key, value in typed.items() if "," in value or "(" in value)
     stem = "-".join(re.sub(r"\W", "_", key) for key in several)[:60]
     return [f"name={stem or 'sweep'}-{hashlib.sha256(repr(values).encode()).hexdigest()[:6]}"]

@@ -93,14 +93,10 @@ class RunFiles:
 
     def __init__(self, settings: Settings, folder: Path, before: Begun | None = None) -> None:
         self.settings, self.folder, self.before = settings, folder, before
-        self.rows: dict[int, dict[str, float]] = {}
-        self.fit_s, self.resumed = 0.0, 0
-        if before is not None:
-            self.rows |= before.rows
-            self.fit_s, self.resumed = before.fit_s, before.resumed + 1
-        self.writer = None
-        if "tensorboard" in settings.logger:
-            self.writer = _event_writer(folder, before.epoch if before else None)
+        self.rows: dict[int, dict[str, float]] = {**before.rows} if before else {}
+        self.fit_s, self.resumed = (before.fit_s, before.resumed + 1) if before else (0.0, 0)
+        shown = "tensorboard" in settings.logger
+        self.writer = _event_writer(folder, before.epoch if before else None) if shown else None
         self.loggers = Loggers(settings, folder, before.loggers if before else {})
         self.probes = ProbeTable(folder, self.log)
 

@@ -13,7 +13,7 @@ from normlab.data.sources import resolve
 from normlab.errors import BusyError, ConfigError, first_line
 from normlab.output import steady
 from normlab.record import Record
-from normlab.settings import Settings, missing_logger
+from normlab.settings import Settings, check_loggers
 from normlab.settings.custom import edited
 from normlab.training.build import load_array, unfoldable
 from normlab.training.device import missing_device, restore_process, set_threads
@@ -55,8 +55,7 @@ def run(
     console = console or Console(stderr=True, file=steady(sys.stderr))
     settings = with_data(settings, console)
     folder = settings.folder() if folder is None else Path(folder)
-    if message := missing_logger(settings):
-        raise ConfigError(message)
+    check_loggers(settings)
     with claimed(settings, folder) as standing:
         return standing or _recorded(settings, folder, console)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SERIES = ("test_acc", "test_ce", "val_acc", "val_ce", "train_acc_running", "train_ce")
 TOLD_APART = 16  # settings of one norm: with more, the curves are several figures
 POINTS = 3  # levels that make a number an axis
-WORDS = {"l1": "L1 penalty λ", "lr": "learning rate", "train_size": "training images", "penalty.l2": "L2 penalty λ"}
+WORDS = {"l1": "L1 penalty λ", "lr": "learning rate", "train_size": "training images"}
 
 
 def curves(answers: Answers) -> Part:
