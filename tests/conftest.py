@@ -1,8 +1,11 @@
 """What every test shares: one thread, a data folder of its own, no network."""
 
+import csv
 import gc
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,42 @@ def draw_nothing(patch: pytest.MonkeyPatch) -> None:
         there = vars(sys.modules[name]).keys()  # wherever it is used
         for function in {"show_filters", "show_graph", "show_result"} & there:
             patch.setattr(sys.modules[name], function, lambda *_, **__: None)
+
+
+@contextmanager
+def one_line(kind: type[Exception], match: str | None = None) -> Iterator[pytest.ExceptionInfo[Exception]]:
+    """An error of this kind, of one line."""
+    with pytest.raises(kind, match=match) as caught:
+        yield caught
+    assert "\n" not in str(caught.value)
+
+
+def csv_rows(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Calls a command that cannot do what it is asked for: the one line on stderr with which it ends."""
+
+    def call(main: Callable[[list[str]], int], words: Sequence[str]) -> str:
+        capsys.readouterr()
+        assert main([*words]) == 2
+        out, told = capsys.readouterr()
+        assert out == ""
+        assert told.count("\n") == 1
+        assert "Traceback" not in told
+        return told
+
+    return call
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, in which the test stands."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Whether two run folders hold the same run, to the last bit; and stopping one on its way."""
 
-import csv
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import csv_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from normlab.record import Record
@@ -41,8 +41,8 @@ def stopped(call: int, where: Any, name: str) -> Iterator[None]:
 
 
 def curves(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
+    rows = csv_rows(folder / "metrics.csv")
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
 
 def shown(folder: Path) -> dict[str, list[Any]]:

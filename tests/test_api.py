@@ -1,7 +1,6 @@
 """`import normlab`, and the command `normlab`: what they offer, and what that does."""
 
 import inspect
-import os
 import platform
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from warm import new_python
 
 import normlab
 from normlab import record
@@ -32,7 +32,7 @@ PUBLIC = {
 def test_importing_is_light() -> None:
     """What is not Python's own takes long."""
     code = "import sys, normlab; print(*{name.partition('.')[0] for name in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = new_python("-c", code, exit_code=0).stdout.split()
     assert {name for name in loaded if name not in sys.stdlib_module_names and "editable" not in name} <= {
         "normlab", "__main__", "_virtualenv", "_distutils_hack", "sitecustomize",
     }  # fmt: skip
@@ -50,10 +50,7 @@ def test_every_public_name_is_there_and_explains_itself() -> None:
         _ = normlab.nothing
 
 
-def test_run_takes_words_as_the_command_line_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_run_takes_words_as_the_command_line_does(here: Path, undrawn: None) -> None:
     words = ["norm=ln", "data=digits", "epochs=1", "train_size=100", "batch_size=50"]
     record = normlab.run(" ".join(words))
     [job] = plan(words, multirun=False)
@@ -109,8 +106,7 @@ def test_an_exported_network_computes_the_same(finished: tuple[Path, Record], tm
     assert np.abs(np.exp(found) - normlab.predict(folder, images).numpy()).max() < 1e-5
 
 
-def test_sweep_returns_a_row_per_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_sweep_returns_a_row_per_run(here: Path, undrawn: None) -> None:
     words = ["data=digits", "epochs=1", "train_size=60", "batch_size=30", "name=mine", "hydra/launcher=basic"]
     normlab.sweep("norm=bn", "seed=0", *words)
     table = normlab.sweep("norm=bn,ln", "seed=0,1", *words)
@@ -152,9 +148,7 @@ def test_help_is_one_screen(door: str, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_settings_are_completed() -> None:
     line = {"COMP_LINE": "normlab train norm=l", "COMP_POINT": "20"}
-    command = [sys.executable, "-m", "normlab", "-sc", "query=bash"]
-    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | line, check=True)
-    assert "norm=ln" in result.stdout.split()
+    assert "norm=ln" in new_python("-m", "normlab", "-sc", "query=bash", exit_code=0, **line).stdout.split()
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """An array leaves the folders that its runs would have left alone, whatever happens to one of them."""
 
-import csv
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import csv_rows
 from filelock import FileLock
 from same_bits import same, stop_at
 
@@ -64,8 +64,7 @@ def test_times_are_each_runs_share(both: Pairs) -> None:
     """Added up they are what the array took, so that a table of times says what a study cost."""
     for _, array in both:
         record = Record.load(array)
-        with (array / "metrics.csv").open(newline="") as file:
-            seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+        seconds = [float(row["seconds"]) for row in csv_rows(array / "metrics.csv")]
         assert sum(seconds) < record.time["fit_s"]
         assert record.time["images_per_s"] == pytest.approx(2 * record.data["train"] / sum(seconds), rel=1e-5)
 

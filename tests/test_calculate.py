@@ -76,10 +76,7 @@ PRINTED = {  # in this order
 
 
 @pytest.mark.parametrize("arguments", PRINTED)
-def test_what_was_given_and_what_is_unusual_is_said(
-    arguments: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_what_was_given_and_what_is_unusual_is_said(arguments: str, capsys, here: Path) -> None:
     Path("x.csv").write_text("5 5 5 5 1 2 3 4")
     np.save("x.npy", np.array([-1.0, 1.0, 0.0, -4.0]).reshape(1, 1, 2, 2))
     text = printed(capsys, *arguments.split())
@@ -292,25 +289,18 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("arguments", REFUSED)
-def test_what_is_wrong_is_told_in_one_line_and_nothing_is_written(
-    arguments: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_what_is_wrong_is_told_in_one_line_and_nothing_is_written(arguments: str, here: Path, refused) -> None:
     Path("x.csv").write_text("1,2,3")
-    assert main(["--out", "sheet", *arguments.split()]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("normlab: ")
-    assert captured.err.count("\n") == 1
-    assert REFUSED[arguments] in captured.err
+    told = refused(main, ["--out", "sheet", *arguments.split()])
+    assert told.startswith("normlab: ")
+    assert REFUSED[arguments] in told
     assert not Path("sheet").exists()
 
 
-def test_a_place_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written(tmp_path: Path, refused) -> None:
     (tmp_path / "file").write_text("")
-    assert main(["--out", str(tmp_path / "file")]) == 2
     says = r"normlab: .*file.*: cannot be written \((File exists|Not a directory)\): choose another place\n"
-    assert re.fullmatch(says, capsys.readouterr().err)
+    assert re.fullmatch(says, refused(main, ["--out", str(tmp_path / "file")]))
 
 
 def test_a_batch_that_is_too_wide_for_a_workbook_gets_the_rest(

@@ -115,10 +115,9 @@ def test_who_was_held_up_and_lost_its_folder_writes_no_more(tmp_path: Path, monk
         assert not [*tmp_path.glob(".metrics*")]
 
 
-def test_a_command_whose_run_lost_its_folder_leaves_it_alone(tmp_path: Path, monkeypatch, capfd) -> None:
+def test_a_command_whose_run_lost_its_folder_leaves_it_alone(here: Path, monkeypatch, capfd) -> None:
     """And fails with one line. Another machine takes it over in the middle of the first epoch."""
-    folder, other = tmp_path / "logs" / "mine" / "bn-digits-epochs_1-seed_0", "1 node7 ab-cd 0123"
-    monkeypatch.chdir(tmp_path)
+    folder, other = here / "logs" / "mine" / "bn-digits-epochs_1-seed_0", "1 node7 ab-cd 0123"
     taken = "normlab.training.callbacks.Speed.on_train_epoch_start"
     monkeypatch.setattr(taken, lambda *_: (folder / ".owner").write_text(other))
     assert main(["data=digits", "epochs=1", "threads=1", "accelerator=cpu", "log_dir=logs", "name=mine"]) == 1

@@ -3,7 +3,6 @@ processes of this machine."""
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from same_bits import same
+from warm import new_python
 
 submitit = pytest.importorskip("submitit", reason="the extra slurm (submitit) is not installed")
 
@@ -195,14 +195,10 @@ def test_ctrl_c_cancels_the_jobs(tmp_path: Path, queue: Path, capsys: pytest.Cap
     assert capsys.readouterr().err == "normlab: 2 jobs cancelled\n"
 
 
-def test_where_there_is_no_queue(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_where_there_is_no_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert main(["-m", *BASE, "norm=gn", "hydra/launcher=array_slurm"]) == 2
-    assert capsys.readouterr().err == (
-        "normlab: hydra/launcher=array_slurm: no sbatch on this machine: run the command on a login node\n"
-    )
+    told = "normlab: hydra/launcher=array_slurm: no sbatch on this machine: run the command on a login node\n"
+    assert refused(main, ["-m", *BASE, "norm=gn", "hydra/launcher=array_slurm"]) == told
 
 
 def test_a_queue_that_takes_no_job(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,11 +228,8 @@ def test_a_queue_that_takes_no_job(queue: Path, capsys: pytest.CaptureFixture[st
 def test_without_the_extra(tmp_path: Path, launcher: str) -> None:
     code = "import sys; sys.modules['submitit'] = None; from normlab.train import main; "
     code += f"sys.exit(main(['-m', 'norm=gn,bn', 'data=digits', 'hydra/launcher={launcher}']))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr == (
-        f'normlab: hydra/launcher={launcher}: submitit is not installed: pip install "normlab[slurm]"\n'
-    )
+    told = f'normlab: hydra/launcher={launcher}: submitit is not installed: pip install "normlab[slurm]"\n'
+    assert new_python("-c", code, cwd=tmp_path, exit_code=2).stderr == told
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """From a command line to planned runs, and the command as a user meets it: in a process of its own, from a folder of
-its own. Most of these processes are forks of one that has imported what they need (warm.py); `in_new_process` says
-which are not."""
+its own. Most of these processes are forks of one that has imported what they need (warm.py), but no `new_python`."""
 
 import functools
 import hashlib
@@ -9,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +17,7 @@ import pytest
 import torch
 from conftest import REPOSITORY
 from omegaconf import OmegaConf
-from warm import python_m
+from warm import new_python, python_m
 
 from normlab.errors import ConfigError
 from normlab.record import Record
@@ -155,10 +153,7 @@ def test_a_run_of_a_sweep_leaves_what_hydra_would_and_is_done_once(
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_the_last_lines_name_the_folder_that_hydras_words_gave(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_last_lines_name_the_folder_that_hydras_words_gave(here: Path, capsys) -> None:
     assert main(["hydra.mode=MULTIRUN", "norm=bn,ln", *QUICK, "hydra.sweep.dir=many"]) == 0
     assert len(list(Path("many").rglob("result.json"))) == 2
     shown = capsys.readouterr().out
@@ -172,10 +167,7 @@ def test_the_last_lines_name_the_folder_that_hydras_words_gave(
 @pytest.mark.parametrize(
     "arguments", ["--cfg job", "--cfg hydra --resolve", "--cfg all --resolve", "--cfg job -p norm"]
 )
-def test_a_configuration_is_shown_as_yaml(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_configuration_is_shown_as_yaml(here: Path, capsys: pytest.CaptureFixture[str], arguments: str) -> None:
     assert main(["norm=gn", "seed=3", "data=digits", *arguments.split()]) == 0
     shown = OmegaConf.create(capsys.readouterr().out)
     if "-p" in arguments:
@@ -186,8 +178,7 @@ def test_a_configuration_is_shown_as_yaml(
         assert shown.hydra.run.dir == "lightning_logs/runs/gn-digits-seed_3"
 
 
-def test_a_command_may_run_in_any_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_command_may_run_in_any_thread(here: Path) -> None:
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(main([*QUICK, "-m", "seed=0"])))
     thread.start()
@@ -211,7 +202,7 @@ def main(config):
 main()
 """
     )
-    result = subprocess.run([sys.executable, "app.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = new_python("app.py", cwd=tmp_path)
     assert result.stdout == "ln 2\napp True\n", result.stderr
 
 
@@ -226,11 +217,6 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.delenv("NORMLAB_DATA", raising=False)
 
     return functools.partial(python_m, "normlab.train", cwd=tmp_path)
-
-
-def in_new_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "normlab.train", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 LAYER = """
@@ -284,8 +270,7 @@ def test_a_layer_that_is_edited_is_another_question(train: Command, tmp_path: Pa
 
 def test_one_run_from_an_empty_folder(train: Command, tmp_path: Path) -> None:
     ask = ["norm=ln", "data=digits", "epochs=1", "threads=1"]
-    result = in_new_process(*ask, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    result = new_python("-m", "normlab.train", *ask, cwd=tmp_path, exit_code=0)
     folder = tmp_path / "lightning_logs/runs/ln-digits-epochs_1-seed_0"
     record = Record.load(folder)
     assert record.status == "completed"
@@ -300,8 +285,7 @@ def test_one_run_from_an_empty_folder(train: Command, tmp_path: Path) -> None:
 
     before = written()
     began = time.perf_counter()
-    again = in_new_process(*ask, cwd=tmp_path)
-    assert again.returncode == 0
+    again = new_python("-m", "normlab.train", *ask, cwd=tmp_path, exit_code=0)
     assert "skipped" in again.stdout
     assert written() == before
     assert time.perf_counter() - began < 10, "a finished run is answered without importing torch"

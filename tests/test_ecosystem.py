@@ -131,18 +131,17 @@ def test_images_of_ones_own_in_a_plain_loader() -> None:
     assert torch.cat(trainer().predict(model, DataLoader(images, 8))).shape == (32, 10)
 
 
-def test_lightning_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lightning_cli(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["fit", "--model.norm=gn", "--model.l1=1e-4", "--model.optimizer=adamw", "--data.name=digits"]
     words += ["--data.train_size=64", "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.logger=false"]
     words += ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
     monkeypatch.setattr("sys.argv", ["cli"])
-    monkeypatch.chdir(tmp_path)
     cli = LightningCLI(Classifier, ImageData, args=words)
     assert cli.model.hparams["norm"]["name"] == "gn"
     assert cli.model.hparams["l1"] == 1e-4
     assert cli.model.settings.optimizer.name == "adamw"
     assert cli.trainer.global_step == 1
-    [file] = tmp_path.rglob("*.ckpt")
+    [file] = here.rglob("*.ckpt")
     again = Classifier.load_from_checkpoint(file)
     assert again.hparams == cli.model.hparams
 

@@ -2,8 +2,6 @@
 nothing is cut off or overlaps."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
 from typing import Any
@@ -14,6 +12,7 @@ from drawn import check_text, words
 from matplotlib.colors import same_color, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from warm import new_python
 
 from normlab.analysis.colours import norm_colour, norm_marker
 from normlab.analysis.drawing import styles, svg
@@ -245,8 +244,7 @@ def test_figures_touch_neither_pyplot_nor_torch() -> None:
         "row_figures.accuracies({'bn': np.array([99.0, 99.1])}, {}, {'bn': 'bn'}, title='')\n"
         "print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert new_python("-c", code, exit_code=0).stdout.strip() == "[]"
 
 
 def test_a_norm_gives_colour_and_marker_and_no_two_settings_are_alike() -> None:

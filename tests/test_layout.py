@@ -1,13 +1,12 @@
 """The house and its pages: imports run downwards, what must open at once imports nothing heavy, links are good."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
 from house import ALLOWED_LATE, FLOORS, arrows, fewest, files, imports, picture, room_of
+from warm import new_python
 
 import normlab
 from normlab.norms import CATALOGUE
@@ -16,8 +15,6 @@ from normlab.settings.page import as_markdown, as_text
 
 PACKAGE = Path(normlab.__file__).parent
 DOCS = REPOSITORY / "docs"
-
-
 PAGE = (DOCS / "architecture.md").read_text(encoding="utf-8")
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 
@@ -110,7 +107,7 @@ def test_every_setting_and_option_is_on_it(page: str) -> None:
 
 def loaded_by(statement: str) -> set[str]:
     code = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    return set(new_python("-c", code, exit_code=0).stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """`logger=`: where curves also go. What a package that is not installed needs is skipped."""
 
-import csv
 import os
 import sqlite3
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import csv_rows
 
 from normlab.errors import ConfigError
 from normlab.record import Record
@@ -33,25 +33,20 @@ def test_loggers_change_no_weights_and_none_leaves_no_events(tmp_path: Path) -> 
     assert not [*tmp_path.rglob("events*")]
     assert (tmp_path / "none" / "metrics.csv").exists()
     [place] = (tmp_path / "csv" / "csv").iterdir()
-    texts = [(each / "metrics.csv").read_text().splitlines() for each in (place, tmp_path / "csv")]
-    lightnings, ours = ([*csv.DictReader(text)] for text in texts)
+    lightnings, ours = (csv_rows(each / "metrics.csv") for each in (place, tmp_path / "csv"))
     curves = {tag: [float(row[tag]) for row in lightnings if row[tag]] for tag in lightnings[0]}
     assert curves["acc/val"] == [float(row["val_acc"]) for row in ours]
     assert curves["acc/test"] == [with_csv.metrics["test_acc"]]
     assert yaml.safe_load((place / "hparams.yaml").read_text())["batch_size"] == 256
 
 
-def test_a_package_that_is_missing_is_told_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_package_that_is_missing_is_told_before_anything_is_written(tmp_path: Path, monkeypatch, refused) -> None:
     monkeypatch.setattr("normlab.settings.model.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'normlab\[mlflow\]'"):
         check_loggers(load("logger=[tensorboard,mlflow]"))
     check_loggers(load("logger=[tensorboard,csv]"))
-    assert main([*TINY, "logger=[csv,wandb]", f"log_dir={tmp_path}"]) == 2
-    assert capsys.readouterr().err == (
-        "normlab: logger=wandb: wandb is not installed: pip install 'normlab[wandb]', or pip install wandb\n"
-    )
+    told = "normlab: logger=wandb: wandb is not installed: pip install 'normlab[wandb]', or pip install wandb\n"
+    assert refused(main, [*TINY, "logger=[csv,wandb]", f"log_dir={tmp_path}"]) == told
     with pytest.raises(ConfigError, match="wandb is not installed"):
         run(load(*TINY, "logger=wandb"), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []

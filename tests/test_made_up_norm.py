@@ -1,13 +1,11 @@
 """A norm is one file and its defaults: a made-up one, laid beside the others, is everywhere where norms are."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from warm import new_python
 
 CODE = '''"""Wobble normalization."""
 
@@ -43,11 +41,7 @@ class Wobble(Norm, about=ABOUT):
 
 def python(root: Path, *words: str, code: int = 0) -> str:
     """What a command prints; its errors where it has to fail with this exit code."""
-    environment = {**os.environ, "PYTHONPATH": str(root), "COLUMNS": "200"}
-    result = subprocess.run(
-        [sys.executable, *words], cwd=root, env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert result.returncode == code, result.stderr
+    result = new_python(*words, cwd=root, exit_code=code, PYTHONPATH=str(root), COLUMNS="200")
     return result.stderr if code else result.stdout
 
 

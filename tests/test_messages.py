@@ -164,24 +164,16 @@ for typed, told in pairs(OPTIONS):
     CASES.append((f"-m norm=bn,gn hydra/launcher={launcher} hydra.launcher.{option}", f"hydra.launcher.{told}"))
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "typed_layers.py").write_text("class Layer: ...")
-    (tmp_path / "broken.py").write_text("class Layer(:")
-    return tmp_path
-
-
 @pytest.mark.parametrize(("typed", "line"), CASES, ids=[typed for typed, _ in CASES])
-def test_one_line_says_what_was_meant(here: Path, capsys: pytest.CaptureFixture[str], typed: str, line: str) -> None:
+def test_one_line_says_what_was_meant(here: Path, monkeypatch, refused, typed: str, line: str) -> None:
     if "_slurm" in typed or "_local" in typed:
         pytest.importorskip("submitit")
+    monkeypatch.syspath_prepend(here)
+    (here / "typed_layers.py").write_text("class Layer: ...")
+    (here / "broken.py").write_text("class Layer(:")
     words = shlex.split(typed)
-    assert main([*words, *["data=digits"] * (not any("data" in word.lower() for word in words))]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"normlab: {line}")
-    assert error.count("\n") == 1
+    told = refused(main, [*words, *["data=digits"] * (not any("data" in word.lower() for word in words))])
+    assert told.startswith(f"normlab: {line}")
     assert {file.name for file in here.iterdir()} <= {"typed_layers.py", "broken.py", "__pycache__"}
 
 

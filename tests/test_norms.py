@@ -3,8 +3,7 @@
 import copy
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import one_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -61,14 +61,6 @@ def apply(layer: nn.Module, x: Array) -> Array:
 def buffers(layer: nn.Module) -> dict[str, Tensor]:
     """Running statistics by their own names, wherever the layer keeps them."""
     return {name.rpartition(".")[2]: value for name, value in layer.named_buffers()}
-
-
-@contextmanager
-def refused(message: str, regex: bool = False) -> Iterator[None]:
-    """A `ValueError` of one line that contains the message."""
-    with pytest.raises(ValueError, match=message if regex else re.escape(message)) as caught:
-        yield
-    assert "\n" not in str(caught.value)
 
 
 # Formulas ------------------------------------------------------------------------------------------------------------
@@ -558,7 +550,7 @@ def test_batch_statistics_of_one_number_are_refused_and_leave_the_averages_as_th
     layer = layer_of(name, (2, 4, 1, 1), 3)
     apply(layer, maps((2, 4, 1, 1)))
     before = {key: value.clone() for key, value in buffers(layer).items()}
-    with refused("one number per channel|more than 1 value per channel", regex=True):
+    with one_line(ValueError, "one number per channel|more than 1 value per channel"):
         apply(layer, maps((1, 4, 1, 1)))
     for key in ("running_mean", "running_var"):
         assert torch.equal(buffers(layer)[key], before[key]), key
@@ -567,7 +559,7 @@ def test_batch_statistics_of_one_number_are_refused_and_leave_the_averages_as_th
 
 def test_the_ghost_batch_that_is_too_small_is_named() -> None:
     layer = make_norm("gbn", 4, virtual_batch_size=2)
-    with refused("virtual_batch_size=2 makes a ghost batch of one of 5 images"):
+    with one_line(ValueError, "virtual_batch_size=2 makes a ghost batch of one of 5 images"):
         layer(torch.zeros(5, 4, 1, 1))
     layer(torch.randn(4, 4, 1, 1))
 
@@ -588,7 +580,7 @@ def test_values_out_of_range_are_refused(name: str, option: str) -> None:
     else:
         bad += [None, 1, 0]
     for value in bad:
-        with refused(f"norm.{option}="):
+        with one_line(ValueError, rf"norm\.{option}="):
             make_norm(name, 6, {option: value}, size=(2, 3))
 
 
@@ -620,7 +612,7 @@ ONE, ORDER = "each statistic is of one number", "norm.d_end=500: begin must come
     ],
 )
 def test_a_layer_that_cannot_be_is_refused(name: str, channels: int, size: Any, options: Any, message: str) -> None:
-    with refused(message):
+    with one_line(ValueError, re.escape(message)):
         make_norm(name, channels, options, size=size)
 
 
@@ -664,7 +656,7 @@ a_number = 3
 )
 def test_a_target_that_does_not_serve_is_told_in_one_line(target: str, message: str) -> None:
     target = target.replace("here", __name__)
-    with refused(f"norm\\.target='?{re.escape(target)}.* {re.escape(message)}", regex=True):
+    with one_line(ValueError, f"norm\\.target='?{re.escape(target)}.* {re.escape(message)}"):
         make_norm("custom", 8, {"depth": 1}, target=target or None)
 
 

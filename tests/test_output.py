@@ -24,6 +24,7 @@ from conftest import REPOSITORY
 from made_up_runs import crossed
 from same_bits import stopped
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from warm import new_python
 
 from normlab.calculate import main as calculate
 from normlab.record import Record
@@ -36,16 +37,6 @@ from normlab.training.callbacks import Speed
 from normlab.training.checkpoint import probe_checkpoint
 
 TINY = ["data=digits", "epochs=1", "train_size=100", "batch_size=50", "threads=1", "accelerator=cpu"]
-
-
-def python(
-    *words: str, cwd: Path, stdout: Any = subprocess.PIPE, stderr: Any = subprocess.PIPE, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    every = {**os.environ, "PYTHONPATH": path, **environment}
-    return subprocess.run(
-        [sys.executable, *words], cwd=cwd, env=every, stdout=stdout, stderr=stderr, text=True, timeout=300
-    )
 
 
 def left() -> int:
@@ -107,10 +98,9 @@ def test_training_goes_on_without_a_reader(tmp_path: Path) -> None:
     """As in `2>&1 | head -1`; also by a backend that is not there, and into a folder with a colon in its name."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
     pipe = left()
-    words = [*TINY, "log_dir=a:b"]
-    result = python("-m", "normlab.train", *words, cwd=tmp_path, stdout=pipe, stderr=pipe, MPLBACKEND="no such backend")
+    words = ["-m", "normlab.train", *TINY, "log_dir=a:b"]
+    new_python(*words, cwd=tmp_path, stdout=pipe, stderr=pipe, MPLBACKEND="no such backend", exit_code=0)
     os.close(pipe)
-    assert result.returncode == 0
     [folder] = [file.parent for file in tmp_path.glob("a:b/runs/*/result.json")]
     assert Record.load(folder).status == "completed"
     assert "could not be drawn" not in (folder / "train.log").read_text()
@@ -120,8 +110,7 @@ def test_training_goes_on_without_a_reader(tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [["normlab.train", *TINY], ["normlab.calculate", "--norm", "ln"]], ids=" ".join)
 def test_a_full_device_is_one_line(tmp_path: Path, words: list[str]) -> None:
     with open("/dev/full", "w") as full:
-        result = python("-m", *words, cwd=tmp_path, stdout=full)
-    assert result.returncode == 1
+        result = new_python("-m", *words, cwd=tmp_path, stdout=full, exit_code=1)
     assert result.stderr.splitlines()[-1] == "normlab: what was printed is lost (No space left on device)"
     assert "Traceback" not in result.stderr
     statuses = [json.loads(file.read_text())["status"] for file in tmp_path.rglob("result.json")]
@@ -150,7 +139,7 @@ def test_a_report_and_a_calculation_without_a_reader(tmp_path: Path, closed: str
             result = subprocess.run(["sh", "-c", line], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
         else:
             pipe = left()
-            result = python("-m", *words, cwd=tmp_path, stdout=pipe)
+            result = new_python("-m", *words, cwd=tmp_path, stdout=pipe)
             os.close(pipe)
         assert (result.returncode, result.stderr) == (0, ""), words
 
@@ -159,8 +148,10 @@ def test_a_report_and_a_calculation_without_a_reader(tmp_path: Path, closed: str
     ("backend", "kept"), [("module://no_such_package.backend", None), ("module://rich.console", ...), ("pdf", ...)]
 )
 def test_a_notebook_names_a_backend_that_is_not_here(tmp_path: Path, backend: str, kept: object) -> None:
-    result = python("-c", "import normlab, os; print(os.environ.get('MPLBACKEND'))", cwd=tmp_path, MPLBACKEND=backend)
-    assert result.stdout.strip() == (backend if kept is ... else "None")
+    code = "import normlab, os; print(os.environ.get('MPLBACKEND'))"
+    assert new_python("-c", code, cwd=tmp_path, MPLBACKEND=backend).stdout.strip() == (
+        backend if kept is ... else "None"
+    )
 
 
 RC = {"text.usetex": True, "font.size": 30.0, "savefig.dpi": 20, "axes.grid": True, "figure.facecolor": "red"}
@@ -222,7 +213,7 @@ def test_how_long_a_waiting_thread_keeps_its_core(
         monkeypatch.delenv(name, raising=False)
     told = 'print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)'
     script = f"import os, sys; from normlab.output import command; command(lambda _: {told} or 0)"
-    assert python("-c", script, cwd=tmp_path, **given).stdout == f"{expected} False\n"
+    assert new_python("-c", script, cwd=tmp_path, **given).stdout == f"{expected} False\n"
 
 
 # The process of a call
@@ -326,7 +317,7 @@ def main():
 def test_two_devices_from_a_script(tmp_path: Path, form: str, told: str) -> None:
     script = tmp_path / "mine.py"
     script.write_text(SCRIPT + form)
-    result = python(str(script), str(tmp_path / "run"), *TINY, "devices=2", cwd=tmp_path)
+    result = new_python(script, tmp_path / "run", *TINY, "devices=2", cwd=tmp_path)
     assert result.stdout.splitlines()[-1] == told.format(script=script), result.stderr
     assert "Traceback" not in result.stderr
     if form == "main()":

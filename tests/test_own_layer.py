@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, one_line
 from rich.console import Console
 
 from normlab.errors import ConfigError

@@ -1,7 +1,5 @@
 """The poster: it says what the tables say, and nothing of it overlaps or is cut off."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ from drawn import check_text, words
 from made_up_runs import crossed, made_up
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from warm import new_python
 
 from normlab.analysis.cells import Sorted, sort
 from normlab.analysis.part import ImageSet
@@ -99,7 +98,6 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
     script = REPOSITORY / "docs" / "draw.py"
     for arguments, said in [(["poster"], "name a folder"), (["poster", str(tmp_path)], "holds no run")]:
-        done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
-        assert done.returncode == 2
+        done = new_python(script, *arguments, exit_code=2)
         assert said in done.stderr
         assert "Traceback" not in done.stderr

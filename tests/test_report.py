@@ -1,31 +1,24 @@
 """The report: its files, its page, its table, and what it refuses. Its numbers: tests/test_results.py."""
 
 import base64
-import csv
 import hashlib
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import csv_rows
 from made_up_runs import crossed, made_up
+from warm import new_python
 
 from normlab.data.sources import load
 from normlab.report import main, report
 from normlab.settings import Study
 
 CELLS = {("bn", 0.0): 0.95, ("bn", 1e-3): 0.90, ("ln", 0.0): 0.951, ("ln", 1e-3): 0.92}
-
-
-def rows(file: Path) -> list[dict[str, str]]:
-    with file.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +134,7 @@ def test_failures_are_listed_also_where_there_is_nothing_else(
         for text in ("no memory for [this]", "there is no GPU", "the loss was not finite"):
             assert text in told
             assert text in page
-    table = {row["setting"]: row for row in rows(tmp_path / "summary.csv")}
+    table = {row["setting"]: row for row in csv_rows(tmp_path / "summary.csv")}
     assert (table["gn"]["failed"], table["gn"]["unavailable"], table["rms"]["diverged"]) == ("1", "1", "1")
 
 
@@ -171,7 +164,7 @@ def test_a_factor_of_three_numbers_becomes_a_curve(
                 made_up(tmp_path, norm, seed, test_acc=0.9 + seed / 100, files=False, **{factor: level})
     assert main([str(tmp_path)]) == 0
     assert f">{words}</text>" in (tmp_path / "figures" / f"by-{factor}.svg").read_text(encoding="utf-8")
-    assert len(rows(tmp_path / "pairs.csv")) == 15
+    assert len(csv_rows(tmp_path / "pairs.csv")) == 15
 
 
 def test_the_verdicts_are_on_a_users_own_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,9 +172,9 @@ def test_the_verdicts_are_on_a_users_own_layers(tmp_path: Path, capsys: pytest.C
     crossed(tmp_path, {("bn", 0.0): 0.93, ("ln", 0.0): 0.90, ("gn", 0.0): 0.96}, images=500)
     crossed(tmp_path, {("custom", 0.0): 0.93}, images=500, target="mine:Scale")
     assert main([str(tmp_path), "--no-figures", "--margin", "0.5"]) == 0
-    own = {row["question"]: row["verdict"] for row in rows(tmp_path / "effects.csv") if "custom" in row["question"]}
+    own = {row["question"]: row["verdict"] for row in csv_rows(tmp_path / "effects.csv") if "custom" in row["question"]}
     assert set(own) == {"custom − bn", "custom − ln", "custom − gn"}
-    assert not [row for row in rows(tmp_path / "pairs.csv") if row["b"] == "custom"]
+    assert not [row for row in csv_rows(tmp_path / "pairs.csv") if row["b"] == "custom"]
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("custom (mine:Scale): "))
     words = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}
     words |= {"undecided": "undecided against", "less than the margin": "different by less than the margin from"}
@@ -195,23 +188,14 @@ def test_the_verdicts_are_on_a_users_own_layers(tmp_path: Path, capsys: pytest.C
     assert re.search(r"custom norm.target=mine:Other: .*ln \(\+6", said)
 
 
-def wrong(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line of a refusal."""
-    assert main(arguments) == 2
-    told = capsys.readouterr()
-    assert told.err.count("\n") == 1
-    assert "Traceback" not in told.err
-    return told.err
-
-
-def test_refusals_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "is no folder" in wrong([str(tmp_path / "nothing")], capsys)
-    assert "holds no run" in wrong([str(tmp_path)], capsys)
+def test_refusals_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], refused) -> None:
+    assert "is no folder" in refused(main, [str(tmp_path / "nothing")])
+    assert "holds no run" in refused(main, [str(tmp_path)])
     made_up(tmp_path, "bn", data="digits")
-    assert "must be above 0" in wrong([str(tmp_path), "--margin", "0"], capsys)
-    assert "nrm is no setting" in wrong([str(tmp_path), "nrm=bn"], capsys)
+    assert "must be above 0" in refused(main, [str(tmp_path), "--margin", "0"])
+    assert "nrm is no setting" in refused(main, [str(tmp_path), "nrm=bn"])
     made_up(tmp_path, "bn", data="mnist")
-    assert "differ in data" in wrong([str(tmp_path)], capsys)
+    assert "differ in data" in refused(main, [str(tmp_path)])
     assert not (tmp_path / "report.html").exists(), "a refusal writes nothing"
     assert main([str(tmp_path), "data=digits", "--no-figures"]) == 0
     (tmp_path / "x").mkdir()
@@ -220,13 +204,13 @@ def test_refusals_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "is damaged" in capsys.readouterr().out
 
 
-def test_a_place_where_nothing_can_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_place_where_nothing_can_be_written(tmp_path: Path, refused) -> None:
     made_up(tmp_path, "bn")
     (tmp_path / "file").touch()
-    assert "choose another --out" in wrong([str(tmp_path), "--out", str(tmp_path / "file")], capsys)
+    assert "choose another --out" in refused(main, [str(tmp_path), "--out", str(tmp_path / "file")])
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "figures").touch()
-    assert "choose another --out" in wrong([str(tmp_path), "--out", str(tmp_path / "out")], capsys)
+    assert "choose another --out" in refused(main, [str(tmp_path), "--out", str(tmp_path / "out")])
 
 
 def test_galleries_show_what_most_seeds_get_wrong(tmp_path: Path) -> None:
@@ -234,10 +218,10 @@ def test_galleries_show_what_most_seeds_get_wrong(tmp_path: Path) -> None:
     for seed in range(3):
         made_up(tmp_path, "bn", seed, images=len(true), wrong=[5, 100 + seed], test_acc=0.99)
     assert main([str(tmp_path)]) == 0
-    (row,) = rows(tmp_path / "errors.csv")
+    (row,) = csv_rows(tmp_path / "errors.csv")
     assert row["persistent"] == "1"
     assert row["always"] == "1"
-    worst = rows(tmp_path / "persistent.csv")
+    worst = csv_rows(tmp_path / "persistent.csv")
     assert [(row["image"], row["wrong"], row["wrong bn"]) for row in worst[:2]] == [("5", "3", "3"), ("100", "1", "1")]
     assert (int(worst[0]["true"]), int(worst[0]["predicted"])) == ((5 * 7) % 10, (5 * 7 + 1) % 10)
     assert float(worst[0]["prob_true"]) == pytest.approx(0.1, abs=1e-3)
@@ -290,9 +274,8 @@ def test_a_hundred_runs_need_no_torch_and_no_terminal_with_the_signs(tmp_path: P
         f"assert main([{str(tmp_path)!r}, '--no-figures']) == 0; "
         "print(sorted({'torch', 'lightning', 'matplotlib', 'torchvision'} & set(sys.modules)), file=sys.stderr)"
     )
-    began, ascii_only = time.perf_counter(), {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run([sys.executable, "-c", code], env=ascii_only, capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "[]"
+    began = time.perf_counter()
+    assert new_python("-c", code, exit_code=0, PYTHONIOENCODING="ascii").stderr.strip() == "[]"
     assert time.perf_counter() - began < 60
     assert len(pd.read_csv(tmp_path / "times.csv")) == 100
 
@@ -300,7 +283,7 @@ def test_a_hundred_runs_need_no_torch_and_no_terminal_with_the_signs(tmp_path: P
 def test_options_may_stand_before_choices(tmp_path: Path) -> None:
     crossed(tmp_path, {("bn", 0.0): 0.9, ("ln", 0.0): 0.9}, seeds=2)
     assert main([str(tmp_path), "--margin", "0.2", "--no-figures", "norm=bn"]) == 0
-    assert [row["setting"] for row in rows(tmp_path / "summary.csv")] == ["bn"]
+    assert [row["setting"] for row in csv_rows(tmp_path / "summary.csv")] == ["bn"]
     assert "norm=bn --margin 0.2" in page_of(tmp_path).text, "the command on the page makes the page"
 
 
@@ -329,7 +312,7 @@ def test_of_many_settings_the_terminal_shows_a_screen_and_pairs_are_neighbours(
             for seed in range(2):
                 made_up(tmp_path, norm, seed, batch_size=size, test_acc=0.9 + seed / 100, files=False)
     assert main([str(tmp_path), "--no-figures"]) == 0
-    assert len(rows(tmp_path / "pairs.csv")) == 2 * 4 * 6, "that differ in one factor"
+    assert len(csv_rows(tmp_path / "pairs.csv")) == 2 * 4 * 6, "that differ in one factor"
     short = capsys.readouterr().out.splitlines()
     assert len(short) <= 46
     assert any("more rows: --all shows them" in line for line in short)
@@ -354,7 +337,7 @@ def test_two_folders_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFix
     crossed(new, {("bn", 0.0): 0.90, ("ln", 0.0): 0.95, ("rms", 0.0): 0.93}, images=500, spread=0.003)
     assert main([str(old), str(new), "--margin", "1"]) == 0
     told = capsys.readouterr().out
-    table = {row["setting"]: row for row in rows(new / "beside_study" / "beside.csv")}
+    table = {row["setting"]: row for row in csv_rows(new / "beside_study" / "beside.csv")}
     assert list(table) == ["bn", "ln"]
     assert table["ln"]["verdict"] == "better"
     assert float(table["ln"]["difference_value"]) == pytest.approx(5, abs=0.3)
@@ -365,9 +348,9 @@ def test_two_folders_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFix
     assert "Setting by setting" in page_of(new / "beside_study").text
 
 
-def test_folders_with_nothing_in_common_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_with_nothing_in_common_are_refused(tmp_path: Path, refused) -> None:
     made_up(tmp_path / "a", "bn")
     made_up(tmp_path / "b", "ln")
     made_up(tmp_path / "c", "bn", data="mnist")
-    assert "no setting is in two of the folders" in wrong([str(tmp_path / "a"), str(tmp_path / "b")], capsys)
-    assert "of different data sets (a: digits; c: mnist)" in wrong([str(tmp_path / "a"), str(tmp_path / "c")], capsys)
+    assert "no setting is in two of the folders" in refused(main, [str(tmp_path / "a"), str(tmp_path / "b")])
+    assert "of different data sets (a: digits; c: mnist)" in refused(main, [str(tmp_path / "a"), str(tmp_path / "c")])

@@ -84,9 +84,7 @@ class Layer(nn.BatchNorm2d):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_no_file_names_the_code_that_a_probe_runs(
-    tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_file_names_the_code_that_a_probe_runs(tmp_path: Path, mark: Path, monkeypatch, refused) -> None:
     """Neither result.json nor the checkpoint: the command line does."""
     settings = load("data=digits", "norm=bn", "epochs=1", "train_size=100", "threads=1")
     folder = tmp_path / "run"
@@ -97,17 +95,13 @@ def test_no_file_names_the_code_that_a_probe_runs(
     own = {"name": "custom", "target": "their_layer:Layer", "options": {}}
     content["hyper_parameters"]["norm"] = own
     torch.save(content, folder / "last.ckpt")
-    capsys.readouterr()
-    assert probe.main([str(folder), "layers"]) == 2
-    assert "names their_layer:Layer, whose code would run" in capsys.readouterr().err
+    assert "names their_layer:Layer, whose code would run" in refused(probe.main, [str(folder), "layers"])
     assert not mark.exists(), "the checkpoint named it"
 
     values = json.loads((folder / "result.json").read_text())
     values["config"]["norm"] = own
     (folder / "result.json").write_text(json.dumps(values))
-    capsys.readouterr()
-    assert probe.main([str(folder), "layers"]) == 2
-    assert "--target their_layer:Layer" in capsys.readouterr().err
+    assert "--target their_layer:Layer" in refused(probe.main, [str(folder), "layers"])
     assert list(runs(tmp_path)), "a report reads it"
     assert not mark.exists(), "result.json named it"
     assert probe.main([str(folder), "layers", "--target", "their_layer:Layer"]) == 0

@@ -16,7 +16,7 @@ from conftest import REPOSITORY
 from filelock import FileLock
 from rich.console import Console
 from same_bits import same
-from warm import python_m
+from warm import new_python, python_m
 
 from normlab.record import Record, Status
 from normlab.scheduler import options
@@ -392,9 +392,7 @@ def test_a_script_without_a_guard_is_not_run_by_its_workers(tmp_path: Path) -> N
     words = ["-m", "seed=0,1", "norm=gn", "epochs=1", *SMALL, *TWO_WORKERS]
     script = tmp_path / "script.py"
     script.write_text(f"print('script')\nfrom normlab.train import main\nassert main({words}) == 0\n")
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = new_python(script, cwd=tmp_path, exit_code=0)
     assert done.stdout.count("script") == 1
     assert "2 runs: 2 completed" in done.stdout
 

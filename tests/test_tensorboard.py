@@ -1,6 +1,5 @@
 """TensorBoard, started on a finished run and read over HTTP: each view holds what the run's own files hold."""
 
-import csv
 import html
 import json
 import re
@@ -21,6 +20,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 import torch
+from conftest import csv_rows
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -101,8 +101,7 @@ def rows(read: Read) -> dict[str, Any]:
 def test_every_curve_is_the_one_in_metrics_csv(board: Read, finished: tuple[Path, Record], column: str) -> None:
     points = board("scalars/scalars", run="runs/bn", tag=COLUMNS[column])
     assert [step for _, step, _ in points] == [1, 2, 3]
-    with (finished[0] / "metrics.csv").open(newline="") as file:
-        expected = [float(row[column]) for row in csv.DictReader(file)]
+    expected = [float(row[column]) for row in csv_rows(finished[0] / "metrics.csv")]
     assert [value for *_, value in points] == pytest.approx(expected, 1e-6)
     assert column == "seconds" or min(value for *_, value in points) > 0  # no curve is empty, the penalty least of all
 

@@ -1,12 +1,12 @@
 """One run: it computes what it says it computes, and leaves what the contract says it leaves."""
 
-import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import csv_rows
 from filelock import FileLock
 from plain_loop import by_hand
 from same_bits import stop_at
@@ -75,11 +75,6 @@ def test_the_same_question_gets_the_same_bits(tmp_path: Path, quick: Settings) -
     assert other.metrics["train_ce"] != first.metrics["train_ce"]
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_what_a_run_leaves(finished: tuple[Path, Record]) -> None:
     folder, record = finished
     names = {"events" if file.name.startswith("events.out.tfevents") else file.name for file in folder.iterdir()}
@@ -100,7 +95,7 @@ def test_what_a_run_leaves(finished: tuple[Path, Record]) -> None:
 
 def test_metrics_csv_is_a_row_an_epoch_and_agrees_with_the_record(finished: tuple[Path, Record]) -> None:
     folder, record = finished
-    table = rows(folder)
+    table = csv_rows(folder / "metrics.csv")
     assert [row["epoch"] for row in table] == ["1", "2", "3"]
     for row in table:
         assert float(row["train_loss"]) == pytest.approx(float(row["train_ce"]) + float(row["train_penalty"]), rel=1e-6)
@@ -136,7 +131,7 @@ def test_reported_numbers_are_those_of_the_checkpoint(finished: tuple[Path, Reco
 @pytest.mark.usefixtures("undrawn")
 def test_best_is_chosen_by_validation_alone(finished: tuple[Path, Record], tmp_path: Path, quick: Settings) -> None:
     folder, _ = finished
-    table = rows(folder)
+    table = csv_rows(folder / "metrics.csv")
     best = max(table, key=lambda row: float(row["val_acc"]))  # the first of equals, as the checkpoint takes it
     assert torch.load(folder / "best.ckpt", weights_only=True)["epoch"] == int(best["epoch"]) - 1
     run(quick.model_copy(update={"val_size": 0, "test_curve": True, "epochs": 1}), tmp_path)
@@ -161,7 +156,7 @@ def test_a_finished_run_is_returned_as_it_stands(tmp_path: Path, quick: Settings
     assert written() == before
     forced = run(quick.model_copy(update={"epochs": 1, "force": True}), tmp_path)
     assert forced.time["epochs"] == 1
-    assert len(rows(tmp_path)) == 1, "nothing of the earlier run is left"
+    assert len(csv_rows(tmp_path / "metrics.csv")) == 1, "nothing of the earlier run is left"
     assert len(list(tmp_path.glob("events.*"))) == 1
 
 

@@ -22,11 +22,24 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FORKS = sys.platform == "linux"  # elsewhere there are no forks, or system libraries that do not bear them
 IMPORTED = ("normlab.training", "normlab.lint", "normlab.summary", "normlab.scheduler.workers")
 COMMANDS = ("normlab.train", "normlab.report", "normlab.probe")
+
+
+def new_python(
+    *words: object, cwd: Path | None = None, exit_code: int | None = None, stdout: Any = subprocess.PIPE,
+    stderr: Any = subprocess.PIPE, **environment: str,
+) -> subprocess.CompletedProcess[str]:  # fmt: skip
+    """`python …` in a process that is no fork. This repository comes before whatever else may be imported."""
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    every, command = {**os.environ, "PYTHONPATH": path, **environment}, [sys.executable, *map(str, words)]
+    done = subprocess.run(command, cwd=cwd, env=every, stdout=stdout, stderr=stderr, text=True, timeout=300)
+    assert exit_code in (None, done.returncode), done.stderr
+    return done
 
 
 def python_m(
