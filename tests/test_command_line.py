@@ -212,7 +212,7 @@ main()
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs `python -m normlab.train …` in an empty folder, offline."""
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("NORMLAB_DATA", raising=False)
 
@@ -299,25 +299,13 @@ def test_one_run_from_an_empty_folder(train: Command, tmp_path: Path) -> None:
     assert written() == before, "another configuration's result is left alone"
 
 
-LATE = """
-from torch import nn
-
-class Late(nn.GroupNorm):
-    def __init__(self, num_channels):
-        super().__init__(1, num_channels)
-
-    def forward(self, x):
-        if len(x) > 8:  # not where it is tried out, on few images
-            raise RuntimeError("too many images")
-        return super().forward(x)
-"""
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
 
 @pytest.mark.parametrize(
     ("words", "status", "told", "code"),
     [
-        ("norm=custom,gn norm.target=late:Late", "failed", "late:Late failed: RuntimeError: too many images", 1),
+        ("norm=custom,gn norm.target=layers:Late", "failed", "layers:Late failed: RuntimeError: too many images", 1),
         ("data=kmnist,digits data.download=false", "failed", "failed: Kuzushiji-MNIST ", 1),
         ("lr=0.1,1e30 gradient_clip=null schedule=constant", "diverged", "diverged: the ", 0),
         pytest.param("accelerator=gpu,cpu", "unavailable", "finds no GPU", 1, marks=NO_GPU),
@@ -328,7 +316,6 @@ def test_a_run_that_does_not_complete_stops_no_other(
     train: Command, tmp_path: Path, words: str, status: str, told: str, code: int
 ) -> None:
     """A divergence is a result in a comparison, and so no failure of the command."""
-    (tmp_path / "late.py").write_text(LATE)
     usual = ["data=digits", "epochs=1", "train_size=256", "threads=1", "accelerator=cpu"]
     result = train("-m", *usual, *words.split())
     assert result.returncode == code

@@ -191,35 +191,17 @@ def test_stopped_on_two_devices_it_ends_as_if_it_had_not_been(whole: Path, tmp_p
     same(tmp_path, whole)
 
 
-DIES = """
-import os, signal, torch
-from torch import nn
-
-class Dies(nn.InstanceNorm2d):
-    def forward(self, x):
-        if torch.distributed.is_initialized() and torch.distributed.get_rank() == 1:
-            {how}
-        return super().forward(x)
-"""
-
-
-KILLED, RAISES = "os.kill(os.getpid(), signal.SIGKILL)", "raise ValueError('not here')"
-
-
 @pytest.mark.parametrize(
-    ("how", "told"),
-    [(KILLED, "signal 9: is there enough memory?"), (RAISES, "exit code 1: train.log says why")],
+    ("killed", "told"),
+    [("true", "signal 9: is there enough memory?"), ("false", "exit code 1: train.log says why")],
     ids=["killed", "raises"],
 )
-def test_a_process_that_dies_is_a_reason_in_one_line(tmp_path: Path, monkeypatch, how: str, told: str) -> None:
-    module = f"dies_{len(how)}"
-    (tmp_path / f"{module}.py").write_text(DIES.format(how=how))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    settings = load(*WHOLE, "norm=custom", f"norm.target={module}:Dies", "sync_batchnorm=false")
-    record = run(settings, tmp_path / "run")
+def test_a_process_that_dies_is_a_reason_in_one_line(tmp_path: Path, killed: str, told: str) -> None:
+    own = ["norm=custom", "norm.target=layers:DiesOnASecondDevice", f"norm.options={{killed: {killed}}}"]
+    record = run(load(*WHOLE, *own, "sync_batchnorm=false"), tmp_path / "run")
     assert record.status == "failed"
     assert f"the process of device 1 ended with {told}" in str(record.error)
-    assert ("ValueError: not here" in (tmp_path / "run/train.log").read_text()) == (how == RAISES)
+    assert ("ValueError: not here" in (tmp_path / "run/train.log").read_text()) == (killed == "false")
     assert not torch.distributed.is_initialized()
 
 

@@ -255,91 +255,12 @@ def test_durations() -> None:
 
 # Real processes
 
-LAYERS = '''
-"""Layers of a user's own."""
-import inspect
-import os
-import signal
-from pathlib import Path
-import torch
-from torch import nn
-
-
-class Fits(nn.Module):
-    def __init__(self, num_channels):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(num_channels, 1, 1))
-
-    def forward(self, x):
-        return self.weight * x * (x.square().mean((1, 2, 3), keepdim=True) + 1e-5).rsqrt()
-
-
-class Branches(Fits):
-    """Looks at its values, which torch.func does not allow."""
-
-    def forward(self, x):
-        return super().forward(x) if x.mean() > 0 else x
-
-
-class Draws(Fits):
-    """Random numbers of its own: beside a copy of itself it draws others."""
-
-    def forward(self, x):
-        return super().forward(x) + torch.randn_like(x)
-
-
-class Remembers(Fits):
-    """Keeps a value where no buffer is."""
-
-    last = 1.0
-
-    def forward(self, x):
-        y = super().forward(x) * self.last
-        self.last = self.last + 0.5
-        return y
-
-
-class KillsArray(Fits):
-    """Ends the process that trains it as an array, and only that."""
-
-    def forward(self, x):
-        tried = len(x) == 4  # when an array is planned
-        if os.environ.get("KILL") and not tried and any(each.function == "run_array" for each in inspect.stack(0)):
-            os._exit(9)
-        return super().forward(x)
-
-
-class Kills(nn.GroupNorm):
-    """Ends the process that trains it at a step: at the first one always, else once."""
-
-    def __init__(self, num_channels, step):
-        super().__init__(1, num_channels)
-        self.step, self.left = step, step
-
-    def forward(self, x):
-        if self.training and len(x) > 8:  # not where it is tried out
-            self.left -= 1
-            once = Path(__file__).with_name("killed")
-            if self.left < 0 and (self.step == 1 or not once.exists()):
-                self.step == 1 or once.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-        return super().forward(x)
-'''
 SMALL = ["data=digits", "train_size=256", "batch_size=64", "accelerator=cpu", "threads=1"]
 TWO_WORKERS = ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
 
 
-@pytest.fixture
-def layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module of the user's, importable from here as from a command line in its folder."""
-    name = f"own_{abs(hash(str(tmp_path)))}"
-    (tmp_path / f"{name}.py").write_text(LAYERS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return name
-
-
 def train(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(REPOSITORY), str(folder)])
+    path = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests", folder)))
     variables = os.environ | {"PYTHONPATH": path} | environment
     return python_m("normlab.train", *words, cwd=folder, env=variables, timeout=400)
 
@@ -349,15 +270,15 @@ def records(folder: Path) -> dict[Path, Record]:
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_names_its_run_and_leaves_the_same_bits(tmp_path: Path, layers: str) -> None:
+def test_a_worker_that_is_killed_names_its_run_and_leaves_the_same_bits(tmp_path: Path) -> None:
     """One is killed once, in its second epoch; another whenever it is trained. The runs beside them go on."""
-    words = ["-m", *SMALL, "norm=gn,custom", f"norm.target={layers}:Kills", "epochs=3"]
+    words = ["-m", *SMALL, "norm=gn,custom", "norm.target=layers:Kills", "epochs=3"]
     done = train(tmp_path, *words, "+norm.options.step=6,1", *TWO_WORKERS, "name=killed")
     assert done.returncode == 1
     assert "3 runs: 2 completed, 1 failed" in done.stdout
     assert "the process that trained it died twice: is there enough memory?" in done.stdout
     lines = [line for line in done.stderr.splitlines() if "signal 9 (SIGKILL)" in line]
-    assert all(line.startswith(f"normlab: custom_{layers}.Kills-digits-step_") for line in lines)
+    assert all(line.startswith("normlab: custom_layers.Kills-digits-step_") for line in lines)
     assert sorted((line.partition("step_")[2][0], line.rpartition("; ")[2]) for line in lines) == [
         ("1", "recorded as failed"),
         ("1", "tried once more, on its own"),
@@ -508,10 +429,10 @@ def test_other_launchers_and_callbacks_work_by_hydras_own_way(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_an_array_that_kills_its_process_loses_no_run(tmp_path: Path, layers: str) -> None:
+def test_an_array_that_kills_its_process_loses_no_run(tmp_path: Path) -> None:
     """Its runs are tried one by one then, as after the death of any process."""
     words = ["-m", *SMALL, "epochs=1", "seed=0,1,2"]
-    words += ["norm=custom", f"norm.target={layers}:KillsArray", "hydra/launcher=array", "hydra.launcher.n_jobs=2"]
+    words += ["norm=custom", "norm.target=layers:KillsArray", "hydra/launcher=array", "hydra.launcher.n_jobs=2"]
     done = train(tmp_path, *words, KILL="1")
     found = records(tmp_path)
     assert len(found) == 3, done.stderr
@@ -519,14 +440,14 @@ def test_an_array_that_kills_its_process_loses_no_run(tmp_path: Path, layers: st
     assert done.returncode == 0
 
 
-def test_what_cannot_be_grouped_runs_individually_and_the_log_says_why(tmp_path: Path, layers: str) -> None:
+def test_what_cannot_be_grouped_runs_individually_and_the_log_says_why(tmp_path: Path) -> None:
     """A user's layer is tried out. tests/test_grouping.py has what is known without."""
     why = {
         "Branches": "cannot run for several networks at once",
         "Draws": "cannot run for several networks at once",
         "Remembers": "gives other results in an array",
     }
-    targets = ",".join(f"{layers}:{layer}" for layer in ("Fits", *why))
+    targets = ",".join(f"layers:{layer}" for layer in ("Fits", *why))
     jobs = jobs_in(tmp_path, "norm=custom", f"norm.target={targets}", "seed=0,1")
     assert planned(jobs, 24) == [jobs[:2]]
     told = log_of(jobs).splitlines()
