@@ -1,6 +1,7 @@
 """Folders of runs made up for tests of the report: right in form, quick to make, with known numbers in them."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,14 @@ def made_up(
         probabilities[range(images), pred] = 0.9
         write_predictions(place, np.log(probabilities), true)
     return record
+
+
+def several(folder: Path, norms: str = "bn", seeds: int = 5, step: float = 0, **settings: Any) -> None:
+    """Runs of these norms with all values of settings that are lists; a seed is `step` better than the one before."""
+    swept = {key: values for key, values in settings.items() if isinstance(values, list)}
+    for norm, seed, *values in product(norms.split(), range(seeds), *swept.values()):
+        own = {"test_acc": 0.9 + step * seed} | settings | dict(zip(swept, values, strict=True))
+        made_up(folder, norm, seed, **own)
 
 
 def crossed(

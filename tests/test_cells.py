@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import one_line
-from made_up_runs import crossed, made_up
+from made_up_runs import crossed, made_up, several
 
 from normlab.analysis.cells import Sorted, chosen, sort
 from normlab.analysis.questions import Answers
@@ -46,9 +46,8 @@ def test_settings_are_named_by_what_differs(tmp_path: Path, made: list[dict[str,
 
 def test_the_order_of_the_runs_does_not_matter(tmp_path: Path) -> None:
     """A command takes them as it planned them, a report by their folders."""
-    for options in ({"num_groups": 1}, {"num_groups": 2}, {"channels_per_group": 1}, {"channels_per_group": 2}):
-        for placement in ("pre", "post"):
-            made_up(tmp_path, "gn", options=options, placement=placement)
+    options = [{"num_groups": 1}, {"num_groups": 2}, {"channels_per_group": 1}, {"channels_per_group": 2}]
+    several(tmp_path, "gn", 1, options=options, placement=["pre", "post"])
     found = list(runs(tmp_path))
     orders = [found, found[::-1], found[3:] + found[:3]]
     one, *others = [[cell.label for cell in sort(order).cells] for order in orders]
@@ -73,16 +72,14 @@ def test_runs_of_a_setting_are_its_seeds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("key", "values"), [("data", ("digits", "mnist")), ("epochs", (3, 5)), ("val_size", (0, 100))])
 def test_data_sets_and_protocols_are_never_mixed(tmp_path: Path, key: str, values: tuple[Any, Any]) -> None:
-    for value in values:
-        made_up(tmp_path, "bn", **{key: value})
+    several(tmp_path, seeds=1, **{key: [*values]})
     with one_line(NormlabError, f"differ in {key}") as error:
         sorted_(tmp_path)
     assert f"{key}=" in str(error.value), "the line says how to choose"
 
 
 def test_a_study_may_vary_its_protocol_but_never_its_data(tmp_path: Path) -> None:
-    made_up(tmp_path, "bn", epochs=3)
-    made_up(tmp_path, "bn", epochs=5)
+    several(tmp_path, seeds=1, epochs=[3, 5])
     assert [cell.label for cell in sort(runs(tmp_path), ["epochs"]).cells] == ["bn epochs=3", "bn epochs=5"]
     made_up(tmp_path, "bn", epochs=3, data="mnist")
     with pytest.raises(NormlabError, match="differ in data"):

@@ -30,10 +30,7 @@ BASE = ["data=digits", "epochs=2", "accelerator=cpu", "threads=1", "precision=64
 ODD = ["batch_size=21", "train_size=50", "val_size=61"]  # shares of 10 and 11; 30 and 31 validation images
 GHOSTS = ["batch_size=16", "train_size=40", "val_size=1"]  # one validation image: one share of it is empty
 UNSYNCED = ["batch_size=16", "train_size=48", "val_size=0"]
-OWN = {
-    "gbn": [*GHOSTS, "norm.virtual_batch_size=4"],
-    "brn": [*ODD, "norm.begin=1", "norm.r_end=4", "norm.d_end=3"],
-}
+OWN = {"gbn": [*GHOSTS, "norm.virtual_batch_size=4"], "brn": [*ODD, "norm.begin=1", "norm.r_end=4", "norm.d_end=3"]}
 CASES = {norm: [f"norm={norm}", *OWN.get(norm, ODD)] for norm in KINDS}
 CASES |= {
     "unsynced": ["norm=bn", *UNSYNCED],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up_runs import crossed, made_up
+from made_up_runs import crossed, made_up, several
 
 from normlab.analysis import read
 from normlab.analysis import table as table_module
@@ -235,8 +235,7 @@ def test_a_folder_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyP
 
 def test_read_says_what_every_run_had(tmp_path: Path) -> None:
     """A setting in which one run departs from the default is a column for all of them, NaN for none."""
-    for dropout in (0.0, 0.1):
-        made_up(tmp_path, "bn", dropout=dropout, batch_size=500)
+    several(tmp_path, seeds=1, dropout=[0.0, 0.1], batch_size=500)
     table = read(tmp_path)
     assert table.dropout.tolist() == [0.0, 0.1]
     assert table.batch_size.tolist() == [500, 500]

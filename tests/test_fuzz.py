@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, Trainer
-from made_up_runs import made_up
+from made_up_runs import several
 
 from normlab.errors import NormlabError
 from normlab.report import main as report
@@ -150,9 +150,7 @@ BYTES = st.one_of(
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("good")
-    for norm in ("bn", "gn"):
-        for seed in (0, 1):
-            made_up(place, norm, seed)
+    several(place, "bn gn", 2)
     return place
 
 

@@ -1,11 +1,12 @@
 """The linter beside results: every rule where it speaks, and beside that where it is silent."""
 
+import itertools
 import re
 from pathlib import Path
 
 import numpy as np
 from conftest import REPOSITORY
-from made_up_runs import crossed, made_up
+from made_up_runs import crossed, made_up, several
 
 from normlab.analysis.cells import sort
 from normlab.analysis.questions import Answers
@@ -41,19 +42,16 @@ def test_the_replication_has_no_warning() -> None:
 
 
 def test_rules_about_settings_are_those_of_before(tmp_path: Path) -> None:
-    for seed in range(5):
-        made_up(tmp_path, "in", seed, test_acc=0.1)
-        made_up(tmp_path, "bn", seed)
-        made_up(tmp_path, "bn", seed, batch_size=2)
+    several(tmp_path, "in", test_acc=0.1)
+    several(tmp_path, batch_size=[128, 2])
     assert "in batch_size=128: the network cannot leave chance" in messages(tmp_path, "NL001")
     assert messages(tmp_path, "NL015") == "", "that it did not goes without saying"
     assert "bn batch_size=2: statistics of one or two" in messages(tmp_path, "NL004")
 
 
 def test_a_run_of_another_version_is_no_obstacle(tmp_path: Path) -> None:
-    for seed in range(5):
-        made_up(tmp_path, "bn", seed)
-        made_up(tmp_path, "in", seed, test_acc=0.1)
+    several(tmp_path)
+    several(tmp_path, "in", test_acc=0.1)
     for file in tmp_path.rglob("in-*/result.json"):
         file.write_text(file.read_text().replace('"placement": "post"', '"placement": "around"'))
     assert messages(tmp_path, "NL001") == ""
@@ -61,13 +59,10 @@ def test_a_run_of_another_version_is_no_obstacle(tmp_path: Path) -> None:
 
 
 def test_unequal_parameters_are_warned(tmp_path: Path) -> None:
-    for seed in range(5):
-        made_up(tmp_path, "none", seed, parameters=7466)
-        made_up(tmp_path, "bn", seed)
-        made_up(tmp_path, "bn", seed, l1=1e-3)
+    several(tmp_path, "none", parameters=7466)
+    several(tmp_path, l1=[0.0, 1e-3])
     assert messages(tmp_path, "NL006") == "", "the control lacks 2 %"
-    for seed in range(5):
-        made_up(tmp_path, "ln_elem", seed, parameters=50_426)
+    several(tmp_path, "ln_elem", parameters=50_426)
     assert "7,466: none; 7,614: bn; 50,426: ln_elem" in messages(tmp_path, "NL006")
 
 
@@ -79,18 +74,14 @@ def test_the_seed_studys_own_design_is_warned_to_be_confounded(tmp_path: Path) -
 
 
 def test_an_option_that_others_lack_is_not_confounded(tmp_path: Path) -> None:
-    for seed in range(5):
-        made_up(tmp_path, "bn", seed)
-        made_up(tmp_path, "gn", seed)
-        made_up(tmp_path / "one", "gn", seed, options={"num_groups": 1})
+    several(tmp_path, "bn gn")
+    several(tmp_path / "one", "gn", options={"num_groups": 1})
     assert messages(tmp_path, "NL007") == "", "no other norm could have been crossed with it"
 
 
 def test_selection_by_the_test_set(tmp_path: Path) -> None:
-    for seed in range(5):
-        for lr in (0.05, 0.1):
-            made_up(tmp_path / "none_held_out", "bn", seed, lr=lr, val_size=0)
-            made_up(tmp_path / "held_out", "bn", seed, lr=lr)
+    several(tmp_path / "none_held_out", lr=[0.05, 0.1], val_size=0)
+    several(tmp_path / "held_out", lr=[0.05, 0.1])
     assert "lr has several values" in messages(tmp_path / "none_held_out", "NL008")
     assert messages(tmp_path / "held_out", "NL008") == ""
 
@@ -180,27 +171,15 @@ def test_the_best_learning_rate_lies_at_the_edge(tmp_path: Path) -> None:
 
 def test_a_rate_at_which_a_run_diverged_is_not_the_best(tmp_path: Path) -> None:
     """The seeds that are left flatter it; the table of learning rates leaves it out too."""
-    for seed in (0, 1):
-        for norm, best in (("bn", 0.1), ("ln", 0.1)):
-            for lr, val in ((0.01, 0.90), (best, 0.95), (0.3, 0.93), (1.0, 0.97)):
-                lost = norm == "bn" and lr == 1.0 and seed == 1
-                status = "diverged" if lost else "completed"
-                made_up(
-                    tmp_path,
-                    norm,
-                    seed,
-                    test_acc=0.9,
-                    val_acc=val - (norm == "ln" and lr == 1) / 9,
-                    lr=lr,
-                    status=status,
-                )
+    for norm, seed in itertools.product(("bn", "ln"), (0, 1)):
+        for lr, val in ((0.01, 0.90), (0.1, 0.95), (0.3, 0.93), (1.0, 0.97 if norm == "bn" else 0.97 - 1 / 9)):
+            status = "diverged" if (norm, lr, seed) == ("bn", 1.0, 1) else "completed"
+            made_up(tmp_path, norm, seed, val_acc=val, lr=lr, status=status)
     assert not {"NL016", "NL017"} & {finding.code for finding in found(tmp_path)}
 
 
 def test_learning_rates_without_held_out_images_are_not_ranked(tmp_path: Path) -> None:
-    for seed in range(5):
-        for lr in (0.05, 0.1):
-            made_up(tmp_path, "bn", seed, lr=lr, val_size=0)
+    several(tmp_path, lr=[0.05, 0.1], val_size=0)
     assert {finding.code for finding in found(tmp_path)} == {"NL008"}
 
 

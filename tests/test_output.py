@@ -74,10 +74,7 @@ def test_settings_are_summed_up_over_seeds(capsys: pytest.CaptureFixture[str]) -
     assert lines[2] == "bn l1=0 2 – – 98.00 ± 1.41 0.5000 ± 0.0000 10.0"
     assert lines[3] == "bn l1=0.1 1 – – 99.00 0.5000 10.0"
     assert lines[5] == "ln l1=0.1 1 – – 97.00 0.5000 10.0"
-    assert lines[6:8] == [
-        "ln l1=0.1 seed=1 failed: no memory",
-        "8 runs: 6 completed, 1 failed, 1 no result",
-    ]
+    assert lines[6:8] == ["ln l1=0.1 seed=1 failed: no memory", "8 runs: 6 completed, 1 failed, 1 no result"]
     assert lines[-3:] == [
         "Files: lightning_logs/a",
         "TensorBoard: tensorboard --logdir lightning_logs/a",
@@ -202,8 +199,7 @@ def test_a_picture_that_cannot_be_drawn_fails_no_run(
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
-    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+    ("given", "expected"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
 )
 def test_how_long_a_waiting_thread_keeps_its_core(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: str

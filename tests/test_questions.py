@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from made_up_runs import crossed, made_up
+from made_up_runs import crossed, made_up, several
 
 from normlab.analysis.cells import sort
 from normlab.analysis.findings import findings
@@ -177,8 +177,7 @@ def test_the_control_is_the_studys(factorial: Path) -> None:
 
 def test_a_control_may_be_an_option_of_the_norm(tmp_path: Path) -> None:
     options = {"num_groups=1": {"num_groups": 1}, "num_groups=2": {"num_groups": 2}, "eps=0.1": {"eps": 0.1}}
-    for option in options.values():
-        made_up(tmp_path, "gn", options=option)
+    several(tmp_path, "gn", 1, options=[*options.values()])
     for control, (key, value) in {"num_groups=1": ("num_groups", 1), "eps=0.1": ("eps", 0.1)}.items():
         found = asked(tmp_path, control={f"norm.{key}": value}).declared
         assert all(control in each.control for each in found)

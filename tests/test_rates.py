@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_up_runs import answers, made_up
+from made_up_runs import answers, made_up, several
 
 from normlab.analysis.cells import best
 from normlab.analysis.parts import curves
@@ -114,8 +114,7 @@ def test_lost_runs_leave_a_median(tmp_path: Path) -> None:
 
 
 def test_without_held_out_images_nothing_is_best(tmp_path: Path) -> None:
-    for lr in (0.01, 0.1, 1.0):
-        made_up(tmp_path, "bn", 0, test_acc=0.9, images=1000, lr=lr)
+    several(tmp_path, seeds=1, images=1000, lr=[0.01, 0.1, 1.0])
     table = rates_frame(answers(tmp_path).found)
     assert not table["best"].any()
     assert table["stable"].all()
@@ -123,6 +122,5 @@ def test_without_held_out_images_nothing_is_best(tmp_path: Path) -> None:
 
 
 def test_two_rates_are_no_search(tmp_path: Path) -> None:
-    for lr in (0.01, 0.1):
-        made_up(tmp_path, "bn", 0, test_acc=0.9, val_acc=0.9, images=1000, lr=lr)
+    several(tmp_path, seeds=1, val_acc=0.9, images=1000, lr=[0.01, 0.1])
     assert rates_frame(answers(tmp_path).found).empty

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import csv_rows
-from made_up_runs import crossed, made_up
+from made_up_runs import crossed, made_up, several
 from warm import new_python
 
 from normlab.data.sources import load
@@ -158,10 +158,7 @@ def test_a_factor_of_three_numbers_becomes_a_curve(
     tmp_path: Path, factor: str, levels: tuple[float, ...], words: str
 ) -> None:
     """Also of runs that have lost all files but their record."""
-    for norm in ("bn", "gn"):
-        for level in levels:
-            for seed in range(2):
-                made_up(tmp_path, norm, seed, test_acc=0.9 + seed / 100, files=False, **{factor: level})
+    several(tmp_path, "bn gn", 2, step=0.01, files=False, **{factor: [*levels]})
     assert main([str(tmp_path)]) == 0
     assert f">{words}</text>" in (tmp_path / "figures" / f"by-{factor}.svg").read_text(encoding="utf-8")
     assert len(csv_rows(tmp_path / "pairs.csv")) == 15
@@ -265,10 +262,7 @@ def test_no_galleries_of_several_folders(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_a_hundred_runs_need_no_torch_and_no_terminal_with_the_signs(tmp_path: Path) -> None:
     """The time (under three seconds on a quiet machine) must not run away."""
-    for norm in ("bn", "gn"):
-        for lr in (0.01, 0.02, 0.05, 0.1, 0.2):
-            for seed in range(10):
-                made_up(tmp_path, norm, seed, lr=lr, test_acc=0.9 + seed / 1000, images=10_000)
+    several(tmp_path, "bn gn", 10, step=0.001, images=10_000, lr=[0.01, 0.02, 0.05, 0.1, 0.2])
     code = (
         "import sys; from normlab.report import main; "
         f"assert main([{str(tmp_path)!r}, '--no-figures']) == 0; "
@@ -295,8 +289,7 @@ def test_help_names_an_example(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_one_seed_gives_a_short_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for norm in ("bn", "ln"):
-        made_up(tmp_path, norm, files=False)
+    several(tmp_path, "bn ln", 1, files=False)
     assert main([str(tmp_path), "--no-figures"]) == 0
     page = page_of(tmp_path)
     assert page.tags.count("table") == 1
@@ -307,10 +300,7 @@ def test_one_seed_gives_a_short_page(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_of_many_settings_the_terminal_shows_a_screen_and_pairs_are_neighbours(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for norm in ("bn", "gn", "ln", "rms"):
-        for size in (8, 16, 32, 64):
-            for seed in range(2):
-                made_up(tmp_path, norm, seed, batch_size=size, test_acc=0.9 + seed / 100, files=False)
+    several(tmp_path, "bn gn ln rms", 2, step=0.01, files=False, batch_size=[8, 16, 32, 64])
     assert main([str(tmp_path), "--no-figures"]) == 0
     assert len(csv_rows(tmp_path / "pairs.csv")) == 2 * 4 * 6, "that differ in one factor"
     short = capsys.readouterr().out.splitlines()

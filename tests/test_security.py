@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_up_runs import made_up
+from made_up_runs import made_up, several
 
 from normlab import probe
 from normlab.analysis.table import runs
@@ -56,8 +56,7 @@ def mark(tmp_path: Path) -> Path:
 
 def test_files_that_carry_code(tmp_path: Path, mark: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Arrays and YAML are damaged then, and nothing runs; the bomb goes off where it is let."""
-    for norm in ("bn", "gn"):
-        made_up(tmp_path / "runs", norm)
+    several(tmp_path / "runs", "bn gn", 1)
     [file, _] = sorted((tmp_path / "runs").rglob("predictions.npz"))
     bomb = np.array([Bomb(mark)] * 3)
     np.savez(file, pred=bomb, log_probs=np.zeros((3, 10), np.float16), true=bomb)
