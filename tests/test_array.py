@@ -1,7 +1,9 @@
-"""An array leaves the folders that its runs would have left alone, whatever happens to one of them."""
+"""An array leaves the folders that its runs would have left alone, whatever happens to one of them; and which runs of a
+sweep share one."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from same_bits import same, stop_at
 from normlab.errors import ConfigError
 from normlab.record import Record
 from normlab.settings import Settings
+from normlab.settings.arrays import FREE, arrays, key, why_individual
 from normlab.settings.plan import load
 from normlab.training import Classifier, run, run_array
 from normlab.training.networks import Networks
@@ -24,8 +27,6 @@ WORDS = [
     ["seed=1", "l1=1e-3", "optimizer=adamw"],
     ["seed=2", "l1=1e-3", "penalty.method=proximal", "schedule=constant", "lr=0.02", "optimizer.momentum=0.5"],
 ]
-
-
 Pairs = list[tuple[Path, Path]]
 
 
@@ -136,3 +137,65 @@ def test_learning_rates_are_the_schedules(steps: int) -> None:
         optimizer.step()
         if schedule is not None:
             schedule.step()
+
+
+# Which runs share one
+
+ALIKE = [
+    "seed=9", "l1=1e-3", "penalty.scope=conv", "penalty.method=proximal", "dropout=0.1", "lr=0.3", "schedule=constant",
+    "optimizer.momentum=0", "optimizer.weight_decay=1e-4", "optimizer=adamw", "gradient_clip=null", "force=true",
+    "name=x",
+]  # fmt: skip
+APART = [
+    "norm=gn", "norm.eps=1e-3", "placement=pre", "batch_size=64", "epochs=3", "data=digits", "val_size=100",
+    "test_curve=true", "augment=false", "augment.shift=1", "precision=64-true", "threads=1", "accelerator=gpu",
+    "net=resnet10",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("word", ALIKE + APART)
+def test_what_may_differ_inside_an_array(word: str) -> None:
+    assert (key(load()) == key(load(word))) == (word in ALIKE)
+
+
+def test_what_is_free_are_settings() -> None:
+    assert set(FREE) < set(Settings.model_fields)
+
+
+def sweep_of(*sweep: tuple[str, int]) -> list[Settings]:
+    return [load(word, f"seed={seed}") for word, count in sweep for seed in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "largest", "workers", "sizes"),
+    [
+        ([("norm=bn", 10), ("norm=gn", 7)], 4, 1, [4, 4, 3, 3, 3]),  # equal, and no larger than asked
+        ([("norm=bn", 16), ("norm=gn", 16), ("norm=ln", 16)], 24, 2, [8] * 6),  # every worker gets a part of each
+        ([(f"batch_size={size}", 5) for size in range(1, 9)], 24, 2, [5] * 8),  # many groups stay whole
+        ([(f"batch_size={size}", 5) for size in range(1, 8)], 24, 2, [3] * 7 + [2] * 7),
+        ([("norm=bn", 3)], 24, 8, [3]),  # no array of one is made for a worker
+        ([("norm=bn", 3)], 1, 1, [1, 1, 1]),  # unless it is asked for
+    ],
+)
+def test_groups_are_split_into_arrays(sweep: Any, largest: int, workers: int, sizes: list[int]) -> None:
+    settings = sweep_of(*sweep)
+    found, single = arrays(settings, largest, workers)
+    assert [len(group) for group in found] == sizes
+    assert sorted(index for group in found for index in group) == [*range(len(settings))]
+    assert single == {}
+    assert all(len({key(settings[index]) for index in group}) == 1 for group in found), "norms are never mixed"
+
+
+def test_a_run_without_its_like_goes_singly() -> None:
+    found, single = arrays(sweep_of(("norm=bn", 1), ("norm=gn", 2)), largest=24)
+    assert found == [[1, 2]]
+    assert list(single) == [0]
+    assert "no other run of this sweep" in single[0]
+
+
+@pytest.mark.parametrize("words", [["precision=16-mixed", "accelerator=gpu"], ["refit_epochs=1"]])
+def test_what_is_of_one_network_is_refused(words: list[str]) -> None:
+    reason = str(why_individual(load(*words)))
+    assert words[0].partition("=")[0] in reason
+    assert arrays([load(*words, f"seed={seed}") for seed in (0, 1)], largest=9) == ([], {0: reason, 1: reason})
+    assert why_individual(load()) is None

@@ -1,16 +1,18 @@
-"""Parts of a report, from files with known numbers in them: paths of λ, corrupted images, classes, probes."""
+"""Parts of a report, from files with known numbers in them: paths of λ, corrupted images, classes, probes, and where
+batch norm's loss comes from."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from drawn import check_text, words
-from made_up_runs import answers, made_up
+from made_up_runs import answers, made_up, several
 from matplotlib.colors import same_color
 
 from normlab.analysis.colours import norm_colour
-from normlab.analysis.part import ImageSet
+from normlab.analysis.part import ImageSet, Picture
 from normlab.analysis.parts.classes import apart_frame, classes_frame
 from normlab.analysis.parts.curves import curves
 from normlab.analysis.parts.effects import effects
@@ -18,6 +20,7 @@ from normlab.analysis.parts.errors import errors
 from normlab.analysis.parts.path import chance, jaccard_of_supports, path, path_frame
 from normlab.analysis.parts.probes import probed, probes
 from normlab.analysis.parts.robustness import ALL, robustness, robustness_frame
+from normlab.analysis.parts.statistics import SCORES, statistics, statistics_frame
 from normlab.record import Robustness, write_probes, write_robustness, write_support
 from normlab.report import main
 from normlab.settings import Claim, Penalty, Settings, Study
@@ -125,8 +128,7 @@ def test_its_figures_hold_the_points_and_the_report_all(lambdas: Path, capsys: p
 
 
 def test_two_values_are_no_path(tmp_path: Path) -> None:
-    for l1 in (0.0, 1e-3):
-        made_up(tmp_path, "gn", 0, test_acc=0.9, l1=l1)
+    several(tmp_path, "gn", 1, l1=[0.0, 1e-3])
     assert path_frame(answers(tmp_path).found).empty
     assert not [*path(answers(tmp_path)).pictures()]
 
@@ -315,3 +317,76 @@ def test_a_report_has_a_figure_of_each_probe_that_was_used(measured: Path, tmp_p
         assert main([str(measured), *choice, "--out", str(tmp_path / out), "--no-figures"]) == 0
         text = (tmp_path / out / "report.html").read_text(encoding="utf-8")
         assert ("Inside the network" in text) == (out == "with")
+
+
+# Where batch norm's loss comes from: runs with the probe `statistics`
+
+# batch size: accuracies with running averages, precise statistics, a test batch's own, a training batch's own
+SIZES = {2: (0.90, 0.94, 0.80, 0.82), 8: (0.96, 0.97, 0.93, 0.94), 32: (0.985, 0.985, 0.98, 0.99)}
+
+
+def scored_run(
+    folder: Path, norm: str, seed: int, size: int, values: tuple[float, ...], *rows: tuple[Any, ...]
+) -> None:
+    """A run that is made up, with the accuracies of the probe and more of its rows."""
+    record = made_up(folder, norm, seed, test_acc=values[0], images=1000, batch_size=size)
+    scores = [(2, 9, "statistics", "", name, value) for name, value in zip(SCORES, values, strict=True)]
+    write_probes(folder / Settings.model_validate(record.config).slug(), [*scores, *rows])
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Path:
+    for seed, wobble in enumerate([0.0, 0.002, -0.002]):
+        for size, values in SIZES.items():
+            errors = [("error_mean", 1 / size), ("error_log_var", 2 / size)]
+            rows = [(2, 9, "statistics", f"block{i}.norm", key, e + 0.01 * i) for key, e in errors for i in (1, 2)]
+            own = tuple(value + wobble for value in values)
+            scored_run(tmp_path, "bn", seed, size, own, *rows, (2, 9, "layers", "block1", "dead", 0.5))
+        made_up(tmp_path, "gn", seed, test_acc=0.98, images=1000, batch_size=2)  # has nothing to average
+    return tmp_path
+
+
+def pictures(folder: Path) -> list[Picture]:
+    return [*statistics(answers(folder)).pictures()]
+
+
+def test_the_table_of_statistics(scored: Path) -> None:
+    table = statistics_frame(answers(scored).found).set_index("batch_size")
+    assert list(table.index) == [2, 8, 32]
+    two = table.loc[2]
+    assert two["n"] == 3
+    assert two["test_running_acc_mean"] == pytest.approx(0.90)
+    assert two["train_batch_acc_mean"] == pytest.approx(0.82)
+    assert (two["recovered_pp"], two["lost_pp"], two["trained_pp"]) == pytest.approx((4, 8.5, 4.5))
+    assert two["recovered_low"] == pytest.approx(4, abs=1e-4), "every seed wobbles alike: a paired difference does not"
+    assert two["test_running_acc_low"] < 0.897
+    assert two["block2_error_log_var"] == pytest.approx(1.02)
+    assert table.loc[32, "lost_pp"] == table.loc[32, "recovered_pp"] == pytest.approx(0)
+
+
+def test_figures_of_statistics_hold_the_points(scored: Path) -> None:
+    figures = {picture.name: picture.draw(ImageSet(None, ())) for picture in pictures(scored)}
+    assert list(figures) == ["statistics", "statistics-means", "statistics-variances"]
+    lines = [line.get_xydata().tolist() for line in figures["statistics"].axes[0].lines]
+    assert [[2, 10], [8, 4], [32, 1.5]] in [[[x, pytest.approx(y)] for x, y in line] for line in lines], "errors, %"
+    lines = [line.get_xydata().tolist() for line in figures["statistics-variances"].axes[0].lines]
+    expected = [[size, pytest.approx(2 / size + 0.01)] for size in SIZES]
+    assert any(line == expected for line in lines)
+
+
+def test_a_report_has_table_and_figures_of_statistics(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(scored), "--all"]) == 0
+    assert "Which statistics" in capsys.readouterr().out
+    assert (scored / "statistics.csv").read_text().count("\n") == 4
+    assert (scored / "figures" / "statistics.svg").exists()
+    assert "Which statistics" in (scored / "report.html").read_text()
+
+
+def test_one_batch_size_is_no_curve_and_a_norm_that_averages_nothing_has_no_errors_to_draw(tmp_path: Path) -> None:
+    for size in SIZES:
+        scored_run(tmp_path / "gn", "gn", 0, size, (0.9,) * 4)
+    assert [picture.name for picture in pictures(tmp_path / "gn")] == ["statistics"]
+    assert (statistics_frame(answers(tmp_path / "gn").found)["recovered_pp"] == 0).all()
+    scored_run(tmp_path / "bn", "bn", 0, 2, (0.9,) * 4)
+    assert len(statistics_frame(answers(tmp_path / "bn").found)) == 1
+    assert pictures(tmp_path / "bn") == []

@@ -441,7 +441,7 @@ def test_an_array_that_kills_its_process_loses_no_run(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_grouped_runs_individually_and_the_log_says_why(tmp_path: Path) -> None:
-    """A user's layer is tried out. tests/test_grouping.py has what is known without."""
+    """A user's layer is tried out. tests/test_array.py has what is known without."""
     why = {
         "Branches": "cannot run for several networks at once",
         "Draws": "cannot run for several networks at once",
