@@ -209,13 +209,8 @@ def test_what_this_process_raises_is_told_and_not_blamed_on_another(tmp_path: Pa
     assert not torch.distributed.is_initialized()
 
 
-def test_a_layer_of_ones_own_is_not_synchronised() -> None:
-    """Other refusals of devices=…: test_messages.py."""
-    with pytest.raises(ConfigError, match=r"^.*norm=custom cannot be synchronised; with sync_batchnorm=false.*$"):
-        load("devices=2", "norm=custom", "norm.target=a:B")
-
-
 def test_a_last_step_that_leaves_a_device_without_images_is_refused(tmp_path: Path) -> None:
+    """Other refusals of devices=…: test_messages.py."""
     with pytest.raises(ConfigError, match="the last step of an epoch has 1 of 97 training images"):
         run(load(*WHOLE, "train_size=97"), tmp_path)
     assert not (tmp_path / "result.json").exists()

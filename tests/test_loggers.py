@@ -11,17 +11,12 @@ from conftest import csv_rows
 from normlab.errors import ConfigError
 from normlab.record import Record
 from normlab.settings import check_loggers
-from normlab.settings.plan import load, plan
+from normlab.settings.plan import load
 from normlab.train import main
 from normlab.training import run
 from normlab.training.files import begun
 
 TINY = ("data=digits", "epochs=2", "batch_size=256", "threads=1")
-
-
-def test_runs_that_differ_in_their_loggers_alone_would_share_a_folder() -> None:
-    with pytest.raises(ConfigError, match="two runs of this sweep would share"):
-        plan([*TINY, "logger=csv,tensorboard"], multirun=True)
 
 
 @pytest.mark.usefixtures("undrawn")

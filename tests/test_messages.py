@@ -45,6 +45,7 @@ VALUES = {  # what is answered to "name=value": "name=value: …"
     "choose one of batch_size, ": "study=",
     "write a number": "norm.eps=null",
     "write a list, as in probes=[layers]": "probes=layers",
+    "write a list, as in evaluate=[shifted]": "evaluate=shifted",
     "write true or false, or set augment.rotation and augment.shift": "augment=3",
     "write norm=ln, which brings its options": "norm.name=ln",
     "not understood; write name=value": "epochs",
@@ -81,6 +82,7 @@ sync_batchnorm=false → … goes with devices=2 or more, not with one device
 devices=2 sync_batchnorm=false probes=[shift] → devices=2: probes=[shift] needs a network on one device
 -m devices=1,2 → devices=2: the runs of a sweep share the machine, each on one device; leave devices out,
 study=groups_quick devices=2 → …: the runs of a sweep share the machine, each on one device
+devices=2 norm=custom norm.target=a:B → devices=2: norm=custom cannot be synchronised; with sync_batchnorm=false
 -m norm=bn,LN → norm=LN: did you mean ln?
 norm = ln → norm = ln: write norm=ln, without blanks
 norm= ln → norm= ln: write norm=ln, without blanks
@@ -106,6 +108,12 @@ study=replication norm.target=mine:RMS → … goes with norm=custom: add custom
 -m norm=bn,custom norm.target=a:B norm.eps=1 → norm.eps is no setting here; choose one of
 -m norm=bn,custom norm.target=a:B,a:B → two runs of this sweep would share lightning_logs/
 -m seed=0,0 → two runs of this sweep would share lightning_logs/
+-m logger=csv,tensorboard → two runs of this sweep would share lightning_logs/
+logger=[tensorbord] → logger.0=tensorbord: must be 'tensorboard', 'csv', 'wandb' or 'mlflow'
+probes=[layer] → probes.0=layer: must be 'layers', 'landscape', 'shift' or 'statistics'
+evaluate=[shift] → evaluate.0=shift: must be 'shifted',
+-m norm=bn,ln ignore=[NL0009] → ignore NL0009: no such rule; did you mean NL009?
+-m norm=bn,ln ignore=NL009 → …: write a list, as in ignore=[NL009]
 -m l1=0,-1 → l1=-1: must be greater than or equal to 0
 -m augment=0,1 → augment=0: write true or false
 -m seed=choice(0,1),2 → …: cannot be swept
@@ -115,6 +123,8 @@ data=digits val_size=5000 → … leaves none of 1297 training images of digits
 data=digits train_size=1290 → …: only 1168 training images of digits are not held out
 -m data=auto,digits → data=auto goes with no other data set in one sweep: name the sets
 data=mnist data.download=false data.root=. → MNIST is not in
+data=folder → … needs data.root=…, the folder of your images
+data=digits data.root=. → data.root goes with data=auto, fashion_mnist, folder, kmnist, mnist, not with data=digits
 hydra/launcher=array → … is for several runs: add -m and values, as in -m seed
 -m hydra/launcher=arry seed=0,1 → hydra/launcher=arry: did you mean array?
 -m hydra/sweeper=optuna seed=0 → hydra/sweeper=optuna: values are crossed as by Hydra's basic sweeper, and by no other
