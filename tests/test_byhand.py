@@ -136,9 +136,7 @@ def test_without_a_running_variance_or_a_root_eval_mode_is_undefined() -> None:
 
 @given(given_=calculations(), norm=st.sampled_from([norm for norm in STANDARD if norm != "ebn"]))
 @settings(deadline=None, max_examples=50)
-def test_normalised_numbers_have_mean_zero_and_the_variance_that_eps_leaves(
-    given_: tuple[Batch, Rules], norm: str
-) -> None:
+def test_normalised_numbers_have_mean_zero_and_the_variance_that_eps_leaves(given_, norm: str) -> None:
     """Σx̂ / m = 0 and Σx̂² / m = σ² / (σ² + ε): exactly where the root is rational, else to 45 places."""
     batch, rules = given_
     result = calculate(norm, batch, rules)

@@ -138,9 +138,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_step_waits_for_nobody_where_nobody_is(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_step_waits_for_nobody_where_nobody_is(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     text = printed(capsys, "--step")
     assert len(re.findall(r"statistic \d+ of \d+", text)) == 4
@@ -163,9 +161,7 @@ def test_step_waits_for_nobody_where_nobody_is(
 @pytest.mark.parametrize(
     ("typed", "seen"), [("", 1), ("\n", 2), ("\n\n\n", 4), ("\nq\n\n", 2), ("Q\n", 1), ("\n" * 99, 4)]
 )
-def test_step_goes_on_with_enter(
-    typed: str, seen: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_step_goes_on_with_enter(typed: str, seen: int, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(typed))
     assert len(re.findall(r"statistic \d+ of \d+", printed(capsys, "--step"))) == seen
 
@@ -303,9 +299,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, refused) -> None:
     assert re.fullmatch(says, refused(main, ["--out", str(tmp_path / "file")]))
 
 
-def test_a_batch_that_is_too_wide_for_a_workbook_gets_the_rest(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_batch_that_is_too_wide_for_a_workbook_gets_the_rest(capsys, tmp_path: Path) -> None:
     assert main(["--shape", "1,1,1,17000", "--norm", "ln", "--out", str(tmp_path)]) == 0
     captured = capsys.readouterr()
     assert captured.err == "normlab: sheet.xlsx is left out: it would have more than 16,384 columns\n"

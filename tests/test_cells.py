@@ -132,9 +132,7 @@ def test_of_a_run_that_stands_twice_the_finished_one_counts_and_else_the_first(t
         ("predictions.npz", {"pred": np.full(2, 4, np.uint8), "log_probs": np.zeros((2, 4), np.float16)}),
     ],
 )
-def test_a_damaged_file_and_arrays_that_do_not_fit_are_told_in_a_line(
-    tmp_path: Path, name: str, content: bytes | dict[str, np.ndarray]
-) -> None:
+def test_a_damaged_file_and_arrays_that_do_not_fit_are_told_in_a_line(tmp_path: Path, name: str, content) -> None:
     made_up(tmp_path, "bn")
     (file,) = tmp_path.rglob(name)
     if isinstance(content, bytes):

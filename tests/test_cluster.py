@@ -101,9 +101,7 @@ def test_what_fits_no_array_is_a_job_of_its_own(queue: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_that_dies_is_tried_twice_and_the_rest_goes_on(
-    queue: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_dies_is_tried_twice_and_the_rest_goes_on(queue: Path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent), str(HERE)]))
     words = ["-m", *BASE, "norm=gn,custom", "norm.target=layers:DiesInAJob", "seed=0", "hydra/launcher=submitit_slurm"]
     assert main([*words, "hydra.launcher.array_parallelism=2"]) == 1
@@ -133,9 +131,7 @@ def one_task(folder: Path) -> Task:
     ("number", "queued_again", "told"),
     [(signal.SIGUSR2, False, TIME_OVER), (signal.SIGUSR2, True, None), (signal.SIGTERM, False, SENT_AWAY)],
 )
-def test_a_job_that_is_sent_away_leaves_its_run_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, queued_again: bool, told: str | None
-) -> None:
+def test_a_job_that_is_sent_away_leaves_its_run_to_go_on(tmp_path, monkeypatch, number, queued_again, told) -> None:
     """When its time is over, when submitit has queued it again, when it has to make room: no failure of the run."""
     task = Submitted(one_task(tmp_path / "stopped"))
 
@@ -227,9 +223,7 @@ def test_without_the_extra(tmp_path: Path, launcher: str) -> None:
         (["hydra.launcher.gres=gpu:1", "hydra.launcher.n_per_array=5"], 5),
     ],
 )
-def test_the_login_node_needs_no_gpu(
-    queue: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], largest: int
-) -> None:
+def test_the_login_node_needs_no_gpu(queue: Path, monkeypatch, words: list[str], largest: int) -> None:
     """What accelerator=auto is there, and with it how large an array may be, follows from what a job asks for."""
     sizes: list[int] = []
     monkeypatch.setattr(launch, "planned", lambda runs, largest, workers: sizes.append(largest) or [])

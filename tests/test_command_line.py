@@ -131,9 +131,7 @@ def test_a_study_of_ones_own_layer() -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_run_of_a_sweep_leaves_what_hydra_would_and_is_done_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_of_a_sweep_leaves_what_hydra_would_and_is_done_once(tmp_path: Path, capsys) -> None:
     usual = [*QUICK, f"log_dir={tmp_path}", "name=sweep"]
     assert main(["-m", "norm=ln,gn", "seed=0,1", *usual, "hydra.sweeper.max_batch_size=1"]) == 0
     assert "4 runs: 4 completed" in capsys.readouterr().out
@@ -314,9 +312,7 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has 
     ],
     ids=["layer", "data", "diverges", "device"],
 )
-def test_a_run_that_does_not_complete_stops_no_other(
-    train: Command, tmp_path: Path, words: str, status: str, told: str, code: int
-) -> None:
+def test_a_run_that_does_not_complete_stops_no_other(train, tmp_path, words, status: str, told: str, code: int) -> None:
     """A divergence is a result in a comparison, and so no failure of the command."""
     usual = ["data=digits", "epochs=1", "train_size=256", "threads=1", "accelerator=cpu"]
     result = train("-m", *usual, *words.split())

@@ -63,9 +63,7 @@ def by_hand(image: np.ndarray, angle: float, right: float, down: float) -> np.nd
 @example(28, 28, [(0.0, 0.0, 0.0), (0.2, 0.5, -1.0), (-1.0, 0.0, 0.0)], 15.0, 3.0, 0)
 @example(9, 28, [(0.7, 0.4, -0.8), (0.7, -0.8, 0.0)], 0.0, 5.0, 0)  # whole pixels
 @settings(deadline=None, max_examples=60)
-def test_every_pixel_comes_from_where_the_formula_says(
-    height: int, width: int, rows: list[tuple[float, ...]], rotation: float, shift: float, seed: int
-) -> None:
+def test_every_pixel_comes_from_where_the_formula_says(height, width: int, rows, rotation, shift, seed: int) -> None:
     """By the draws of its own image; and nothing is written to what is given."""
     x = torch.rand(len(rows), 1, height, width, dtype=torch.float64, generator=random(seed))
     before = x.clone()

@@ -241,9 +241,7 @@ def test_predict_takes_images_as_people_have_them(fitted: tuple[Classifier, Imag
     torch.testing.assert_close(model.predict(few.numpy()[::-1]), model.predict(few.flip(0)))
 
 
-def test_predict_reads_a_file_as_a_folder_of_images_is_read(
-    fitted: tuple[Classifier, ImageData], tmp_path: Path
-) -> None:
+def test_predict_reads_a_file_as_a_folder_of_images_is_read(fitted, tmp_path: Path) -> None:
     model = fitted[0]
     wide = np.random.default_rng(0).integers(0, 256, (40, 70), dtype=np.uint8)
     Image.fromarray(wide).save(tmp_path / "wide.png")

@@ -155,9 +155,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["result.json", "metrics.csv", "predictions.npz", "support.npz", "probes.csv"])
-def test_any_bytes_in_a_folder_are_reported_or_refused_in_one_line(
-    good: Path, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_any_bytes_in_a_folder_are_reported_or_refused_in_one_line(good: Path, name: str, capsys) -> None:
     folder = sorted(file.parent for file in good.rglob("result.json"))[0]
     before = (folder / name).read_bytes() if (folder / name).exists() else None
 
@@ -186,9 +184,7 @@ def test_any_bytes_in_a_folder_are_reported_or_refused_in_one_line(
 
 @given(BYTES)
 @settings(max_examples=MANY or 60, **QUICK)
-def test_any_bytes_as_a_checkpoint_are_a_reason_in_one_line(
-    tmp_path_factory: pytest.TempPathFactory, noise: bytes
-) -> None:
+def test_any_bytes_as_a_checkpoint_are_a_reason_in_one_line(tmp_path_factory, noise: bytes) -> None:
     folder = tmp_path_factory.mktemp("checkpoint")
     (folder / "last.ckpt").write_bytes(noise)
     found = begun(load(), folder)

@@ -253,9 +253,7 @@ CLAIMED = Study(
         ("NL013", "norm=bn,ln data=digits seed='range(6)'", "6 seeds per", "norm=bn,ln seed='range(6)'", STUDY),
     ],
 )  # fmt: skip
-def test_each_rule_where_it_speaks_and_where_not(
-    code: str, words: str, text: str, silent: str, study: Study | None
-) -> None:
+def test_each_rule_where_it_speaks_and_where_not(code: str, words: str, text: str, silent: str, study) -> None:
     assert text in messages(f"seed=0,1 {words}", code, study)
     assert messages(f"seed=0,1 {silent}", code, study) == ""
 
@@ -460,26 +458,20 @@ def launched(
         ("one study=replication_quick norm=bn,in l1=0", ["NL001", "NL009"]),
     ],
 )
-def test_it_is_told_before_the_first_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, warnings: list[str]
-) -> None:
+def test_it_is_told_before_the_first_run(monkeypatch, tmp_path: Path, capsys, words: str, warnings: list[str]) -> None:
     *lines, last = launched(monkeypatch, tmp_path, capsys, words)
     assert last == "launch"
     assert [line[: len("normlab: warning NL001:")] for line in lines] == [f"normlab: warning {w}:" for w in warnings]
 
 
-def test_nothing_is_told_where_nothing_is_left_to_do(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_told_where_nothing_is_left_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
     for job in plan(["norm=bn,ln", "data=digits", f"log_dir={tmp_path}"], multirun=True):
         job.folder.mkdir(parents=True)
         Record.of(job.settings, "completed").save(job.folder)
     assert launched(monkeypatch, tmp_path, capsys, "-m norm=bn,ln") == []
 
 
-def test_finished_runs_say_what_to_expect(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_finished_runs_say_what_to_expect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
     words = "study=replication norm=bn,ln l1=0 seed=0,1,2,3"
     assert [line for line in launched(monkeypatch, tmp_path, capsys, f"one {words}") if "4 seeds" in line]
     jobs = plan([*words.split(), "data=digits", f"log_dir={tmp_path}"], multirun=False)

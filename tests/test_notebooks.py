@@ -124,9 +124,7 @@ def test_it_calls_public_functions_only(name: str) -> None:
 @needs_results
 @pytest.mark.parametrize("start", [FOLDER, REPOSITORY], ids=["notebooks", "root"])
 @pytest.mark.parametrize(("name", "found"), [(STUDY, "results"), (OWN, "root"), (BATCH, "root")])
-def test_places_are_found_from_both_folders(
-    start: Path, name: str, found: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_places_are_found_from_both_folders(start: Path, name: str, found: str, monkeypatch) -> None:
     """Its cell of parameters is the only one that asks where it is."""
     monkeypatch.chdir(start)
     (parameters,) = [cell.source for cell in code(name) if "parameters" in cell.metadata.get("tags", [])]

@@ -183,9 +183,7 @@ def test_pictures_do_not_depend_on_a_matplotlibrc(tmp_path: Path, draw: Callable
     assert own == usual
 
 
-def test_a_picture_that_cannot_be_drawn_fails_no_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Settings
-) -> None:
+def test_a_picture_that_cannot_be_drawn_fails_no_run(tmp_path: Path, monkeypatch, quick: Settings) -> None:
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("no font")
 
@@ -201,9 +199,7 @@ def test_a_picture_that_cannot_be_drawn_fails_no_run(
 @pytest.mark.parametrize(
     ("given", "expected"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
 )
-def test_how_long_a_waiting_thread_keeps_its_core(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: str
-) -> None:
+def test_how_long_a_waiting_thread_keeps_its_core(tmp_path: Path, monkeypatch, given, expected: str) -> None:
     """Set for commands, before torch is there, unless the user has set it. The speed: benchmarks/beside.py."""
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):  # a test before may have called `command` in this process
         monkeypatch.delenv(name, raising=False)

@@ -117,9 +117,7 @@ def dials(answers: Answers, count: int, rng: np.random.Generator) -> list[tuple[
 
 
 @pytest.mark.parametrize("name", ["crossed", "uneven", "rates"])
-def test_the_browser_decides_as_python_does(
-    studies: dict[str, tuple[Path, Answers]], name: str, rng: np.random.Generator
-) -> None:
+def test_the_browser_decides_as_python_does(studies: dict[str, tuple[Path, Answers]], name: str, rng) -> None:
     """200 random settings of the dials in all; p, adjusted p and half-widths to 1e-9, and every verdict."""
     folder, answers = studies[name]
     several = dials(answers, 67, rng)

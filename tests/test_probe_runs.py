@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,9 +48,7 @@ def values(rows: list[ProbeRow], name: str, step: int) -> dict[tuple[str, str], 
     [["norm=bn", *PLAIN], ["norm=brn", "norm.begin=0", "norm.r_end=3", "norm.d_end=3", "l1=1e-3"]],
     ids=["bn", "brn, one cycle, momentum, clipped, penalised"],
 )
-def test_a_run_ends_in_the_same_bits_with_and_without(
-    tmp_path: Path, measured: tuple[Settings, Path], overrides: list[str]
-) -> None:
+def test_a_run_ends_in_the_same_bits_with_and_without(tmp_path: Path, measured, overrides: list[str]) -> None:
     overrides = [*overrides, f"kernels={measured[0].kernels}"]
     without = run(load(*SHORT, *overrides), tmp_path / "without")
     folder = measured[1] if overrides[0] == "norm=bn" else tmp_path / "with"
@@ -150,9 +147,7 @@ class TestSettings:
         assert arrays(settings, 9) == ([], {0: reason, 1: reason})
         assert unfoldable(settings[0]) == reason  # so that on a GPU it takes Lightning's loop
 
-    def test_a_finished_run_is_not_trained_again_and_that_is_told(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_finished_run_is_not_trained_again_and_that_is_told(self, tmp_path: Path, capsys) -> None:
         words = ["data=digits", "norm=ln", f"log_dir={tmp_path}", "probes=[layers]"]
         settings, folder = load(*words), tmp_path / "runs" / load(*words).slug()
         folder.mkdir(parents=True)
@@ -206,9 +201,7 @@ class TestCheckpoint:
         ],
         ids=["no run", "no checkpoint", "a damaged checkpoint", "a damaged table", "no such probe"],
     )
-    def test_what_is_missing_is_one_line(
-        self, folder: Path, refused, broken: Callable[[Path], object], told: str
-    ) -> None:
+    def test_what_is_missing_is_one_line(self, folder: Path, refused, broken, told: str) -> None:
         broken(folder)
         assert told in refused(probe.main, [str(folder), "gradient" if "choose" in told else "layers"])
 

@@ -77,9 +77,7 @@ def test_rulings(apart: Path, claim: dict[str, Any], ruling: str, because: str) 
         ((0.99, 0.99), 0.02, "undecided", "t(8) = 0.0, p = 1.000 before adjustment"),
     ],
 )
-def test_a_direction_of_a_small_difference(
-    tmp_path: Path, cells: tuple[float, float], margin: float, ruling: str, because: str
-) -> None:
+def test_a_direction_of_a_small_difference(tmp_path: Path, cells, margin: float, ruling: str, because: str) -> None:
     for l1, mean in zip((0, 1e-3), cells, strict=True):
         for seed, wobble in enumerate([1e-4, -1e-4, 5e-5, -5e-5, 0.0]):
             made_up(tmp_path, l1=l1, seed=seed, test_acc=mean + wobble, images=1000, files=False)

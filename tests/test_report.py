@@ -79,9 +79,7 @@ def test_figures_come_as_png_and_svg(made: Path) -> None:
         assert file.read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_drawing_the_page_keeps_the_figures_of_the_same_runs(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_drawing_the_page_keeps_the_figures_of_the_same_runs(made: Path, tmp_path: Path, capsys) -> None:
     page = (made / "report.html").read_bytes()
     assert main([str(made), "--no-figures"]) == 0
     assert (made / "report.html").read_bytes() == page
@@ -120,9 +118,7 @@ def test_a_name_with_markup_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     assert "<img src=x onerror=alert(1)> [bold]" in page.text
 
 
-def test_failures_are_listed_also_where_there_is_nothing_else(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failures_are_listed_also_where_there_is_nothing_else(tmp_path: Path, capsys) -> None:
     made_up(tmp_path, "gn", 0, status="failed", error="no memory for [this]")
     made_up(tmp_path, "gn", 1, status="unavailable", error="there is no GPU")
     made_up(tmp_path, "rms", 0, status="diverged", error="the loss was not finite")
@@ -154,9 +150,7 @@ def test_one_run_is_a_report_that_names_its_network(made: Path, tmp_path: Path) 
         ("lr", (0.01, 0.03, 0.1), "learning rate"),
     ],
 )
-def test_a_factor_of_three_numbers_becomes_a_curve(
-    tmp_path: Path, factor: str, levels: tuple[float, ...], words: str
-) -> None:
+def test_a_factor_of_three_numbers_becomes_a_curve(tmp_path: Path, factor: str, levels, words: str) -> None:
     """Also of runs that have lost all files but their record."""
     several(tmp_path, "bn gn", 2, step=0.01, files=False, **{factor: [*levels]})
     assert main([str(tmp_path)]) == 0
@@ -226,9 +220,7 @@ def test_galleries_show_what_most_seeds_get_wrong(tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "misclassified.png").exists()
 
 
-def test_galleries_that_cannot_be_drawn_here_are_kept_if_they_show_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_galleries_that_cannot_be_drawn_here_are_kept_if_they_show_the_same(tmp_path, capsys, monkeypatch) -> None:
     """A folder of results goes where its images are not."""
     folder = tmp_path / "logs"
     crossed(folder, {("bn", 0.0): 0.9}, seeds=2, images=500)
@@ -297,9 +289,7 @@ def test_one_seed_gives_a_short_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "one seed: no interval and no verdict" in capsys.readouterr().out
 
 
-def test_of_many_settings_the_terminal_shows_a_screen_and_pairs_are_neighbours(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_of_many_settings_the_terminal_shows_a_screen_and_pairs_are_neighbours(tmp_path: Path, capsys) -> None:
     several(tmp_path, "bn gn ln rms", 2, step=0.01, files=False, batch_size=[8, 16, 32, 64])
     assert main([str(tmp_path), "--no-figures"]) == 0
     assert len(csv_rows(tmp_path / "pairs.csv")) == 2 * 4 * 6, "that differ in one factor"

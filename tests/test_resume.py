@@ -104,9 +104,7 @@ def whole_array(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
     ids=["step 2", "epoch 2", "rows", "first checkpoints", "checkpoints", "last checkpoints", "files", "results"],
 )
 @pytest.mark.usefixtures("undrawn")
-def test_a_stopped_array_ends_as_if_it_had_not_been(
-    tmp_path: Path, whole_array: Array, call: int, where: Any, name: str
-) -> None:
+def test_a_stopped_array_ends_as_if_it_had_not_been(tmp_path, whole_array, call: int, where: Any, name: str) -> None:
     settings, whole = whole_array
     folder = folders(tmp_path, settings)
     with stopped(call, where, name):
@@ -135,9 +133,7 @@ def test_every_norm(tmp_path: Path, norm: str) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_run_of_a_stopped_array_resumes_on_its_own_and_the_others_without_it(
-    tmp_path: Path, whole_array: Array
-) -> None:
+def test_a_run_of_a_stopped_array_resumes_on_its_own_and_the_others_without_it(tmp_path: Path, whole_array) -> None:
     settings, whole = whole_array
     halfway = folders(tmp_path, settings)
     with stopped(STEPS + 2, *STEP):

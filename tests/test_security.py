@@ -122,9 +122,7 @@ BLOCKED, NAMES = "blocked to prevent arbitrary code execution", r"names their_pa
     ],
     ids=["class", "function", "Lightning's own", "norm", "net", "option"],
 )
-def test_a_checkpoint_that_names_code_imports_nothing(
-    tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch, named: dict[str, Any], told: str
-) -> None:
+def test_a_checkpoint_that_names_code_imports_nothing(tmp_path, mark: Path, monkeypatch, named, told: str) -> None:
     """Neither what it names nor the packages around it: plain strings, which torch's weights-only reader lets through
     (CVE-2026-58659). A network of conf/ may name what conf/ names."""
     package = tmp_path / "their_package"

@@ -121,9 +121,7 @@ def test_what_is_done_again(tmp_path: Path, left: Any, now: bool, words: list[st
 
 
 @pytest.mark.parametrize(("isolated", "again"), [(False, [[1], [3]]), (True, [[1, 3]])])
-def test_a_run_whose_process_dies_is_tried_once_more_on_its_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], isolated: bool, again: list[list[int]]
-) -> None:
+def test_a_run_whose_process_dies_is_tried_once_more_on_its_own(tmp_path: Path, capsys, isolated: bool, again) -> None:
     """After the others. On one machine nothing runs beside it; jobs of a cluster do not harm each other."""
     jobs, backend = jobs_in(tmp_path, "seed=0,1,2,3,4"), Made("c", "xc", "c", "x", "c", isolated=isolated)
     assert sweep(jobs, backend) == ["completed"] * 3 + ["failed", "completed"]
@@ -204,9 +202,7 @@ def test_a_run_of_another_process_is_waited_for_or_taken_over(tmp_path: Path, di
         (("gpu", 16), ["seed=0,1,2", "batch_size=64"], ("array", 1)),
     ],
 )
-def test_a_study_takes_every_core_and_arrays_where_they_pay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: tuple[str, int], words: list[str], chosen: tuple[Any, int]
-) -> None:
+def test_a_study_takes_every_core_and_arrays_where_they_pay(tmp_path, monkeypatch, machine, words, chosen) -> None:
     """On a GPU, arrays in one process."""
     monkeypatch.setattr("normlab.settings.model.device_of", lambda _: machine[0])
     monkeypatch.setattr(options, "cores", lambda: machine[1])
