@@ -17,60 +17,31 @@ COLUMNS = ("epoch", "train_ce", "train_acc_running", "test_ce", "test_acc")
 
 
 def made_up(
-    folder: Path,
-    norm: str = "bn",
-    seed: int = 0,
-    *,
-    test_acc: float = 0.9,
-    val_acc: float | None = None,
-    curve: Sequence[float] | None = None,
-    status: str = "completed",
-    error: str | None = None,
-    data: str = "digits",
-    root: str | None = None,
-    images: int = 100,
-    parameters: int = 7614,
-    files: bool = True,
-    wrong: Sequence[int] | None = None,
-    options: dict[str, Any] | None = None,
-    target: str | None = None,
-    **settings: Any,
-) -> Record:
+    folder: Path, norm: str = "bn", seed: int = 0, *, test_acc: float = 0.9, val_acc: float | None = None,
+    curve: Sequence[float] | None = None, status: str = "completed", error: str | None = None, data: str = "digits",
+    root: str | None = None, images: int = 100, parameters: int = 7614, files: bool = True, target: str | None = None,
+    wrong: Sequence[int] | None = None, options: dict[str, Any] | None = None, **settings: Any,
+) -> Record:  # fmt: skip
     """Leaves one run in `folder`, below the name that its settings have.
 
     curve: test accuracy after every epoch, the last one `test_acc` unless given. wrong: the test images that it gets
     wrong; the first ones, as many as `test_acc` says, unless given.
     """
-    asked = Settings(
-        norm=Norm(name=norm, target=target, options=options or {}),
-        data=Data(name=data, root=root),
-        seed=seed,
-        test_curve=True,
-        **settings,
-    )
+    own = Norm(name=norm, target=target, options=options or {})
+    asked = Settings(norm=own, data=Data(name=data, root=root), seed=seed, test_curve=True, **settings)
     place = folder / asked.slug()
     place.mkdir(parents=True)
     done = status == "completed"
-    metrics: dict[str, float | None] = {
-        "train_acc": test_acc + 0.01,
-        "train_acc_running": test_acc - 0.01,
-        "test_acc": test_acc,
-    }
-    metrics |= {"test_ce": 1 - test_acc, "train_ce": 0.9 - test_acc, "val_acc": val_acc, "zeros": 0.0}
+    metrics: dict[str, float | None] = {"train_acc": test_acc + 0.01, "train_acc_running": test_acc - 0.01}
+    metrics |= {"test_acc": test_acc, "test_ce": 1 - test_acc, "train_ce": 0.9 - test_acc, "val_acc": val_acc}
+    metrics["zeros"] = 0.0
     record = Record(
-        status=status,
-        error=error,
-        config=asked.recorded(),
-        config_hash=asked.config_hash(),
-        setting=asked.setting(),
-        seed=seed,
-        data={"name": data, "train": 1297, "val": 0, "test": images},
-        parameters=parameters,
+        status=status, error=error, config=asked.recorded(), config_hash=asked.config_hash(), setting=asked.setting(),
+        seed=seed, data={"name": data, "train": 1297, "val": 0, "test": images}, parameters=parameters,
         device={"accelerator": "cpu", "name": "a processor", "threads": 1},
-        versions={"torch": "2.15.0", "lightning": "2.6.6"},
-        metrics=metrics if done else {},
+        versions={"torch": "2.15.0", "lightning": "2.6.6"}, metrics=metrics if done else {},
         time={"fit_s": 12.5, "images_per_s": 1000.0, "epochs": 3} if done else {},
-    )
+    )  # fmt: skip
     record.save(place)
     if done and files:
         accs = list(curve) if curve is not None else [test_acc - 0.2, test_acc - 0.1, test_acc]

@@ -19,18 +19,15 @@ def by_hand(settings: Settings, data: ImageData | None = None) -> Net:
         data = ImageData(settings.data.name, rotation=0, shift=0, **images)
         data.setup()
     torch.manual_seed(stream_seed(Stream.WEIGHTS, settings.seed))
-    net = Net(
-        settings.norm.name, settings.dropout, settings.placement, settings.norm.options, settings.weight_standardization
-    )
+    norm, augment, chosen = settings.norm, settings.augment, settings.optimizer
+    net = Net(norm.name, settings.dropout, settings.placement, norm.options, settings.weight_standardization)
     net = net.double().to(memory_format=torch.channels_last)  # dropout draws its masks in the order of memory
-    chosen = settings.optimizer
+    decay = chosen.weight_decay
     peak = settings.lr if settings.lr_per is None else settings.lr * settings.batch_size / settings.lr_per
     if chosen.name == "adamw":
-        optimizer = torch.optim.AdamW(
-            net.parameters(), peak, tuple(chosen.betas), chosen.eps, weight_decay=chosen.weight_decay
-        )
+        optimizer = torch.optim.AdamW(net.parameters(), peak, tuple(chosen.betas), chosen.eps, weight_decay=decay)
     else:
-        nesterov, decay = chosen.momentum > 0, chosen.weight_decay
+        nesterov = chosen.momentum > 0
         optimizer = torch.optim.SGD(net.parameters(), peak, chosen.momentum, weight_decay=decay, nesterov=nesterov)
     steps = math.ceil(len(data.train) / settings.batch_size) * settings.epochs
     if settings.schedule == "onecycle":
@@ -45,11 +42,9 @@ def by_hand(settings: Settings, data: ImageData | None = None) -> Net:
         draws = draws.double()
         for where in order.split(settings.batch_size):
             pixels = data.train.images[where].double() / 255
-            if settings.augment.rotation:
+            if augment.rotation:
                 rows, draws = draws[: len(where)], draws[len(where) :]
-                pixels = rotate_and_shift(
-                    pixels, rows, rotation=settings.augment.rotation, shift=settings.augment.shift
-                )
+                pixels = rotate_and_shift(pixels, rows, rotation=augment.rotation, shift=augment.shift)
             pixels = (pixels - data.mean) / data.std
             loss = nll_loss(net(pixels), data.train.labels[where])
             if settings.penalty.method == "subgradient":

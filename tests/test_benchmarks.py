@@ -88,9 +88,8 @@ def test_mutants_that_no_test_noticed_need_a_reason(tmp_path: Path, code: int | 
     folder = tmp_path / "mutants/normlab"
     folder.mkdir(parents=True)
     versions = {"orig": "a + b", "1": "a - b", "2": "a * b"}
-    (folder / "sums.py").write_text(
-        "\n".join(f"def x_total__mutmut_{key}(a, b):\n    return {line}" for key, line in versions.items())
-    )
+    written = [f"def x_total__mutmut_{key}(a, b):\n    return {line}" for key, line in versions.items()]
+    (folder / "sums.py").write_text("\n".join(written))
     names = {"normlab.sums.x_total__mutmut_1": 1, "normlab.sums.x_total__mutmut_2": code}
     (folder / "sums.py.meta").write_text(json.dumps({"exit_code_by_key": names}))
     codes = mutants.exit_codes(folder.parent)

@@ -324,9 +324,8 @@ def test_what_is_no_batch_is_refused_in_one_line(name: str, tmp_path: Path) -> N
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"absent.csv: cannot be read \(No such file or directory\): name a .csv or .npy"
-    ):
+    says = r"absent.csv: cannot be read \(No such file or directory\): name a .csv or .npy"
+    with pytest.raises(DataError, match=says):
         read_batch(tmp_path / "absent.csv", (1, 1, 1, 1))
     with pytest.raises(DataError, match=r"cannot be read \(Is a directory\)"):
         read_batch(tmp_path, (1, 1, 1, 1))

@@ -68,16 +68,9 @@ def driven(content: str, cases: list[dict[str, Any]], folder: Path) -> list[dict
 
 
 def case(norm: str, result: Result, chosen: int) -> dict[str, Any]:
-    rules = result.rules
-    return {
-        "norm": norm,
-        "groups": str(rules.groups),
-        "images": str(rules.images),
-        "momentum": str(rules.momentum),
-        "given": {sign: list(map(str, values)) for sign, values in result.given.items()},
-        "x": list(map(str, result.batch.values)),
-        "chosen": chosen,
-    }
+    rules = {name: str(getattr(result.rules, name)) for name in ("groups", "images", "momentum")}
+    given = {sign: list(map(str, values)) for sign, values in result.given.items()}
+    return {"norm": norm, "given": given, "x": list(map(str, result.batch.values)), "chosen": chosen, **rules}
 
 
 def drawn(norm: str, draw: random.Random) -> Result:
@@ -88,14 +81,11 @@ def drawn(norm: str, draw: random.Random) -> Result:
     if draw.random() < 0.2:
         values[: c * 4] = [values[0]] * (c * 4)
     rules = Rules(
-        groups=draw.choice([1, 2, 4]),
-        eps=draw.choice([Fraction(0), Fraction(1, 10**5), Fraction(1, 3)]),
-        gamma=tuple(quarter() for _ in range(c)),
-        beta=tuple(quarter() for _ in range(c)),
-        momentum=Fraction(draw.randint(0, 10), 10),
-        images=draw.choice([1, 2, 3]),
+        groups=draw.choice([1, 2, 4]), eps=draw.choice([Fraction(0), Fraction(1, 10**5), Fraction(1, 3)]),
+        gamma=tuple(quarter() for _ in range(c)), beta=tuple(quarter() for _ in range(c)),
+        momentum=Fraction(draw.randint(0, 10), 10), images=draw.choice([1, 2, 3]),
         learned={sign: quarter() for sign in ("τ", "ρ", "v", "α", "γ_B", "β_B", "w_k", "w′_k")},
-    )
+    )  # fmt: skip
     return calculate(norm, Batch(SHAPE, tuple(values)), rules)
 
 
@@ -143,9 +133,7 @@ def test_every_norm_is_recomputed_to_what_python_says(tmp_path: Path) -> None:
                         assert any(alike(each, line) for each in lines), (where, name, line, lines)
                         compared += 1
         y = result.output[place]
-        assert any(
-            alike(line.rpartition(" = ")[2], wording.fixed(y)) for name, line in told["steps"] if name == "output"
-        )
+        assert any(alike(line.rpartition(" = ")[2], wording.fixed(y)) for of, line in told["steps"] if of == "output")
         assert told["formula"] == f"y = {result.formula.written}"
     assert compared > 10_000
 

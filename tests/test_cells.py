@@ -149,18 +149,10 @@ def test_a_damaged_file_and_arrays_that_do_not_fit_are_told_in_a_line(tmp_path: 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("metrics", {"test_acc": float("nan")}),
-        ("metrics", {"test_acc": "high"}),
-        ("metrics", None),
-        ("device", None),
-        ("data", 3),
-        ("seed", "0"),
-        ("seed", True),
-        ("status", "fine"),
-        ("time", {"fit_s": [1]}),
-        ("config", []),
+        ("metrics", {"test_acc": float("nan")}), ("metrics", {"test_acc": "high"}), ("metrics", None), ("device", None),
+        ("data", 3), ("seed", "0"), ("seed", True), ("status", "fine"), ("time", {"fit_s": [1]}), ("config", []),
     ],
-)
+)  # fmt: skip
 def test_a_record_that_is_none_is_refused_in_a_line(tmp_path: Path, field: str, value: object) -> None:
     made_up(tmp_path, "bn")
     (file,) = tmp_path.rglob("result.json")

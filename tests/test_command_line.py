@@ -69,9 +69,8 @@ def test_folders_in_hydras_words(typed: str, folders: list[str]) -> None:
 
 def test_values_that_come_to_one_setting_are_one_run() -> None:
     jobs = planned("l1=0,1e-3", "penalty.method=subgradient,proximal")
-    assert [job.folder.name for job in jobs] == [
-        "bn-digits-seed_0", "bn-digits-l1_0.001-seed_0", "bn-digits-l1_0.001-method_proximal-seed_0"
-    ]  # fmt: skip
+    names = "bn-digits-seed_0 bn-digits-l1_0.001-seed_0 bn-digits-l1_0.001-method_proximal-seed_0"
+    assert [job.folder.name for job in jobs] == names.split()
     assert len(planned("accelerator=auto,cpu")) == 1
     (first,) = planned("test_curve=true,false")
     assert first.settings.test_curve, "no weight depends on it: the first is kept"
@@ -86,9 +85,8 @@ def test_auto_is_settled_once_for_all_runs() -> None:
 
     jobs = plan(["norm=bn,ln", "data.download=false", "name=a"], multirun=True, data=digits)
     assert set(asked) == {(None, False)}
-    assert [job.settings for job in jobs] == [
-        load(f"norm={norm}", "data=digits", "data.download=false", "name=a") for norm in ("bn", "ln")
-    ]
+    both = [load(f"norm={norm}", "data=digits", "data.download=false", "name=a") for norm in ("bn", "ln")]
+    assert [job.settings for job in jobs] == both
     asked.clear()
     with pytest.raises(ConfigError, match="l1=-1"):
         plan(["l1=0,-1"], multirun=True, data=digits)
@@ -103,9 +101,8 @@ OWN = "norm.target=mine:Scale"
 def test_the_layer_goes_to_its_own_arm() -> None:
     jobs = planned("norm=bn,custom", OWN, "seed=0,1", "norm.options={start: 2.0}")
     own = Norm(name="custom", target="mine:Scale", options={"start": 2.0})
-    assert [(job.settings.norm, job.settings.seed) for job in jobs] == [
-        (Norm(name="bn"), 0), (Norm(name="bn"), 1), (own, 0), (own, 1)
-    ]  # fmt: skip
+    four = [(Norm(name="bn"), 0), (Norm(name="bn"), 1), (own, 0), (own, 1)]
+    assert [(job.settings.norm, job.settings.seed) for job in jobs] == four
     assert len({job.folder.parent for job in jobs}) == 1
     assert len({job.folder for job in jobs}) == 4
     alone = load("norm=custom", OWN, "norm.options={start: 2.0}", "data=digits")
@@ -116,9 +113,8 @@ def test_the_layer_goes_to_its_own_arm() -> None:
 
 def test_a_study_of_ones_own_layer() -> None:
     jobs = plan(["study=custom_layer", OWN, "seed=0"], multirun=False)
-    assert {job.settings.norm.name: job.settings.norm.target for job in jobs} == {
-        "bn": None, "ln": None, "gn": None, "custom": "mine:Scale"
-    }  # fmt: skip
+    targets = {"bn": None, "ln": None, "gn": None, "custom": "mine:Scale"}
+    assert {job.settings.norm.name: job.settings.norm.target for job in jobs} == targets
     assert sweep_of("custom_layer")["seed"] == "range(16)"
     (alone,) = plan(["study=custom_layer", OWN, "norm=custom", "seed=3"], multirun=False)
     assert str(alone.folder) == "lightning_logs/custom_layer/custom_mine.Scale-seed_3"

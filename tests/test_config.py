@@ -36,9 +36,8 @@ def test_an_optimizer_brings_its_usual_rate() -> None:
     assert load("optimizer=adamw").lr == checked({"optimizer": "adamw"}).lr == usual != load().lr
     assert load("optimizer=adamw", "lr=0.02").lr == 0.02
     jobs = plan(["optimizer=sgd,adamw", "data=digits"], multirun=True)
-    assert [(job.settings.lr, job.folder.name) for job in jobs] == [
-        (0.1, "bn-digits-seed_0"), (usual, "bn-digits-optimizer_adamw-seed_0")
-    ]  # fmt: skip
+    both = [(0.1, "bn-digits-seed_0"), (usual, "bn-digits-optimizer_adamw-seed_0")]
+    assert [(job.settings.lr, job.folder.name) for job in jobs] == both
 
 
 def test_options_of_a_norm_are_the_given_ones_and_the_usual_others() -> None:
@@ -169,18 +168,11 @@ def test_two_configurations_have_two_folders(one: str, other: str) -> None:
     assert first.slug() != second.slug()
 
 
-valid = st.fixed_dictionaries(
-    {
-        "seed": st.integers(0, 2**32 - 1),
-        "l1": st.floats(0, 10, allow_subnormal=False),
-        "lr": st.floats(1e-6, 10),
-        "dropout": st.floats(0, 0.99),
-        "epochs": st.integers(1, 1000),
-        "val_size": st.none() | st.integers(0, 10**6),
-        "placement": st.sampled_from(["post", "pre"]),
-        "augment": st.booleans(),
-    }
-)
+valid = st.fixed_dictionaries({
+    "seed": st.integers(0, 2**32 - 1), "l1": st.floats(0, 10, allow_subnormal=False), "lr": st.floats(1e-6, 10),
+    "dropout": st.floats(0, 0.99), "epochs": st.integers(1, 1000), "val_size": st.none() | st.integers(0, 10**6),
+    "placement": st.sampled_from(["post", "pre"]), "augment": st.booleans(),
+})  # fmt: skip
 
 
 @given(valid)

@@ -53,13 +53,9 @@ def by_hand(image: np.ndarray, angle: float, right: float, down: float) -> np.nd
 
 
 @given(
-    height=st.integers(1, 8),
-    width=st.integers(1, 8),
-    rows=st.lists(ROW, min_size=1, max_size=3),
-    rotation=st.floats(0, 180),
-    shift=st.floats(0, 4),
-    seed=st.integers(0, 2**32 - 1),
-)
+    height=st.integers(1, 8), width=st.integers(1, 8), rows=st.lists(ROW, min_size=1, max_size=3),
+    rotation=st.floats(0, 180), shift=st.floats(0, 4), seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
 @example(28, 28, [(0.0, 0.0, 0.0), (0.2, 0.5, -1.0), (-1.0, 0.0, 0.0)], 15.0, 3.0, 0)
 @example(9, 28, [(0.7, 0.4, -0.8), (0.7, -0.8, 0.0)], 0.0, 5.0, 0)  # whole pixels
 @settings(deadline=None, max_examples=60)

@@ -95,9 +95,8 @@ def test_trainer_test_and_the_best_checkpoint(tmp_path: Path) -> None:
     loop = trainer(max_epochs=2, callbacks=[best], enable_checkpointing=True)
     loop.fit(model, datamodule=data)
     for where in (None, "best"):
-        [scores] = loop.test(
-            None if where else model, datamodule=data, ckpt_path=where, weights_only=True, verbose=False
-        )
+        how = {"ckpt_path": where, "weights_only": True, "verbose": False}
+        [scores] = loop.test(None if where else model, datamodule=data, **how)
         using = Classifier.load_from_checkpoint(best.best_model_path).eval() if where else model.eval()
         with torch.no_grad():
             right = using(data.test.images / 255).argmax(1) == data.test.labels

@@ -125,7 +125,7 @@ def both(*changes: Change) -> Change:
     return lambda root: [change(root) for change in changes]
 
 
-TWO, TEST, DEEP = classes(a=5, b=5), as_idx(IDX[NAMES[2]]), np.zeros((8, 8), np.uint16)
+TWO, T10K, TEST, DEEP = classes(a=5, b=5), NAMES[2], as_idx(IDX[NAMES[2]]), np.zeros((8, 8), np.uint16)
 MISTAKES: dict[str, Change] = {
     "data.root={root} is not a folder: make it": Path.rmdir,
     "data=folder reads {root}/train/<class> with {root}/test/<class>, or {root}/<class>": both(),
@@ -142,15 +142,13 @@ MISTAKES: dict[str, Change] = {
     ),
     "{root} has idx files but no t10k-labels-idx1-ubyte": both(idx(), lambda root: (root / NAMES[3]).unlink()),
     "{root} has training images of one class alone: a network": idx(NAMES[1], as_idx(np.ones(30, np.uint8))),
-    "{root}/t10k-images-idx3-ubyte cannot be read: 1,167 bytes, where its header states 1,168": idx(
-        NAMES[2], TEST[:-1]
-    ),
+    "{root}/t10k-images-idx3-ubyte cannot be read: 1,167 bytes, where its header states 1,168": idx(T10K, TEST[:-1]),
     "{root}/t10k-images-idx3-ubyte cannot be read: not an idx file of unsigned bytes": idx(
-        NAMES[2], b"\0\0\x0d" + TEST[3:]
+        T10K, b"\0\0\x0d" + TEST[3:]
     ),
     "{root}/train-labels-idx1-ubyte has 29 labels for 30 images": idx(NAMES[1], as_idx(np.zeros(29, np.uint8))),
     "{root}: images have different sizes (16x12 and 12x12 pixels): set data.size": idx(
-        NAMES[2], as_idx(pixels(1, 6, 12, 12))
+        T10K, as_idx(pixels(1, 6, 12, 12))
     ),
 }
 

@@ -37,14 +37,9 @@ def threads() -> Iterator[None]:
 
 
 def build(
-    networks: int,
-    norm: str | Callable[[int], nn.Module],
-    dtype: torch.dtype = torch.float64,
-    *,
-    seed: int = 0,
-    dropout: float = 0.0,
-    **options: Any,
-) -> tuple[list[Net], Kernel]:
+    networks: int, norm: str | Callable[[int], nn.Module], dtype: torch.dtype = torch.float64, *, seed: int = 0,
+    dropout: float = 0.0, **options: Any,
+) -> tuple[list[Net], Kernel]:  # fmt: skip
     """Networks whose norms have learned something, and the kernels on their numbers."""
     nets = []
     for index in range(networks):
@@ -175,12 +170,8 @@ def bits(norm: str, seeds: Sequence[int], size: int, threads: int = 1, nan: int 
     for step in range(2):
         log_probs = together.gradients(images, labels, seeds=[1000 + seed for seed in seeds], step=step)
     evaluated = together.log_probs(images)
-    return [
-        torch.cat(
-            [each[index].flatten().double() for each in (stack.grads, log_probs, evaluated, *stack.buffers.values())]
-        )
-        for index in range(len(seeds))
-    ]
+    every = (stack.grads, log_probs, evaluated, *stack.buffers.values())
+    return [torch.cat([each[index].flatten().double() for each in every]) for index in range(len(seeds))]
 
 
 @pytest.mark.parametrize("size", [2, 5, 100])
@@ -354,9 +345,8 @@ def test_networks_may_drop_at_different_rates(rates: tuple[float, float]) -> Non
     both = Kernel(nets, stack, torch.zeros(2), torch.ones(2), rates)
     images, labels = batch(both, 5)
     both.gradients(images, labels, seeds=[3, 4])
-    assert [set(both.masks(i, 5, seed=3, step=0)) for i in (0, 1)] == [
-        {f"block{block}.dropout" for block in (1, 3, 5)} if rate else set() for rate in rates
-    ]
+    dropping = [{f"block{block}.dropout" for block in (1, 3, 5)} if rate else set() for rate in rates]
+    assert [set(both.masks(i, 5, seed=3, step=0)) for i in (0, 1)] == dropping
     for index, rate in enumerate(rates):
         own = Stack(nets[index : index + 1])
         alone = Kernel(nets[index : index + 1], own, torch.zeros(1), torch.ones(1), [rate])
@@ -446,9 +436,8 @@ def test_two_processes_compile_once(tmp_path: Path) -> None:
     code = "import runpy, sys; of = runpy.run_path(sys.argv[1]); print(of['compiled'](of['HERE'] / 'step.cpp', {}))"
     environment = os.environ | {"CXX": compiler(tmp_path, text), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     command = [sys.executable, "-c", code, compilation.__file__]  # without torch, which takes long
-    both = [
-        subprocess.Popen(command, env=environment, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    how = {"env": environment, "cwd": REPOSITORY, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, **how) for _ in range(2)]  # type: ignore[call-overload]
     first, second = (process.communicate(timeout=60)[0].strip() for process in both)
     assert first == second
     assert Path(first).read_text() == "library\n"

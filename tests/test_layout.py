@@ -36,9 +36,8 @@ def test_imports_are_found_in_every_form(tmp_path: Path) -> None:
         "import normlab.data.published, os\ndef f():\n    import normlab.lint\n    from normlab.nets import Net\n"
     )
     assert imports(file) == {"scheduler": False, "record": False, "nets": False, "data": False, "lint": True}
-    assert not [
-        path for path in PACKAGE.rglob("*.py") if re.search(r"(?m)^\s*from \.", path.read_text(encoding="utf-8"))
-    ]
+    texts = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+    assert not [path for path, text in texts.items() if re.search(r"(?m)^\s*from \.", text)]
 
 
 def test_every_room_has_a_floor_and_a_line_on_the_page() -> None:
@@ -105,11 +104,6 @@ def test_every_setting_and_option_is_on_it(page: str) -> None:
     assert "subgradient, proximal" in page
 
 
-def loaded_by(statement: str) -> set[str]:
-    code = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
-    return set(new_python("-c", code, exit_code=0).stdout.split())
-
-
 @pytest.mark.parametrize(
     ("statement", "heavy"),
     [
@@ -126,7 +120,8 @@ def loaded_by(statement: str) -> set[str]:
     ],
 )
 def test_opens_without(statement: str, heavy: str) -> None:
-    assert not loaded_by(statement) & set(heavy.split())
+    code = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    assert not set(new_python("-c", code, exit_code=0).stdout.split()) & set(heavy.split())
 
 
 def test_no_instantiation_from_files() -> None:

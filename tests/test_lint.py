@@ -86,12 +86,8 @@ def one(*words: str) -> Setting:
 
 
 def network(settings: Settings) -> Net:
-    return Net(
-        settings.norm.name,
-        placement=settings.placement,
-        norm_options=settings.norm.options,
-        weight_standardization=settings.weight_standardization,
-    )
+    own = {"norm_options": settings.norm.options, "weight_standardization": settings.weight_standardization}
+    return Net(settings.norm.name, placement=settings.placement, **own)
 
 
 # What is known without torch is what torch says
@@ -119,10 +115,8 @@ def test_the_number_of_images_is_the_data_sets() -> None:
 )
 def test_batches_and_steps_are_the_loaders(words: list[str]) -> None:
     cell = one(*words, "epochs=3")
-    asked_for = cell.settings
-    data = ImageData(
-        "digits", batch_size=asked_for.batch_size, train_size=asked_for.train_size, val_size=asked_for.val_size
-    )
+    given = {name: getattr(cell.settings, name) for name in ("batch_size", "train_size", "val_size")}
+    data = ImageData("digits", **given)
     data.setup()
     sizes = [len(labels) for _, labels in data.train_dataloader()]
     assert cell.train == len(data.train)
@@ -313,12 +307,10 @@ def test_too_few_seeds_for_the_margin() -> None:
     spread = Spread(0.4, "as seen")
     message = messages(ask.format(5), "NL013", STUDY, spread)
     needed = int(message.partition("range(")[2].partition(")")[0])
-    assert (
-        f"About {needed} would find it with 80 % power in each. Give more, as in 'seed=range({needed})', or" in message
-    )
-    assert "0.5 pp, the study's margin, at an sd of 0.4 pp per run (as seen) and 7 questions" in message, (
-        "two effects, whether they depend on each other, and each setting against two controls"
-    )
+    told = f"About {needed} would find it with 80 % power in each. Give more, as in 'seed=range({needed})', or"
+    assert told in message
+    seven = "two effects, whether they depend on each other, and each setting against two controls"
+    assert "0.5 pp, the study's margin, at an sd of 0.4 pp per run (as seen) and 7 questions" in message, seven
     assert messages(ask.format(needed), "NL013", STUDY, spread) == ""
     assert messages(ask.format(needed - 1), "NL013", STUDY, spread) != ""
     z, power = 2.69, 0.84  # normal quantiles of 1 - 0.05/7/2 and of 0.8; z²/2 more runs for t (Guenther 1981)
@@ -400,9 +392,8 @@ def test_every_finding_is_a_line() -> None:
 
 def test_codes_are_stable_and_the_page_is_made_of_the_rules() -> None:
     assert sorted(RULES) == [f"NL{number:03}" for number in range(1, len(RULES) + 1)]
-    assert (REPOSITORY / "docs" / "lint.md").read_text(encoding="utf-8") == page(), (
-        "python -m normlab.lint > docs/lint.md"
-    )
+    committed = (REPOSITORY / "docs" / "lint.md").read_text(encoding="utf-8")
+    assert committed == page(), "python -m normlab.lint > docs/lint.md"
     for rule in RULES.values():
         assert rule.when
         assert all(part.endswith(".") for part in (rule.detected, rule.why, rule.fix))
@@ -412,11 +403,8 @@ def test_ignored_codes() -> None:
     runs_ = crossed("norm=in,bn seed=0")
     assert [each.code for each in lint(runs_)] == ["NL001", "NL009", "NL011"]
     assert [each.code for each in lint(runs_, ignore=["NL009", "NL001"])] == ["NL011"]
-    for code, nearest in (
-        ("NL0009", "did you mean NL009"),
-        ("nl010", "did you mean NL010"),
-        ("x", "choose one of NL001"),
-    ):
+    told = {"NL0009": "did you mean NL009", "nl010": "did you mean NL010", "x": "choose one of NL001"}
+    for code, nearest in told.items():
         with pytest.raises(ConfigError, match=f"ignore {code}: no such rule; {nearest}"):
             check_codes(["NL001", code])
     assert asked_for("ignore=[NL001]").config_hash() == asked_for().config_hash()
@@ -431,9 +419,7 @@ def test_a_long_list_is_cut() -> None:
 # The command line
 
 
-def launched(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str
-) -> list[str]:
+def launched(monkeypatch, tmp_path: Path, capsys, words: str) -> list[str]:
     """The lines on stderr, "launch" where the runs would start."""
     multirun, *overrides = words.split()
 

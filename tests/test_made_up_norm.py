@@ -52,9 +52,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in ("normlab", "conf"):
         shutil.copytree(REPOSITORY / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "normlab" / "norms" / "wobble.py").write_text(CODE, encoding="utf-8")
-    (root / "conf" / "norm" / "wobble.yaml").write_text(
-        "name: wobble # wobbles\ndelta: 1.0 # added to the mean square\naffine: true # scale γ and shift β\n"
-    )
+    defaults = "name: wobble # wobbles\ndelta: 1.0 # added to the mean square\naffine: true # scale γ and shift β\n"
+    (root / "conf" / "norm" / "wobble.yaml").write_text(defaults)
     words = "-m name=sweep norm=bn,wobble seed=0,1 data=digits epochs=1 train_size=64 hydra/launcher=array threads=1"
     python(root, "-m", "normlab.train", *words.split())
     return root

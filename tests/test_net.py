@@ -40,10 +40,6 @@ class Drawing(nn.Module):
         return self.gain * x
 
 
-def count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
 def convolutions(net: Net) -> dict[str, torch.Tensor]:
     return {name: m.weight for name, m in net.named_modules() if isinstance(m, nn.Conv2d)}
 
@@ -117,9 +113,8 @@ def conv(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def normalise(x: np.ndarray, norm: str, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:
     """γ · (x - μ) / sqrt(σ² + 1e-5) + β, statistics over the axes of this norm."""
     n, c, h, w = x.shape
-    axes, grouped = {"bn": ((0, 2, 3), x), "ln": ((1, 2, 3), x), "in": ((2, 3), x)}.get(
-        norm, ((2, 3, 4), x.reshape(n, 2, c // 2, h, w))
-    )
+    known = {"bn": ((0, 2, 3), x), "ln": ((1, 2, 3), x), "in": ((2, 3), x)}
+    axes, grouped = known.get(norm, ((2, 3, 4), x.reshape(n, 2, c // 2, h, w)))
     quotient = (grouped - grouped.mean(axes, keepdims=True)) / np.sqrt(grouped.var(axes, keepdims=True) + 1e-5)
     return gamma[:, None, None] * quotient.reshape(x.shape) + beta[:, None, None]
 
@@ -167,7 +162,8 @@ def test_every_stage_is_that_of_the_table_and_computes_what_the_numpy_pass_does(
         stage = net.get_submodule(name)
         in_convs = sum(m.weight.numel() for m in stage.modules() if isinstance(m, nn.Conv2d))
         assert in_convs == conv, name
-        assert count(stage) - in_convs == (scales_and_shifts if norm != "none" else 0), name
+        others = sum(p.numel() for p in stage.parameters()) - in_convs
+        assert others == (scales_and_shifts if norm != "none" else 0), name
 
 
 # Dropout

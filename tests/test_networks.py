@@ -162,9 +162,8 @@ def without_norms(norm_layer: Any, num_classes: int) -> nn.Module:
 
 
 def tokens(norm_layer: Any, num_classes: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 1), nn.Flatten(2), Turned(), norm_layer(4), nn.Flatten(), nn.Linear(3136, num_classes)
-    )
+    turned = nn.Flatten(2), Turned(), norm_layer(4), nn.Flatten()
+    return nn.Sequential(nn.Conv2d(3, 4, 1), *turned, nn.Linear(3136, num_classes))
 
 
 class Turned(nn.Module):
@@ -198,10 +197,8 @@ def test_scopes_go_by_the_kind_of_parameter() -> None:
     assert body["norm"] == {f"{norm}.{name}" for norm in norms for name in ("gamma", "turn.weight")}
     assert body["weights"] == body["conv"] | body["norm"]
     assert len(body["all"]) == len(list(net.parameters()))
-    assert {net.label(name) for name in uncovered(net, "weights")} == {
-        "temperature",
-        *(f"{norm}.mix" for norm in norms),
-    }
+    left = {"temperature", *(f"{norm}.mix" for norm in norms)}
+    assert {net.label(name) for name in uncovered(net, "weights")} == left
     assert uncovered(net, "all") == []
     assert sparsity(net)["zero_scales"] == 0
 
@@ -234,9 +231,7 @@ def test_many_compute_what_each_computes_alone(norm: Any) -> None:
         for index, net in enumerate(nets):
             alone = net.train()(images[index])
             torch.testing.assert_close(y[index], alone, rtol=1e-9, atol=1e-9)
-            own = torch.autograd.grad(
-                alone[:, 0].sum(), list(net.parameters()), allow_unused=True, materialize_grads=True
-            )
+            own = torch.autograd.grad(alone[:, 0].sum(), [*net.parameters()], allow_unused=True, materialize_grads=True)
             torch.testing.assert_close(grads[index], Stack.row(own), rtol=1e-7, atol=1e-9)
             for name, values in net.named_buffers():
                 torch.testing.assert_close(stack.buffers[name][index], values, msg=name)

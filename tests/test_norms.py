@@ -235,20 +235,11 @@ def by_hand(name: str, layer: nn.Module, x: Array, options: dict[str, Any], runn
 def drawn(draw: st.DataObject, name: str, width: int) -> dict[str, Any]:
     """A value for each option of a norm with 2 · width channels."""
     ranges: dict[str, st.SearchStrategy[Any]] = {
-        "eps": st.floats(1e-6, 1),
-        "momentum": st.none() | st.floats(0, 1),
-        "num_groups": st.sampled_from([1, 2, width]),
-        "channels_per_group": st.sampled_from([None, 1, 2, width]),
-        "virtual_batch_size": st.integers(1, 4),
-        "r_max": st.floats(1, 2),
-        "d_max": st.floats(0, 1),
-        "begin": st.integers(0, 1),
-        "r_end": st.integers(2, 4),
-        "d_end": st.integers(2, 4),
-        "alpha": st.floats(-2, 2),
-        "shift": st.floats(-2, 2),
-        "rho": st.floats(0, 1),
-    }
+        "eps": st.floats(1e-6, 1), "momentum": st.none() | st.floats(0, 1), "virtual_batch_size": st.integers(1, 4),
+        "num_groups": st.sampled_from([1, 2, width]), "channels_per_group": st.sampled_from([None, 1, 2, width]),
+        "r_max": st.floats(1, 2), "d_max": st.floats(0, 1), "begin": st.integers(0, 1), "r_end": st.integers(2, 4),
+        "d_end": st.integers(2, 4), "alpha": st.floats(-2, 2), "shift": st.floats(-2, 2), "rho": st.floats(0, 1),
+    }  # fmt: skip
     return {key: draw.draw(ranges.get(key, st.booleans()), key) for key in CATALOGUE[name].options}
 
 
@@ -284,13 +275,11 @@ def test_batch_norm_is_torchs(shape: tuple[int, ...], momentum: float | None) ->
     torchs.load_state_dict(ours.state_dict())
     for step in range(3):
         x = torch.from_numpy(maps(shape, step)).to(memory_format=torch.channels_last).requires_grad_()
-        grad = torch.from_numpy(maps(shape, 9)).contiguous(
-            memory_format=[torch.channels_last, torch.contiguous_format][step % 2]
-        )
-        ys = [layer(x) for layer in (ours, torchs)]
-        grads = [
-            torch.autograd.grad(y, (x, *layer.parameters()), grad) for y, layer in zip(ys, (ours, torchs), strict=True)
-        ]
+        layout = [torch.channels_last, torch.contiguous_format][step % 2]
+        grad = torch.from_numpy(maps(shape, 9)).contiguous(memory_format=layout)
+        both = [(layer(x), layer) for layer in (ours, torchs)]
+        ys = [y for y, _ in both]
+        grads = [torch.autograd.grad(y, (x, *layer.parameters()), grad) for y, layer in both]
         torch.testing.assert_close((ys[0], *grads[0]), (ys[1], *grads[1]), rtol=1e-8, atol=1e-8)
         assert ys[0].is_contiguous(memory_format=torch.channels_last)
     for key, value in torchs.state_dict().items():
@@ -360,9 +349,8 @@ def test_statistics_are_over_the_axes_that_it_names(name: str) -> None:
     expected = reduce(np.matmul if about.chained else np.logical_or, shares)
     np.testing.assert_array_equal(depends, expected)
     of_an_image = [np.unique(of[: size // SHAPE[0]], return_counts=True)[1].min() for of in sets]
-    assert about.values(SHAPE[1], (2, 3), {"num_groups": 2} if "num_groups" in about.options else {}) == min(
-        of_an_image, default=0
-    )
+    in_two = {"num_groups": 2} if "num_groups" in about.options else {}
+    assert about.values(SHAPE[1], (2, 3), in_two) == min(of_an_image, default=0)
 
 
 @pytest.mark.parametrize("name", [name for name in CATALOGUE if name not in BATCH])
@@ -401,13 +389,12 @@ def test_learned_numbers_are_those_that_it_names(name: str) -> None:
         starts |= options
         layer = make_norm(name, 6, options, size=(2, 3))
         wanted = {key: of for key, of in about.learned.items() if not of.when or switched}
-        assert about.parameters(6, (2, 3), options) == sum(math.prod(of.size(6, (2, 3))) for of in wanted.values())
+        sizes = {key: of.size(6, (2, 3)) for key, of in wanted.items()}
+        assert about.parameters(6, (2, 3), options) == sum(map(math.prod, sizes.values()))
         if about.conv:  # held by the convolution
             assert not list(layer.parameters())
             continue
-        assert {key: tuple(p.shape) for key, p in layer.named_parameters()} == {
-            key: of.size(6, (2, 3)) for key, of in wanted.items()
-        }
+        assert {key: tuple(p.shape) for key, p in layer.named_parameters()} == sizes
         for key, of in wanted.items():
             assert of.sign, key
             assert of.sign in about.formula, key
@@ -584,7 +571,7 @@ def test_values_out_of_range_are_refused(name: str, option: str) -> None:
             make_norm(name, 6, {option: value}, size=(2, 3))
 
 
-TAKES = {name: ", ".join(about.options) or "none" for name, about in CATALOGUE.items()}
+TAKES = {name: f"{name}; it takes {', '.join(about.options) or 'none'}" for name, about in CATALOGUE.items()}
 UNKNOWN = {"LayerNorm": "ln", "LayerNorm2d": "ln2d", "batchnorm": "bn", "RMSNorm": "rms"}
 ONE, ORDER = "each statistic is of one number", "norm.d_end=500: begin must come before r_end and d_end"
 
@@ -605,10 +592,7 @@ ONE, ORDER = "each statistic is of one number", "norm.d_end=500: begin must come
         ("brn", 4, None, {"begin": 800}, f"norm.begin=800, norm.r_end=800, {ORDER}"),
         ("sparse", 4, None, {}, f"norm 'sparse' is unknown: choose one of {', '.join([*CATALOGUE, 'custom'])}"),
         *((name, 4, None, {}, f"norm {name!r} is unknown: did you mean {meant}?") for name, meant in UNKNOWN.items()),
-        *(
-            (name, 4, None, {"depth": 1}, f"norm.depth is no option of norm={name}; it takes {takes}")
-            for name, takes in TAKES.items()
-        ),
+        *((name, 4, None, {"depth": 1}, f"norm.depth is no option of norm={takes}") for name, takes in TAKES.items()),
     ],
 )
 def test_a_layer_that_cannot_be_is_refused(name: str, channels: int, size: Any, options: Any, message: str) -> None:

@@ -146,9 +146,8 @@ def test_a_report_and_a_calculation_without_a_reader(tmp_path: Path, closed: str
 )
 def test_a_notebook_names_a_backend_that_is_not_here(tmp_path: Path, backend: str, kept: object) -> None:
     code = "import normlab, os; print(os.environ.get('MPLBACKEND'))"
-    assert new_python("-c", code, cwd=tmp_path, MPLBACKEND=backend).stdout.strip() == (
-        backend if kept is ... else "None"
-    )
+    told = new_python("-c", code, cwd=tmp_path, MPLBACKEND=backend).stdout.strip()
+    assert told == (backend if kept is ... else "None")
 
 
 RC = {"text.usetex": True, "font.size": 30.0, "savefig.dpi": 20, "axes.grid": True, "figure.facecolor": "red"}
@@ -211,8 +210,7 @@ def test_how_long_a_waiting_thread_keeps_its_core(tmp_path: Path, monkeypatch, g
 # The process of a call
 
 
-LOGGERS = ("", "normlab", "lightning.pytorch", "lightning.fabric", "py.warnings")
-
+LOGGERS = [*map(logging.getLogger, ("", "normlab", "lightning.pytorch", "lightning.fabric", "py.warnings"))]
 STATES: dict[str, Callable[[], Any]] = {
     "threads": torch.get_num_threads,
     "default type": torch.get_default_dtype,
@@ -226,9 +224,7 @@ STATES: dict[str, Callable[[], Any]] = {
     "environment": lambda: dict(os.environ),
     "signals": lambda: {number: signal.getsignal(number) for number in signal.valid_signals()},
     "hooks": lambda: (sys.excepthook, threading.excepthook, sys.unraisablehook),
-    "loggers": lambda: [
-        (log.handlers[:], log.level, log.propagate, log.filters[:]) for log in map(logging.getLogger, LOGGERS)
-    ],
+    "loggers": lambda: [(log.handlers[:], log.level, log.propagate, log.filters[:]) for log in LOGGERS],
     "warnings": lambda: (warnings.filters[:], warnings.showwarning),
     "output": lambda: (sys.stdout, sys.stderr, sys.argv[:], Path.cwd()),
     "threads that run": lambda: {thread.name for thread in threading.enumerate()},

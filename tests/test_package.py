@@ -69,9 +69,8 @@ def metadata(wheel: Path) -> Message:
 
 
 def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
-    names = {
-        name for name in contents(wheel) if not name.startswith(f"normlab-{PROJECT['project']['version']}.dist-info/")
-    }
+    about = f"normlab-{PROJECT['project']['version']}.dist-info/"
+    names = {name for name in contents(wheel) if not name.startswith(about)}
     ours = set()
     for place, inside in (("normlab", "normlab"), ("conf", "normlab/conf")):
         files = (file for file in (REPOSITORY / place).rglob("*") if file.is_file() and "__pycache__" not in file.parts)
@@ -191,9 +190,8 @@ def test_a_user_s_strictly_typed_script(wheel: Path, tmp_path: Path) -> None:
     here.mkdir()
     script = here / "typed_use.py"
     script.write_bytes((REPOSITORY / "tests/typed_use.py").read_bytes())
-    (here / "mypy.ini").write_text(
-        f"[mypy]\n[mypy-{','.join(f'{name}.*' for name in INSIDES)}]\nfollow_imports = skip\n"
-    )
+    insides = ",".join(f"{name}.*" for name in INSIDES)
+    (here / "mypy.ini").write_text(f"[mypy]\n[mypy-{insides}]\nfollow_imports = skip\n")
     command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(python), "--cache-dir", "cache"]
     done = subprocess.run([*command, script.name], cwd=here, env={"PATH": ""}, capture_output=True, text=True)
     assert done.stdout == "Success: no issues found in 1 source file\n", done.stdout + done.stderr

@@ -164,9 +164,8 @@ def test_tables_follow_the_dials_and_come_back(studies: dict[str, tuple[Path, An
     assert before == back
     assert "as declared" in stale
     then = Projected(answers, 3.0, 0.01)
-    for (name, rows), frame, column in zip(
-        after, (questions_frame(then), claims_frame(then)), ("verdict", "ruling"), strict=True
-    ):
+    frames = (questions_frame(then), "verdict"), (claims_frame(then), "ruling")
+    for (name, rows), (frame, column) in zip(after, frames, strict=True):
         assert [row["verdict"] for row in rows] == [*frame[column]], name
     p = [row["p_adjusted"] for row in dict(after)["effects"]]
     assert p == ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in questions_frame(then)["p_adjusted"]]

@@ -325,7 +325,7 @@ def test_a_report_has_a_figure_of_each_probe_that_was_used(measured: Path, tmp_p
 SIZES = {2: (0.90, 0.94, 0.80, 0.82), 8: (0.96, 0.97, 0.93, 0.94), 32: (0.985, 0.985, 0.98, 0.99)}
 
 
-def scored_run(
+def decomposed(
     folder: Path, norm: str, seed: int, size: int, values: tuple[float, ...], *rows: tuple[Any, ...]
 ) -> None:
     """A run that is made up, with the accuracies of the probe and more of its rows."""
@@ -341,7 +341,7 @@ def scored(tmp_path: Path) -> Path:
             errors = [("error_mean", 1 / size), ("error_log_var", 2 / size)]
             rows = [(2, 9, "statistics", f"block{i}.norm", key, e + 0.01 * i) for key, e in errors for i in (1, 2)]
             own = tuple(value + wobble for value in values)
-            scored_run(tmp_path, "bn", seed, size, own, *rows, (2, 9, "layers", "block1", "dead", 0.5))
+            decomposed(tmp_path, "bn", seed, size, own, *rows, (2, 9, "layers", "block1", "dead", 0.5))
         made_up(tmp_path, "gn", seed, test_acc=0.98, images=1000, batch_size=2)  # has nothing to average
     return tmp_path
 
@@ -384,9 +384,9 @@ def test_a_report_has_table_and_figures_of_statistics(scored: Path, capsys: pyte
 
 def test_one_batch_size_is_no_curve_and_a_norm_that_averages_nothing_has_no_errors_to_draw(tmp_path: Path) -> None:
     for size in SIZES:
-        scored_run(tmp_path / "gn", "gn", 0, size, (0.9,) * 4)
+        decomposed(tmp_path / "gn", "gn", 0, size, (0.9,) * 4)
     assert [picture.name for picture in pictures(tmp_path / "gn")] == ["statistics"]
     assert (statistics_frame(answers(tmp_path / "gn").found)["recovered_pp"] == 0).all()
-    scored_run(tmp_path / "bn", "bn", 0, 2, (0.9,) * 4)
+    decomposed(tmp_path / "bn", "bn", 0, 2, (0.9,) * 4)
     assert len(statistics_frame(answers(tmp_path / "bn").found)) == 1
     assert pictures(tmp_path / "bn") == []

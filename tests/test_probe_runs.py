@@ -59,10 +59,8 @@ def test_a_run_ends_in_the_same_bits_with_and_without(tmp_path: Path, measured, 
     assert (folder / "probes.csv").exists()
     one, other = (torch.load(each / "last.ckpt", weights_only=True) for each in (folder, tmp_path / "without"))
     torch.testing.assert_close(one["state_dict"], other["state_dict"], rtol=0, atol=0)
-    momenta = [
-        [state["momentum_buffer"] for state in each["optimizer_states"][0]["state"].values()] for each in (one, other)
-    ]
-    for m, n in zip(*momenta, strict=True):
+    states = [each["optimizer_states"][0]["state"].values() for each in (one, other)]
+    for m, n in zip(*([state["momentum_buffer"] for state in each] for each in states), strict=True):
         assert m is n is None or torch.equal(m, n)
     files = [each / "predictions.npz" for each in (folder, tmp_path / "without")]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -128,9 +126,8 @@ def test_tensorboard_draws_what_the_table_holds(measured: tuple[Settings, Path])
     for charts in (pages["Probe: layers"], pages["Probe: landscape"], pages["Probe: shift"]):
         for chart in charts:
             (pattern,) = chart.multiline.tag
-            assert sum(bool(re.search(pattern, tag)) for tag in tags) in (
-                (3, 2, 1) if "loss" in pattern else (1, 2, 5, 6, 7)
-            )
+            many = sum(bool(re.search(pattern, tag)) for tag in tags)
+            assert many in ((3, 2, 1) if "loss" in pattern else (1, 2, 5, 6, 7))
 
 
 class TestSettings:

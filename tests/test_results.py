@@ -197,10 +197,8 @@ def test_every_interval_in_words_is_in_the_tables(page: str) -> None:
             known |= {(f"{value:.2f}", f"{a:.2f}", f"{b:.2f}") for a, b in ((low, high), (high, low))}
     for study in re.findall(r"studies/(\w+)\.md", text):
         known |= {(value, low, high) for value, low, high in map(str.split, in_words(study)[1])}
-    number = r"[+−]?(\d+\.\d\d)"
-    found = re.findall(
-        rf"{number}(?: points| pp)?(?: of test accuracy)? \((?:95 % interval )?{number} to {number}\)", text
-    )
+    of = r"[+−]?(\d+\.\d\d)"
+    found = re.findall(rf"{of}(?: points| pp)?(?: of test accuracy)? \((?:95 % interval )?{of} to {of}\)", text)
     assert len(found) > 2 or "hour" in page
     assert set(found) <= known
 
@@ -218,9 +216,8 @@ def test_no_file_says_where_its_runs_were_made() -> None:
     kept = [file for file in RESULTS.rglob("*") if file.is_file() and file.suffix not in (".log", ".ckpt", ".lock")]
     kept = [file for file in kept if ".hydra" not in file.parts]
     assert len(kept) > 180 * 4
-    assert not [
-        file for file in kept if re.search(rb"log_dir|[\"' ]/(home|root|tmp|work|Users|mnt)/", file.read_bytes())
-    ]
+    place = re.compile(rb"log_dir|[\"' ]/(home|root|tmp|work|Users|mnt)/")
+    assert not [file for file in kept if place.search(file.read_bytes())]
 
 
 def test_event_files_stay_small() -> None:
@@ -250,10 +247,8 @@ def test_thin_predictions_give_the_same_scores(tmp_path: Path) -> None:
         assert (now["log_probs"] != arrays["log_probs"]).mean() > 0.3
         for name in ("pred", "true"):
             assert np.array_equal(now[name], arrays[name])
-        assert np.array_equal(
-            prob_true_of_images(now["log_probs"], true), prob_true_of_images(arrays["log_probs"], true)
-        )
-        again, first = scores(now["log_probs"], true), scores(arrays["log_probs"], true)
+        assert np.array_equal(*(prob_true_of_images(of["log_probs"], true) for of in (now, arrays)))
+        again, first = (scores(of["log_probs"], true) for of in (now, arrays))
         assert again["brier"] == pytest.approx(first["brier"], abs=1e-7)
         assert again["calibration_error"] == first["calibration_error"]
 

@@ -38,23 +38,14 @@ def study_of(means: dict[str, float], seeds: dict[str, int], draws: dict[str, np
     return Sorted(tuple(cells), ("norm",), "mnist", ())
 
 
-def followed(
-    means: dict[str, float], rng: np.random.Generator, most: int = 40
-) -> tuple[dict[str, int], dict[str, str]]:
-    """Train as a study asks for it; return the seeds of each setting and the verdicts."""
-    draws = {norm: rng.normal(size=most) for norm in means}
-    rounds, seeds = Rounds(Study(question="?", margin=MARGIN), MARGIN, range(most)), dict.fromkeys(means, 0)
-    while True:
-        progress = rounds.progress(study_of(means, seeds, draws))
-        if progress.finished:
-            return seeds, {each.label: each.decision.verdict for each in progress.answers}
+def test_a_large_difference_ends_early_and_gives_its_seeds_to_the_others() -> None:
+    means, rng = {"bn": 99.4, "ln": 98.0, "gn": 99.45}, np.random.default_rng(0)
+    draws = {norm: rng.normal(size=40) for norm in means}
+    rounds, seeds = Rounds(Study(question="?", margin=MARGIN), MARGIN, range(40)), dict.fromkeys(means, 0)
+    while not (progress := rounds.progress(study_of(means, seeds, draws))).finished:
         assert progress.seeds != seeds
         seeds = progress.seeds
-
-
-def test_a_large_difference_ends_early_and_gives_its_seeds_to_the_others() -> None:
-    seeds, verdicts = followed({"bn": 99.4, "ln": 98.0, "gn": 99.45}, np.random.default_rng(0))
-    assert verdicts["ln − bn"] == "worse"
+    assert {each.label: each.decision.verdict for each in progress.answers}["ln − bn"] == "worse"
     assert seeds["ln"] < seeds["gn"] == seeds["bn"] <= 40
 
 

@@ -99,14 +99,10 @@ def log_of(jobs: Sequence[Job]) -> str:
 @pytest.mark.parametrize(
     ("left", "now", "words", "again"),
     [
-        ("failed", True, [], False),
-        ("failed", False, [], True),
-        ("interrupted", True, [], True),
-        ("completed", False, [], False),
-        ("completed", False, ["force=true"], True),
-        ("damaged", False, [], True),
+        ("failed", True, [], False), ("failed", False, [], True), ("interrupted", True, [], True),
+        ("completed", False, [], False), ("completed", False, ["force=true"], True), ("damaged", False, [], True),
     ],
-)
+)  # fmt: skip
 def test_what_is_done_again(tmp_path: Path, left: Any, now: bool, words: list[str], again: bool) -> None:
     """What did not complete before, or is damaged or forced; but not what failed since the command began."""
     [job] = jobs_in(tmp_path, "seed=0", *words)

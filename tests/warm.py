@@ -43,13 +43,9 @@ def new_python(
 
 
 def python_m(
-    module: str,
-    *arguments: str,
-    cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
-    timeout: float = 300,
+    module: str, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout: float = 300,
     meanwhile: Callable[[int], None] | None = None,
-) -> subprocess.CompletedProcess[str]:
+) -> subprocess.CompletedProcess[str]:  # fmt: skip
     """`subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, …)`. `meanwhile` is
     called with the process's number while it runs."""
     command = [sys.executable, "-m", module, *arguments]
@@ -133,9 +129,8 @@ def _main() -> None:
     os.chdir(asked["cwd"])
     more = os.environ.get("PYTHONPATH", "")
     sys.path[:] = [os.getcwd(), *(more.split(os.pathsep) if more else []), *path]
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell lets what it runs in the background ignore Ctrl-C
+    # a shell lets what it runs in the background ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     importlib.import_module("numpy").random.seed()  # as different from process to process as it would be
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
