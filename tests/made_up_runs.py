@@ -45,10 +45,7 @@ def made_up(
     record.save(place)
     if done and files:
         accs = list(curve) if curve is not None else [test_acc - 0.2, test_acc - 0.1, test_acc]
-        rows = [
-            {"epoch": e + 1, "train_ce": 1 - a, "train_acc_running": a, "test_ce": 1 - a, "test_acc": a}
-            for e, a in enumerate(accs)
-        ]
+        rows = [dict(zip(COLUMNS, (epoch, 1 - a, a, 1 - a, a), strict=True)) for epoch, a in enumerate(accs, 1)]
         write_metrics(place, rows, COLUMNS)
         true = (np.arange(images) * 7 + np.arange(images) // 10) % 10
         pred = true.copy()

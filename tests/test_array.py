@@ -77,8 +77,7 @@ def quick(*words: str) -> Settings:
     return load("data=digits", "norm=gn", "epochs=1", "batch_size=256", "threads=1", *words)
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_run_that_diverges_is_recorded_and_touches_nobody(tmp_path: Path) -> None:
+def test_a_run_that_diverges_is_recorded_and_touches_nobody(tmp_path: Path, undrawn: None) -> None:
     calm = [quick(f"seed={seed}", "epochs=2") for seed in (0, 1, 2)]
     wild = [calm[0], quick("seed=1", "lr=1e30", "gradient_clip=null", "epochs=2"), calm[2]]
     expected = run_array(calm, [tmp_path / "calm" / str(i) for i in range(3)])
@@ -92,8 +91,7 @@ def test_a_run_that_diverges_is_recorded_and_touches_nobody(tmp_path: Path) -> N
         assert got[index].metrics == expected[index].metrics
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_finished_run_is_left_as_it_is_and_a_busy_one_to_its_process(tmp_path: Path) -> None:
+def test_a_finished_run_is_left_as_it_is_and_a_busy_one_to_its_process(tmp_path: Path, undrawn: None) -> None:
     settings, folders = [quick(f"seed={seed}") for seed in range(4)], [tmp_path / str(seed) for seed in range(4)]
     first = run(settings[0], folders[0])
     folders[1].mkdir()
@@ -105,8 +103,7 @@ def test_a_finished_run_is_left_as_it_is_and_a_busy_one_to_its_process(tmp_path:
     assert run_array(settings[2:], folders[2:]) == []
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_failure_leaves_the_runs_to_be_done_singly(tmp_path: Path) -> None:
+def test_a_failure_leaves_the_runs_to_be_done_singly(tmp_path: Path, undrawn: None) -> None:
     settings, folders = [quick("seed=0"), quick("seed=1")], [tmp_path / "0", tmp_path / "1"]
     failing = stop_at(1, Networks, "training_step", RuntimeError("no memory"))
     with failing, pytest.raises(RuntimeError, match="no memory"):

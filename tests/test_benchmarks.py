@@ -47,10 +47,8 @@ def test_every_arm_has_our_network(norm: str) -> None:
         torch.testing.assert_close(plain.train(training)(images[:, :1]), nets[0].train(training)(images[:, :1]))
     for index, scores in enumerate(whole(images).view(4, 3, 10).unbind(1)):
         torch.testing.assert_close(scores.log_softmax(1), nets[index](images[:, index : index + 1]))
-    kinds = [
-        [isinstance(m, nn.Dropout) for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Dropout))]
-        for net in (Net(norm, 0.1), PlainNet(norm, 0.1))
-    ]
+    both = [[*net.modules()] for net in (Net(norm, 0.1), PlainNet(norm, 0.1))]
+    kinds = [[isinstance(m, nn.Dropout) for m in some if isinstance(m, (nn.Conv2d, nn.Dropout))] for some in both]
     assert kinds[0] == kinds[1]
 
 
@@ -237,13 +235,9 @@ def test_figures_of_a_study_hold_its_points() -> None:
 
 def test_the_cost_model_finds_what_points_were_made_of() -> None:
     a, b, c = 0.004, 0.0003, 0.0002
-    found = frame(
-        *(
-            measured("R4", batch, n, 2, 2 * batch * n / (a + c * n + b * n * batch))
-            for batch, n in [(2, 1), (2, 24), (2, 256), (8, 24), (128, 4), (512, 1)]
-        ),
-        *(measured("R1", batch, 1, 1, batch / (a + b * batch)) for batch in (2, 32, 512)),
-    )
+    sizes = [(2, 1), (2, 24), (2, 256), (8, 24), (128, 4), (512, 1)]
+    arrays = [measured("R4", batch, n, 2, 2 * batch * n / (a + c * n + b * n * batch)) for batch, n in sizes]
+    found = frame(*arrays, *(measured("R1", batch, 1, 1, batch / (a + b * batch)) for batch in (2, 32, 512)))
     assert scale.fit(scale.points(found, "R4")) == pytest.approx((a, b, c))
     assert scale.fit(scale.points(found, "R1")) == pytest.approx((a, b, 0))
     ends = [line.split(" | ")[-1] for line in scale.table(found).splitlines() if "| R" in line]

@@ -55,10 +55,8 @@ class Evaluated:
                 arguments.append(self.value(where, name))
                 return f"{letter}1"
             left, top, right, bottom = range_boundaries(name)
-            cells = [
-                [self.value(where, f"{get_column_letter(c)}{r}") for c in range(left, right + 1)]
-                for r in range(top, bottom + 1)
-            ]
+            columns, rows = range(left, right + 1), range(top, bottom + 1)
+            cells = [[self.value(where, f"{get_column_letter(c)}{r}") for c in columns] for r in rows]
             empty = [[schedula.EMPTY if cell is None else cell for cell in row] for row in cells]
             arguments.append(np.array(empty, object))
             return f"{letter}1:{letter}2"
@@ -104,12 +102,10 @@ def results(batch: Batch, rules: Rules) -> list[Result]:
 
 
 GAMMA, BETA = tuple(map(Fraction, (1, 2, "-0.5", "1/3"))), tuple(map(Fraction, (0, 1, -1, 2)))
+SCALED = Rules(4, Fraction(0), GAMMA, BETA, Fraction("0.3"), 1, {"ρ": Fraction(1, 3)})
 CASES = {
     "fixed": (default_batch(), Rules()),
-    "scaled": (
-        random_batch((2, 4, 2, 1), 3),
-        Rules(4, Fraction(0), GAMMA, BETA, Fraction("0.3"), 1, {"ρ": Fraction(1, 3)}),
-    ),
+    "scaled": (random_batch((2, 4, 2, 1), 3), SCALED),
     "other shape": (random_batch((3, 6, 2, 1), 1), Rules(3, Fraction("0.01"))),
     "one number": (random_batch((1, 2, 1, 1), 0), Rules()),
     "undefined": (Batch((2, 2, 1, 2), tuple(map(Fraction, (3, 3, 1, 2, 3, 3, 1, 2)))), Rules(eps=Fraction(0))),

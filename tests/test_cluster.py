@@ -106,10 +106,8 @@ def test_a_job_that_dies_is_tried_twice_and_the_rest_goes_on(queue: Path, capsys
     words = ["-m", *BASE, "norm=gn,custom", "norm.target=layers:DiesInAJob", "seed=0", "hydra/launcher=submitit_slurm"]
     assert main([*words, "hydra.launcher.array_parallelism=2"]) == 1
     told = capsys.readouterr()
-    assert {name: Record.load(folder).status for name, folder in folders().items()} == {
-        "gn 0": "completed",
-        "custom 0": "failed",
-    }
+    statuses = {name: Record.load(folder).status for name, folder in folders().items()}
+    assert statuses == {"gn 0": "completed", "custom 0": "failed"}
     assert "died twice" in str(Record.load(folders()["custom 0"]).error)
     assert told.err.count("ended without a result (FAILED); its log is ") == 2
     assert "Traceback" not in told.out + told.err

@@ -126,8 +126,7 @@ def test_a_study_of_ones_own_layer() -> None:
 # Done as planned
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_run_of_a_sweep_leaves_what_hydra_would_and_is_done_once(tmp_path: Path, capsys) -> None:
+def test_a_run_of_a_sweep_leaves_what_hydra_would_and_is_done_once(tmp_path: Path, capsys, undrawn: None) -> None:
     usual = [*QUICK, f"log_dir={tmp_path}", "name=sweep"]
     assert main(["-m", "norm=ln,gn", "seed=0,1", *usual, "hydra.sweeper.max_batch_size=1"]) == 0
     assert "4 runs: 4 completed" in capsys.readouterr().out
@@ -148,8 +147,7 @@ def test_a_run_of_a_sweep_leaves_what_hydra_would_and_is_done_once(tmp_path: Pat
     assert "2 runs: 2 completed (1 finished before, skipped)" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_the_last_lines_name_the_folder_that_hydras_words_gave(here: Path, capsys) -> None:
+def test_the_last_lines_name_the_folder_that_hydras_words_gave(here: Path, capsys, undrawn: None) -> None:
     assert main(["hydra.mode=MULTIRUN", "norm=bn,ln", *QUICK, "hydra.sweep.dir=many"]) == 0
     assert len(list(Path("many").rglob("result.json"))) == 2
     shown = capsys.readouterr().out

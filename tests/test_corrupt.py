@@ -212,8 +212,7 @@ def test_a_checkpoint_has_them_too_and_other_kinds_stay(evaluated: Path, tmp_pat
     assert sorted(read_robustness(tmp_path)) == sorted(read_robustness(evaluated / "array1"))
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_norm_without_running_averages_has_one_mode(tmp_path: Path) -> None:
+def test_a_norm_without_running_averages_has_one_mode(tmp_path: Path, undrawn: None) -> None:
     run(load(*SHORT, "norm=ln", "evaluate=[shifted]"), tmp_path)
     assert {row.mode for row in read_robustness(tmp_path)} == {"eval"}
 

@@ -86,8 +86,7 @@ def full(ending: str, calls: int = 1) -> Callable[[Path, bytes], None]:
     return write
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_disk_full_while_a_checkpoint_is_written(whole: Path, tmp_path: Path, monkeypatch) -> None:
+def test_disk_full_while_a_checkpoint_is_written(whole: Path, tmp_path: Path, monkeypatch, undrawn: None) -> None:
     """The epoch before stands; with room again the run goes on from it."""
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_atomically", full("last.ckpt", 3))
@@ -110,8 +109,7 @@ def test_disk_full_from_the_start(tmp_path: Path) -> None:
     assert Record.load(folder).status == "failed"
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_disk_full_while_a_result_is_written(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_disk_full_while_a_result_is_written(tmp_path: Path, monkeypatch, capsys, undrawn: None) -> None:
     """A sweep says so, does the others and ends; the same command then takes the result from the last checkpoint."""
     words = ["-m", *BASE, "seed=0,1", f"log_dir={tmp_path}", "name=full"]
     with monkeypatch.context() as patch:
@@ -207,9 +205,8 @@ RESULTS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("damage", RESULTS)
-def test_a_damaged_result(tmp_path: Path, capsys, damage: str) -> None:
+def test_a_damaged_result(tmp_path: Path, capsys, damage: str, undrawn: None) -> None:
     """Training says so and does the run again, the others stand; the report leaves it out and names the file."""
     words = ["-m", *BASE, "seed=0,1", "epochs=1", f"log_dir={tmp_path}", "name=damaged"]
     assert main(words) == 0
@@ -233,8 +230,7 @@ def test_a_metrics_file_cut_short(whole: Path, halfway: Path) -> None:
     assert curves(halfway) == curves(whole)
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_two_studies_in_one_folder(tmp_path: Path, capsys) -> None:
+def test_two_studies_in_one_folder(tmp_path: Path, capsys, undrawn: None) -> None:
     """What would write over another configuration's result is refused; what fits beside it is done."""
     words = ["-m", *BASE, "seed=0,1", "epochs=1", f"log_dir={tmp_path}", "name=both"]
     assert main(words) == 0

@@ -189,9 +189,8 @@ def test_any_bytes_as_a_checkpoint_are_a_reason_in_one_line(tmp_path_factory, no
     assert len(found.splitlines()) == 1
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", ["result.json", "last.ckpt", "metrics.csv", "probes.csv"])
-def test_training_goes_over_any_bytes(tmp_path: Path, name: str) -> None:
+def test_training_goes_over_any_bytes(tmp_path: Path, name: str, undrawn: None) -> None:
     """What a stranger left in a run's folder does not stop the run."""
     asked = load("data=digits", "norm=none", "epochs=1", "train_size=64", "val_size=0", "threads=1")
     run(asked, tmp_path)

@@ -47,13 +47,8 @@ def test_main_effects_are_those_of_least_squares(rng: np.random.Generator) -> No
     import pandas as pd
     import statsmodels.formula.api as smf
 
-    table = pd.DataFrame(
-        [
-            {"norm": norm, "l1": l1, "y": rng.normal(i + 2 * j, 1.0)}
-            for (i, norm), (j, l1) in itertools.product(enumerate("xyz"), enumerate("no"))
-            for _ in range(6)
-        ]
-    )
+    of = itertools.product(enumerate("xyz"), enumerate("no"), range(6))
+    table = pd.DataFrame([{"norm": norm, "l1": l1, "y": rng.normal(i + 2 * j, 1.0)} for (i, norm), (j, l1), _ in of])
     by = {f"{norm}{l1}": of["y"].to_numpy() for (norm, l1), of in table.groupby(["norm", "l1"])}
     model = Model({name: Group(y, tuple(range(6))) for name, y in by.items()})
     ols = smf.ols("y ~ C(norm, Sum) * C(l1, Sum)", table).fit()

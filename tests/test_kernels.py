@@ -218,10 +218,8 @@ def test_after_a_fork() -> None:
 def seen(nets: Sequence[Net], block: str, call: Callable[[], Any]) -> list[torch.Tensor]:
     """What the norms of a block get to see, which torch computes."""
     maps: list[torch.Tensor] = []
-    hooks = [
-        net.get_submodule(f"{block}.norm").register_forward_hook(lambda _, inputs, __: maps.append(inputs[0].detach()))
-        for net in nets
-    ]
+    norms = [net.get_submodule(f"{block}.norm") for net in nets]
+    hooks = [norm.register_forward_hook(lambda _, inputs, __: maps.append(inputs[0].detach())) for norm in norms]
     call()
     for hook in hooks:
         hook.remove()

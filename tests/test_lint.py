@@ -201,10 +201,8 @@ GHOST_REST = "norm=gbn data=digits batch_size=64 seed=0,1 norm.virtual_batch_siz
 BRN = "norm=brn data=digits batch_size=64 seed=0,1 epochs="
 CUSTOM = "norm=custom norm.target=mine:Layer seed=0,1 'norm.options={{{}}}'"
 COMPARED = Study(question="?", control={"l1": 0.0})
-CLAIMED = Study(
-    question="?",
-    claims=[Claim(claim="c", source="s", of={"batch_size": 8}, against={"batch_size": 128}, expect="lower")],
-)
+SIZES = Claim(claim="c", source="s", of={"batch_size": 8}, against={"batch_size": 128}, expect="lower")
+CLAIMED = Study(question="?", claims=[SIZES])
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,7 @@ from normlab.training.files import begun
 TINY = ("data=digits", "epochs=2", "batch_size=256", "threads=1")
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_loggers_change_no_weights_and_none_leaves_no_events(tmp_path: Path) -> None:
+def test_loggers_change_no_weights_and_none_leaves_no_events(tmp_path: Path, undrawn: None) -> None:
     alone = run(load(*TINY, "logger=[]"), tmp_path / "none")
     with_csv = run(load(*TINY, "logger=csv"), tmp_path / "csv")
     assert alone.metrics == with_csv.metrics
@@ -73,8 +72,7 @@ def stopped(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> Recor
     return record
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_mlflow_keeps_one_run_also_when_it_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_keeps_one_run_also_when_it_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn) -> None:
     pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -55,9 +55,8 @@ def test_two_epochs_end_with_the_same_weights_by_the_package(norm: str, seed: in
     assert apart(of_network(naked.network(norm, seed).state_dict()), package) > 0.05
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("norm", naked.NORMS)
-def test_the_kernels_take_the_same_steps(norm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernels_take_the_same_steps(norm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn) -> None:
     """Three steps of float32, before its rounding has grown: it is half a per cent of their way at most."""
     monkeypatch.setattr(naked, "BATCH", 500)
     plain = of_network(naked.train(norm, 1e-3, 0, 1, naked.digits(), torch.float64)[0].state_dict())

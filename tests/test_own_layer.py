@@ -66,8 +66,7 @@ def test_an_infinite_number_hides_no_difference() -> None:
     assert "gives other results in an array" in str(told)
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_it_trains_alone_as_in_an_array(tmp_path: Path) -> None:
+def test_it_trains_alone_as_in_an_array(tmp_path: Path, undrawn: None) -> None:
     words = ["norm=custom", "norm.target=torchvision.models.convnext:LayerNorm2d", "data=digits", "epochs=1"]
     words += ["train_size=128", "batch_size=64", "threads=1", "precision=64-true"]
     both = [load(*words, f"seed={seed}") for seed in (0, 1)]

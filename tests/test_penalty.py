@@ -254,8 +254,7 @@ def test_a_refit_after_a_single_epoch_begins_with_its_first_draws(tmp_path: Path
     assert record.metrics["refit_test_acc"] is not None
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_run_with_a_refit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_a_refit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> None:
     refitting: list[Classifier] = []
     supports: list[list[np.ndarray]] = []
     keep = outcome.keep_zeros

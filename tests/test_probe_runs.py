@@ -42,13 +42,12 @@ def values(rows: list[ProbeRow], name: str, step: int) -> dict[tuple[str, str], 
     return {(layer, what): value for _, at, which, layer, what, value in rows if (which, at) == (name, step)}
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "overrides",
     [["norm=bn", *PLAIN], ["norm=brn", "norm.begin=0", "norm.r_end=3", "norm.d_end=3", "l1=1e-3"]],
     ids=["bn", "brn, one cycle, momentum, clipped, penalised"],
 )
-def test_a_run_ends_in_the_same_bits_with_and_without(tmp_path: Path, measured, overrides: list[str]) -> None:
+def test_a_run_ends_in_the_same_bits_with_and_without(tmp_path: Path, measured, overrides: list[str], undrawn) -> None:
     overrides = [*overrides, f"kernels={measured[0].kernels}"]
     without = run(load(*SHORT, *overrides), tmp_path / "without")
     folder = measured[1] if overrides[0] == "norm=bn" else tmp_path / "with"

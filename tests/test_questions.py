@@ -121,10 +121,8 @@ def test_every_pair_that_agrees_in_the_other_factors_is_tested(tmp_path: Path) -
     for lr in (0.05, 0.2):
         crossed(tmp_path, {("bn", 0.0): 0.9, ("bn", 1e-3): 0.8}, lr=lr)
     found = ruled(tmp_path, {"expect": "lower"})
-    assert [(row["of"], row["against"]) for row in found] == [
-        ("bn l1=0.001 lr=0.05", "bn lr=0.05"),
-        ("bn l1=0.001 lr=0.2", "bn lr=0.2"),
-    ]
+    pairs = [(row["of"], row["against"]) for row in found]
+    assert pairs == [("bn l1=0.001 lr=0.05", "bn lr=0.05"), ("bn l1=0.001 lr=0.2", "bn lr=0.2")]
 
 
 # Effects

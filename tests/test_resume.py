@@ -39,7 +39,6 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path: Path) -> None:
     assert "resumes after epoch 2 of 3" in log
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "words",
     [
@@ -52,7 +51,7 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path: Path) -> None:
     ],
     ids=lambda words: words[0],
 )
-def test_with_every_other_setting(tmp_path: Path, words: list[str]) -> None:
+def test_with_every_other_setting(tmp_path: Path, words: list[str], undrawn: None) -> None:
     settings = load(*BASE, "norm=bn", *words)
     run(settings, tmp_path / "whole")
     stopped_and_resumed(settings, tmp_path / "stopped", 2 * STEPS + 2)
@@ -115,9 +114,8 @@ def test_a_stopped_array_ends_as_if_it_had_not_been(tmp_path, whole_array, call:
     all_same(folder, whole)
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("norm", KINDS)
-def test_every_norm(tmp_path: Path, norm: str) -> None:
+def test_every_norm(tmp_path: Path, norm: str, undrawn: None) -> None:
     """Stopped in the middle of the second epoch, and then let to its end: in an array, and each run on its own."""
     settings = array_of(f"norm={norm}", "epochs=2")[::2]  # without L1 and with it
     whole, halfway, alone = (folders(tmp_path / name, settings) for name in ("whole", "stopped", "alone"))
@@ -145,8 +143,7 @@ def test_a_run_of_a_stopped_array_resumes_on_its_own_and_the_others_without_it(t
     all_same(halfway, whole)
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_runs_that_were_begun_on_their_own_resume_in_an_array(tmp_path: Path, whole_array: Array) -> None:
+def test_runs_that_were_begun_on_their_own_resume_in_an_array(tmp_path: Path, whole_array: Array, undrawn) -> None:
     """After one epoch and after two."""
     settings, whole = whole_array
     halfway = folders(tmp_path, settings)

@@ -82,8 +82,7 @@ class Layer(nn.BatchNorm2d):
 """
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_no_file_names_the_code_that_a_probe_runs(tmp_path: Path, mark: Path, monkeypatch, refused) -> None:
+def test_no_file_names_the_code_that_a_probe_runs(tmp_path: Path, mark: Path, monkeypatch, refused, undrawn) -> None:
     """Neither result.json nor the checkpoint: the command line does."""
     settings = load("data=digits", "norm=bn", "epochs=1", "train_size=100", "threads=1")
     folder = tmp_path / "run"
@@ -148,8 +147,7 @@ exit 1
 """
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_kernels_torch_starts_no_compiler(tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_torch_starts_no_compiler(tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch, undrawn) -> None:
     """And keeps nothing; the kernels do start the one in CXX."""
     (tmp_path / "compiler").write_text(COMPILER.format(mark=str(mark)))
     (tmp_path / "compiler").chmod(0o755)

@@ -271,11 +271,8 @@ def test_a_worker_that_is_killed_names_its_run_and_leaves_the_same_bits(tmp_path
     assert "the process that trained it died twice: is there enough memory?" in done.stdout
     lines = [line for line in done.stderr.splitlines() if "signal 9 (SIGKILL)" in line]
     assert all(line.startswith("normlab: custom_layers.Kills-digits-step_") for line in lines)
-    assert sorted((line.partition("step_")[2][0], line.rpartition("; ")[2]) for line in lines) == [
-        ("1", "recorded as failed"),
-        ("1", "tried once more, on its own"),
-        ("6", "it resumes"),
-    ]
+    told = sorted((line.partition("step_")[2][0], line.rpartition("; ")[2]) for line in lines)
+    assert told == [("1", "recorded as failed"), ("1", "tried once more, on its own"), ("6", "it resumes")]
     assert "Traceback" not in done.stderr
     again = train(tmp_path, *words, "+norm.options.step=6", "hydra/launcher=basic", "name=whole")
     assert "2 runs: 2 completed" in again.stdout
@@ -381,11 +378,8 @@ class Backwards(Launcher):
             results.append(run_job(hydra_context=self.context, task_function=self.task, config=config, **keys))
         return results
 
-ConfigStore.instance().store(
-    group="hydra/launcher",
-    name="backwards",
-    node={"_target_": "hydra_plugins.backwards.Backwards", "greeting": "hello"},
-)
+node = {"_target_": "hydra_plugins.backwards.Backwards", "greeting": "hello"}
+ConfigStore.instance().store(group="hydra/launcher", name="backwards", node=node)
 """
 CALLBACK = """
 from hydra.experimental.callback import Callback
@@ -434,11 +428,8 @@ def test_an_array_that_kills_its_process_loses_no_run(tmp_path: Path) -> None:
 
 def test_what_cannot_be_grouped_runs_individually_and_the_log_says_why(tmp_path: Path) -> None:
     """A user's layer is tried out. tests/test_array.py has what is known without."""
-    why = {
-        "Branches": "cannot run for several networks at once",
-        "Draws": "cannot run for several networks at once",
-        "Remembers": "gives other results in an array",
-    }
+    why = dict.fromkeys(("Branches", "Draws"), "cannot run for several networks at once")
+    why["Remembers"] = "gives other results in an array"
     targets = ",".join(f"layers:{layer}" for layer in ("Fits", *why))
     jobs = jobs_in(tmp_path, "norm=custom", f"norm.target={targets}", "seed=0,1")
     assert planned(jobs, 24) == [jobs[:2]]

@@ -27,7 +27,6 @@ def weights(folder: Path, checkpoint: str = "last.ckpt") -> dict[str, torch.Tens
     return torch.load(folder / checkpoint, weights_only=True)["state_dict"]
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -48,7 +47,7 @@ def weights(folder: Path, checkpoint: str = "last.ckpt") -> dict[str, torch.Tens
     ],
     ids=" ".join,
 )
-def test_training_is_what_a_plain_loop_computes(tmp_path: Path, overrides: list[str]) -> None:
+def test_training_is_what_a_plain_loop_computes(tmp_path: Path, overrides: list[str], undrawn: None) -> None:
     """In float64, so that rounding can neither hide a difference nor make one."""
     usual = ["data=digits", "epochs=2", "augment=false", "threads=1", "precision=64-true"]
     sizes = ["train_size=400", "batch_size=60"]  # seven steps an epoch, the last of 40 images
@@ -61,8 +60,7 @@ def test_training_is_what_a_plain_loop_computes(tmp_path: Path, overrides: list[
         torch.testing.assert_close(got[name], value, rtol=1e-7, atol=1e-10, msg=lambda text, name=name: name + text)
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_the_same_question_gets_the_same_bits(tmp_path: Path, quick: Settings) -> None:
+def test_the_same_question_gets_the_same_bits(tmp_path: Path, quick: Settings, undrawn: None) -> None:
     torch.manual_seed(7)  # whatever was drawn before must not matter
     first = run(quick, tmp_path / "a")
     torch.rand(5)
@@ -139,8 +137,7 @@ def test_best_is_chosen_by_validation_alone(finished: tuple[Path, Record], tmp_p
     assert not (tmp_path / "best.ckpt").exists(), "without held-out images nothing may choose, least of all the test"
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_finished_run_is_returned_as_it_stands(tmp_path: Path, quick: Settings) -> None:
+def test_a_finished_run_is_returned_as_it_stands(tmp_path: Path, quick: Settings, undrawn: None) -> None:
     """And what cannot start leaves it alone."""
 
     def written() -> dict[str, int]:  # a lock is empty, and filelock below 4 empties it again
@@ -170,8 +167,7 @@ def test_a_loss_that_is_not_finite_is_recorded_as_diverged(tmp_path: Path, quick
     assert Record.load(tmp_path) == record
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_failure_is_recorded_with_its_traceback(tmp_path: Path, quick: Settings) -> None:
+def test_a_failure_is_recorded_with_its_traceback(tmp_path: Path, quick: Settings, undrawn: None) -> None:
     with stop_at(1, Networks, "training_step", RuntimeError("the sky fell\nand more")):
         record = run(quick, tmp_path)
     assert (record.status, record.error) == ("failed", "RuntimeError: the sky fell (the traceback is in train.log)")
@@ -179,9 +175,8 @@ def test_a_failure_is_recorded_with_its_traceback(tmp_path: Path, quick: Setting
     assert run(quick, tmp_path).status == "completed", "a failed run is done again"
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-def test_a_stop_from_outside_is_recorded_as_interrupted(tmp_path: Path, quick: Settings, stop: type) -> None:
+def test_a_stop_from_outside_is_recorded_as_interrupted(tmp_path: Path, quick: Settings, stop: type, undrawn) -> None:
     with stop_at(1, Networks, "training_step", stop), pytest.raises(KeyboardInterrupt):
         run(quick, tmp_path)
     assert Record.load(tmp_path).status == "interrupted"
