@@ -66,9 +66,7 @@ def several(folder: Path, norms: str = "bn", seeds: int = 5, step: float = 0, **
         made_up(folder, norm, seed, **own)
 
 
-def crossed(
-    folder: Path, cells: dict[tuple[str, float], float], seeds: int = 5, spread: float = 0.004, **settings: Any
-) -> None:
+def crossed(folder: Path, cells: dict[tuple[str, float], float], seeds=5, spread=0.004, **settings: Any) -> None:
     """Runs of several settings, (norm, l1) → mean test accuracy, whose accuracies scatter by `spread` in the same
     way."""
     for (norm, l1), mean in cells.items():

@@ -20,6 +20,7 @@ import pytest
 import torch
 from conftest import draw_nothing
 from same_bits import curves, same, stopped
+from test_security import Bomb
 from warm import python_m
 
 from normlab import record
@@ -148,16 +149,6 @@ def test_an_altered_mnist_file(tmp_path: Path) -> None:
     assert not list((tmp_path / "logs").rglob("result.json"))
 
 
-class Runs:
-    """Runs code where it is unpickled."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.file,)
-
-
 def with_hash(whole: bytes, config_hash: Any) -> bytes:
     """A checkpoint that says that it is of another configuration."""
     content, stream = torch.load(io.BytesIO(whole), weights_only=True), io.BytesIO()
@@ -170,7 +161,7 @@ CHECKPOINTS: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
     "cut short": (lambda whole, _: whole[: len(whole) // 2], "cannot be read"),
     "noise": (lambda whole, _: os.urandom(len(whole)), "cannot be read"),
     "empty": (lambda *_: b"", "cannot be read"),
-    "code": (lambda whole, mark: with_hash(whole, Runs(mark)), "cannot be read"),
+    "code": (lambda whole, mark: with_hash(whole, Bomb(mark)), "cannot be read"),
     "of another": (lambda whole, _: with_hash(whole, "0" * 12), "is of another configuration"),
 }
 

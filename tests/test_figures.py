@@ -71,9 +71,7 @@ def some_effects(labels: Sequence[str], scale: float = 1.0, half: float = 0.07) 
     return rows
 
 
-def some_along(
-    labels: Sequence[str], x: Sequence[float], base: float = 96.0, fall: float = 0.2, y_label: str = "test accuracy, %"
-) -> Figure:
+def some_along(labels: Sequence[str], x: Sequence[float], base=96.0, fall=0.2, y_label="test accuracy, %") -> Figure:
     lines = {}
     for i, label in enumerate(labels):
         mean = np.array([base + 0.3 * i - fall * j for j in range(len(x))])

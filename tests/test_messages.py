@@ -13,9 +13,7 @@ from normlab.train import main
 
 VALUES = {  # what is answered to "name=value": "name=value: …"
     "must be greater than or equal to 0": "l1=-1 seed=-1 val_size=-1",
-    "must be greater than or equal to 1": (
-        "batch_size=0 epochs=0 threads=0 devices=0 train_size=0 lr_per=0 net.channels=0"
-    ),
+    "must be greater than or equal to 1": "batch_size=0 epochs=0 threads=0 devices=0 train_size=0 lr_per=0",
     "must be greater than 0": "lr=0",
     "must be less than 1": "dropout=1 optimizer.momentum=1",
     "must be less than or equal to 180": "augment.rotation=200",
@@ -64,6 +62,7 @@ norm.epsilon=1 → norm.epsilon is no setting here; did you mean norm.eps?
 norm.num_groups=2 → norm.num_groups is no setting here; choose one of norm.name, norm.eps, norm.momentum, norm.affine
 foo=1 → foo is no setting here; choose one of seed, l1, penalty,
 seed=${nothing} → Interpolation key 'nothing' not found
+net.channels=0 → …: must be greater than or equal to 1
 net=vgg → …: choose one of custom, resnet10, small
 net=custom → … needs net.target=package.module:factory
 net.target=a:b → net.target goes with net=custom; net=small has none

@@ -56,9 +56,7 @@ def build(name: str, channels: int = CHANNELS, size: tuple[int, int] = SIZE, **o
     return layer
 
 
-def maps(
-    images: int = 7, seed: int = 0, *, scale: float = 2, mean: float = 1, last: bool = False, channels: int = CHANNELS
-) -> torch.Tensor:
+def maps(images: int = 7, seed: int = 0, *, scale=2.0, mean=1.0, last=False, channels=CHANNELS) -> torch.Tensor:
     x = torch.randn(images, channels, *SIZE, generator=torch.Generator().manual_seed(seed)) * scale + mean
     return x.contiguous(memory_format=torch.channels_last) if last else x
 
