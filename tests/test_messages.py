@@ -119,6 +119,7 @@ evaluate=[shift] → evaluate.0=shift: must be 'shifted',
 -m seed=range(0,0) → …: holds no value, so there is nothing to run
 data=digits val_size=5000 → … leaves none of 1297 training images of digits
 -m data=digits val_size=10,5000 → val_size=5000 leaves none of 1297 training images of digits
+study=replication_quick val_size=99999 → … leaves none of 1297 training images of digits
 data=digits train_size=1290 → …: only 1168 training images of digits are not held out
 -m data=auto,digits → data=auto goes with no other data set in one sweep: name the sets
 data=mnist data.download=false data.root=. → MNIST is not in

@@ -9,7 +9,6 @@ from normlab.errors import NormlabError
 from normlab.lint import lint
 from normlab.settings import STUDY_FILE, Claim, Study, choices, conf_dir, protocol, sweep_of
 from normlab.settings.plan import Job, load, plan
-from normlab.train import main
 
 STUDIES = choices("study")
 
@@ -132,9 +131,3 @@ def test_a_damaged_study_is_told_in_a_line(tmp_path: Path, text: str) -> None:
 def test_a_claim_says_what_can_be_tested(values: dict[str, object], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Claim.model_validate({"claim": "c", "source": "s", "of": {"norm": "bn"}, "against": {"norm": "ln"}} | values)
-
-
-def test_a_study_that_cannot_begin_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["study=replication_quick", "val_size=99999", f"log_dir={tmp_path}"]) == 2
-    assert "val_size=99999" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
