@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from normlab.analysis import rounds
-from normlab.analysis.cells import sort
+from normlab.analysis.cells import group_runs
 from normlab.analysis.declared import Declared
 from normlab.analysis.inference import Group, Link, Model
 from normlab.analysis.questions import Answer, Answers
@@ -39,7 +39,7 @@ def real(claims: bool) -> Answers:
     """The committed runs of `replication` and the questions of their study, with its claims or without."""
     study = Study.named("replication")
     study = study if claims else study.model_copy(update={"claims": []})
-    answers = Answers(sort(runs(REAL), study.factors), study, study.margin)
+    answers = Answers(group_runs(runs(REAL), study.factors), study, study.margin)
     assert tuple(cell.label for cell in answers.cells) == CELLS
     return answers
 
@@ -97,7 +97,7 @@ class Drawn(Answers):
     """The answers of a study whose settings and questions are those of the real one."""
 
     def __init__(self, like: Answers, draws: Sequence[Draws], study: int, seeds: Mapping[str, int]) -> None:
-        super().__init__(like.found, like.study, like.margin)
+        super().__init__(like.grouped, like.study, like.margin)
         self.declared = like.declared
         self._models = {each.outcome: each.model(study, seeds) for each in draws}
 
@@ -112,8 +112,8 @@ class Followed(rounds.Rounds):
         super().__init__(like.study, like.margin, range(most))
         self.like, self.draws, self.number, self.interactions, self.drop = like, draws, study, interactions, drop
         ended = tuple(SimpleNamespace(record=SimpleNamespace(seed=seed)) for seed in range(most))
-        cells = tuple(replace(cell, ended=ended) for cell in like.found.cells)  # type: ignore[arg-type]  # a seed is all
-        self.found = replace(like.found, cells=cells)
+        cells = tuple(replace(cell, ended=ended) for cell in like.grouped.cells)  # type: ignore[arg-type]  # a seed is all
+        self.grouped = replace(like.grouped, cells=cells)
 
     def _at(self, _: Any, taken: dict[str, int]) -> Drawn:
         return Drawn(self.like, self.draws, self.number, taken)

@@ -20,7 +20,7 @@ from normlab.data import datamodule, sources
 from normlab.record import Record
 from normlab.settings.plan import load
 from normlab.training import run, run_array
-from normlab.training.networks import Networks
+from normlab.training.networks import NetworkArray
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = [f"norm={args.norm}", f"data={args.data}", f"threads={args.threads}", f"accelerator={args.accelerator}"]
     chosen += ["epochs=1", f"batch_size={args.batch}", f"val_size={HELD_OUT}", f"kernels={args.kernels}"]
     clock = Clock(args.batch * max(1, args.array))
-    eager = patch.object(Networks, "replay", launched) if args.eager else nullcontext()
+    eager = patch.object(NetworkArray, "replay", launched) if args.eager else nullcontext()
     ends = over_after_training() if args.training_only else nullcontext()
     with tempfile.TemporaryDirectory() as folder, patch.object(datamodule, "load", few), eager, suppress(Over), ends:
         if args.array:
@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     clock.print()
 
 
-def launched(networks: Networks, images: torch.Tensor, labels: torch.Tensor) -> None:
-    """In the place of `Networks.replay`: every kernel is launched from Python."""
+def launched(networks: NetworkArray, images: torch.Tensor, labels: torch.Tensor) -> None:
+    """In the place of `NetworkArray.replay`: every kernel is launched from Python."""
     networks.gradients(images, labels, networks.manual_backward)
 
 

@@ -27,8 +27,8 @@ from normlab.settings.plan import load
 from normlab.settings.shape import small_network
 from normlab.training.build import load_array
 from normlab.training.device import keep_freed_memory
-from normlab.training.networks import Member, Networks
-from normlab.training.optim import Rows
+from normlab.training.networks import Member, NetworkArray
+from normlab.training.optim import StackedOptimizer
 
 STEPS, PASSES = 30, 5
 PHASES = {  # of normlab/kernels/step.cpp, and the stages whose convolutions they do; what is computed twice counts once
@@ -48,7 +48,7 @@ NOISE = 0.2  # milliseconds: shorter differences are not told apart
 REST = "update, measures, images' positions, Python"
 
 
-def ready(norm: str, batch: int, dropout: float, threads: int) -> tuple[Networks, Rows]:
+def ready(norm: str, batch: int, dropout: float, threads: int) -> tuple[NetworkArray, StackedOptimizer]:
     """One network and its optimizer, ready to train."""
     torch.set_num_threads(threads)
     keep_freed_memory()
@@ -59,13 +59,13 @@ def ready(norm: str, batch: int, dropout: float, threads: int) -> tuple[Networks
         [data], [model] = load_array([settings])
     if reason := why_torch(settings, model.net):
         raise SystemExit(f"benchmarks: {reason}")
-    networks = Networks([Member(settings, data, model)])
+    networks = NetworkArray([Member(settings, data, model)])
     rows = networks.configure_optimizers()
     networks.on_fit_start()
     return networks.train(), rows
 
 
-def measure(networks: Networks, rows: Rows) -> dict[str, float]:
+def measure(networks: NetworkArray, rows: StackedOptimizer) -> dict[str, float]:
     """Return the milliseconds of each phase, and of what is around them."""
     kernel = networks.kernel
     assert isinstance(kernel, Kernel)

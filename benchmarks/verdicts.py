@@ -86,7 +86,7 @@ def study(rng: np.random.Generator, studies: int, truth: str, design: str, most:
         rho = options.pop("rho", POWER)
         with patch.object(rounds, "sequential_p", functools.partial(sequential_p, power=rho)):
             followed = [drawn.Followed(drawn.real(True), draws, study, **options) for study in range(studies)]
-            ends = [each.progress(each.found) for each in followed]
+            ends = [each.progress(each.grouped) for each in followed]
         seeds = np.array([np.mean(list(end.seeds.values())) for end in ends])
         found = [list(end.answers) for end in ends]
     yield row(FALSE, drawn.any_false(found, means, claims=True))

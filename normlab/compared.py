@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from normlab.analysis.cells import Sorted, chosen, sort
+from normlab.analysis.cells import RunsBySetting, chosen, group_runs
 from normlab.analysis.declared import MARGIN
 from normlab.analysis.findings import findings
 from normlab.analysis.part import ImageSet, Part, Picture, Table, text
@@ -53,7 +53,7 @@ def compare(
     """
     check_codes(ignore)
     read = _read(Path(folder), choose, margin)
-    found = sort(read.runs, read.study.factors if read.study else (), read.left_out)
+    found = group_runs(read.runs, read.study.factors if read.study else (), read.left_out)
     answers = answers_of(found, read.study, MARGIN if read.margin is None else read.margin)
     return Compared(answers, read.margin, ignore)
 
@@ -81,19 +81,19 @@ class ComparedFolders:
     """Folders of runs, setting by setting beside the first of them.
 
     Attributes:
-        names: of the folders. found: their runs. frame: one row per common setting.
+        names: of the folders. grouped: their runs. frame: one row per common setting.
         parts, findings, warnings: as of `Compared`.
     """
 
     names: list[str]
-    found: list[Sorted]
+    grouped: list[RunsBySetting]
     frame: pd.DataFrame
     parts: list[Part]
     findings: list[str]
 
     @property
     def warnings(self) -> list[str]:
-        return [note for found in self.found for note in found.notes]
+        return [note for found in self.grouped for note in found.notes]
 
 
 def compare_folders(
@@ -178,7 +178,7 @@ class Compared:
         """The test images, where they are on this machine, for figures that show some."""
         from normlab.data.sources import load
 
-        found = self.answers.found
+        found = self.answers.grouped
         configs: Iterator[Mapping[str, object]] = (run.record.config.get("data", {}) for run in found.completed)
         places = [(config.get("root"), config.get("size")) for config in configs]
         root, size = next((place for place in places if isinstance(place[0], str)), (None, None))
@@ -197,7 +197,7 @@ class Compared:
 def _lost(answers: Answers) -> Part:
     rows = [
         {"run": run.folder.name, "status": run.record.status, "why": run.record.error or ""}
-        for run in answers.every.lost
+        for run in answers.grouped_all.lost
     ]
     table = Table("lost", pd.DataFrame(rows), [text("run"), text("status"), text("why")], first=True)
     return Part("lost", "Runs that did not complete", tables=[table])

@@ -176,7 +176,7 @@ class Record:
             return None
 
     @classmethod
-    def standing(cls, folder: Path, config_hash: str) -> "Record | None":
+    def finished_for(cls, folder: Path, config_hash: str) -> "Record | None":
         """Return the finished record that answers this configuration already, or None where the run has to be done: a
         damaged one answers nothing.
 

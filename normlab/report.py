@@ -101,7 +101,7 @@ def report(
     folder = Path(folder)
     out = Path(out) if out is not None else folder
     compared = compare(folder, choose, margin=margin, ignore=ignore)
-    answers, found, study = compared.answers, compared.answers.found, compared.answers.study
+    answers, found, study = compared.answers, compared.answers.grouped, compared.answers.study
     given = ["--margin", f"{answers.margin:g}"] if answers.margin != (study.margin if study else MARGIN) else []
     given += ["--ignore", ",".join(ignore)] if ignore else []
     family = numbers(answers)
@@ -147,11 +147,11 @@ def report_beside(
     both = compare_folders(places, choose, margin=margin)
     out = Path(out) if out is not None else places[-1] / f"beside_{places[0].resolve().name}"
     common = counted(both.frame["setting"].nunique(), "common setting")
-    facts = {name: made(found) for name, found in zip(both.names, both.found, strict=True)}
+    facts = {name: made(found) for name, found in zip(both.names, both.grouped, strict=True)}
     values = {
-        "title": f"{' and '.join(both.names)}: {common} on {both.found[0].data_title}",
+        "title": f"{' and '.join(both.names)}: {common} on {both.grouped[0].data_title}",
         "question": "Do these folders of runs come to the same?",
-        "glossary": glossary(both.found),
+        "glossary": glossary(both.grouped),
         "made": {f"{name}: {key}": line for name, lines in facts.items() for key, line in lines.items()},
         "command": _command(places, choose, ["--margin", f"{margin:g}"] if margin is not None else []),
     }

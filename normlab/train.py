@@ -24,8 +24,8 @@ from normlab.errors import ConfigError, DataError, NormlabError, in_one_line
 from normlab.output import command
 from normlab.record import DONE, DamagedError, Record, read_probes, read_robustness
 from normlab.scheduler.launch import Sweep, run_single
-from normlab.scheduler.options import Slurm, launching, options
-from normlab.scheduler.schedule import tell
+from normlab.scheduler.options import Slurm, launcher_options, launcher_overrides
+from normlab.scheduler.schedule import announce
 from normlab.settings import Study, check_loggers, conf_dir
 from normlab.settings.corruptions import Corrupted
 from normlab.settings.custom import check_custom, edited
@@ -148,7 +148,7 @@ def do_runs(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
     if not multirun and launcher not in (None, "basic"):
         compose_config(overrides)  # a misspelled name is reported first
         raise ConfigError(f"hydra/launcher={launcher} is for several runs: add -m and values, as in -m seed=0,1")
-    chosen = options(launcher or ("processes" if study else None), launching(overrides))
+    chosen = launcher_options(launcher or ("processes" if study else None), launcher_overrides(overrides))
     named = any(word.startswith("accelerator=") and word != "accelerator=auto" for word in overrides)
     if isinstance(chosen, Slurm) and not named:  # what it is there, not on the login node
         overrides = [*overrides, f"accelerator={'gpu' if chosen.gpu else 'cpu'}"]
@@ -172,7 +172,7 @@ def do_runs(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
         check_loggers(job.settings)
     for each in {job.settings.model_dump_json(include={"norm", "net", "data"}): job.settings for job in jobs}.values():
         if each.net.name != "small":
-            from normlab.nets.other import check_net  # torch: only for a network that takes its time anyway
+            from normlab.nets.factory import check_net  # torch: only for a network that takes its time anyway
 
             check_net(each)
         elif each.norm.target is not None:
@@ -194,9 +194,9 @@ def do_runs(overrides: Sequence[str], multirun: bool) -> tuple[list[Job], bool]:
     _report_probes(finished)
     _evaluate(finished)
     if waiting:
-        began = _make_folders(waiting)
+        started_at = _make_folders(waiting)
         more = partial(_more, decided) if decided else None
-        sweep = Sweep(jobs, waiting, overrides, began, study=study is not None, more=more) if multirun else None
+        sweep = Sweep(jobs, waiting, overrides, started_at, study=study is not None, more=more) if multirun else None
         _warn(jobs, about)
         if sweep:
             sweep.run()
@@ -230,7 +230,7 @@ def _more(decided: "Decided") -> list[Job]:
     """Return the runs that are wanted by now; report what is open."""
     wanted = decided.wanted()
     if state := decided.state():
-        tell(wanted[0].folder.parent / "progress.log", state)
+        announce(wanted[0].folder.parent / "progress.log", state)
     for job in wanted:
         job.folder.mkdir(parents=True, exist_ok=True)
     return wanted
@@ -269,7 +269,7 @@ def _finished(job: Job) -> bool:
         Record.find(job.folder)
     except DamagedError as error:
         print(f"normlab: {error}", file=sys.stderr)
-    return not job.settings.force and Record.standing(job.folder, job.settings.config_hash()) is not None
+    return not job.settings.force and Record.finished_for(job.folder, job.settings.config_hash()) is not None
 
 
 def _report_probes(finished: Sequence[Job]) -> None:
@@ -315,13 +315,13 @@ def _auto(root: str | None, download: bool) -> str:
 def _make_folders(jobs: Sequence[Job]) -> int:
     """Make every run's folder, so that a place where nothing can be written is known before anything is trained.
     Return when that was, in nanoseconds of the file system's own clock."""
-    began = 0
+    started_at = 0
     for job in jobs:
         with _writing_to(job.folder):
             job.folder.mkdir(parents=True, exist_ok=True)
             (job.folder / ".lock").touch()
-            began = (job.folder / ".lock").stat().st_mtime_ns
-    return began
+            started_at = (job.folder / ".lock").stat().st_mtime_ns
+    return started_at
 
 
 def _find_data(jobs: Sequence[Job]) -> None:

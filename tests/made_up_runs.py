@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from normlab.analysis.cells import sort
+from normlab.analysis.cells import group_runs
 from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
 from normlab.record import Record, write_metrics, write_predictions
@@ -77,4 +77,4 @@ def crossed(folder: Path, cells: dict[tuple[str, float], float], seeds=5, spread
 
 def answers(folder: Path, study: Study | None = None, margin: float = 0.5) -> Answers:
     """What the runs of a folder say."""
-    return Answers(sort(runs(folder), study.factors if study else ()), study, margin)
+    return Answers(group_runs(runs(folder), study.factors if study else ()), study, margin)

@@ -14,10 +14,10 @@ from same_bits import same, stop_at
 from normlab.errors import ConfigError
 from normlab.record import Record
 from normlab.settings import Settings
-from normlab.settings.arrays import FREE, arrays, key, why_individual
+from normlab.settings.arrays import FREE, arrays, key, why_not_array
 from normlab.settings.plan import load
 from normlab.training import Classifier, run, run_array
-from normlab.training.networks import Networks
+from normlab.training.networks import NetworkArray
 from normlab.training.optim import onecycle
 
 BASE = ["data=digits", "train_size=600", "norm=bn", "epochs=2", "batch_size=64", "threads=1", "test_curve=true"]
@@ -105,7 +105,7 @@ def test_a_finished_run_is_left_as_it_is_and_a_busy_one_to_its_process(tmp_path:
 
 def test_a_failure_leaves_the_runs_to_be_done_singly(tmp_path: Path, undrawn: None) -> None:
     settings, folders = [quick("seed=0"), quick("seed=1")], [tmp_path / "0", tmp_path / "1"]
-    failing = stop_at(1, Networks, "training_step", RuntimeError("no memory"))
+    failing = stop_at(1, NetworkArray, "training_step", RuntimeError("no memory"))
     with failing, pytest.raises(RuntimeError, match="no memory"):
         run_array(settings, folders)
     assert not any((folder / "result.json").exists() for folder in folders)
@@ -192,7 +192,7 @@ def test_a_run_without_its_like_goes_singly() -> None:
 
 @pytest.mark.parametrize("words", [["precision=16-mixed", "accelerator=gpu"], ["refit_epochs=1"]])
 def test_what_is_of_one_network_is_refused(words: list[str]) -> None:
-    reason = str(why_individual(load(*words)))
+    reason = str(why_not_array(load(*words)))
     assert words[0].partition("=")[0] in reason
     assert arrays([load(*words, f"seed={seed}") for seed in (0, 1)], largest=9) == ([], {0: reason, 1: reason})
-    assert why_individual(load()) is None
+    assert why_not_array(load()) is None

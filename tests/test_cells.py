@@ -9,14 +9,14 @@ import pytest
 from conftest import one_line
 from made_up_runs import crossed, made_up, several
 
-from normlab.analysis.cells import Sorted, chosen, sort
+from normlab.analysis.cells import RunsBySetting, chosen, group_runs
 from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
 from normlab.errors import NormlabError
 
 
-def sorted_(folder: Path) -> Sorted:
-    return sort(runs(folder))
+def sorted_(folder: Path) -> RunsBySetting:
+    return group_runs(runs(folder))
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_the_order_of_the_runs_does_not_matter(tmp_path: Path) -> None:
     several(tmp_path, "gn", 1, options=options, placement=["pre", "post"])
     found = list(runs(tmp_path))
     orders = [found, found[::-1], found[3:] + found[:3]]
-    one, *others = [[cell.label for cell in sort(order).cells] for order in orders]
+    one, *others = [[cell.label for cell in group_runs(order).cells] for order in orders]
     assert others == [one, one]
-    one, *others = [[each.label for each in Answers(sort(order), None, 0.1).declared] for order in orders]
+    one, *others = [[each.label for each in Answers(group_runs(order), None, 0.1).declared] for order in orders]
     assert others == [one, one]
 
 
@@ -80,10 +80,10 @@ def test_data_sets_and_protocols_are_never_mixed(tmp_path: Path, key: str, value
 
 def test_a_study_may_vary_its_protocol_but_never_its_data(tmp_path: Path) -> None:
     several(tmp_path, seeds=1, epochs=[3, 5])
-    assert [cell.label for cell in sort(runs(tmp_path), ["epochs"]).cells] == ["bn epochs=3", "bn epochs=5"]
+    assert [cell.label for cell in group_runs(runs(tmp_path), ["epochs"]).cells] == ["bn epochs=3", "bn epochs=5"]
     made_up(tmp_path, "bn", epochs=3, data="mnist")
     with pytest.raises(NormlabError, match="differ in data"):
-        sort(runs(tmp_path), ["epochs", "data"])
+        group_runs(runs(tmp_path), ["epochs", "data"])
 
 
 def test_choosing(tmp_path: Path) -> None:

@@ -21,13 +21,13 @@ from normlab.claim import claim  # noqa: E402
 from normlab.record import Record  # noqa: E402
 from normlab.scheduler import launch  # noqa: E402
 from normlab.scheduler.cluster import SENT_AWAY, TIME_OVER, Cluster, Submitted  # noqa: E402
-from normlab.scheduler.options import options  # noqa: E402
+from normlab.scheduler.options import launcher_options  # noqa: E402
 from normlab.scheduler.schedule import Ended  # noqa: E402
 from normlab.scheduler.task import Callbacks, Task  # noqa: E402
-from normlab.settings.plan import Job, load, plan, to_run  # noqa: E402
+from normlab.settings.plan import Job, hydra_config, load, plan  # noqa: E402
 from normlab.train import main  # noqa: E402
 from normlab.training import run, run_array  # noqa: E402
-from normlab.training.networks import Networks  # noqa: E402
+from normlab.training.networks import NetworkArray  # noqa: E402
 
 HERE = Path(__file__).parent
 BASE = ["data=digits", "epochs=2", "batch_size=64", "train_size=200", "val_size=100", "threads=1", "accelerator=cpu"]
@@ -121,8 +121,8 @@ def test_a_job_that_dies_is_tried_twice_and_the_rest_goes_on(queue: Path, capsys
 def one_task(folder: Path) -> Task:
     """A job of one run."""
     [job] = plan([*BASE, "norm=gn", f"hydra.run.dir={folder}"], multirun=False)
-    job = Job(job.settings, folder, job.words)
-    return Task([job], 0, Callbacks(to_run(job, multirun=True)))
+    job = Job(job.settings, folder, job.overrides)
+    return Task([job], 0, Callbacks(hydra_config(job, multirun=True)))
 
 
 @pytest.mark.parametrize(
@@ -139,17 +139,17 @@ def test_a_job_that_is_sent_away_leaves_its_run_to_go_on(tmp_path, monkeypatch, 
         raise UncompletedJobError("Job not requeued because: timed-out too many times.")
 
     signal.signal(signal.SIGUSR2, submitit)
-    real = Networks.training_step
+    real = NetworkArray.training_step
     steps: list[int] = []
 
-    def training_step(networks: Networks, batch: Any, batch_idx: int) -> None:
+    def training_step(networks: NetworkArray, batch: Any, batch_idx: int) -> None:
         steps.append(batch_idx)
         if len(steps) == 6:  # in the second epoch
             os.kill(os.getpid(), number)
         real(networks, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Networks, "training_step", training_step)
+        patch.setattr(NetworkArray, "training_step", training_step)
         if queued_again:
             with pytest.raises(KeyboardInterrupt):
                 task()
@@ -165,7 +165,7 @@ def test_a_job_that_is_sent_away_leaves_its_run_to_go_on(tmp_path, monkeypatch, 
 
 
 def test_ctrl_c_cancels_the_jobs(tmp_path: Path, queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    chosen = options("submitit_slurm", [])
+    chosen = launcher_options("submitit_slurm", [])
     backend = Cluster(chosen, tmp_path / "progress.log")  # type: ignore[arg-type]
     backend.jobs = [(SimpleNamespace(job_id=f"1000_{n}"), one_task(tmp_path)) for n in (0, 1)]
     backend.stop()

@@ -23,7 +23,7 @@ import torch
 from conftest import REPOSITORY, draw_nothing
 
 from normlab import report
-from normlab.scheduler.options import options
+from normlab.scheduler.options import launcher_options
 from normlab.scheduler.schedule import InProcess
 from normlab.settings import plan as planning
 
@@ -102,7 +102,7 @@ def reads(words: list[str]) -> None:
     if words[:3] == ["python", "-m", "normlab.train"]:
         planning.plan([word for word in words[3:] if word[:5] not in ("-m", "hydra")], multirun="-m" in words[3:])
         with mock.patch("shutil.which", lambda word: word):
-            assert "slurm" not in " ".join(words) or options(planning.launcher_of(words), words)
+            assert "slurm" not in " ".join(words) or launcher_options(planning.launcher_of(words), words)
 
 
 def run(words: list[str], made: dict[str, Path]) -> None:
@@ -123,7 +123,7 @@ def first_and_last(made: dict[str, Path], words: list[str], *, multirun: bool, *
     """Plans what is asked for as it stands; gives the short form of its first and its last run."""
     mnist = [] if "data=" in " ".join(words) or planning.study_of(words) else ["data=mnist"]
     asked = planning.plan([*words, *mnist], multirun=multirun)
-    ends = [[*job.words, *SHORT] for job in (asked[0], asked[-1])[: len(asked)]]
+    ends = [[*job.overrides, *SHORT] for job in (asked[0], asked[-1])[: len(asked)]]
     jobs = [planning.plan(each, multirun=multirun)[0] for each in ends]
     made |= {str(asked[0].folder): jobs[0].folder, str(asked[0].folder.parent): jobs[0].folder.parent}
     return jobs

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from normlab.data.augment import rotate_and_shift
 from normlab.data.datamodule import ImageData, epoch_draws, epoch_order
-from normlab.data.several import SeveralImages
+from normlab.data.several import ArrayImages
 from normlab.data.sources import Images, MissingError
 from normlab.errors import ConfigError
 from normlab.settings import defaults
@@ -139,7 +139,7 @@ def test_several_runs_have_the_batches_that_each_has_alone(train_size: int | Non
     runs, alone = ([made(seed=seed, **words) for seed in (0, 5)] for _ in range(2))
     runs[1].hold_as(runs[0])
     assert runs[1].train.pool[0] is runs[0].train.pool[0]
-    several = SeveralImages(runs)
+    several = ArrayImages(runs)
     batches = [several.on_after_batch_transfer(positions, 0) for positions in several.train_dataloader()]
     for (images, labels), *each in zip(batches, *(data.train_dataloader() for data in alone), strict=True):
         for index, (own, own_labels) in enumerate(each):

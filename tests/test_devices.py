@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from same_bits import same, stop_at, stopped
 
-from normlab.data.datamodule import Batches, Part, share
+from normlab.data.datamodule import Batches, ImageSubset, share
 from normlab.errors import ConfigError
 from normlab.record import Record
 from normlab.settings import Settings
@@ -22,7 +22,7 @@ from normlab.settings.plan import load
 from normlab.training import run
 from normlab.training.build import load_array
 from normlab.training.fit import fit_networks
-from normlab.training.networks import Member, Networks
+from normlab.training.networks import Member, NetworkArray
 from normlab.training.ranks import Rank, as_rank, ranks
 
 LINUX = sys.platform == "linux"
@@ -55,7 +55,7 @@ class Measured(Checkpoint):
     """What the last epoch has measured."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Networks)
+        assert isinstance(pl_module, NetworkArray)
         [self.values] = pl_module.end_epoch()
 
 
@@ -67,7 +67,7 @@ def fit(words: list[str], rank: Rank | None = None) -> Fitted:
     settings = load(*BASE, *words)
     [data], [model] = load_array([settings])
     gradients, measured = Gradients(), Measured()
-    module = Networks([Member(settings, data, model)])
+    module = NetworkArray([Member(settings, data, model)])
     fit_networks(module, [gradients, measured], rank)
     return gradients.steps, copy.deepcopy(model.net.state_dict()), measured.values
 
@@ -181,7 +181,7 @@ def test_a_run_on_two_devices_leaves_what_a_run_leaves(whole: Path, tmp_path: Pa
 
 
 def test_stopped_on_two_devices_it_ends_as_if_it_had_not_been(whole: Path, tmp_path: Path) -> None:
-    with stopped(4 + 3, Networks, "training_step"):  # in the second epoch, on the first device
+    with stopped(4 + 3, NetworkArray, "training_step"):  # in the second epoch, on the first device
         run(load(*WHOLE), tmp_path)
     assert Record.load(tmp_path).status == "interrupted"
     assert run(load(*WHOLE), tmp_path).time["resumed"] == 1
@@ -203,7 +203,7 @@ def test_a_process_that_dies_is_a_reason_in_one_line(tmp_path: Path, killed: str
 
 
 def test_what_this_process_raises_is_told_and_not_blamed_on_another(tmp_path: Path) -> None:
-    with stop_at(3, Networks, "training_step", OSError("the disk is gone")):
+    with stop_at(3, NetworkArray, "training_step", OSError("the disk is gone")):
         record = run(load(*WHOLE), tmp_path)
     assert (record.status, record.error) == ("failed", "OSError: the disk is gone (the traceback is in train.log)")
     assert not torch.distributed.is_initialized()
@@ -227,7 +227,7 @@ def test_devices_and_their_statistics_are_part_of_a_setting() -> None:
 @pytest.mark.parametrize("processes", [2, 3, 8])
 @pytest.mark.parametrize("images", [1, 2, 7, 40])
 def test_every_image_is_in_exactly_one_share(images: int, processes: int) -> None:
-    part = Part(torch.empty(images, 1, 1, 1), torch.empty(images))
+    part = ImageSubset(torch.empty(images, 1, 1, 1), torch.empty(images))
     loaders = [[[*range(images)][own] for own in Batches([part], 6, rank, processes)] for rank in range(processes)]
     assert len({len(batches) for batches in loaders}) == 1, "all take the same number of steps"
     assert [index for batches in zip(*loaders, strict=True) for batch in batches for index in batch] == [*range(images)]

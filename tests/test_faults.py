@@ -30,7 +30,7 @@ from normlab.report import main as report
 from normlab.settings.plan import load
 from normlab.train import main
 from normlab.training import files, run
-from normlab.training.networks import Networks
+from normlab.training.networks import NetworkArray
 
 HERE = Path(__file__).parent
 BASE = ["data=digits", "epochs=3", "batch_size=64", "train_size=200", "val_size=100", "threads=1", "norm=gn"]
@@ -43,7 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         draw_nothing(patch)
         run(load(*BASE), place / "whole")
-        with stopped(4 * 2 + 2, Networks, "training_step"):
+        with stopped(4 * 2 + 2, NetworkArray, "training_step"):
             run(load(*BASE), place / "stopped")
     return place / "whole"
 

@@ -198,7 +198,7 @@ def test_a_folder_that_was_changed_is_refused(tmp_path: Path) -> None:
     changed = load_settings(*words)
     assert changed.setting() == before.setting()
     with pytest.raises(ConfigError, match=r"or files in .*/img were changed since: choose another name"):
-        Record.standing(tmp_path, changed.config_hash())
+        Record.finished_for(tmp_path, changed.config_hash())
 
 
 def test_folders_can_be_swept() -> None:

@@ -76,12 +76,12 @@ def test_a_damaged_record_is_one_line_that_names_the_file(tmp_path: Path, damage
 
 def test_standing(tmp_path: Path) -> None:
     mine = make().config_hash
-    assert Record.standing(tmp_path, mine) is None
+    assert Record.finished_for(tmp_path, mine) is None
     for status in ("completed", "diverged", "failed", "interrupted", "unavailable"):
         make(status=status).save(tmp_path)
-        assert (Record.standing(tmp_path, mine) is not None) == (status in ("completed", "diverged")), status
+        assert (Record.finished_for(tmp_path, mine) is not None) == (status in ("completed", "diverged")), status
     with pytest.raises(ConfigError, match="another configuration"):
-        Record.standing(tmp_path, "0" * 12)
+        Record.finished_for(tmp_path, "0" * 12)
 
 
 def test_metrics_are_a_row_an_epoch(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_what_else_may_lie_there(folder: Path, case: str) -> None:
     (change, runs, warning), place = CASES[case], first(folder).parent
     change(folder)
     compared = compare(folder)
-    assert sum(len(cell.ended) for cell in compared.answers.found.cells) == runs
+    assert sum(len(cell.ended) for cell in compared.answers.grouped.cells) == runs
     about = [line for line in compared.warnings if line.startswith(("NL018", "NL020"))]
     assert any(line.startswith(warning.format(folder, place)) for line in about) if warning else about == [], about
 

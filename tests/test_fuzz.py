@@ -22,8 +22,8 @@ from normlab.settings.plan import load, plan
 from normlab.training.build import load_array, make_trainer
 from normlab.training.callbacks import RunCheckpoints
 from normlab.training.device import set_threads
-from normlab.training.files import begun
-from normlab.training.networks import Member, Networks
+from normlab.training.files import resume_point
+from normlab.training.networks import Member, NetworkArray
 from normlab.training.ranks import check_shares
 from normlab.training.run import run
 
@@ -93,7 +93,7 @@ def two_steps(asked: Settings) -> None:
     set_threads(asked)
     [data], [model] = load_array([asked])
     check_shares(asked, data)
-    module = Networks([Member(asked, data, model)])
+    module = NetworkArray([Member(asked, data, model)])
     trainer = make_trainer(asked, [Two()], RunCheckpoints(module))
     trainer.fit(module, datamodule=module.data)
     assert trainer.global_step >= 1
@@ -184,7 +184,7 @@ def test_any_bytes_in_a_folder_are_reported_or_refused_in_one_line(good: Path, n
 def test_any_bytes_as_a_checkpoint_are_a_reason_in_one_line(tmp_path_factory, noise: bytes) -> None:
     folder = tmp_path_factory.mktemp("checkpoint")
     (folder / "last.ckpt").write_bytes(noise)
-    found = begun(load(), folder)
+    found = resume_point(load(), folder)
     assert isinstance(found, str)
     assert len(found.splitlines()) == 1
 

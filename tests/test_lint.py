@@ -18,7 +18,7 @@ from conftest import REPOSITORY
 from made_up_runs import made_up
 
 from normlab import train
-from normlab.analysis.cells import sort
+from normlab.analysis.cells import group_runs
 from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
 from normlab.data.datamodule import ImageData
@@ -332,7 +332,7 @@ def test_as_many_questions_are_counted_as_the_report_has(tmp_path: Path) -> None
         study, every = Study.find(folder), runs(folder)
         known = [{key: each.record.config.get(key) for key in Settings.model_fields} for each in every]
         settings = [Settings.model_validate({k: v for k, v in each.items() if v is not None}) for each in known]
-        answers = Answers(sort(every, study.factors if study else ()), study, 0.1)
+        answers = Answers(group_runs(every, study.factors if study else ()), study, 0.1)
         assert len(family(planned(settings, study)).declared) == len(answers.answers)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from conftest import REPOSITORY
 from made_up_runs import crossed, made_up, several
 
-from normlab.analysis.cells import sort
+from normlab.analysis.cells import group_runs
 from normlab.analysis.questions import Answers
 from normlab.analysis.table import runs
 from normlab.compared import compare
@@ -20,7 +20,7 @@ EVEN = {("bn", 0.0): 0.9, ("bn", 1e-3): 0.9}
 
 
 def found(folder: Path, margin: float | None = None) -> list[Finding]:
-    return lint_results(Answers(sort(runs(folder)), None, margin or 0.05), margin=margin)
+    return lint_results(Answers(group_runs(runs(folder)), None, margin or 0.05), margin=margin)
 
 
 def messages(folder: Path, code: str, margin: float | None = None) -> str:
@@ -37,7 +37,7 @@ def test_the_replication_has_no_warning() -> None:
     folder = REPOSITORY / "lightning_logs" / "replication"
     study = Study.find(folder)
     assert study is not None
-    answers = Answers(sort(runs(folder), study.factors), study, study.margin)
+    answers = Answers(group_runs(runs(folder), study.factors), study, study.margin)
     assert [each.code for each in lint_results(answers, margin=study.margin)] == []
 
 

@@ -14,7 +14,7 @@ from normlab.settings import check_loggers
 from normlab.settings.plan import load
 from normlab.train import main
 from normlab.training import run
-from normlab.training.files import begun
+from normlab.training.files import resume_point
 
 TINY = ("data=digits", "epochs=2", "batch_size=256", "threads=1")
 
@@ -65,7 +65,7 @@ def stopped(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> Recor
     with monkeypatch.context() as patch:
         patch.setattr("normlab.training.fit.conclude", lambda *_, **__: 1 / 0)
         assert run(load(*TINY, *words), folder).status == "failed"
-    before = begun(load(*TINY, *words), folder)
+    before = resume_point(load(*TINY, *words), folder)
     assert getattr(before, "epoch", before) == 2
     record = run(load(*TINY, *words), folder)
     assert record.status == "completed"

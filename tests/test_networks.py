@@ -15,9 +15,9 @@ from normlab.errors import ConfigError
 from normlab.lint import lint
 from normlab.lint.design import parameters
 from normlab.nets import Net, in_order, make_net, norm_layers, penalised, sparsity, uncovered
-from normlab.nets.folded import Numbers, Stack, log_probs
+from normlab.nets.factory import check_net
+from normlab.nets.folded import Stack, StackedState, log_probs
 from normlab.nets.layers import FilterConv2d
-from normlab.nets.other import check_net
 from normlab.norms import CATALOGUE
 from normlab.probes.layers import convolutions, layer_statistics
 from normlab.probes.layers import parameters as moved
@@ -226,7 +226,7 @@ def test_many_compute_what_each_computes_alone(norm: Any) -> None:
     for step in range(2):
         images = torch.randn(3, 5, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
         weights = stack.parameters.clone().requires_grad_()
-        y = log_probs(nets[0], Numbers(stack.named(weights), stack.buffers), images, training=True)
+        y = log_probs(nets[0], StackedState(stack.named(weights), stack.buffers), images, training=True)
         (grads,) = torch.autograd.grad(y[..., 0].sum(), weights)
         for index, net in enumerate(nets):
             alone = net.train()(images[index])
@@ -235,7 +235,7 @@ def test_many_compute_what_each_computes_alone(norm: Any) -> None:
             torch.testing.assert_close(grads[index], Stack.row(own), rtol=1e-7, atol=1e-9)
             for name, values in net.named_buffers():
                 torch.testing.assert_close(stack.buffers[name][index], values, msg=name)
-    y = log_probs(nets[0], Numbers(stack.named(stack.parameters), stack.buffers), images, training=False)
+    y = log_probs(nets[0], StackedState(stack.named(stack.parameters), stack.buffers), images, training=False)
     for index, net in enumerate(nets):
         torch.testing.assert_close(y[index], net.eval()(images[index]), rtol=1e-9, atol=1e-9)
 

@@ -81,7 +81,7 @@ class Projected(Answers):
     """The same questions with another margin or level, and so many seeds per setting; None: those that were run."""
 
     def __init__(self, answers: Answers, margin: float, alpha: float, seeds: int | None = None) -> None:
-        super().__init__(answers.found, answers.study, margin, alpha)
+        super().__init__(answers.grouped, answers.study, margin, alpha)
         self.of, self.seeds = answers, seeds
 
     def model(self, outcome: str) -> Model:

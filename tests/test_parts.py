@@ -83,7 +83,7 @@ def lambdas(tmp_path: Path) -> Path:
 
 
 def test_a_path_of_lambda(lambdas: Path) -> None:
-    table = path_frame(answers(lambdas).found)
+    table = path_frame(answers(lambdas).grouped)
     assert len(table) == 5
     row = table[table["setting"].str.contains("proximal") & (table["l1"] == 1e-3)].iloc[0]
     assert row["test_acc_mean"] == pytest.approx(0.98)
@@ -129,14 +129,14 @@ def test_its_figures_hold_the_points_and_the_report_all(lambdas: Path, capsys: p
 
 def test_two_values_are_no_path(tmp_path: Path) -> None:
     several(tmp_path, "gn", 1, l1=[0.0, 1e-3])
-    assert path_frame(answers(tmp_path).found).empty
+    assert path_frame(answers(tmp_path).grouped).empty
     assert not [*path(answers(tmp_path)).pictures()]
 
 
 def test_a_damaged_support_is_one_line(lambdas: Path) -> None:
     file = next(lambdas.glob("*/support.npz"))
     file.write_bytes(file.read_bytes()[:40])
-    runs_ = answers(lambdas).found
+    runs_ = answers(lambdas).grouped
     path_frame(runs_)
     [line] = [line for cell in runs_.cells for run in cell.ended for line in run.damage]
     assert f"{file} is damaged" in line
@@ -216,7 +216,7 @@ def test_corrupted_accuracies_are_outcomes_like_any_other(corrupted: Path) -> No
 
 def test_robust_needs_every_kind_and_old_runs_have_no_part(tmp_path: Path) -> None:
     corrupted_run(tmp_path, "ln", 0, ["shifted"])
-    [cell] = answers(tmp_path).found.cells
+    [cell] = answers(tmp_path).grouped.cells
     assert cell.mean("shifted_acc") == pytest.approx(0.948 - 0.12)
     assert cell.values("robust_acc") == {}
     assert list(dict.fromkeys(robustness_frame(answers(tmp_path))["kind"])) == ["shifted"]
@@ -277,7 +277,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_runs_are_gathered_by_setting(measured: Path, tmp_path: Path) -> None:
     """A seed that was measured at other steps leaves gaps."""
-    bn, ln, gn = answers(measured).found.cells
+    bn, ln, gn = answers(measured).grouped.cells
     epochs, values = probed(ln, "layers")["block2", "relu_sd"]
     assert epochs.tolist() == [0, 1, 2]
     assert values.tolist() == [[1, 2, 3], [2, 3, 4]]
@@ -287,7 +287,7 @@ def test_runs_are_gathered_by_setting(measured: Path, tmp_path: Path) -> None:
         made_up(tmp_path, "bn", seed)
         rows = [(epoch, epoch, "layers", "block1", "dead", 0.5) for epoch in (seed, seed + 1)]
         write_probes(next(tmp_path.glob(f"*seed_{seed}")), rows)
-    epochs, values = probed(answers(tmp_path).found.cells[0], "layers")["block1", "dead"]
+    epochs, values = probed(answers(tmp_path).grouped.cells[0], "layers")["block1", "dead"]
     assert epochs.tolist() == [0, 1, 2]
     np.testing.assert_equal(values, [[0.5, 0.5, np.nan], [np.nan, 0.5, 0.5]])
 
@@ -351,7 +351,7 @@ def pictures(folder: Path) -> list[Picture]:
 
 
 def test_the_table_of_statistics(scored: Path) -> None:
-    table = statistics_frame(answers(scored).found).set_index("batch_size")
+    table = statistics_frame(answers(scored).grouped).set_index("batch_size")
     assert list(table.index) == [2, 8, 32]
     two = table.loc[2]
     assert two["n"] == 3
@@ -386,7 +386,7 @@ def test_one_batch_size_is_no_curve_and_a_norm_that_averages_nothing_has_no_erro
     for size in SIZES:
         decomposed(tmp_path / "gn", "gn", 0, size, (0.9,) * 4)
     assert [picture.name for picture in pictures(tmp_path / "gn")] == ["statistics"]
-    assert (statistics_frame(answers(tmp_path / "gn").found)["recovered_pp"] == 0).all()
+    assert (statistics_frame(answers(tmp_path / "gn").grouped)["recovered_pp"] == 0).all()
     decomposed(tmp_path / "bn", "bn", 0, 2, (0.9,) * 4)
-    assert len(statistics_frame(answers(tmp_path / "bn").found)) == 1
+    assert len(statistics_frame(answers(tmp_path / "bn").grouped)) == 1
     assert pictures(tmp_path / "bn") == []

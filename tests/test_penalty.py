@@ -19,7 +19,7 @@ from normlab.record import read_support
 from normlab.settings import checked
 from normlab.settings.plan import load
 from normlab.training import Classifier, outcome, run
-from normlab.training.optim import Rows, proximal_step_
+from normlab.training.optim import StackedOptimizer, proximal_step_
 
 singles = st.floats(-10, 10, width=32)
 
@@ -107,7 +107,7 @@ def test_both_methods_minimise_loss_plus_penalty(method: str, momentum: float | 
         optimizer = torch.optim.SGD([w], lr, momentum, nesterov=momentum > 0)
         words.append("schedule=constant")
     covered, row = torch.ones(1, 5, dtype=torch.bool), torch.zeros(1, 5).double()
-    one_row = Rows([load(*words)], [optimizer], steps, covered, ~covered, w.data[None], row)
+    one_row = StackedOptimizer([load(*words)], [optimizer], steps, covered, ~covered, w.data[None], row)
     for step in range(steps):
         gradient = a * (w.detach() - c)
         if rows:
@@ -157,9 +157,9 @@ def test_nothing_moves_what_is_frozen(method: str, adamw: bool) -> None:
     weights = torch.tensor([[0.5, -0.5, 0.5, -0.5]])
     settings = load("l1=0.1", "lr=0.1", f"penalty.method={method}", "gradient_clip=1", "schedule=constant")
     held = torch.tensor([[True, True, False, False]])
-    rows = Rows([settings], [optimizer], 1, torch.ones_like(held), held, weights, torch.ones(1, 4))
+    rows = StackedOptimizer([settings], [optimizer], 1, torch.ones_like(held), held, weights, torch.ones(1, 4))
     for _ in range(2):
-        rows.rows.grad.fill_(1.0)
+        rows.matrix.grad.fill_(1.0)
         rows.step()
     assert weights[0, :2].tolist() == [0.5, -0.5]
     assert weights[0, 2] < 0.5

@@ -16,7 +16,7 @@ from matplotlib.image import AxesImage
 from warm import new_python
 
 from normlab.analysis.axes_picture import axes
-from normlab.analysis.cells import Sorted, sort
+from normlab.analysis.cells import RunsBySetting, group_runs
 from normlab.analysis.colours import MUTED, norm_colour
 from normlab.analysis.part import ImageSet
 from normlab.analysis.poster import poster, strongest
@@ -31,26 +31,26 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (100, 28, 28), dtype=np.uint8
 STUDY = Study(question="What do they do? " * 14, margin=0.05)
 
 
-def drawn(found: Sorted, images: np.ndarray | None = IMAGES) -> Figure:
+def drawn(found: RunsBySetting, images: np.ndarray | None = IMAGES) -> Figure:
     return poster(Answers(found, STUDY, 0.05), ImageSet(images, tuple("0123456789")))
 
 
-def six(folder: Path) -> Sorted:
+def six(folder: Path) -> RunsBySetting:
     crossed(folder, SIX)
-    return sort(runs(folder))
+    return group_runs(runs(folder))
 
 
-def many(folder: Path) -> Sorted:
+def many(folder: Path) -> RunsBySetting:
     for i in range(12):
         for seed in range(2):
             own = {"batch_size": 16 * (i + 1), "lr": round(0.05 + 0.01 * i, 2), "dropout": 0.05}
             made_up(folder, "gn", seed, test_acc=0.95 - 0.01 * i + 0.005 * seed, **own)
-    return sort(runs(folder))
+    return group_runs(runs(folder))
 
 
-def lone(folder: Path) -> Sorted:
+def lone(folder: Path) -> RunsBySetting:
     made_up(folder, "ln", files=False)
-    return sort(runs(folder))
+    return group_runs(runs(folder))
 
 
 @pytest.mark.parametrize("make", [six, many, lone])
@@ -80,7 +80,7 @@ def test_the_images_are_those_that_most_runs_get_wrong(tmp_path: Path) -> None:
     for norm, wrong in [("bn", [3, 7]), ("ln", [7, 9]), ("gn", [7])]:
         for seed in range(2):
             made_up(tmp_path, norm, seed, wrong=[*wrong, 11] if seed else wrong)
-    found = sort(runs(tmp_path))
+    found = group_runs(runs(tmp_path))
     fig = drawn(found)
     (image,) = fig.findobj(AxesImage)
     sheet = image.get_array()
@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         drawn(found, np.zeros((100, 3)))
     made_up(tmp_path / "b", status="diverged")
     with pytest.raises(NormlabError, match="no run here has a test accuracy"):
-        drawn(sort(runs(tmp_path / "b")))
+        drawn(group_runs(runs(tmp_path / "b")))
 
 
 def test_the_command_says_what_is_missing(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from normlab.probes.layers import convolutions, parameters
 from normlab.randomness import Stream, stream_seed
 from normlab.record import ProbeRow, Record, RecordError, read_probes, write_probes
 from normlab.settings import Settings
-from normlab.settings.arrays import arrays, why_individual
+from normlab.settings.arrays import arrays, why_not_array
 from normlab.settings.plan import load
 from normlab.training import run
 from normlab.training.build import initial_model, unfoldable
@@ -137,7 +137,7 @@ class TestSettings:
 
     def test_a_run_with_probes_trains_by_itself(self) -> None:
         settings = [load("norm=gn", ALL, f"seed={seed}") for seed in (0, 1)]
-        reason = why_individual(settings[0])
+        reason = why_not_array(settings[0])
         assert reason is not None
         assert "probes=[layers,landscape,shift]" in reason
         assert arrays(settings, 9) == ([], {0: reason, 1: reason})

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 from made_up_runs import crossed, made_up, several
 
-from normlab.analysis.cells import sort
+from normlab.analysis.cells import group_runs
 from normlab.analysis.findings import findings
 from normlab.analysis.outcomes import OUTCOMES
 from normlab.analysis.parts.claims import claims_frame
@@ -25,7 +25,7 @@ TOST, BOTH = "(two one-sided tests)", "the interval reaches into and out of"
 def asked(folder: Path, *claims: dict[str, Any], margin: float = 0.05, **study: Any) -> Answers:
     usual = {"claim": "c", "source": "s", "of": {"norm": "bn", "l1": 0.001}, "against": {"norm": "bn", "l1": 0.0}}
     several = [Claim.model_validate(usual | claim) for claim in claims]
-    return Answers(sort(runs(folder)), Study(question="?", margin=margin, claims=several, **study), margin)
+    return Answers(group_runs(runs(folder)), Study(question="?", margin=margin, claims=several, **study), margin)
 
 
 def ruled(folder: Path, *claims: dict[str, Any], margin: float = 0.05) -> list[dict[Any, Any]]:
@@ -152,7 +152,7 @@ def test_effects_are_those_that_were_put_in(factorial: Path) -> None:
     assert table.loc["does the effect of norm depend on l1?", "verdict"] == "equivalent"
     assert table.loc["bn dropout=0.1 − bn dropout=0", "verdict"] == "worse"
     assert (table["p_adjusted"] >= table["p"]).all()
-    asked_again = Answers(answers.found, answers.study, 0.5, 0.01)
+    asked_again = Answers(answers.grouped, answers.study, 0.5, 0.01)
     for each in (answers, asked_again):
         needed = seeds_needed(each.model("test_acc"), 0.005, len(each.answers), each.alpha)
         assert each.seeds_needed == needed

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_table(folder: Path) -> None:
-    table = rates_frame(answers(folder).found).set_index(["setting", "lr"])
+    table = rates_frame(answers(folder).grouped).set_index(["setting", "lr"])
     assert len(table) == 6
     assert table.loc[("bn", 1.0), "diverged"] == 1
     assert not table.loc[("bn", 1.0), "stable"]
@@ -67,7 +67,7 @@ def test_a_study_that_tunes_compares_each_at_its_own(folder: Path, capsys: pytes
     claim = Claim(claim="?", source="?", of={"norm": "gn"}, against={"norm": "bn"}, expect="lower")
     study = Study(question="?", margin=0.5, factors=["norm", "lr"], tune="lr", claims=[claim])
     found = answers(folder, study)
-    assert [cell.label for cell in found.found.cells] == ["bn", "gn"]
+    assert [cell.label for cell in found.grouped.cells] == ["bn", "gn"]
     assert found.own == {"bn": "bn lr=0.1", "gn": "gn lr=0.01"}
     assert list(found.factors) == ["norm"]
     [row] = claims_frame(found).to_dict("records")
@@ -79,7 +79,7 @@ def test_a_study_that_tunes_compares_each_at_its_own(folder: Path, capsys: pytes
     assert len(pd.read_csv(folder / "rates.csv")) == 6
     assert not (folder / "best.csv").exists(), "it would say the same again"
     untuned = answers(folder, study.model_copy(update={"tune": ""}))
-    assert untuned.found.cells[0].label == "bn lr=0.01"
+    assert untuned.grouped.cells[0].label == "bn lr=0.01"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_what_chooses_a_rate(tmp_path: Path, by_rate: dict[float, list[float]]) 
     for lr, accs in by_rate.items():
         for seed, acc in enumerate(accs):
             made_up(tmp_path, "bn", seed, val_acc=acc, lr=lr)
-    chosen = best(answers(tmp_path).found.cells)
+    chosen = best(answers(tmp_path).grouped.cells)
     assert chosen is not None
     assert chosen.label == "bn lr=0.1"
 
@@ -105,7 +105,7 @@ def test_lost_runs_leave_a_median(tmp_path: Path) -> None:
     for lr in (0.01, 0.1, 1.0):
         for seed, acc in enumerate([0.97, 0.1, 0.99]):
             made_up(tmp_path, "bn", seed, test_acc=acc, val_acc=acc, lr=lr, images=1000)
-    table = rates_frame(answers(tmp_path).found)
+    table = rates_frame(answers(tmp_path).grouped)
     assert table["test_acc_median"].tolist() == [0.97] * 3
     assert table["chance"].tolist() == [1] * 3
     [picture] = curves.factors(answers(tmp_path)).pictures()
@@ -114,7 +114,7 @@ def test_lost_runs_leave_a_median(tmp_path: Path) -> None:
 
 def test_without_held_out_images_nothing_is_best(tmp_path: Path) -> None:
     several(tmp_path, seeds=1, images=1000, lr=[0.01, 0.1, 1.0])
-    table = rates_frame(answers(tmp_path).found)
+    table = rates_frame(answers(tmp_path).grouped)
     assert not table["best"].any()
     assert table["stable"].all()
     assert at_own_best(answers(tmp_path)) is None
@@ -122,4 +122,4 @@ def test_without_held_out_images_nothing_is_best(tmp_path: Path) -> None:
 
 def test_two_rates_are_no_search(tmp_path: Path) -> None:
     several(tmp_path, seeds=1, val_acc=0.9, images=1000, lr=[0.01, 0.1])
-    assert rates_frame(answers(tmp_path).found).empty
+    assert rates_frame(answers(tmp_path).grouped).empty

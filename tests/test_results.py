@@ -16,7 +16,7 @@ from scipy.special import log_softmax
 
 from benchmarks import recipe
 from normlab.analysis import read
-from normlab.analysis.cells import sort
+from normlab.analysis.cells import group_runs
 from normlab.analysis.numbers import number
 from normlab.analysis.parts.settings import settings
 from normlab.analysis.questions import Answers
@@ -172,7 +172,7 @@ def test_every_claim_has_a_ruling() -> None:
 def test_the_readmes_table_is_the_reports() -> None:
     pages = [(REPOSITORY / page).read_text(encoding="utf-8") for page in ("README.md", "docs/replication.md")]
     study = Study.named("replication")
-    words, *_ = settings(Answers(sort(runs(RESULTS), study.factors), study, study.margin)).tables
+    words, *_ = settings(Answers(group_runs(runs(RESULTS), study.factors), study, study.margin)).tables
     columns = [words.headings.index(name) for name in ("setting", "n", "test acc. %", "95 % interval", "train acc. %")]
     for row in words.rows:
         cells = [row[i] for i in columns]

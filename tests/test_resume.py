@@ -12,11 +12,11 @@ from normlab.settings import Settings
 from normlab.settings.plan import load
 from normlab.training import files, run, run_array
 from normlab.training.files import RunFiles
-from normlab.training.networks import Networks
+from normlab.training.networks import NetworkArray
 
 BASE = ["data=digits", "epochs=3", "batch_size=32", "train_size=100", "val_size=60", "threads=1", "dropout=0.1"]
 STEPS = 4  # an epoch
-STEP = (Networks, "training_step")
+STEP = (NetworkArray, "training_step")
 
 
 def stopped_and_resumed(settings: Settings, folder: Path, *steps: int) -> Record:
@@ -159,6 +159,6 @@ def test_a_run_that_was_begun_on_another_device_says_why_it_begins_anew(tmp_path
     settings = load(*BASE, "norm=bn", "epochs=2", "accelerator=cpu")
     with stopped(STEPS + 3, *STEP):
         run(settings, tmp_path)
-    state = files.begun(settings.model_copy(update={"accelerator": "gpu"}), tmp_path)
+    state = files.resume_point(settings.model_copy(update={"accelerator": "gpu"}), tmp_path)
     assert state == "last.ckpt was trained by accelerator=cpu, which would resume it"
-    assert isinstance(files.begun(settings, tmp_path), files.Begun)
+    assert isinstance(files.resume_point(settings, tmp_path), files.ResumePoint)

@@ -8,7 +8,7 @@ import pytest
 from made_up_runs import made_up
 
 from benchmarks import verdicts
-from normlab.analysis.cells import Cell, Sorted, sort
+from normlab.analysis.cells import Cell, RunsBySetting, group_runs
 from normlab.analysis.parts.claims import claims_frame
 from normlab.analysis.parts.effects import methods
 from normlab.analysis.projection import numbers
@@ -21,7 +21,7 @@ from normlab.settings import Claim, Study
 MARGIN, SD = 0.1, 0.05  # percentage points, as of MNIST
 
 
-def study_of(means: dict[str, float], seeds: dict[str, int], draws: dict[str, np.ndarray]) -> Sorted:
+def study_of(means: dict[str, float], seeds: dict[str, int], draws: dict[str, np.ndarray]) -> RunsBySetting:
     """So many runs of each norm, whose accuracies were drawn before."""
     cells = []
     for norm, mean in means.items():
@@ -35,7 +35,7 @@ def study_of(means: dict[str, float], seeds: dict[str, int], draws: dict[str, np
             )  # fmt: skip
             ended.append(Run(Path("nowhere"), record, config))
         cells.append(Cell(norm, norm, {"norm": norm}, tuple(ended)))
-    return Sorted(tuple(cells), ("norm",), "mnist", ())
+    return RunsBySetting(tuple(cells), ("norm",), "mnist", ())
 
 
 def test_a_large_difference_ends_early_and_gives_its_seeds_to_the_others() -> None:
@@ -85,7 +85,7 @@ def test_a_report_counts_the_looks_that_were_taken(tmp_path: Path) -> None:
     p = [each.decision.adjusted[0] for each in (one, several)]
     assert p[0] < p[1] < 1, p
     rounds = Rounds(None, 0.1, range(12))
-    assert [each.decision for each in rounds.progress(looks.every).answers] == [several.decision]
+    assert [each.decision for each in rounds.progress(looks.grouped_all).answers] == [several.decision]
     assert "up to 12 per setting" in methods(looks)["looks"]
     assert "looks" not in methods(once)
     assert numbers(looks)["rows"] == {}, "the dials of the page would count one look"
@@ -100,7 +100,7 @@ def test_a_report_at_its_last_look_knows_the_study(tmp_path: Path) -> None:
     pair = {"of": {"norm": "ln"}, "against": {"norm": "gn"}}
     claim = Claim.model_validate({"claim": "c", "source": "s", "expect": "higher"} | pair)
     study = Study(question="?", margin=0.1, claims=[claim], control={"norm": "gn"})
-    found = answers_of(sort(runs(tmp_path)), study, 0.1)
+    found = answers_of(group_runs(runs(tmp_path)), study, 0.1)
     [row] = claims_frame(found).to_dict("records")
     assert (row["of"], row["against"]) == ("ln", "gn")
     assert row["ruling"] != "untested"
@@ -125,7 +125,7 @@ def test_of_what_is_tuned_only_the_best_gets_more_seeds() -> None:
     draws = np.random.default_rng(3).normal(size=(6, 20))
     study, most = Study(question="?", margin=MARGIN, factors=["norm", "lr"], tune="lr"), 20
 
-    def runs(seeds: dict[str, int]) -> Sorted:
+    def runs(seeds: dict[str, int]) -> RunsBySetting:
         cells = []
         for at, (norm, lr) in enumerate((norm, lr) for norm in ("bn", "ln") for lr in (0.01, 0.1, 1.0)):
             label, ended = f"{norm} lr={lr:g}", []
@@ -138,7 +138,7 @@ def test_of_what_is_tuned_only_the_best_gets_more_seeds() -> None:
                 )  # fmt: skip
                 ended.append(Run(Path("nowhere"), record, config))
             cells.append(Cell(label, norm, {"norm": norm, "lr": lr}, tuple(ended)))
-        return Sorted(tuple(cells), ("norm", "lr"), "mnist", ())
+        return RunsBySetting(tuple(cells), ("norm", "lr"), "mnist", ())
 
     rounds, seeds = Rounds(study, MARGIN, range(most)), dict[str, int]()
     while not (progress := rounds.progress(runs(seeds))).finished:

@@ -16,15 +16,15 @@ from normlab.data.datamodule import Batch, ImageData
 from normlab.data.sources import load as images
 from normlab.kernels.compile import compilers
 from normlab.nets import Net, norm_layers
-from normlab.nets.folded import Numbers, Stack, log_probs
+from normlab.nets.folded import Stack, StackedState, log_probs
 from normlab.norms import CATALOGUE
 from normlab.settings import Settings
 from normlab.settings.plan import load
 from normlab.training.build import bytes_per_image, initial_model, make_trainer, networks_at_once
 from normlab.training.callbacks import RunCheckpoints
 from normlab.training.device import Replayed
-from normlab.training.networks import Member, Networks
-from normlab.training.optim import Rows
+from normlab.training.networks import Member, NetworkArray
+from normlab.training.optim import StackedOptimizer
 
 # One forward pass
 
@@ -79,7 +79,7 @@ def batch(count: int, size: int, dtype: torch.dtype, seed: int = 0) -> tuple[tor
 def together(stack: Stack, net: Net, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """What all networks say, and the gradient of each one's loss: (K, P)."""
     leaf = stack.parameters.clone().requires_grad_()
-    said = log_probs(net, Numbers(stack.named(leaf), stack.buffers), images, training=True)
+    said = log_probs(net, StackedState(stack.named(leaf), stack.buffers), images, training=True)
     losses = torch.stack([nll_loss(each, own) for each, own in zip(said, labels, strict=True)])
     return said.detach(), torch.autograd.grad(losses.sum(), leaf)[0]
 
@@ -114,7 +114,7 @@ def test_in_float64(norm: str, count: int, placement: str) -> None:
                 torch.testing.assert_close(stack.buffers[name][index], values, rtol=1e-10, atol=1e-12, msg=name)
     stack = Stack(nets)
     kept = {name: values.clone() for name, values in stack.buffers.items()}
-    said = log_probs(nets[0], Numbers(stack.named(stack.parameters), stack.buffers), images, training=False)
+    said = log_probs(nets[0], StackedState(stack.named(stack.parameters), stack.buffers), images, training=False)
     for index, net in enumerate(nets):
         torch.testing.assert_close(said[index], net.eval()(images[index]), rtol=1e-10, atol=1e-12)
     assert all(torch.equal(values, kept[name]) for name, values in stack.buffers.items())
@@ -190,12 +190,12 @@ def parts(settings: Sequence[Settings]) -> list[ImageData]:
     return data
 
 
-def networks(settings: Sequence[Settings], at_once: int = 2) -> Networks:
+def networks(settings: Sequence[Settings], at_once: int = 2) -> NetworkArray:
     both = zip(settings, parts(settings), strict=True)
-    return Networks([Member(each, data, initial_model(each)) for each, data in both], at_once)
+    return NetworkArray([Member(each, data, initial_model(each)) for each, data in both], at_once)
 
 
-def trained(settings: Sequence[Settings], at_once: int = 2) -> Networks:
+def trained(settings: Sequence[Settings], at_once: int = 2) -> NetworkArray:
     found = networks(settings, at_once)
     make_trainer(settings[0], [], RunCheckpoints(found)).fit(found, datamodule=found.data)
     return found
@@ -205,7 +205,7 @@ def weights(net: nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
 
 
-def same(found: Networks, settings: Sequence[Settings], tolerance: float = 1e-8) -> None:
+def same(found: NetworkArray, settings: Sequence[Settings], tolerance: float = 1e-8) -> None:
     data = parts(settings)
     for index, each in enumerate(settings):
         expected = by_hand(each, data[index])
@@ -302,7 +302,7 @@ def test_what_an_epoch_measures() -> None:
         assert measured["loss/train"] == pytest.approx(ce + 1e-3 * covered, rel=1e-5)
 
 
-def predicted(found: Networks) -> dict[str, torch.Tensor]:
+def predicted(found: NetworkArray) -> dict[str, torch.Tensor]:
     batches = make_trainer(found.settings[0], [], RunCheckpoints(found)).predict(found, datamodule=found.data)
     return {part: torch.cat(each, 1) for part, each in zip(found.data.predicted, batches, strict=True)}
 
@@ -338,7 +338,7 @@ class Asked(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def ready(settings: Sequence[Settings]) -> tuple[Networks, Rows, Batch]:
+def ready(settings: Sequence[Settings]) -> tuple[NetworkArray, StackedOptimizer, Batch]:
     """Networks on the point of their first step."""
     found = networks(settings)
     found.on_fit_start()
@@ -376,7 +376,7 @@ def test_gradients_change_nothing_that_is_not_named_as_their_state(monkeypatch: 
     found, rows, batch = ready(settings)
     found.manual_backward = torch.Tensor.backward
     tensors = {"parameters": found.stack.parameters, "grads": found.stack.grads, **found.stack.buffers}
-    tensors |= {"penalty": found.penalty, "totals": found.totals, **rows.state[rows.rows]}
+    tensors |= {"penalty": found.penalty, "totals": found.totals, **rows.state[rows.matrix]}
     before = {name: value.clone() for name, value in tensors.items()}
     found.replay(*batch)
     changed = {name for name, value in tensors.items() if not torch.equal(value, before[name])}

@@ -59,7 +59,7 @@ def test_any_false_verdict_is_rare_although_it_looks_after_every_round(rng: np.r
     def draw(studies: int) -> Bools:
         draws = [Draws("test_acc", accuracies(rng, "normal", TRUTHS[TRUTH], studies, 8))]
         followed = [Followed(real(False), draws, study) for study in range(studies)]
-        found = [[*each.progress(each.found).answers] for each in followed]
+        found = [[*each.progress(each.grouped).answers] for each in followed]
         return any_false(found, means, claims=False)
 
     assert rare(draw, LOW, 2.4 * ALPHA, batch=50)

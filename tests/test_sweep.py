@@ -23,7 +23,7 @@ from normlab.scheduler import options
 from normlab.scheduler.launch import planned
 from normlab.scheduler.progress import SweepProgress, duration
 from normlab.scheduler.schedule import Backend, Ended, Schedule
-from normlab.scheduler.task import Callbacks, Task, to_run
+from normlab.scheduler.task import Callbacks, Task, hydra_config
 from normlab.settings.plan import Job, plan
 
 
@@ -84,10 +84,10 @@ class Made(Backend):
         self.stopped = True
 
 
-def sweep(jobs: Sequence[Job], backend: Made, began: int = 0) -> list[str]:
+def sweep(jobs: Sequence[Job], backend: Made, started_at: int = 0) -> list[str]:
     """How the runs ended."""
-    callbacks = Callbacks(to_run(jobs[0], multirun=True))
-    Schedule(jobs, backend, began, lambda runs, _: [Task([job], began, callbacks) for job in runs]).run()
+    callbacks = Callbacks(hydra_config(jobs[0], multirun=True))
+    Schedule(jobs, backend, started_at, lambda runs, _: [Task([job], started_at, callbacks) for job in runs]).run()
     assert backend.stopped
     return [record.status if (record := Record.find(job.folder)) else "none" for job in jobs]
 
@@ -112,7 +112,7 @@ def test_what_is_done_again(tmp_path: Path, left: Any, now: bool, words: list[st
     if not now:
         os.utime(job.folder / "result.json", (1, 1))
     backend = Made("c")
-    assert sweep([job], backend, began=time.time_ns() - 10**9) == ["completed" if again else left]
+    assert sweep([job], backend, started_at=time.time_ns() - 10**9) == ["completed" if again else left]
     assert backend.started == [[0]] * again
 
 
@@ -166,7 +166,11 @@ def test_a_clock_that_goes_back(tmp_path: Path) -> None:
             os.utime(job.folder / "result.json", ns=(1, 1))
 
     backend = Before("c", "f", "f")
-    assert sweep(jobs_in(tmp_path, "seed=0,1,2"), backend, began=time.time_ns()) == ["completed", "failed", "failed"]
+    assert sweep(jobs_in(tmp_path, "seed=0,1,2"), backend, started_at=time.time_ns()) == [
+        "completed",
+        "failed",
+        "failed",
+    ]
     assert len(backend.started) == 1
 
 
@@ -203,9 +207,11 @@ def test_a_study_takes_every_core_and_arrays_where_they_pay(tmp_path, monkeypatc
     monkeypatch.setattr("normlab.settings.model.device_of", lambda _: machine[0])
     monkeypatch.setattr(options, "cores", lambda: machine[1])
     jobs, (launcher, workers) = jobs_in(tmp_path, *words), chosen
-    assert options.usual([], jobs) == launcher
-    assert options.usual(["hydra/launcher=basic"], jobs) == "basic"
-    assert options.usual(["hydra.launcher.n_jobs=2"], jobs[:1]) is not None, "with one run left, it is still understood"
+    assert options.default_launcher([], jobs) == launcher
+    assert options.default_launcher(["hydra/launcher=basic"], jobs) == "basic"
+    assert options.default_launcher(["hydra.launcher.n_jobs=2"], jobs[:1]) is not None, (
+        "with one run left, it is still understood"
+    )
     for n_jobs, expected in ((-1, workers), (2, min(2, len(jobs)))):
         found = options.options(launcher or "processes", [f"hydra.launcher.n_jobs={n_jobs}"])
         assert isinstance(found, options.Processes)

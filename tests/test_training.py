@@ -20,7 +20,7 @@ from normlab.scores import scores
 from normlab.settings import Settings
 from normlab.settings.plan import load
 from normlab.training import Classifier, run
-from normlab.training.networks import Networks
+from normlab.training.networks import NetworkArray
 
 
 def weights(folder: Path, checkpoint: str = "last.ckpt") -> dict[str, torch.Tensor]:
@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_is_recorded_as_diverged(tmp_path: Path, quick
 
 
 def test_a_failure_is_recorded_with_its_traceback(tmp_path: Path, quick: Settings, undrawn: None) -> None:
-    with stop_at(1, Networks, "training_step", RuntimeError("the sky fell\nand more")):
+    with stop_at(1, NetworkArray, "training_step", RuntimeError("the sky fell\nand more")):
         record = run(quick, tmp_path)
     assert (record.status, record.error) == ("failed", "RuntimeError: the sky fell (the traceback is in train.log)")
     assert "Traceback" in (tmp_path / "train.log").read_text()
@@ -177,7 +177,7 @@ def test_a_failure_is_recorded_with_its_traceback(tmp_path: Path, quick: Setting
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_a_stop_from_outside_is_recorded_as_interrupted(tmp_path: Path, quick: Settings, stop: type, undrawn) -> None:
-    with stop_at(1, Networks, "training_step", stop), pytest.raises(KeyboardInterrupt):
+    with stop_at(1, NetworkArray, "training_step", stop), pytest.raises(KeyboardInterrupt):
         run(quick, tmp_path)
     assert Record.load(tmp_path).status == "interrupted"
     assert run(quick, tmp_path).status == "completed", "an interrupted run is done again"
@@ -193,7 +193,9 @@ def test_a_gpu_that_is_not_there_makes_the_run_unavailable(tmp_path: Path, quick
 
 def test_outputs_that_are_not_finite_are_no_result(tmp_path: Path, quick: Settings, monkeypatch) -> None:
     """A loss may be finite to the last step and the weights after it may not."""
-    monkeypatch.setattr(Networks, "predict_step", lambda _, batch, *__: torch.full((*batch[1].shape, 10), torch.nan))
+    monkeypatch.setattr(
+        NetworkArray, "predict_step", lambda _, batch, *__: torch.full((*batch[1].shape, 10), torch.nan)
+    )
     record = run(quick, tmp_path)
     assert (record.status, record.metrics["test_acc"]) == ("diverged", None)
     assert not (tmp_path / "predictions.npz").exists()

@@ -73,7 +73,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Sorted:
+class RunsBySetting:
     """All runs of a report by setting. factors: what differs between settings; notes: what was left out."""
 
     cells: tuple[Cell, ...]
@@ -133,9 +133,9 @@ def chosen(found: Sequence[Run], choose: Sequence[str]) -> list[Run]:
     return left
 
 
-def sort(
+def group_runs(
     found: Sequence[Run], factors: Sequence[str] = (), left_out: Sequence[str] = (), keys: Sequence[str] | None = None
-) -> Sorted:
+) -> RunsBySetting:
     """Sort runs into settings.
 
     Args:
@@ -171,7 +171,7 @@ def sort(
         )
     order = {key: _levels(key, cells) for key in keys}
     cells.sort(key=lambda cell: [order[key].index(cell.levels[key]) for key in keys])
-    return Sorted(tuple(cells), keys, str(found[0].config["data"]), tuple(notes))
+    return RunsBySetting(tuple(cells), keys, str(found[0].config["data"]), tuple(notes))
 
 
 def _twice(kept: Run, other: Run) -> str:
@@ -265,7 +265,7 @@ def best(cells: Sequence[Cell]) -> Cell | None:
     return max(able, key=mean)[0] if able else None
 
 
-def tuned(found: Sorted, factor: str) -> Sorted:
+def tuned(found: RunsBySetting, factor: str) -> RunsBySetting:
     """Return the settings without a factor, each at its `best` level; at the lowest where nothing is best."""
     cells = [
         replace(best(of) or of[0], label=rest, levels={key: x for key, x in of[0].levels.items() if key != factor})

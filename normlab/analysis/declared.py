@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from normlab.analysis.cells import Cell, Sorted, holds, numeric, tuned, without
+from normlab.analysis.cells import Cell, RunsBySetting, holds, numeric, tuned, without
 from normlab.analysis.outcomes import OUTCOMES, Outcome
 from normlab.settings import Claim, Study
 from normlab.settings.conf import spell
@@ -77,17 +77,17 @@ class Family:
         found: the settings that are compared; of a study that tunes a factor, each at its best level. every: all.
     """
 
-    def __init__(self, found: Sorted, study: Study | None, margin: float) -> None:
-        self.every, self.study, self.margin = found, study, margin
+    def __init__(self, found: RunsBySetting, study: Study | None, margin: float) -> None:
+        self.grouped_all, self.study, self.margin = found, study, margin
         self.tune = study.tune if study and study.tune in found.factors else ""
-        self.found = tuned(found, self.tune) if self.tune else found
+        self.grouped = tuned(found, self.tune) if self.tune else found
         self.primary = study.primary if study else "test_acc"
 
     @cached_property
     def own(self) -> dict[str, str]:
         """By the label of a setting, its label among all of them, with its level of what is tuned."""
-        of_runs = {id(run): cell.label for cell in self.every.cells for run in cell.ended}
-        return {cell.label: of_runs[id(cell.ended[0])] for cell in self.found.cells}
+        of_runs = {id(run): cell.label for cell in self.grouped_all.cells for run in cell.ended}
+        return {cell.label: of_runs[id(cell.ended[0])] for cell in self.grouped.cells}
 
     @property
     def about(self) -> Outcome:
@@ -97,7 +97,7 @@ class Family:
     @property
     def cells(self) -> list[Cell]:
         """The settings whose primary outcome is compared."""
-        return [*self.found.cells]
+        return [*self.grouped.cells]
 
     @cached_property
     def declared(self) -> list[Declared]:
@@ -124,7 +124,7 @@ class Family:
                 middle = claim.by if claim.expect == "higher" else -claim.by
                 low, high = middle - (claim.give or 0), middle + (claim.give or 0)
             of_range = claim.expect == "similar" or claim.by is not None
-            for of, against in pairs_of(claim, self.found.cells):
+            for of, against in pairs_of(claim, self.grouped.cells):
                 label, contrasts = _pair(of, against)
                 yield Declared(
                     "claim", label, claim.measure, contrasts, low=low, high=high, of_range=of_range,
@@ -189,7 +189,7 @@ class Family:
     @cached_property
     def factors(self) -> dict[str, list[str]]:
         """The levels of each factor that has several, in the order of the settings; a norm's options are its own."""
-        names = [name for name in self.found.factors if not name.startswith("norm.")]
+        names = [name for name in self.grouped.factors if not name.startswith("norm.")]
         levels = {name: list(dict.fromkeys(level_of(cell, name) for cell in self.cells)) for name in names}
         return {name: of for name, of in levels.items() if len(of) > 1}
 

@@ -27,7 +27,7 @@ def findings(answers: Answers) -> list[str]:
         told += [" ".join(_of_factor(answers, factor)) for factor in answers.factors]
         own = [cell.label for cell in answers.cells if cell.norm == "custom" and len(answers.cells) > 1]
         told += [_of_own(answers, label) for label in own]
-    if some := [cell.label for cell in answers.found.cells if not trained(cell)]:
+    if some := [cell.label for cell in answers.grouped.cells if not trained(cell)]:
         which = _and(some) if len(some) <= MANY else f"{len(some)} settings"
         told.append(f"Not every run trained with {which}: no verdict is on them, see the table of settings.")
     if not answers.factors or not answers.several:
@@ -102,7 +102,7 @@ def _of_own(answers: Answers, label: str) -> str:
 def _alone(answers: Answers) -> list[str]:
     """The settings' means, where no contrast has a verdict; of many the lowest and the highest."""
     about = answers.about
-    means = [(cell.label, cell.mean(answers.primary)) for cell in answers.found.cells if cell.values(answers.primary)]
+    means = [(cell.label, cell.mean(answers.primary)) for cell in answers.grouped.cells if cell.values(answers.primary)]
     if not means:
         return []
     seeds = "" if answers.several else " (one seed: no interval and no verdict)"

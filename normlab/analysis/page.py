@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from normlab.analysis.cells import Sorted
+from normlab.analysis.cells import RunsBySetting
 from normlab.norms import CATALOGUE
 from normlab.settings.conf import spell
 
@@ -68,7 +68,7 @@ def as_json(values: object) -> str:
 # How it was made
 
 
-def glossary(found: Iterable[Sorted]) -> dict[str, str]:
+def glossary(found: Iterable[RunsBySetting]) -> dict[str, str]:
     """What the names of norms stand for, by the catalogue; nothing for a layer of somebody's own."""
     present = {cell.norm for some in found for cell in some.cells}
     return {name: about.title for name, about in CATALOGUE.items() if name in present}
@@ -84,7 +84,7 @@ RECIPE = {
 }
 
 
-def recipe(found: Sorted) -> dict[str, str]:
+def recipe(found: RunsBySetting) -> dict[str, str]:
     """How the runs were trained, a line each: what differs between settings is a list."""
     configs = [run.config for run in found.ended]
     lines = {}
@@ -105,7 +105,7 @@ def recipe(found: Sorted) -> dict[str, str]:
     return lines
 
 
-def made(found: Sorted) -> dict[str, str]:
+def made(found: RunsBySetting) -> dict[str, str]:
     """When, on what and with which versions the runs were trained, and how many there are."""
     ended, records = found.ended, [run.record for run in found.completed]
     runs = f"{len(ended):,} of {len(found.cells):,} settings, {len(records):,} completed; the last epoch counts"
@@ -126,7 +126,7 @@ def _day(folder: Path) -> str:
     return ""
 
 
-def run_links(found: Sorted, out: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+def run_links(found: RunsBySetting, out: Path) -> list[tuple[str, list[tuple[str, str]]]]:
     """By setting, its runs: a seed's number and the address of its folder; "" where it does not lie below the page."""
 
     def address(folder: Path) -> str:

@@ -35,7 +35,7 @@ class Column:
     verdict: bool = False
 
 
-class Cell(NamedTuple):
+class TableCell(NamedTuple):
     """A cell of a table as it is shown, and what it is sorted by: a number, "" for a missing one, None for its text."""
 
     column: Column
@@ -59,10 +59,12 @@ class Table:
     first: bool = False
 
     @cached_property
-    def cells(self) -> list[list[Cell]]:
+    def cells(self) -> list[list[TableCell]]:
         """The rows, without columns in which no row has anything."""
         rows = self.frame.to_dict("records") if self.columns else []
-        cells = [[Cell(each, each.show(row), _sorted_by(row.get(each.by))) for each in self.columns] for row in rows]
+        cells = [
+            [TableCell(each, each.show(row), _sorted_by(row.get(each.by))) for each in self.columns] for row in rows
+        ]
         some = [any(cell.text not in (NONE, "") for cell in column) for column in zip(*cells, strict=True)]
         return [[cell for cell, shown in zip(row, some, strict=True) if shown] for row in cells]
 

@@ -43,7 +43,7 @@ def poster(answers: Answers, seen: ImageSet) -> Figure:
 
     Raise `NormlabError` if no run was measured on test images, ValueError if the images are not uint8.
     """
-    found, study = answers.found, answers.study
+    found, study = answers.grouped, answers.study
     cells = [cell for cell in found.cells if cell.values("test_acc")]
     if not cells:
         raise NormlabError("no run here has a test accuracy")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from normlab.analysis.cells import Cell, Sorted, trained
+from normlab.analysis.cells import Cell, RunsBySetting, trained
 from normlab.analysis.declared import Declared, Family
 from normlab.analysis.inference import Estimate, Model
 from normlab.analysis.outcomes import model_of
@@ -54,7 +54,7 @@ class Answers(Family):
 
     most = 0  # seeds that a setting may get, of a study that ends by itself
 
-    def __init__(self, found: Sorted, study: Study | None, margin: float, alpha: float = ALPHA) -> None:
+    def __init__(self, found: RunsBySetting, study: Study | None, margin: float, alpha: float = ALPHA) -> None:
         super().__init__(found, study, margin)
         self.alpha = alpha
         self._models: dict[str, Model] = {}
@@ -80,7 +80,7 @@ class Answers(Family):
     def model(self, outcome: str) -> Model:
         """The model of the settings in which every run trained."""
         if outcome not in self._models:
-            self._models[outcome] = model_of([cell for cell in self.found.cells if trained(cell)], outcome)
+            self._models[outcome] = model_of([cell for cell in self.grouped.cells if trained(cell)], outcome)
         return self._models[outcome]
 
     def estimate(self, contrast: Mapping[str, float], outcome: str | None = None) -> Estimate | None:
@@ -113,7 +113,7 @@ class Answers(Family):
     def cells(self) -> list[Cell]:
         """Those in which every run trained."""
         known = self.model(self.primary).groups
-        return [cell for cell in self.found.cells if cell.label in known]
+        return [cell for cell in self.grouped.cells if cell.label in known]
 
 
 def identity(each: Answer) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from normlab.analysis.cells import Cell, Sorted
+from normlab.analysis.cells import Cell, RunsBySetting
 from normlab.analysis.questions import Answer, Answers, identity
 from normlab.analysis.sequential import looks, sequential_p
 from normlab.analysis.table import Run
@@ -48,7 +48,7 @@ class Rounds:
         self.study, self.margin, self.seeds = study, margin, list(seeds)
         self._looks: dict[tuple[tuple[str, int], ...], Answers] = {}  # one that was computed stays as it is
 
-    def progress(self, found: Sorted) -> Progress:
+    def progress(self, found: RunsBySetting) -> Progress:
         """Follow the looks as far as the runs go. A run counts once it has ended, however."""
         ended = {cell.label: {run.record.seed for run in cell.ended} for cell in found.cells}
         taken = dict.fromkeys(ended, 0)
@@ -71,7 +71,7 @@ class Rounds:
                 break
         return Progress(taken, last, open_, True, tuple(answers))
 
-    def _at(self, found: Sorted, taken: dict[str, int]) -> Answers:
+    def _at(self, found: RunsBySetting, taken: dict[str, int]) -> Answers:
         key = tuple(sorted(taken.items()))
         if key not in self._looks:
             cells = [_first(cell, set(self.seeds[: taken[cell.label]])) for cell in found.cells]
@@ -90,7 +90,7 @@ class Followed(Answers):
     """The answers of a study that ends by itself, at its last whole look: with p that hold although it was looked at
     before."""
 
-    def __init__(self, found: Sorted, study: Study | None, margin: float) -> None:
+    def __init__(self, found: RunsBySetting, study: Study | None, margin: float) -> None:
         super().__init__(found, study, margin)
         made = {run.record.seed for run in found.ended}
         told = max(int(run.record.config.get("max_seeds", 0)) for run in found.ended if _ends_by_itself(run))
@@ -100,10 +100,10 @@ class Followed(Answers):
 
     @cached_property
     def answers(self) -> list[Answer]:
-        return [*Rounds(self.study, self.margin, self.seeds).progress(self.every).answers]
+        return [*Rounds(self.study, self.margin, self.seeds).progress(self.grouped_all).answers]
 
 
-def answers_of(found: Sorted, study: Study | None, margin: float) -> Answers:
+def answers_of(found: RunsBySetting, study: Study | None, margin: float) -> Answers:
     """Return what the runs of a folder say, with the p of the looks that were taken where any was trained with
     `until=decided`."""
     kind = Followed if any(map(_ends_by_itself, found.ended)) else Answers

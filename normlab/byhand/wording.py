@@ -48,7 +48,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Part:
+class Section:
     """A heading with a table or with blocks of values."""
 
     heading: str
@@ -187,19 +187,19 @@ def given(result: Result) -> str:
     return "; ".join(items)
 
 
-def parts(result: Result) -> Iterator[Part]:
+def parts(result: Result) -> Iterator[Section]:
     """What is shown of a norm, in order: the numbers, its statistics, then values, and running averages before eval."""
     of, batch = result.formula, result.batch
-    yield Part("The numbers", blocks=blocks(batch.values, batch, exact=True))
+    yield Section("The numbers", blocks=blocks(batch.values, batch, exact=True))
     for i, table in enumerate(tables(result)):
         many, shown = sum(s.axes == i for s in result.statistics), len(table.rows)
         which = f": {sharing(result.about.axes[i])}" if len(result.about.axes) > 1 else ""
         some = f" (the first {shown} of {many:,}; --out writes a workbook with all)" if shown < many else ""
-        yield Part(f"Statistics{which}{some}", table)
+        yield Section(f"Statistics{which}{some}", table)
     output = " and output, y = " if result.plain else ", "
-    yield Part(f"Normalised{output}{of.written_inner}", blocks=blocks(result.normalised, batch))
+    yield Section(f"Normalised{output}{of.written_inner}", blocks=blocks(result.normalised, batch))
     if not result.plain:
-        yield Part(f"Output, y = {of.written}", blocks=blocks(result.output, batch))
+        yield Section(f"Output, y = {of.written}", blocks=blocks(result.output, batch))
     if result.running:
         keep, take = number_text(1 - result.rules.momentum), number_text(result.rules.momentum)
         rules = [
@@ -207,8 +207,8 @@ def parts(result: Result) -> Iterator[Part]:
             for name, node in of.kept.items()
         ]
         heading = f"Running averages after one step with momentum {take}: {', '.join(rules)}."
-        yield Part(heading, running_table(result))
-        yield Part("Output in eval mode", blocks=blocks(result.evaluated, batch))
+        yield Section(heading, running_table(result))
+        yield Section("Output in eval mode", blocks=blocks(result.evaluated, batch))
 
 
 def tables(result: Result) -> list[Table]:

@@ -22,7 +22,7 @@ T = TypeVar("T")
 EVAL_BATCH = 1000  # images per evaluation step: 500 to 1,000 measured fastest on CPU, and divides every test set
 
 
-class Part(Dataset[Batch]):
+class ImageSubset(Dataset[Batch]):
     """Some images of a data set with their labels, in file order.
 
     `part[i]` is an image as the network takes it, float (C, H, W) in [0, 1], and its label; `part[a:b]` is a batch of
@@ -67,7 +67,7 @@ class Part(Dataset[Batch]):
         return pixels
 
 
-class TrainingPart(Part):
+class TrainingSubset(ImageSubset):
     """Training images by their position in an epoch: shuffled and augmented, all of which follows from (seed, epoch).
 
     Args:
@@ -106,7 +106,7 @@ class Batches(Sampler[slice]):
     Lightning sets the epoch of training images. Elsewhere every iteration is the next epoch.
     """
 
-    def __init__(self, parts: Sequence[Part], batch_size: int, rank: int = 0, processes: int = 1) -> None:
+    def __init__(self, parts: Sequence[ImageSubset], batch_size: int, rank: int = 0, processes: int = 1) -> None:
         self.parts, self.batch_size, self.rank, self.processes = parts, batch_size, rank, processes
         self.epoch = 0
 
@@ -126,7 +126,7 @@ class Batches(Sampler[slice]):
 
 
 def in_batches(
-    images: Dataset[T], parts: Sequence[Part], batch_size: int, rank: int = 0, processes: int = 1
+    images: Dataset[T], parts: Sequence[ImageSubset], batch_size: int, rank: int = 0, processes: int = 1
 ) -> DataLoader[T]:
     """Return a loader of `images` by the `Batches` of parts."""
     # A generator of its own: without one, every pass draws a number from the global stream, which is dropout's.
@@ -190,9 +190,9 @@ class ImageData(LightningDataModule):
     """
 
     predicted = ("train", "test")  # the parts that `predict_dataloader` goes through, once after training
-    train: TrainingPart
-    val: Part
-    test: Part
+    train: TrainingSubset
+    val: ImageSubset
+    test: ImageSubset
     classes: tuple[str, ...]
     mean: float
     std: float
@@ -233,7 +233,7 @@ class ImageData(LightningDataModule):
         self.train_size, self.val_size = settings.train_size, settings.val_size
         self.batch_size, self.test_curve, self.seed = settings.batch_size, settings.test_curve, settings.seed
         self.rotation, self.shift = settings.augment.rotation, settings.augment.shift
-        self.rank, self.processes = 0, 1  # whose share of every batch `SeveralImages` gives, of how many
+        self.rank, self.processes = 0, 1  # whose share of every batch `ArrayImages` gives, of how many
 
     def __getattr__(self, name: str) -> Any:
         """Load the images when one of the attributes that follow from them is first used."""
@@ -281,15 +281,15 @@ class ImageData(LightningDataModule):
     def hold_as(self, other: "ImageData") -> None:
         """Take the images of another data module without a copy; the split is that of this one's own seed."""
         self.dataset, self.test = other.dataset, other.test
-        self._split(Part(*other.train.pool), other._grey)
+        self._split(ImageSubset(*other.train.pool), other._grey)
         self.classes = other.classes
 
-    def _split(self, everything: Part, grey: torch.Tensor) -> None:
+    def _split(self, everything: ImageSubset, grey: torch.Tensor) -> None:
         train_size, val_size = split(self.dataset, len(everything), self.train_size, self.val_size)
         order = torch.randperm(len(everything), generator=generator(Stream.SPLIT, self.seed))
-        self.val = Part(*everything.pool, order[:val_size].sort().values)
+        self.val = ImageSubset(*everything.pool, order[:val_size].sort().values)
         where = order[val_size : val_size + train_size].sort().values
-        self.train = TrainingPart(everything.pool, where, seed=self.seed, rotation=self.rotation, shift=self.shift)
+        self.train = TrainingSubset(everything.pool, where, seed=self.seed, rotation=self.rotation, shift=self.shift)
         # By the histogram of the 256 grey values: exact, and without a float copy of every pixel.
         self._grey = grey
         every = train_size + val_size == len(everything)
@@ -314,10 +314,10 @@ class ImageData(LightningDataModule):
 
     def in_order(self, part: str) -> DataLoader[Batch]:
         """Return a loader of "train", "val" or "test" for evaluation: in file order, without augmentation."""
-        images: Part = getattr(self, part)
-        return self._loader(Part(*images.pool, images.where), EVAL_BATCH)
+        images: ImageSubset = getattr(self, part)
+        return self._loader(ImageSubset(*images.pool, images.where), EVAL_BATCH)
 
-    def _loader(self, part: Part, batch_size: int) -> DataLoader[Batch]:
+    def _loader(self, part: ImageSubset, batch_size: int) -> DataLoader[Batch]:
         double = self.trainer is not None and self.trainer.precision == "64-true"
         part.dtype = torch.float64 if double else torch.float32
         return in_batches(part, [part], batch_size)
@@ -327,7 +327,7 @@ class ImageData(LightningDataModule):
         return min(self.batch_size, len(self.train) - index * self.batch_size)
 
     def inputs(
-        self, part: Part, index: torch.Tensor | slice, net: nn.Module, draws: torch.Tensor | None = None
+        self, part: ImageSubset, index: torch.Tensor | slice, net: nn.Module, draws: torch.Tensor | None = None
     ) -> Batch:
         """Return images and labels of a part, by their places in file order, as `net` takes them: normalised, of its
         type, on its device, moved by the draws (n, 3) of their augmentation. Labels are (n,)."""
@@ -336,9 +336,9 @@ class ImageData(LightningDataModule):
         return (pixels - self.mean) / self.std, part.pool[1][where].to(like.device)
 
 
-def _part(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer]) -> Part:
+def _part(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer]) -> ImageSubset:
     channels_last = torch.from_numpy(images).view(*images.shape[:3], -1)
-    return Part(channels_last.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long())
+    return ImageSubset(channels_last.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long())
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from normlab.data.augment import corrupted
-from normlab.data.datamodule import EVAL_BATCH, Batch, ImageData, Part, in_batches
+from normlab.data.datamodule import EVAL_BATCH, Batch, ImageData, ImageSubset, in_batches
 from normlab.kernels import Gathered
 from normlab.settings.corruptions import STRENGTHS, Corrupted
 
@@ -30,7 +30,7 @@ class Positions(NamedTuple):
 class PositionsOf(Dataset[Positions]):
     """The positions of one part of K runs."""
 
-    def __init__(self, parts: Sequence[Part], part: str) -> None:
+    def __init__(self, parts: Sequence[ImageSubset], part: str) -> None:
         self.parts, self.part = parts, part
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class PositionsOf(Dataset[Positions]):
         return Positions(self.part, torch.stack(where), None if draws[0] is None else torch.stack(draws))
 
 
-class SeveralImages(LightningDataModule):
+class ArrayImages(LightningDataModule):
     """Train, validation and test images of K runs that share a pool of images.
 
     Batches are float images (K, B, C, H, W) in [0, 1], in float32 (float64 if the trainer has precision="64-true"), and
@@ -53,11 +53,11 @@ class SeveralImages(LightningDataModule):
             share of every batch the loaders give.
 
     Attributes:
-        gathers: whether batches hold pixels. If not, they hold `Gathered` images, for the kernels.
+        gives_pixels: whether batches hold pixels. If not, they hold `Gathered` images, for the kernels.
         words: what `predict` goes through.
     """
 
-    gathers = True
+    gives_pixels = True
     words = "the training and the test images"
 
     def __init__(self, runs: Sequence[ImageData]) -> None:
@@ -88,10 +88,10 @@ class SeveralImages(LightningDataModule):
 
     def _in_order(self, part: str, rank: int = 0, processes: int = 1) -> DataLoader[Positions]:
         """Return a loader of one part of each run, in file order."""
-        parts = [Part(*each.pool, each.where) for each in self._parts(part)]
+        parts = [ImageSubset(*each.pool, each.where) for each in self._parts(part)]
         return in_batches(PositionsOf(parts, part), parts, EVAL_BATCH, rank, processes)
 
-    def _parts(self, part: str) -> list[Part]:
+    def _parts(self, part: str) -> list[ImageSubset]:
         """Return one part of each run."""
         return [getattr(run, part) for run in self.runs]
 
@@ -102,7 +102,7 @@ class SeveralImages(LightningDataModule):
         images, labels = self._pool(batch.part, batch.where.device)
         augment = self.runs[0].train
         found = Gathered(images, batch.where, batch.draws, augment.rotation, augment.shift)
-        return self.pixels(found) if self.gathers else found, labels[batch.where]
+        return self.pixels(found) if self.gives_pixels else found, labels[batch.where]
 
     def pixels(self, images: Gathered) -> torch.Tensor:
         """Return images as pixels (K, B, C, H, W) in [0, 1], augmented if they have draws."""
@@ -118,7 +118,7 @@ class SeveralImages(LightningDataModule):
         return self._pools[key]
 
 
-class CorruptedImages(SeveralImages):
+class CorruptedImages(ArrayImages):
     """The test images of K runs as they are, and then corrupted in every way of some kinds: `predict` goes through them
     one way after the other, for all runs at once. They are in memory one way at a time.
 
@@ -145,7 +145,7 @@ class CorruptedImages(SeveralImages):
         """Return some images of a way, by their places, as pixels (n, C, H, W) in [0, 1]."""
         return self.pixels(Gathered(self._pool(self.predicted[way], device)[0], where.to(device)))
 
-    def _parts(self, part: str) -> list[Part]:
+    def _parts(self, part: str) -> list[ImageSubset]:
         return [run.test for run in self.runs]
 
     def _pool(self, part: str, device: torch.device) -> Batch:

@@ -49,7 +49,7 @@ def confounded(design: Design) -> Iterator[str]:
     Cross them: each value of the one with each of the other. An lr of each norm's own is fair if all were chosen by
     `val_acc` from the same values.
     """
-    levels = [cell.levels for cell in design.found.cells]
+    levels = [cell.levels for cell in design.grouped.cells]
     keys = [key for key in levels[0] if key != "lr" or not _brought(levels)]
     for i, one in enumerate(keys):
         for other in keys[i + 1 :]:

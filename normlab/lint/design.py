@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import ValidationError
 
-from normlab.analysis.cells import PROTOCOL, Cell, Sorted, sort
+from normlab.analysis.cells import PROTOCOL, Cell, RunsBySetting, group_runs
 from normlab.analysis.table import Run
 from normlab.data.published import PUBLISHED
 from normlab.data.sources import split
@@ -79,12 +79,12 @@ class Design:
     """Settings side by side.
 
     Attributes:
-        found: the runs by setting; before the first one, made up from what is planned. several: whether there is more
+        grouped: the runs by setting; before the first one, made up from what is planned. several: whether there is more
             than one run.
         spread: where finished runs have shown one. answers, margin: of a report; None before.
     """
 
-    found: Sorted
+    grouped: RunsBySetting
     study: Study | None
     several: bool = True
     spread: Spread | None = None
@@ -95,7 +95,7 @@ class Design:
     def settings(self) -> list[Setting]:
         """Those that this version can read."""
         found = []
-        for cell in self.found.cells:
+        for cell in self.grouped.cells:
             config = cell.ended[0].record.config
             with suppress(ValidationError):
                 known = {key: config[key] for key in config if key in Settings.model_fields}
@@ -108,7 +108,7 @@ class Design:
         if self.answers is None:
             computed = [(each.cell, parameters(each.settings)) for each in self.settings]
         else:
-            every = [(cell, {run.record.parameters for run in cell.completed}) for cell in self.found.cells]
+            every = [(cell, {run.record.parameters for run in cell.completed}) for cell in self.grouped.cells]
             computed = [(cell, count) for cell, counted in every for count in counted]
         return [(cell, count) for cell, count in computed if count is not None]
 
@@ -120,7 +120,7 @@ def planned(runs: Sequence[Settings], study: Study | None, spread: Spread | None
         config = each.recorded()
         record = Record(status="completed", config=config, config_hash="", setting={}, seed=each.seed)
         made.append(Run(Path(), record, flatten(config)))
-    found = sort(made, (*(study.factors if study else ()), *PROTOCOL[1:]))
+    found = group_runs(made, (*(study.factors if study else ()), *PROTOCOL[1:]))
     return Design(found, study, len(runs) > 1, spread)
 
 

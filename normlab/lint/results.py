@@ -19,7 +19,7 @@ def lost(design: Design) -> Iterator[str]:
 
     Look at the table of lost runs for the reason; the study's command does again what failed or was interrupted.
     """
-    for cell in design.found.cells:
+    for cell in design.grouped.cells:
         missing = len(cell.ended) - len(cell.completed)
         diverged = sum(run.record.status == "diverged" for run in cell.ended)
         if not cell.completed:
@@ -44,7 +44,7 @@ def chance(design: Design) -> Iterator[str]:
     Look at the run's curves; a lower `lr`, a longer warm-up or `gradient_clip` may let it train.
     """
     stuck = {each.label for each in design.settings if cannot_learn(each)}
-    for cell in design.found.cells:
+    for cell in design.grouped.cells:
         seeds = [run.record.seed for run in cell.completed if at_chance(run)]
         if seeds and cell.label not in stuck:
             yield (
@@ -55,7 +55,7 @@ def chance(design: Design) -> Iterator[str]:
 
 def _by_rate(design: Design) -> dict[str, dict[float, float]]:
     """Mean validation accuracy over seeds by setting and lr, where several lr were run and every run trained."""
-    cells = [cell for cell in design.found.cells if "lr" in cell.levels and trained(cell) and cell.values("val_acc")]
+    cells = [cell for cell in design.grouped.cells if "lr" in cell.levels and trained(cell) and cell.values("val_acc")]
     found = {rest: {level(cell, "lr"): cell.mean("val_acc") for cell in of} for rest, of in alike(cells, "lr").items()}
     return {setting: rates for setting, rates in found.items() if len(rates) > 1}
 
@@ -110,12 +110,12 @@ def predictions(design: Design) -> Iterator[str]:
     """
     images = {
         run.folder: None if (true := (run.predictions or {}).get("true")) is None else true.tobytes()
-        for run in design.found.completed
+        for run in design.grouped.completed
     }
     known = Counter(each for each in images.values() if each is not None).most_common(1)
     lacking = {
         cell.label: sum(not known or images[run.folder] != known[0][0] for run in cell.completed)
-        for cell in design.found.cells
+        for cell in design.grouped.cells
     }
     if count := sum(lacking.values()):
         yield (
@@ -133,7 +133,7 @@ def machines(design: Design) -> Iterator[str]:
 
     Nothing, if every setting was run on each machine; else make the runs of one machine again.
     """
-    records = [run.record for run in design.found.completed]
+    records = [run.record for run in design.grouped.completed]
     for what, have in {
         "device": {str(record.device.get("name")) for record in records},
         "number of threads": {str(record.device.get("threads")) for record in records},
@@ -154,7 +154,7 @@ def left_out(design: Design) -> Iterator[str]:
 
     Move what does not belong there, or train a run with damaged files again (`force=true`).
     """
-    yield from design.found.notes
-    for run in design.found.ended:
+    yield from design.grouped.notes
+    for run in design.grouped.ended:
         _ = run.curves, run.predictions  # read by now, as a rule
         yield from run.damage

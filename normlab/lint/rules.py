@@ -78,7 +78,7 @@ def lint(
 def lint_results(answers: "Answers", *, margin: float | None = None, ignore: Iterable[str] = ()) -> list[Finding]:
     """Return what may mislead in the results of a report, by code. margin: the difference asked about; None where
     nobody named one."""
-    return _found(Design(answers.found, answers.study, answers=answers, margin=margin), ignore)
+    return _found(Design(answers.grouped, answers.study, answers=answers, margin=margin), ignore)
 
 
 def _found(design: Design, ignore: Iterable[str]) -> list[Finding]:

@@ -22,9 +22,9 @@ def family(design: Design) -> "Family":
     from normlab.analysis.declared import MARGIN, Family  # scipy, a second that a single run need not wait for
 
     stuck = {each.label for each in design.settings if at_chance_always(each)}
-    cells = tuple(cell for cell in design.found.cells if cell.label not in stuck)
+    cells = tuple(cell for cell in design.grouped.cells if cell.label not in stuck)
     study = design.study
-    return Family(replace(design.found, cells=cells), study, study.margin if study else MARGIN)
+    return Family(replace(design.grouped, cells=cells), study, study.margin if study else MARGIN)
 
 
 @rule("NL011", "one-seed", "plan", "report")
@@ -36,8 +36,8 @@ def one_seed(design: Design) -> Iterator[str]:
 
     Give several seeds, as in `'seed=range(5)'`, or `until=decided`.
     """
-    cells = [cell.ended if design.answers is None else cell.completed for cell in design.found.cells]
-    counts = {cell.label: len(runs) for cell, runs in zip(design.found.cells, cells, strict=True) if runs}
+    cells = [cell.ended if design.answers is None else cell.completed for cell in design.grouped.cells]
+    counts = {cell.label: len(runs) for cell, runs in zip(design.grouped.cells, cells, strict=True) if runs}
     single = [label for label, n in counts.items() if n == 1]
     if not single or (design.answers is None and (len(counts) == 1 or _until(design))):
         return
@@ -128,11 +128,11 @@ def _more(needed: float) -> str:
 
 def _counts(design: Design) -> tuple[int, int, int] | None:
     """Seeds per setting, questions and settings; None where nothing is asked, or seeds are not chosen beforehand."""
-    seeds = min(len(cell.ended) for cell in design.found.cells)
-    if len(design.found.cells) < 2 or seeds < 2 or _until(design):
+    seeds = min(len(cell.ended) for cell in design.grouped.cells)
+    if len(design.grouped.cells) < 2 or seeds < 2 or _until(design):
         return None
     asked = family(design)
-    return (seeds, len(asked.declared), len(asked.found.cells)) if asked.declared else None
+    return (seeds, len(asked.declared), len(asked.grouped.cells)) if asked.declared else None
 
 
 def _spread(design: Design) -> Spread | None:

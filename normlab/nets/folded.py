@@ -93,7 +93,7 @@ def _shaped(part: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Numbers:
+class StackedState:
     """Parameters and buffers of K networks, by name: (K, ...). Buffers change in place where a layer changes them."""
 
     parameters: Named
@@ -109,7 +109,7 @@ class Numbers:
 
 
 def log_probs(
-    net: Network, numbers: Numbers, images: torch.Tensor, *, training: bool, masks: Masks | None = None
+    net: Network, numbers: StackedState, images: torch.Tensor, *, training: bool, masks: Masks | None = None
 ) -> torch.Tensor:
     """Return the log-probabilities of K networks for their own images: (K, B, num_classes) for (K, B, C, H, W).
 

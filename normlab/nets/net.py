@@ -103,7 +103,7 @@ class Net(Network, nn.Sequential):
             for name, part in parts.items()
             for layer in (dict(part.named_children()) or [""])
         ]
-        self.know(build, order, image, num_classes)
+        self.register_layers(build, order, image, num_classes)
 
     def label(self, name: str) -> str:
         return name.partition(".")[0]

@@ -36,7 +36,9 @@ class Network(nn.Module):
         """What figures and tables call a layer."""
         return name
 
-    def know(self, built: "NormFactory", order: Iterable[str], image: tuple[int, int, int], num_classes: int) -> None:
+    def register_layers(
+        self, built: "NormFactory", order: Iterable[str], image: tuple[int, int, int], num_classes: int
+    ) -> None:
         """Set the attributes of a network whose normalization layers are those that `built` made."""
         self.num_classes, self.image, self.order = num_classes, image, tuple(order)
         names = {id(module): name for name, module in self.named_modules()}

@@ -80,11 +80,11 @@ def mean_square(x: Tensor, dims: list[int]) -> Tensor:
 
 def eval_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """γ · (x − μ) / sqrt(σ² + ε) + β with given μ and σ², (C,) or (K, C), such as running averages."""
-    row, folded = [flat(mean, x), flat(var, x), flat(weight, x), flat(bias, x)], fold(x)
-    return unfold(F.batch_norm(folded, row[0], row[1], row[2], row[3], False, 0.0, eps), x)
+    row, folded = [flat(mean, x), flat(var, x), flat(weight, x), flat(bias, x)], merge_networks(x)
+    return split_networks(F.batch_norm(folded, row[0], row[1], row[2], row[3], False, 0.0, eps), x)
 
 
-def fold(x: Tensor) -> Tensor:
+def merge_networks(x: Tensor) -> Tensor:
     """(N, C, H, W) or (N, K, C, H, W) as (N, K · C, H, W).
 
     Maps of one network are not viewed anew: a view may give the axis of a single image another stride, with which
@@ -95,7 +95,7 @@ def fold(x: Tensor) -> Tensor:
     return x.squeeze(1) if x.shape[1] == 1 else x.flatten(1, 2)
 
 
-def unfold(y: Tensor, x: Tensor) -> Tensor:
+def split_networks(y: Tensor, x: Tensor) -> Tensor:
     """y (N, K · C, H, W) in the shape of x."""
     if x.dim() == 4:
         return y
@@ -137,17 +137,17 @@ def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | Non
 
 @torch.jit.unused
 def _group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    folded = fold(x)
+    folded = merge_networks(x)
     groups *= folded.shape[1] // x.shape[-3]
     weight, bias = flat(weight, x), flat(bias, x)
     if not _rows_fit(folded):
-        return unfold(F.group_norm(folded, groups, weight, bias, eps), x)
+        return split_networks(F.group_norm(folded, groups, weight, bias, eps), x)
     if groups <= FEW:
         n, c, h, w = folded.shape
         y, mean, rstd = torch.native_group_norm(folded, weight, bias, n, c, h * w, groups, eps)
         if not _steep(mean, rstd):
-            return unfold(y, x)
-    return unfold(_Standardise.apply(folded, groups, weight, bias, eps)[0], x)
+            return split_networks(y, x)
+    return split_networks(_Standardise.apply(folded, groups, weight, bias, eps)[0], x)
 
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -189,7 +189,7 @@ def _batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    folded = fold(x)
+    folded = merge_networks(x)
     if x.device.type == "cpu":  # torch's kernel for channels_last maps in float16 squares in float16
         folded = upcast(folded)
     values = folded.numel() // folded.shape[1]  # one number per channel: torch says why that cannot be
@@ -199,13 +199,13 @@ def _batch_norm(
     torchs = dtypes <= {folded.dtype} or (is_half(folded) and dtypes <= {torch.float32})
     if values < 2 or (torchs and not _rows_fit(folded)):
         weight, bias = (None if given is None else given.flatten() for given in (weight, bias))
-        return unfold(F.batch_norm(folded, mean, var, weight, bias, True, momentum, eps).to(x.dtype), x)
+        return split_networks(F.batch_norm(folded, mean, var, weight, bias, True, momentum, eps).to(x.dtype), x)
     wide, weight, bias = upcast(folded), flat(weight, x), flat(bias, x)
     y, own_mean, own_var = (_Standardise.apply if _rows_fit(wide) else _plain)(wide, None, weight, bias, eps)
     for average, batch in ((mean, own_mean), (var, own_var * (values / (values - 1)))):
         if average is not None:
             track_(average, batch, momentum)
-    return unfold(y.to(x.dtype), x)
+    return split_networks(y.to(x.dtype), x)
 
 
 def _rows_fit(x: Tensor) -> bool:

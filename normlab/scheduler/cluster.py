@@ -17,8 +17,8 @@ from submitit.helpers import DelayedSubmission
 from normlab.claim import STALE, busy
 from normlab.output import counted
 from normlab.scheduler.options import Arrays, Queue, Slurm
-from normlab.scheduler.progress import note
-from normlab.scheduler.schedule import Backend, Ended, tell
+from normlab.scheduler.progress import log_progress
+from normlab.scheduler.schedule import Backend, Ended, announce
 from normlab.scheduler.task import Task
 from normlab.settings.conf import group_values
 
@@ -88,10 +88,10 @@ class Cluster(Backend):
             with executor.batch():
                 jobs = [executor.submit(Submitted(task)) for task in tasks]
         except (OSError, RuntimeError, ValueError, AssertionError, NameError) as error:  # submitit's ways to refuse
-            tell(self.log, f"the queue refused the jobs: {_last_line(str(error))}")
+            announce(self.log, f"the queue refused the jobs: {_last_line(str(error))}")
             self.ends += [Ended(task) for task in tasks]
         else:
-            note(self.log, f"{counted(len(jobs), 'job')} submitted, {jobs[0].job_id} the first")
+            log_progress(self.log, f"{counted(len(jobs), 'job')} submitted, {jobs[0].job_id} the first")
             self.jobs += zip(jobs, tasks, strict=True)
 
     def _executor(self) -> submitit.AutoExecutor:
@@ -133,7 +133,7 @@ class Cluster(Backend):
             else:
                 for job in jobs:
                     job.cancel(check=False)
-            tell(self.log, f"{counted(len(jobs), 'job')} cancelled")
+            announce(self.log, f"{counted(len(jobs), 'job')} cancelled")
             self.jobs.clear()
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from normlab.analysis.cells import Cell, sort
+from normlab.analysis.cells import Cell, group_runs
 from normlab.analysis.declared import MARGIN
 from normlab.analysis.rounds import Progress, Rounds
 from normlab.analysis.sequential import looks
 from normlab.analysis.table import Run
-from normlab.scheduler.progress import settled
+from normlab.scheduler.progress import final_record
 from normlab.settings import Study, flatten
 from normlab.settings.plan import Job
 
@@ -53,11 +53,11 @@ class Decided:
 
     def _progress(self) -> tuple[Progress | None, dict[str, str]]:
         """Where the study is, and the label of each setting; None while a setting has no run that has ended."""
-        ended = [(job, record) for job in self.jobs if (record := settled(job, 0))]
+        ended = [(job, record) for job in self.jobs if (record := final_record(job, 0))]
         runs = [(job, Run(job.folder, record, flatten(record.config))) for job, record in ended]
         if {_key(job) for job, _ in runs} < {_key(job) for job in self.jobs}:
             return None, {}
-        found = sort([run for _, run in runs], self.study.factors if self.study else ())
+        found = group_runs([run for _, run in runs], self.study.factors if self.study else ())
         of_folder: dict[Path, Cell] = {run.folder: cell for cell in found.cells for run in cell.ended}
         return self.rounds.progress(found), {_key(job): of_folder[run.folder].label for job, run in runs}
 

@@ -8,19 +8,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 
-from normlab.scheduler.options import Processes, Queue, cores, launching, options, usual
-from normlab.scheduler.progress import note
-from normlab.scheduler.schedule import Backend, Ended, InProcess, Schedule, tell
+from normlab.scheduler.options import Processes, Queue, cores, default_launcher, launcher_options, launcher_overrides
+from normlab.scheduler.progress import log_progress
+from normlab.scheduler.schedule import Backend, Ended, InProcess, Schedule, announce
 from normlab.scheduler.task import Callbacks, Task, do_run, hydra_task, one_line
 from normlab.settings.arrays import arrays
-from normlab.settings.plan import Job, launcher_of, own_hydra, to_run
+from normlab.settings.plan import Job, hydra_config, launcher_of, own_hydra
 
 LARGEST = {"cpu": 24, "gpu": 64}  # runs of an array unless n_per_array says otherwise: benchmarks/study.py
 
 
 def run_single(job: Job) -> None:
     """Do one run in this process."""
-    config = to_run(job, multirun=False)
+    config = hydra_config(job, multirun=False)
     callbacks = Callbacks(config)
     callbacks.call("on_run_start", config=config, config_name="config")
     do_run(job, callbacks, None)
@@ -34,7 +34,7 @@ class Sweep:
         jobs: All runs.
         waiting: Those that are not finished.
         overrides: The command line.
-        began: When this command began, in nanoseconds of the file system's clock.
+        started_at: When this command began, in nanoseconds of the file system's clock.
         study: Whether it names a study, which uses the whole machine unless a launcher is named.
         more: Returns all runs that are wanted when these have ended; None where these are all.
     """
@@ -44,16 +44,19 @@ class Sweep:
         jobs: Sequence[Job],
         waiting: Sequence[Job],
         overrides: Sequence[str],
-        began: int,
+        started_at: int,
         *,
         study: bool,
         more: Callable[[], Sequence[Job]] | None = None,
     ) -> None:
-        self.jobs, self.began, self.more = jobs, began, more
-        self.config = to_run(jobs[0], multirun=True)
+        self.jobs, self.started_at, self.more = jobs, started_at, more
+        self.config = hydra_config(jobs[0], multirun=True)
         self.callbacks = Callbacks(self.config)
-        name, words = usual(overrides, waiting) if study else launcher_of(overrides), launching(overrides)
-        self.options = options(name, words, jobs[0].words)
+        name, words = (
+            default_launcher(overrides, waiting) if study else launcher_of(overrides),
+            launcher_overrides(overrides),
+        )
+        self.options = launcher_options(name, words, jobs[0].overrides)
         self.workers = 1  # that share the arrays: on a cluster, as few as possible
         self.backend: Backend
         if isinstance(self.options, Processes):
@@ -68,12 +71,12 @@ class Sweep:
         elif name in (None, "basic"):
             self.backend = InProcess()
         else:
-            self.backend = OtherLauncher(jobs, words, began, self.callbacks)
+            self.backend = OtherLauncher(jobs, words, started_at, self.callbacks)
 
     def run(self) -> None:
         """Do the runs, until all have ended."""
         self.callbacks.call("on_multirun_start", config=self.config, config_name="config")
-        Schedule(self.jobs, self.backend, self.began, self._divide, self.more).run()
+        Schedule(self.jobs, self.backend, self.started_at, self._divide, self.more).run()
         self.callbacks.call("on_multirun_end", reverse=True, config=self.config, config_name="config")
 
     def _divide(self, runs: Sequence[Job], single: bool) -> list[Task]:
@@ -86,8 +89,8 @@ class Sweep:
         limit = self.options.memory_limit if self.options else None
         grouped = {job.folder for array in together for job in array}
         return [
-            *(Task(array, self.began, self.callbacks, together=True, memory_limit=limit) for array in together),
-            *(Task([job], self.began, self.callbacks) for job in runs if job.folder not in grouped),
+            *(Task(array, self.started_at, self.callbacks, together=True, memory_limit=limit) for array in together),
+            *(Task([job], self.started_at, self.callbacks) for job in runs if job.folder not in grouped),
         ]
 
 
@@ -98,17 +101,17 @@ def planned(jobs: Sequence[Job], largest: int, workers: int = 1) -> list[list[Jo
     groups, single = arrays([job.settings for job in jobs], largest, workers)
     together: list[list[Job]] = []
     for group in groups:
-        if reason := _not_together(jobs[group[0]]):
+        if reason := _why_not_array(jobs[group[0]]):
             single |= dict.fromkeys(group, reason)
         else:
             together.append([jobs[index] for index in group])
-            note(log, f"an array of {len(group)} runs: {', '.join(job.folder.name for job in together[-1])}")
+            log_progress(log, f"an array of {len(group)} runs: {', '.join(job.folder.name for job in together[-1])}")
     for index, reason in sorted(single.items()):
-        note(log, f"{jobs[index].folder.name} runs individually: {reason}")
+        log_progress(log, f"{jobs[index].folder.name} runs individually: {reason}")
     return together
 
 
-def _not_together(job: Job) -> str | None:
+def _why_not_array(job: Job) -> str | None:
     """Return why a custom layer or network cannot be trained in an array; None where it can."""
     if job.settings.norm.name != "custom" and job.settings.net.name == "small":
         return None
@@ -120,17 +123,17 @@ def _not_together(job: Job) -> str | None:
 class OtherLauncher(Backend):
     """Runs through another package's launcher, all at once, by Hydra's own mechanism."""
 
-    def __init__(self, jobs: Sequence[Job], words: Sequence[str], began: int, callbacks: Callbacks) -> None:
+    def __init__(self, jobs: Sequence[Job], words: Sequence[str], started_at: int, callbacks: Callbacks) -> None:
         super().__init__()
-        self.began, self.callbacks, self.log = began, callbacks, jobs[0].folder.parent / "progress.log"
-        common = [word for word in jobs[0].words if all(word in job.words for job in jobs)]
+        self.started_at, self.callbacks, self.log = started_at, callbacks, jobs[0].folder.parent / "progress.log"
+        common = [word for word in jobs[0].overrides if all(word in job.overrides for job in jobs)]
         self.words = [*common, *(word for word in words if word not in common)]
 
     def start(self, tasks: Sequence[Task]) -> None:
         try:
             self._launch([job for task in tasks for job in task.jobs])
         except (Exception, SystemExit) as error:  # of any kind
-            tell(self.log, f"the launcher failed: {one_line(error)}")
+            announce(self.log, f"the launcher failed: {one_line(error)}")
         self.ends += map(Ended, tasks)
 
     def _launch(self, jobs: Sequence[Job]) -> None:
@@ -140,7 +143,7 @@ class OtherLauncher(Backend):
             HydraConfig.instance().set_config(config)
             launcher = Plugins.instance().instantiate_launcher(
                 hydra_context=HydraContext(config_loader=loader, callbacks=self.callbacks),  # type: ignore[arg-type]
-                task_function=partial(hydra_task, began=self.began),
+                task_function=partial(hydra_task, started_at=self.started_at),
                 config=config,
             )
             for job_return in launcher.launch([_words(job) for job in jobs], initial_job_idx=0):
@@ -149,7 +152,7 @@ class OtherLauncher(Backend):
 
 def _words(job: Job) -> list[str]:
     """Return a run's words, with the folder that it was planned with: the numbers of a launch are its own."""
-    words = [word for word in job.words if not word.lstrip("+~").startswith("hydra")]
+    words = [word for word in job.overrides if not word.lstrip("+~").startswith("hydra")]
     return [*words, f"hydra.sweep.dir={_quoted(job.folder.parent)}", f"hydra.sweep.subdir={_quoted(job.folder.name)}"]
 
 

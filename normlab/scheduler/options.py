@@ -80,12 +80,12 @@ MODELS: dict[str, type[Arrays]] = {
 }
 
 
-def launching(overrides: Sequence[str]) -> list[str]:
+def launcher_overrides(overrides: Sequence[str]) -> list[str]:
     """Return the words of a command line that choose a launcher or its options."""
     return [word for word in overrides if word.lstrip("+~").startswith(("hydra/launcher=", START))]
 
 
-def options(launcher: str | None, overrides: Sequence[str], around: Sequence[str] = ()) -> Arrays | None:
+def launcher_options(launcher: str | None, overrides: Sequence[str], around: Sequence[str] = ()) -> Arrays | None:
     """Return the options of a launcher of this package, as a command line has them; None for another one.
 
     Raise `ConfigError`, in one line, where an option is unknown or does not fit, or where the launcher cannot work.
@@ -133,10 +133,10 @@ def _set(values: DictConfig, word: str, chosen: str) -> None:
     OmegaConf.update(values, name, parsed.value(), force_add=True)
 
 
-def usual(overrides: Sequence[str], jobs: Sequence[Job]) -> str | None:
+def default_launcher(overrides: Sequence[str], jobs: Sequence[Job]) -> str | None:
     """Return the launcher of a study whose command line names none: arrays on a GPU, and on CPU where some batches are
     so small that they pay; else processes. None for a single run without options."""
-    if len(jobs) < 2 and not launching(overrides):
+    if len(jobs) < 2 and not launcher_overrides(overrides):
         return None
     arrays = any(job.settings.accelerator != "cpu" or job.settings.batch_size <= ARRAYS_PAY for job in jobs)
     return launcher_of(overrides) or ("array" if arrays else "processes")

@@ -23,9 +23,9 @@ EVERY = 1.0  # seconds between two looks at the files
 STILL_ALIVE = 300.0  # seconds after which a log gets a line though no run has ended
 
 
-def settled(job: Job, began: int) -> Record | None:
-    """Return the record of a run that needs no more work: finished, or failed since `began` (ns, file time)."""
-    fresh = modified(job.folder / "result.json") >= began
+def final_record(job: Job, started_at: int) -> Record | None:
+    """Return the record of a run that needs no more work: finished, or failed since `started_at` (ns, file time)."""
+    fresh = modified(job.folder / "result.json") >= started_at
     try:
         record = Record.find(job.folder)
     except (OSError, NormlabError):
@@ -43,16 +43,18 @@ class SweepProgress:
 
     Args:
         jobs: all runs of the sweep, those that were finished before included.
-        began: when the sweep began, in nanoseconds of the file system's clock.
+        started_at: when the sweep began, in nanoseconds of the file system's clock.
         log: a file that every line is added to.
     """
 
-    def __init__(self, jobs: Sequence[Job], began: int, log: Path, console: Console | None = None) -> None:
-        self.jobs, self.began, self.log = jobs, began, log
+    def __init__(self, jobs: Sequence[Job], started_at: int, log: Path, console: Console | None = None) -> None:
+        self.jobs, self.started_at, self.log = jobs, started_at, log
         names = (run_label(each) for each in labels(jobs))
         self.names = {job.folder: name for job, name in zip(jobs, names, strict=True)}
         self.console = console or Console(stderr=True)
-        self.ended: dict[Path, Record] = {job.folder: record for job in jobs if (record := settled(job, began))}
+        self.ended: dict[Path, Record] = {
+            job.folder: record for job in jobs if (record := final_record(job, started_at))
+        }
         self.running: dict[Path, int] = {}
         self.last = ""
         self.total = sum(job.settings.epochs for job in jobs)
@@ -109,12 +111,12 @@ class SweepProgress:
         for job in self.jobs:
             if job.folder in self.ended:
                 continue
-            record = settled(job, self.began)
+            record = final_record(job, self.started_at)
             if record is not None:
                 self.ended[job.folder] = record
                 self.last = ended(self.names[job.folder], record)
                 self._tell(f"{self._state()}; {self.last}")
-            elif modified(job.folder / "train.log", job.folder / "metrics.csv") >= self.began:
+            elif modified(job.folder / "train.log", job.folder / "metrics.csv") >= self.started_at:
                 self.running[job.folder] = epochs_done(job.folder)
 
     def _done(self) -> int:
@@ -151,10 +153,10 @@ class SweepProgress:
         self.reported_at = time.monotonic()
         if not self.console.is_terminal:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
-        note(self.log, line)
+        log_progress(self.log, line)
 
 
-def note(log: Path, line: str) -> None:
+def log_progress(log: Path, line: str) -> None:
     """Add a line with the time to a sweep's progress.log; a full disk drops it."""
     with suppress(OSError), log.open("a", encoding="utf-8") as file:
         file.write(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {line}\n")

@@ -11,7 +11,7 @@ from normlab.board import Means
 from normlab.claim import busy
 from normlab.errors import NormlabError
 from normlab.record import Record
-from normlab.scheduler.progress import SweepProgress, epochs_done, modified, note, settled
+from normlab.scheduler.progress import SweepProgress, epochs_done, final_record, log_progress, modified
 from normlab.scheduler.task import Task
 from normlab.settings.plan import Job
 
@@ -94,7 +94,7 @@ class Schedule:
 
     Args:
         jobs: All runs, those that are finished included.
-        began: When this command began, in nanoseconds of the file system's clock: what has ended since then is not
+        started_at: When this command began, in nanoseconds of the file system's clock: what has ended since then is not
             tried again, unless it was interrupted.
         divide: Returns the tasks that do some runs; with True, each run on its own.
         more: When all runs have ended, returns all that are wanted by now; the sweep ends when these have ended too.
@@ -102,7 +102,7 @@ class Schedule:
 
     jobs: Sequence[Job]
     backend: Backend
-    began: int
+    started_at: int
     divide: Callable[[Sequence[Job], bool], list[Task]]
     more: Callable[[], Sequence[Job]] | None = None
 
@@ -127,7 +127,7 @@ class Schedule:
 
     def _round(self) -> None:
         self.means = Means(self.jobs)
-        with SweepProgress(self.jobs, self.began, self.log):
+        with SweepProgress(self.jobs, self.started_at, self.log):
             self._loop()
 
     def _loop(self) -> None:
@@ -144,7 +144,9 @@ class Schedule:
                 idle = 0 if any(begun) else idle + 1
 
     def _left(self) -> list[Job]:
-        self.over |= {job.folder for job in self.jobs if job.folder not in self.over and settled(job, self.began)}
+        self.over |= {
+            job.folder for job in self.jobs if job.folder not in self.over and final_record(job, self.started_at)
+        }
         return [job for job in self.jobs if job.folder not in self.over]
 
     def _start(self, left: Sequence[Job]) -> None:
@@ -176,17 +178,17 @@ class Schedule:
         ends = [self._outcome(job, before[job.folder], end) for job in end.task.jobs]
         if end.message:
             parts = [f"{end.task.name}: {end.message}", *(NEXT[outcome] for outcome in NEXT if outcome in ends)]
-            tell(self.log, "; ".join(parts))
+            announce(self.log, "; ".join(parts))
         for job in end.task.jobs:
             if reason := end.reasons.get(job.folder):
-                tell(self.log, f"{job.folder.name}: {reason}")
+                announce(self.log, f"{job.folder.name}: {reason}")
         return any(outcome != "not begun" for outcome in ends)
 
     def _outcome(self, job: Job, before: State, end: Ended) -> str:
         folder = job.folder
         now = State.of(folder)
         # by the clock, which may have been put back, a new record may be old
-        if settled(job, self.began if now.result == before.result else 0):
+        if final_record(job, self.started_at if now.result == before.result else 0):
             self.over.add(folder)
             return "ended"
         if busy(folder):  # another process was faster
@@ -221,7 +223,7 @@ def _give_up(job: Job) -> None:
         print(f"normlab: {error}", file=sys.stderr)
 
 
-def tell(log: Path, line: str) -> None:
+def announce(log: Path, line: str) -> None:
     """Print a line, and add it to a sweep's progress.log."""
     print(f"normlab: {line}", file=sys.stderr)
-    note(log, line)
+    log_progress(log, line)

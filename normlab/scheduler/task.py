@@ -16,8 +16,8 @@ from rich.console import Console
 
 from normlab.errors import BusyError, NormlabError, first_line
 from normlab.record import Record
-from normlab.scheduler.progress import note, settled
-from normlab.settings.plan import Job, parse, to_run
+from normlab.scheduler.progress import final_record, log_progress
+from normlab.settings.plan import Job, hydra_config, parse
 
 log = logging.getLogger("normlab")
 
@@ -45,38 +45,38 @@ class Callbacks:
         self.call("on_job_end", reverse=True, **given)
 
 
-def do_run(job: Job, callbacks: Callbacks, began: int | None) -> None:
+def do_run(job: Job, callbacks: Callbacks, started_at: int | None) -> None:
     """Do a run in this process, with the configuration that it was planned with, as Hydra does: `.hydra/`, logging, the
-    environment of `hydra.job.env_set`. `began` is None where it is no part of a sweep. Raise what the run raises."""
-    config = to_run(job, multirun=began is not None)
+    environment of `hydra.job.env_set`. started_at: None where it is no part of a sweep. Raise what the run raises."""
+    config = hydra_config(job, multirun=started_at is not None)
     context = HydraContext(config_loader=None, callbacks=callbacks)  # type: ignore[arg-type]  # read by launchers alone
     raised: list[Exception] = []
 
     def train(_: DictConfig) -> None:
         try:
-            _train(job, began)
+            _train_job(job, started_at)
         except Exception as error:
             raised.append(error)
             raise
 
-    place, name = ("hydra.run.dir", None) if began is None else ("hydra.sweep.dir", "hydra.sweep.subdir")
+    place, name = ("hydra.run.dir", None) if started_at is None else ("hydra.sweep.dir", "hydra.sweep.subdir")
     run_job(train, config, place, name, context)
     if raised:
         raise raised[0]
 
 
-def hydra_task(config: DictConfig, *, began: int) -> None:
+def hydra_task(config: DictConfig, *, started_at: int) -> None:
     """Do a run in Hydra's output folder: what other launchers call."""
-    _train(Job(parse(config), Path(HydraConfig.get().runtime.output_dir)), began)
+    _train_job(Job(parse(config), Path(HydraConfig.get().runtime.output_dir)), started_at)
 
 
-def _train(job: Job, began: int | None) -> None:
+def _train_job(job: Job, started_at: int | None) -> None:
     """Train a run, unless it is finished. A run that fails has a record that says so, and stops no other."""
-    settings, folder, sweeps = job.settings, job.folder, began is not None
+    settings, folder, sweeps = job.settings, job.folder, started_at is not None
     try:
-        if began is not None and settled(job, began):
+        if started_at is not None and final_record(job, started_at):
             return
-        if not settings.force and Record.standing(folder, settings.config_hash()):
+        if not settings.force and Record.finished_for(folder, settings.config_hash()):
             log.info("%s is finished: skipped", folder)
             return
         with Console(stderr=True, quiet=sweeps).status("starting: PyTorch and Lightning are being loaded"):
@@ -104,13 +104,13 @@ class Task:
     """Runs that one process does, one after the other or as an array. It can be pickled.
 
     Attributes:
-        began: When the command began, in nanoseconds of the file system's clock.
+        started_at: When the command began, in nanoseconds of the file system's clock.
         together: Whether the runs are an array. Those that are not finished by it are then done individually.
         memory_limit: GiB for what a step of an array keeps on a GPU.
     """
 
     jobs: Sequence[Job]
-    began: int
+    started_at: int
     callbacks: Callbacks
     together: bool = False
     memory_limit: float | None = None
@@ -128,10 +128,10 @@ class Task:
             self._train_array()
         reasons = {}
         for job in self.jobs:
-            if self.together and settled(job, self.began) and (job.folder / ".hydra").is_dir():
+            if self.together and final_record(job, self.started_at) and (job.folder / ".hydra").is_dir():
                 continue
             try:
-                do_run(job, self.callbacks, self.began)  # leaves Hydra's files, whichever way the run was trained
+                do_run(job, self.callbacks, self.started_at)  # leaves Hydra's files, whichever way the run was trained
             except Exception as error:
                 reasons[job.folder] = one_line(error)
         return reasons
@@ -146,7 +146,7 @@ class Task:
             run_array(settings, folders, memory_limit=self.memory_limit)
         except Exception as error:  # each run may still be done individually, and then says what is wrong with it
             reason = f"an array failed ({one_line(error)}): its runs are done individually"
-            note(folders[0].parent / "progress.log", reason)
+            log_progress(folders[0].parent / "progress.log", reason)
 
 
 def one_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ FREE = {
 }  # fmt: skip
 
 
-def why_individual(settings: Settings) -> str | None:
+def why_not_array(settings: Settings) -> str | None:
     """Return why a run cannot be trained in an array at all, in one line; None where it can."""
     if settings.precision == "16-mixed":
         return "precision=16-mixed scales the gradients of a network by its own history"
@@ -43,7 +43,7 @@ def arrays(settings: Sequence[Settings], largest: int, workers: int = 1) -> tupl
     groups: dict[str, list[int]] = {}
     single: dict[int, str] = {}
     for index, each in enumerate(settings):
-        if reason := why_individual(each):
+        if reason := why_not_array(each):
             single[index] = reason
         else:
             groups.setdefault(key(each), []).append(index)

@@ -124,12 +124,12 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """A run that a command line asks for, the folder it will be in, its own words (overrides), and its number among the
+    """A run that a command line asks for, the folder it will be in, its overrides, and its number among the
     runs of the command."""
 
     settings: Settings
     folder: Path
-    words: tuple[str, ...] = field(default=(), compare=False)
+    overrides: tuple[str, ...] = field(default=(), compare=False)
     number: int = field(default=0, compare=False)
 
 
@@ -159,7 +159,7 @@ def plan(
     planned: dict[Path, Job] = {}
     if multirun and study is None:
         overrides += _name_of(overrides)
-    jobs = arms(list(_crossed([*swept, *overrides]))) if multirun else [list(overrides)]
+    jobs = drop_custom_overrides(list(_crossed([*swept, *overrides]))) if multirun else [list(overrides)]
     data_sets = {word.partition("=")[2] for job in jobs for word in job if word.startswith("data=")}
     if "auto" in data_sets and len(data_sets) > 1:
         raise ConfigError("data=auto goes with no other data set in one sweep: name the sets, as in data=mnist,digits")
@@ -178,7 +178,7 @@ def plan(
         twin = planned.setdefault(job.folder, job)
         one, other = twin.settings, job.settings
         measured = (one.probes, one.evaluate, one.logger) == (other.probes, other.evaluate, other.logger)
-        same = one.config_hash() == other.config_hash() and measured and twin.words != job.words
+        same = one.config_hash() == other.config_hash() and measured and twin.overrides != job.overrides
         if twin is not job and not same:
             raise ConfigError(
                 f"two runs of this sweep would share {job.folder}: leave out the values that repeat ({' '.join(own)})"
@@ -247,20 +247,20 @@ def composed(own: Sequence[str]) -> DictConfig:
     return _compositions[alike]
 
 
-def to_run(job: Job, *, multirun: bool) -> DictConfig:
+def hydra_config(job: Job, *, multirun: bool) -> DictConfig:
     """Return the configuration with which Hydra runs a planned job, without composing or parsing it again."""
-    config = composed(job.words)
+    config = composed(job.overrides)
     hydra = config.hydra
     with read_write(hydra), open_dict(hydra):
         hydra.mode = RunMode.MULTIRUN if multirun else RunMode.RUN
-        hydra.overrides.task = [word for word in job.words if not word.lstrip("+~").startswith("hydra")]
+        hydra.overrides.task = [word for word in job.overrides if not word.lstrip("+~").startswith("hydra")]
         hydra.run.dir = str(job.folder)
         hydra.sweep.dir, hydra.sweep.subdir = str(job.folder.parent), job.folder.name
         hydra.job.num, hydra.job.id = job.number, str(job.number)
     return config
 
 
-def arms(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
+def drop_custom_overrides(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
     """Return the jobs of a sweep, with the words for a user's own layer in those alone that have norm=custom.
 
     Jobs that differed in such words only become one: `norm=bn,custom norm.target=a:A,b:B` are three runs. Without any

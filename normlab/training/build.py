@@ -16,11 +16,11 @@ from lightning.pytorch.strategies import DDPStrategy
 from normlab.data.datamodule import ImageData
 from normlab.errors import ConfigError, first_line
 from normlab.nets import Network, network_of, uncovered
-from normlab.nets.folded import Numbers, Stack, log_probs
+from normlab.nets.folded import Stack, StackedState, log_probs
 from normlab.norms import CATALOGUE
 from normlab.randomness import Stream, stream_seed
 from normlab.settings import Settings
-from normlab.settings.arrays import why_individual
+from normlab.settings.arrays import why_not_array
 from normlab.training.classifier import Classifier
 from normlab.training.ranks import Here, Rank
 
@@ -119,7 +119,7 @@ def unfoldable(settings: Settings) -> str | None:
     steps and one in eval mode, alone and as an array does it, two side by side and then the third; in float64, where no
     rounding decides on which side of a ReLU a number is. Outputs, gradients and buffers have to agree.
     """
-    if reason := why_individual(settings):
+    if reason := why_not_array(settings):
         return reason
     norm, net = settings.norm, settings.net
     if net.name == "small" and norm.name in CATALOGUE:
@@ -150,7 +150,7 @@ def _same_in_array(copies: Sequence[Network]) -> bool:
             inputs = torch.randn(len(some), IMAGES, *template.image, dtype=torch.float64, requires_grad=True)
             weights = stack.parameters[rows].clone().requires_grad_()
             buffers = {name: values[rows] for name, values in stack.buffers.items()}
-            together = log_probs(template, Numbers(stack.named(weights), buffers), inputs, training=training)
+            together = log_probs(template, StackedState(stack.named(weights), buffers), inputs, training=training)
             alone = torch.stack([each.train(training)(own) for each, own in zip(some, inputs, strict=True)])
             results, expected = [together, *buffers.values()], [alone]
             expected += [torch.stack([dict(each.named_buffers())[name] for each in some]) for name in buffers]

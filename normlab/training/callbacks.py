@@ -14,7 +14,7 @@ from rich.status import Status
 from rich.table import Column
 
 from normlab.training.files import join, part
-from normlab.training.networks import Networks
+from normlab.training.networks import NetworkArray
 
 WIDE = 120  # columns from which a line has room for every number
 
@@ -32,7 +32,7 @@ class Speed(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, Networks)
+        assert isinstance(pl_module, NetworkArray)
         self._seen += batch[1].numel() * trainer.world_size / pl_module.share
         if trainer.is_last_batch and pl_module.device.type == "cuda":
             torch.cuda.synchronize()  # steps are queued: the clock must wait for the last one
@@ -55,7 +55,7 @@ class WriteFiles(Checkpoint):
     Lightning calls a `Checkpoint` after all other callbacks: by then everything that an epoch measures is there.
     """
 
-    def __init__(self, module: Networks, speed: Speed) -> None:
+    def __init__(self, module: NetworkArray, speed: Speed) -> None:
         self.module, self.speed = module, speed
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,7 +82,7 @@ class WriteFiles(Checkpoint):
 class RunCheckpoints(CheckpointIO):
     """Lightning's checkpoint of K networks, as a checkpoint in the folder of each of their runs."""
 
-    def __init__(self, module: Networks) -> None:
+    def __init__(self, module: NetworkArray) -> None:
         self.module = module
         self._optimizers = [settings.optimizer.name for settings in module.settings]
 
@@ -108,7 +108,7 @@ class ProgressLine(Callback):
     prints one line per epoch.
     """
 
-    def __init__(self, module: Networks, label: str, speed: Speed, console: Console) -> None:
+    def __init__(self, module: NetworkArray, label: str, speed: Speed, console: Console) -> None:
         self.module, self.label, self.speed, self.console = module, label, speed, console
         self.progress: Progress | None = None
         self.status: Status | None = None

@@ -18,7 +18,7 @@ from normlab.data.datamodule import EVAL_BATCH, Batch
 from normlab.data.folder import image_file
 from normlab.errors import ConfigError, DataError
 from normlab.nets import Network, l1_norm, network_of, penalised
-from normlab.nets.other import NAMED
+from normlab.nets.factory import NAMED
 from normlab.settings import Settings, checked, choices, group_values
 from normlab.training.optim import make_optimizer, make_schedule, proximal_step_
 

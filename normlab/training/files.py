@@ -28,7 +28,7 @@ STATE_OF = {"sgd": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq")}  # 
 
 
 @dataclass(frozen=True)
-class Begun:
+class ResumePoint:
     """A run that stopped after a completed epoch.
 
     Attributes:
@@ -54,7 +54,7 @@ class Begun:
         return torch.load(self.file, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
 
 
-def begun(settings: Settings, folder: Path) -> Begun | str | None:
+def resume_point(settings: Settings, folder: Path) -> ResumePoint | str | None:
     """Return how far a run has come whose last.ckpt lies in a folder; why that cannot be used, in one line; None if
     there is none."""
     file = folder / "last.ckpt"
@@ -74,7 +74,7 @@ def begun(settings: Settings, folder: Path) -> Begun | str | None:
         if settings.probes:
             read_probes(folder)
         times = float(own["fit_s"]), int(own["resumed"])
-        return Begun(file, int(content["global_step"]), rows, *times, bool(own["kernels"]), dict(own["loggers"]))
+        return ResumePoint(file, int(content["global_step"]), rows, *times, bool(own["kernels"]), dict(own["loggers"]))
     except RecordError:
         return "probes.csv is damaged"
     except Exception as error:  # a damaged file may raise anything
@@ -91,7 +91,7 @@ class RunFiles:
         rows: of metrics.csv, by epoch. fit_s: seconds of training. resumed: how often the run was resumed.
     """
 
-    def __init__(self, settings: Settings, folder: Path, before: Begun | None = None) -> None:
+    def __init__(self, settings: Settings, folder: Path, before: ResumePoint | None = None) -> None:
         self.settings, self.folder, self.before = settings, folder, before
         self.rows: dict[int, dict[str, float]] = {**before.rows} if before else {}
         self.fit_s, self.resumed = (before.fit_s, before.resumed + 1) if before else (0.0, 0)

@@ -19,9 +19,9 @@ from normlab.settings.corruptions import Corrupted
 from normlab.training.build import load_array, make_trainer, networks_at_once, unfoldable
 from normlab.training.callbacks import ProgressLine, RunCheckpoints, Speed, WriteFiles
 from normlab.training.device import describe_device, keep_freed_memory, set_threads
-from normlab.training.files import Begun
+from normlab.training.files import ResumePoint
 from normlab.training.folder import log_to
-from normlab.training.networks import Member, Networks
+from normlab.training.networks import Member, NetworkArray
 from normlab.training.outcome import CorruptedScores, conclude, modes_of
 from normlab.training.probes import probe_callbacks
 from normlab.training.ranks import AroundTraining, Rank, as_rank, ranks
@@ -29,7 +29,7 @@ from normlab.training.ranks import AroundTraining, Rank, as_rank, ranks
 log = logging.getLogger("normlab")
 
 
-def train(members: Sequence[Member], console: Console, memory_limit: float | None = None) -> Iterator[Record]:
+def train_members(members: Sequence[Member], console: Console, memory_limit: float | None = None) -> Iterator[Record]:
     """Train and measure runs that can share a computation. Yield the record of each; the caller saves it.
 
     Runs that stopped after different epochs are trained one group after the other. On a CPU no network shares anything
@@ -59,7 +59,7 @@ def train(members: Sequence[Member], console: Console, memory_limit: float | Non
     label = common.slug() if networks == 1 else f"{networks} networks"
     for epoch in sorted({member.epoch for member in members if member.waits}):
         group = [member for member in members if member.waits and member.epoch == epoch]
-        module = Networks(group, at_once, not_replayed)
+        module = NetworkArray(group, at_once, not_replayed)
         _fit(module, label, console)
         not_replayed = module.not_replayed
     if gpu:
@@ -72,7 +72,7 @@ def train(members: Sequence[Member], console: Console, memory_limit: float | Non
             log.info("trained by torch: %s", by_torch)
     began = time.perf_counter()
     measured = any(member.finite for member in members)
-    log_prob = _predict(Networks(members, at_once), label, console) if measured else {}
+    log_prob = _predict(NetworkArray(members, at_once), label, console) if measured else {}
     kinds = common.corruptions if measured else []
     robustness = corrupted_scores(members, kinds, label, console, at_once) if kinds else [[] for _ in members]
     share = (time.perf_counter() - began) / networks
@@ -82,7 +82,7 @@ def train(members: Sequence[Member], console: Console, memory_limit: float | Non
         yield conclude(member, own, robustness[index], device=where, since=since)
 
 
-def _fit(module: Networks, label: str, console: Console) -> None:
+def _fit(module: NetworkArray, label: str, console: Console) -> None:
     """Train the runs that have files."""
     speed, first = Speed(), module.members[0]
     assert first.files is not None
@@ -99,14 +99,16 @@ def _fit(module: Networks, label: str, console: Console) -> None:
     first.data.rank, first.data.processes = 0, 1
 
 
-def _beside(ready: Callable[[], None], rank: Rank, settings: Settings, folder: Path, before: Begun | None) -> None:
+def _beside(
+    ready: Callable[[], None], rank: Rank, settings: Settings, folder: Path, before: ResumePoint | None
+) -> None:
     """Train in a process beside rank 0. It writes nothing but train.log."""
     set_threads(settings)
     keep_freed_memory()
     with log_to(folder / "train.log") as log:
         try:
             [data], [model] = load_array([settings])
-            module = Networks([Member(settings, data, model, before=before)])
+            module = NetworkArray([Member(settings, data, model, before=before)])
             speed = Speed()
             ready()
             with as_rank(rank):
@@ -116,7 +118,7 @@ def _beside(ready: Callable[[], None], rank: Rank, settings: Settings, folder: P
             os._exit(1)  # at once: rank 0 waits to know why
 
 
-def fit_networks(module: Networks, callbacks: list[Callback], rank: Rank | None = None) -> None:
+def fit_networks(module: NetworkArray, callbacks: list[Callback], rank: Rank | None = None) -> None:
     """Train networks from the beginning, or from where their runs stopped.
 
     Args:
@@ -133,7 +135,7 @@ def fit_networks(module: Networks, callbacks: list[Callback], rank: Rank | None 
     trainer.fit(module, datamodule=module.data, ckpt_path=resumed, weights_only=True)
 
 
-def _predict(module: Networks, label: str, console: Console) -> dict[str, torch.Tensor]:
+def _predict(module: NetworkArray, label: str, console: Console) -> dict[str, torch.Tensor]:
     """Return log-probabilities (K, N, num_classes) by part, in file order and eval mode."""
     trainer = make_trainer(module.settings[0], [ProgressLine(module, label, Speed(), console)])
     found = trainer.predict(module, datamodule=module.data) or []
@@ -147,7 +149,7 @@ def corrupted_scores(
     are not finite."""
     modes = modes_of([member.model.net for member in members])
     images = CorruptedImages([member.data for member in members], kinds, modes)
-    module = Networks(members, at_once, data=images)
+    module = NetworkArray(members, at_once, data=images)
     found = CorruptedScores(module, images)
     trainer = make_trainer(module.settings[0], [ProgressLine(module, label, Speed(), console), found])
     trainer.predict(module, datamodule=images, return_predictions=False)

@@ -17,7 +17,7 @@ RESULTS = ("result.json", "predictions.npz", "support.npz", "robustness.csv")  #
 GROWING = ("metrics.csv", "probes.csv", "last.ckpt", "best.ckpt")  # from its first epoch on
 SCRATCH = tuple(f".{name}.*" for name in (*RESULTS, *GROWING))
 LOGS = ("train.log", "events.out.tfevents.*")
-BEGUN = (".lock", ".hydra", "result.json")  # every folder in which a run has begun holds one of these
+RUN_FILES = (".lock", ".hydra", "result.json")  # every folder in which a run has begun holds one of these
 
 
 @contextmanager
@@ -26,18 +26,18 @@ def claimed(settings: Settings, folder: Path) -> Iterator[Record | None]:
 
     Raise `ConfigError` if the folder holds other files than a run's, `BusyError` if another process trains in it.
     """
-    if not settings.force and (record := Record.standing(folder, settings.config_hash())):
+    if not settings.force and (record := Record.finished_for(folder, settings.config_hash())):
         yield record
         return
-    if folder.exists() and any(folder.iterdir()) and not any((folder / name).exists() for name in BEGUN):
+    if folder.exists() and any(folder.iterdir()) and not any((folder / name).exists() for name in RUN_FILES):
         raise ConfigError(f"{folder} holds files that no run has left there: choose a folder of its own for each run")
     folder.mkdir(parents=True, exist_ok=True)
     with claim(folder):
         # looked at again: another process may have finished it just now
-        yield None if settings.force else Record.standing(folder, settings.config_hash())
+        yield None if settings.force else Record.finished_for(folder, settings.config_hash())
 
 
-def make_room(folder: Path, *, whole: bool = True) -> None:
+def remove_leftovers(folder: Path, *, whole: bool = True) -> None:
     """Remove what an earlier attempt left, once everything that a user can fix has been checked.
 
     Its event files above all: two attempts in one folder would be drawn as one zig-zag. `whole`: also what a run

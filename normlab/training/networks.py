@@ -8,17 +8,17 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from normlab.data.datamodule import EVAL_BATCH, Batch, ImageData
-from normlab.data.several import SeveralImages
+from normlab.data.several import ArrayImages
 from normlab.kernels import Gathered, Kernel, why_torch
 from normlab.nets import Network
-from normlab.nets.folded import Masks, Numbers, Stack, fold, log_probs
+from normlab.nets.folded import Masks, Stack, StackedState, fold, log_probs
 from normlab.nets.layers import Dropout, keep_mask
 from normlab.randomness import Stream, stream_seed
 from normlab.settings import Settings
 from normlab.training.classifier import Classifier
 from normlab.training.device import Replayed
-from normlab.training.files import Begun, RunFiles
-from normlab.training.optim import Rows
+from normlab.training.files import ResumePoint, RunFiles
+from normlab.training.optim import StackedOptimizer
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Member:
     data: ImageData
     model: Classifier
     files: RunFiles | None = None
-    before: Begun | None = None
+    before: ResumePoint | None = None
 
     @property
     def waits(self) -> bool:
@@ -52,7 +52,7 @@ class Member:
         return self.files is not None and self.files.diverged is None
 
 
-class Networks(LightningModule):
+class NetworkArray(LightningModule):
     """K networks with a step that moves all of them: parameters (K, P), buffers (K, …), one optimizer of K rows.
 
     Every network has its own order of images, augmentation, dropout masks, learning rate, optimizer and penalty, from
@@ -80,7 +80,7 @@ class Networks(LightningModule):
         members: Sequence[Member],
         at_once: int = 1,
         not_replayed: str | None = None,
-        data: SeveralImages | None = None,
+        data: ArrayImages | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # a backward pass for each forward pass of a step
@@ -88,7 +88,7 @@ class Networks(LightningModule):
         self.models: Sequence[Classifier] = models  # type: ignore[assignment]  # nn.Module's are Any
         self.members, self.at_once, self.not_replayed = members, at_once, not_replayed
         self.settings = [member.settings for member in members]
-        self.data = data or SeveralImages([member.data for member in members])
+        self.data = data or ArrayImages([member.data for member in members])
         self.kernel: Kernel | None = None
         self._seeds: list[int] = []  # of the kernels' dropout masks in this epoch
         self._step_of_epoch = 0
@@ -112,7 +112,7 @@ class Networks(LightningModule):
             model.set_pixels(data.mean, data.std)
         self._take_kernels()
 
-    def configure_optimizers(self) -> Rows:
+    def configure_optimizers(self) -> StackedOptimizer:
         """Put the parameters of all networks in one matrix, now that they have their device and precision."""
         self.stack = Stack(self.nets)
         self.stack.own(self.nets)
@@ -123,7 +123,7 @@ class Networks(LightningModule):
             covered.append(Stack.row(torch.full_like(p, id(p) in penalised, dtype=torch.bool) for p in own))
             frozen.append(Stack.row(torch.full_like(p, not p.requires_grad, dtype=torch.bool) for p in own))
         optimizers = [model.optimizer(steps)[0] for model in self.models]
-        self.rows = Rows(
+        self.stacked_optimizer = StackedOptimizer(
             self.settings, optimizers, steps, torch.stack(covered), torch.stack(frozen),
             self.stack.parameters, self.stack.grads,
         )  # fmt: skip
@@ -142,7 +142,7 @@ class Networks(LightningModule):
         self.penalty, self.totals = zeros[0], zeros[1:]  # of right answers, cross-entropy, images: (3, K)
         self._held_out = {part: torch.zeros_like(self.totals) for part in self.data.curves}
         self._steps.clear()
-        return self.rows
+        return self.stacked_optimizer
 
     def _take_kernels(self) -> None:
         """Let the kernels compute on `stack`, where they can."""
@@ -151,7 +151,7 @@ class Networks(LightningModule):
             mean, std = (torch.stack([getattr(each, of) for each in self.models]) for of in ("pixel_mean", "pixel_std"))
             rates = [settings.dropout for settings in self.settings]
             self.kernel = Kernel(self.nets, self.stack, mean, std, rates)  # type: ignore[arg-type]  # small ones
-        self.data.gathers = self.kernel is None
+        self.data.gives_pixels = self.kernel is None
 
     def hold_masks(self, net: Network, images: int) -> None:
         """Give a copy of the first network the dropout masks of its next step, where the kernels draw them."""
@@ -188,7 +188,7 @@ class Networks(LightningModule):
     ) -> None:
         """Put the gradients of a batch of every network, (K, B, …), into `stack.grads`, and count what was measured."""
         self.stack.grads.zero_()
-        self.penalty += self.rows.penalty()
+        self.penalty += self.stacked_optimizer.penalty()
         if self.kernel is not None:
             found = self.kernel.gradients(
                 images, labels, share=self.share, seeds=self._seeds or None, step=self._step_of_epoch
@@ -234,7 +234,7 @@ class Networks(LightningModule):
             for name in ("pixel_mean", "pixel_std")
         )
         normal = (images[low:high].to(mean.dtype) - mean) / std
-        numbers = Numbers(self.stack.named(rows), {name: v[low:high] for name, v in self.stack.buffers.items()})
+        numbers = StackedState(self.stack.named(rows), {name: v[low:high] for name, v in self.stack.buffers.items()})
         return log_probs(layers.net, numbers, normal, training=self.training, masks=masks)
 
     def _masks(self, low: int, high: int) -> Masks | None:
@@ -263,7 +263,7 @@ class Networks(LightningModule):
         cross-entropy are means over images, the penalty is a mean over steps."""
         acc, ce = self._means(self.totals)
         penalty = self.penalty / self.trainer.num_training_batches
-        lr = self.rows.lr(self.rows.state[self.rows.rows]["step"] - 1).view(-1)
+        lr = self.stacked_optimizer.lr(self.stacked_optimizer.state[self.stacked_optimizer.matrix]["step"] - 1).view(-1)
         values = {
             "loss/train": ce + penalty,
             "ce/train": ce,
@@ -309,12 +309,12 @@ class Networks(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.held_out = {part: self._means(totals) for part, totals in self._held_out.items()}
 
-    def take_numbers(self) -> None:
+    def restack(self) -> None:
         """Evaluate with the numbers that the networks have now."""
         self.stack = Stack(self.nets)
         self._take_kernels()
 
-    on_predict_start = take_numbers
+    on_predict_start = restack
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
         """Return the log-probabilities of a batch: (K, B, C), float32, on the CPU."""

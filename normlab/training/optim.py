@@ -66,7 +66,7 @@ def proximal_step_(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Par
             soft_threshold_([parameter], group["lr"] * l1 / scale)
 
 
-class Rows(Optimizer):
+class StackedOptimizer(Optimizer):
     """The optimizers of K networks as one, each row as torch's own would update it (in the manner of HFTA: Wang et al.
     2021, "Horizontally Fused Training Array"). It never asks a device for a value.
 
@@ -114,12 +114,12 @@ class Rows(Optimizer):
         self.pull, self.shrinks = self.l1 * (1 - proximal) * self.covered * moves, proximal * self.covered * moves
         self.weight_decay = column(group["weight_decay"] for group in groups) * moves
         self.none = parameters.new_zeros(())
-        self.rows = nn.Parameter(parameters)  # of the same memory
-        self.rows.grad = grads
-        super().__init__([self.rows], {"capturable": True})  # torch then keeps "step" on the device
+        self.matrix = nn.Parameter(parameters)  # of the same memory
+        self.matrix.grad = grads
+        super().__init__([self.matrix], {"capturable": True})  # torch then keeps "step" on the device
         names = ["momentum_buffer"] * self.some_sgd + ["exp_avg", "exp_avg_sq"] * self.some_adamw
-        self.state[self.rows] = {name: torch.zeros_like(parameters) for name in names}
-        self.state[self.rows]["step"] = torch.zeros(1, device=parameters.device)  # of those taken
+        self.state[self.matrix] = {name: torch.zeros_like(parameters) for name in names}
+        self.state[self.matrix]["step"] = torch.zeros(1, device=parameters.device)  # of those taken
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -131,7 +131,7 @@ class Rows(Optimizer):
         3. w ← sign(w)·max(|w| - t, 0), t as in `proximal_step_` (proximal).
         """
         result = None if closure is None else closure()
-        state, parameters, grads = self.state[self.rows], self.rows, self.rows.grad
+        state, parameters, grads = self.state[self.matrix], self.matrix, self.matrix.grad
         assert grads is not None
         lr = self.lr(state["step"])
         if self.frozen is not None:
@@ -170,10 +170,10 @@ class Rows(Optimizer):
     def lr(self, step: torch.Tensor) -> torch.Tensor:
         """Return the learning rates at a step, from 0: (K, 1)."""
         lr: torch.Tensor = self.peak * onecycle(step.double(), self.cycle)
-        return lr.to(self.rows.dtype)
+        return lr.to(self.matrix.dtype)
 
     def penalty(self) -> torch.Tensor:
         """Return λ·Σ|w| of each network: float64 (K,)."""
         if not self.some_l1:
-            return torch.zeros(len(self.rows), dtype=torch.float64, device=self.rows.device)
-        return self.l1.view(-1) * self.rows.detach().abs().mul_(self.covered).sum(1, dtype=torch.float64)
+            return torch.zeros(len(self.matrix), dtype=torch.float64, device=self.matrix.device)
+        return self.l1.view(-1) * self.matrix.detach().abs().mul_(self.covered).sum(1, dtype=torch.float64)

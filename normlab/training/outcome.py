@@ -22,7 +22,7 @@ from normlab.settings.corruptions import IMAGES_ADAPTED_TO
 from normlab.training.build import make_trainer
 from normlab.training.classifier import Classifier
 from normlab.training.files import RunFiles
-from normlab.training.networks import Member, Networks
+from normlab.training.networks import Member, NetworkArray
 from normlab.training.probes import statistics_values
 from normlab.training.views import show_filters, show_result
 
@@ -167,7 +167,7 @@ class CorruptedScores(Callback):
         rows: of each network; none of one whose outputs are not finite.
     """
 
-    def __init__(self, module: Networks, images: CorruptedImages) -> None:
+    def __init__(self, module: NetworkArray, images: CorruptedImages) -> None:
         self.module, self.images = module, images
         self.rows: list[list[Robustness]] = [[] for _ in module.models]
         self._batches: list[torch.Tensor] = []
@@ -185,7 +185,7 @@ class CorruptedScores(Callback):
             if _adapts(model.net):
                 own = population(model.net, model.normalise(images), len(images))
                 self._adapted.enter_context(with_statistics(model.net, own))
-        self.module.take_numbers()
+        self.module.restack()
 
     def on_predict_batch_end(
         self,
@@ -208,4 +208,4 @@ class CorruptedScores(Callback):
                 rows.append(Robustness(kind=kind, strength=strength, mode=mode, **own))
         if mode == "adapted":
             self._adapted.close()
-            self.module.take_numbers()
+            self.module.restack()

@@ -6,20 +6,20 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from normlab.data.datamodule import Batch, ImageData, Part, epoch_draws
+from normlab.data.datamodule import Batch, ImageData, ImageSubset, epoch_draws
 from normlab.kernels import Gathered
 from normlab.nets import Network
 from normlab.probes.gradients import LENGTHS, StepLoss, Weights, along_gradient, covariate_shift, points
 from normlab.probes.layers import Value, convolutions, layer_statistics, parameters
 from normlab.probes.statistics import decompose
 from normlab.training.files import ProbeTable
-from normlab.training.networks import Networks
+from normlab.training.networks import NetworkArray
 
 LAYER_IMAGES = 256  # of the training set, the first in file order: what `layers` looks at
 MOST = 10_000  # images of a part at most: an accuracy's standard error is then below 0.1 points where it is above 99 %
 
 
-def probe_callbacks(module: Networks, table: ProbeTable) -> Iterator[Callback]:
+def probe_callbacks(module: NetworkArray, table: ProbeTable) -> Iterator[Callback]:
     """Yield the callbacks that measure the probes of a run on its own."""
     [settings] = module.settings
     if "layers" in settings.probes:
@@ -34,7 +34,7 @@ class LayerProbe(Callback):
     TensorBoard's axis is epochs, as of all that is measured once per epoch.
     """
 
-    def __init__(self, module: Networks, table: ProbeTable) -> None:
+    def __init__(self, module: NetworkArray, table: ProbeTable) -> None:
         self.module, self.table = module, table
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -57,7 +57,7 @@ class StepProbe(Callback):
     before as they do in training. TensorBoard's axis is steps.
     """
 
-    def __init__(self, module: Networks, table: ProbeTable) -> None:
+    def __init__(self, module: NetworkArray, table: ProbeTable) -> None:
         self.module, self.table = module, table
         self.settings = module.settings[0]
         self.at: set[int] = set()
@@ -126,7 +126,7 @@ def statistics_values(net: Network, data: ImageData) -> list[Value]:
     Where no layer keeps running averages, all accuracies of a part are one: the control.
     """
 
-    def some(part: Part, draws: torch.Tensor | None = None) -> Batch:
+    def some(part: ImageSubset, draws: torch.Tensor | None = None) -> Batch:
         """Return images in an order that has nothing to do with their classes."""
         where = torch.randperm(len(part), generator=torch.Generator().manual_seed(data.seed))[:MOST]
         images, labels = data.inputs(part, where, net, None if draws is None else draws[where])

@@ -17,9 +17,9 @@ from normlab.settings import Settings, check_loggers
 from normlab.settings.custom import edited
 from normlab.training.build import load_array, unfoldable
 from normlab.training.device import missing_device, restore_process, set_threads
-from normlab.training.files import Begun, RunFiles, begun
-from normlab.training.fit import train
-from normlab.training.folder import claimed, log_to, make_room
+from normlab.training.files import ResumePoint, RunFiles, resume_point
+from normlab.training.fit import train_members
+from normlab.training.folder import claimed, log_to, remove_leftovers
 from normlab.training.networks import Member
 from normlab.training.ranks import check_shares, end_if_imported
 
@@ -88,7 +88,7 @@ def run_array(
             return []
         if len(runs) > 1 and (reason := unfoldable(runs[0][0])):
             raise ConfigError(reason)
-        return _train(runs, console, memory_limit)
+        return _train_runs(runs, console, memory_limit)
 
 
 def with_data(settings: Settings, console: Console) -> Settings:
@@ -108,30 +108,30 @@ def _recorded(settings: Settings, folder: Path, console: Console) -> Record:
         if not ((standing := Record.readable(folder)) and standing.done):  # force=true, and the GPU has gone since
             record.save(folder)
         return record
-    [record] = _train([(settings, folder)], console, alone=True)
+    [record] = _train_runs([(settings, folder)], console, alone=True)
     return record
 
 
-def _train(
+def _train_runs(
     runs: Sequence[tuple[Settings, Path]], console: Console, memory_limit: float | None = None, *, alone: bool = False
 ) -> list[Record]:
     """Train runs as one array, and save each record when it is there. alone: record a run that fails in training, too;
     otherwise raise the error."""
-    states = [None if settings.force else begun(settings, folder) for settings, folder in runs]
+    states = [None if settings.force else resume_point(settings, folder) for settings, folder in runs]
     set_threads(runs[0][0])
     data, models = load_array([settings for settings, _ in runs])
     check_shares(runs[0][0], data[0])
     records: list[Record] = []
     for (_, folder), state in zip(runs, states, strict=True):
-        make_room(folder, whole=not isinstance(state, Begun))
+        remove_leftovers(folder, whole=not isinstance(state, ResumePoint))
     with log_to(*[folder / "train.log" for _, folder in runs]) as log:
         members: list[Member] = []
         try:
             for (settings, folder), state, images, model in zip(runs, states, data, models, strict=True):
                 _tell_of(state, settings, log, console)
-                before = state if isinstance(state, Begun) else None
+                before = state if isinstance(state, ResumePoint) else None
                 members.append(Member(settings, images, model, RunFiles(settings, folder, before), before))
-            for record in train(members, console, memory_limit):
+            for record in train_members(members, console, memory_limit):
                 record.save(runs[len(records)][1])
                 records.append(record)
             if change := edited(runs[0][0]):
@@ -157,12 +157,12 @@ def _train(
     return records
 
 
-def _tell_of(state: Begun | str | None, settings: Settings, log: logging.Logger, console: Console) -> None:
+def _tell_of(state: ResumePoint | str | None, settings: Settings, log: logging.Logger, console: Console) -> None:
     """Say how a run begins that was begun before."""
     if state is None:
         return
     message = f"{state}: training begins anew"
-    if isinstance(state, Begun):
+    if isinstance(state, ResumePoint):
         message = f"resumes after epoch {state.epoch} of {settings.epochs}"
     log.info("%s: %s", settings.slug(), message)
     console.print(f"{settings.slug()}  {message}", highlight=False, markup=False, soft_wrap=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from normlab.analysis.cells import Cell, Sorted, factors_of, sort, trained
+from normlab.analysis.cells import Cell, RunsBySetting, factors_of, group_runs, trained
 from normlab.analysis.numbers import with_interval
 from normlab.analysis.outcomes import OUTCOMES, model_of
 from normlab.analysis.part import Column, Part, Table, interval, p, text
@@ -19,7 +19,7 @@ from normlab.settings.conf import spell
 
 def both(
     folders: Sequence[Sequence[Run]], names: Sequence[str], factors: Sequence[str], left_out: Sequence[Sequence[str]]
-) -> list[Sorted]:
+) -> list[RunsBySetting]:
     """Sort the runs of each folder into settings that are called alike in all: by what varies within one of them.
 
     Raise `NormlabError` where data sets differ.
@@ -29,10 +29,10 @@ def both(
         each = "; ".join(f"{name}: {', '.join(sorted(have))}" for name, have in data.items())
         raise NormlabError(f"the folders are of different data sets ({each}), so they cannot be compared")
     keys = tuple(dict.fromkeys(key for some in folders for key in factors_of([run.config for run in some], factors)))
-    return [sort(some, factors, notes, keys) for some, notes in zip(folders, left_out, strict=True)]
+    return [group_runs(some, factors, notes, keys) for some, notes in zip(folders, left_out, strict=True)]
 
 
-def beside_frame(found: Sequence[Sorted], names: Sequence[str], outcome: str, margin: float) -> pd.DataFrame:
+def beside_frame(found: Sequence[RunsBySetting], names: Sequence[str], outcome: str, margin: float) -> pd.DataFrame:
     """One row per setting and folder after the first that both have: the outcome in each (mean over seeds), and the
     later one minus the first with its 95 % interval, in the outcome's unit; verdicts of one family."""
     about = OUTCOMES[outcome]
@@ -59,7 +59,7 @@ def beside_frame(found: Sequence[Sorted], names: Sequence[str], outcome: str, ma
     return pd.DataFrame(rows)
 
 
-def _able(found: Sorted, outcome: str) -> dict[str, Cell]:
+def _able(found: RunsBySetting, outcome: str) -> dict[str, Cell]:
     """By label, the settings of which every run trained and that have the outcome."""
     return {cell.label: cell for cell in found.cells if trained(cell) and cell.values(outcome)}
 
@@ -84,7 +84,9 @@ def beside(frame: pd.DataFrame, outcome: str, margin: float, several: bool) -> P
     return Part("beside", "Setting by setting", tables=[Table("beside", frame, columns, note, first=True)])
 
 
-def beside_findings(found: Sequence[Sorted], names: Sequence[str], frame: pd.DataFrame, outcome: str) -> list[str]:
+def beside_findings(
+    found: Sequence[RunsBySetting], names: Sequence[str], frame: pd.DataFrame, outcome: str
+) -> list[str]:
     """Return what agrees, the largest difference, and which settings only one folder has."""
     told, about = [], OUTCOMES[outcome]
     if not frame.empty:
@@ -109,7 +111,7 @@ def beside_findings(found: Sequence[Sorted], names: Sequence[str], frame: pd.Dat
     return told
 
 
-def _apart(found: Sequence[Sorted]) -> list[str]:
+def _apart(found: Sequence[RunsBySetting]) -> list[str]:
     """What is one thing in all runs of a folder and another in those of the next; a setting that one of them does not
     know, since its version had no such thing, is none."""
     levels = [[run.config for run in some.ended] for some in found]

@@ -61,7 +61,7 @@ def claims_frame(answers: Answers) -> pd.DataFrame:
         words = OUTCOMES[claim.measure].words
         numbers, p_adjusted = [math.nan] * 3, math.nan
         if answer is None:
-            there = pairs_of(claim, answers.found.cells)
+            there = pairs_of(claim, answers.grouped.cells)
             why = "these runs have not measured it, or did not all train" if there else "no runs of these settings"
             row |= {"ruling": "untested", "because": why, "compared": words, "of": "", "against": ""}
         else:
@@ -136,7 +136,7 @@ def published_frame(answers: Answers) -> pd.DataFrame:
     printed."""
     rows = []
     for item in answers.study.published if answers.study else []:
-        for cell in (cell for cell in answers.found.cells if holds(cell, item.setting)):
+        for cell in (cell for cell in answers.grouped.cells if holds(cell, item.setting)):
             row: dict[str, Any] = {"source": item.source, "setting": cell.label, "n": len(cell.completed)}
             for name in ("train_acc_running", "test_acc"):
                 values = pd.Series(cell.values(name), dtype=float)

@@ -74,7 +74,7 @@ def _models(answers: Answers) -> Iterator[tuple[int, int, Model]]:
     whole = answers.model("test_acc")
     if whole.images is None:
         return
-    true = next(cell.predicted[1] for cell in answers.found.cells if cell.predicted)
+    true = next(cell.predicted[1] for cell in answers.grouped.cells if cell.predicted)
     for known in np.unique(true):
         where = true == known
         groups = {}

@@ -24,14 +24,14 @@ WORDS = {"l1": "L1 penalty λ", "lr": "learning rate", "train_size": "training i
 
 
 def curves(answers: Answers) -> Part:
-    cells = answers.found.cells
+    cells = answers.grouped.cells
     series = {cell.label: {name: cell.series(name) for name in SERIES if cell.series(name).size} for cell in cells}
     measured = any(np.isfinite(some.get("test_acc", np.nan)).any() for some in series.values())
     caption = (
         f"Cross-entropy and error on the {'test' if measured else 'validation'} images after every epoch: every "
         "seed, and their mean. Nothing was chosen by these curves."
     )
-    norms, title = answers.found.norms, f"Learning curves on {answers.found.data_title}"
+    norms, title = answers.grouped.norms, f"Learning curves on {answers.grouped.data_title}"
     labels, size = [*series], len(series)
     crowd = max(Counter(norms.values()).values(), default=0) > TOLD_APART
     parts = [labels[low : low + TOLD_APART] for low in range(0, size, TOLD_APART)] if crowd else [labels]
@@ -100,9 +100,9 @@ def factors(answers: Answers) -> Part:
 
 
 def _factors(answers: Answers) -> Iterator[Picture]:
-    cells = [cell for cell in answers.found.cells if cell.values("test_acc")]
-    for factor in answers.found.factors:
-        levels = [cell.levels[factor] for cell in answers.found.cells]
+    cells = [cell for cell in answers.grouped.cells if cell.values("test_acc")]
+    for factor in answers.grouped.factors:
+        levels = [cell.levels[factor] for cell in answers.grouped.cells]
         if not cells or not numeric(levels) or len({spell(each) for each in levels}) < POINTS:
             continue
         groups = alike(cells, factor)
@@ -113,7 +113,7 @@ def _factors(answers: Answers) -> Iterator[Picture]:
         caption = f"Test accuracy against the {words}: every seed, their mean and its 95 % interval"
         caption += "; the median where a run was lost, which means say little of." if lost else "."
         labels = {"x_label": words, "y_label": "test accuracy, %"}
-        title = f"Test accuracy by {words}, {answers.found.data_title}"
+        title = f"Test accuracy by {words}, {answers.grouped.data_title}"
         yield along(f"by-{slug(factor)}", caption, lines, norms, title=title, lost=lost, **labels)
 
 

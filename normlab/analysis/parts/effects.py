@@ -182,7 +182,7 @@ def _pictures(answers: Answers) -> Iterator[Picture]:
         by_factor.setdefault(each.factor if apart else "", []).append(each)
     for factor, some in by_factor.items():
         of = f" of {factor}" if factor else ""
-        title = f"Effects{of} on {answers.about.words}, {answers.found.data_title}"
+        title = f"Effects{of} on {answers.about.words}, {answers.grouped.data_title}"
         yield Picture(
             f"effects-{slug(factor)}" if factor else "effects",
             caption.format(of=of, words=answers.about.words, random=answers.random),
@@ -200,7 +200,7 @@ def _short(answers: Answers, each: Answer) -> "Effect":
 def effect_of(answers: Answers, each: Answer) -> "Effect":
     """A contrast with an estimate as a row of a figure, in the outcome's unit."""
     factor = each.about.factor
-    values = {cell.label: cell.values(answers.primary) for cell in answers.found.cells if cell.label in each.contrast}
+    values = {cell.label: cell.values(answers.primary) for cell in answers.grouped.cells if cell.label in each.contrast}
     shared = set.intersection(*(set(of) for of in values.values()))  # seeds that all settings of the contrast have
     seeds = [factor * sum(c * values[label][seed] for label, c in each.contrast.items()) for seed in sorted(shared)]
     verdict, group = each.decision.verdict, GROUPS.get(each.kind, "")

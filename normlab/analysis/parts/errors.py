@@ -39,7 +39,7 @@ PERSISTENT = (
 
 
 def errors(answers: Answers) -> Part:
-    frame, overlap = errors_frame(answers.found.cells), overlap_frame(answers.found.cells)
+    frame, overlap = errors_frame(answers.grouped.cells), overlap_frame(answers.grouped.cells)
     columns = [
         text("setting"), value("errors per run", "errors_mean", 1), value("wrong in most seeds", "persistent"),
         value("wrong in all", "always"), share("seed", "share_seed"), share("test set", "share_test_set"),
@@ -51,12 +51,14 @@ def errors(answers: Answers) -> Part:
     ]  # fmt: skip
     images = f"Of {frame['images'].iloc[0]:,} test images. " if len(frame) else ""
     tables = [Table("errors", frame, columns, images + NOTE), Table("overlap", overlap, shared, OVERLAP)]
-    return Part("errors", "Errors", tables=tables, pictures=lambda: _pictures(frame, overlap, answers.found.data_title))
+    return Part(
+        "errors", "Errors", tables=tables, pictures=lambda: _pictures(frame, overlap, answers.grouped.data_title)
+    )
 
 
 def persistent_errors(answers: Answers) -> Part:
     """The test images that most runs of all settings get wrong, and which class is taken for which."""
-    cells = [cell for cell in answers.found.cells if cell.predicted]
+    cells = [cell for cell in answers.grouped.cells if cell.predicted]
     frame, counts = persistent_frame(cells), confusion_frame(cells)
     columns = [
         Column("test image", lambda row: f"{row['image']}", "image"),
@@ -67,7 +69,7 @@ def persistent_errors(answers: Answers) -> Part:
         *(_of_setting(cell.label) for cell in cells if len(cells) <= MOST_SETTINGS),
     ]
     tables = [Table("persistent", frame, columns, PERSISTENT), Table("confusion", counts)]
-    heading, data = "Persistent errors and confusion", answers.found.data_title
+    heading, data = "Persistent errors and confusion", answers.grouped.data_title
     pictures = [_misclassified(frame.head(SHOWN), cells, data), _confusion(counts, cells, data)] if cells else []
     return Part("persistent", heading, tables=tables, pictures=lambda: pictures, folded=True)
 

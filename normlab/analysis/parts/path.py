@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from normlab.analysis.cells import Cell, Sorted, alike, without
+from normlab.analysis.cells import Cell, RunsBySetting, alike, without
 from normlab.analysis.forensics import jaccard
 from normlab.analysis.part import Part, Picture, Table, interval, over_seeds, text, value
 from normlab.analysis.parts.curves import Point, along
@@ -43,12 +43,12 @@ def path(answers: Answers) -> Part:
         value("agreement", "agreement", 2),
         value("by chance", "chance", 2),
     ]
-    frame = path_frame(answers.found)
+    frame = path_frame(answers.grouped)
     table = Table("path", frame, columns, NOTE)
-    return Part("path", "What L1 removes", INTRO, [table], lambda: _pictures(answers.found) if len(frame) else ())
+    return Part("path", "What L1 removes", INTRO, [table], lambda: _pictures(answers.grouped) if len(frame) else ())
 
 
-def path_frame(found: Sorted) -> pd.DataFrame:
+def path_frame(found: RunsBySetting) -> pd.DataFrame:
     """One row per setting, where l1 has three values or more; shares and accuracies in [0, 1], differences in pp.
 
     - zeros, zero_filters, zero_scales: exact zeros among the weights of convolutions, whole filters, and scales γ.
@@ -79,7 +79,7 @@ def path_frame(found: Sorted) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _plain(found: Sorted) -> dict[str, Cell]:
+def _plain(found: RunsBySetting) -> dict[str, Cell]:
     """The settings without a penalty, by what they share with those that have one."""
     return {without(cell, "l1", "penalty"): cell for cell in found.cells if not cell.levels["l1"]}
 
@@ -99,7 +99,7 @@ def chance(a: float, b: float) -> float:
     return float(a * b / (a + b - a * b))
 
 
-def _pictures(found: Sorted) -> Iterator[Picture]:
+def _pictures(found: RunsBySetting) -> Iterator[Picture]:
     """Accuracy against exact zeros, before and after the refit; a setting without a penalty is the start of every path
     of its norm."""
     plain, paths = _plain(found), {}

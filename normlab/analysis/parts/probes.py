@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from normlab import analysis
-from normlab.analysis.cells import Cell, Sorted
+from normlab.analysis.cells import Cell, RunsBySetting
 from normlab.analysis.layers import LAYERS
 from normlab.analysis.part import Part, Picture
 from normlab.analysis.questions import Answers
@@ -31,7 +31,7 @@ BANDS = [("loss", "loss_min", "loss_max", "loss"), ("change of gradient", "chang
 
 
 def probes(answers: Answers) -> Part:
-    return Part("probes", "Inside the network", INTRO, pictures=lambda: _pictures(answers.found), folded=True)
+    return Part("probes", "Inside the network", INTRO, pictures=lambda: _pictures(answers.grouped), folded=True)
 
 
 def probed(cell: Cell, probe: str) -> dict[tuple[str, str], Curve]:
@@ -49,7 +49,7 @@ def probed(cell: Cell, probe: str) -> dict[tuple[str, str], Curve]:
     return found
 
 
-def _pictures(found: Sorted) -> Iterator[Picture]:
+def _pictures(found: RunsBySetting) -> Iterator[Picture]:
     """Every figure that the runs' probes.csv give."""
     norms = found.norms
     layers = {cell.label: probed(cell, "layers") | probed(cell, "shift") for cell in found.cells}

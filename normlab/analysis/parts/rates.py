@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from normlab.analysis.cells import Cell, Sorted, alike, at_chance, best, trained
+from normlab.analysis.cells import Cell, RunsBySetting, alike, at_chance, best, trained
 from normlab.analysis.numbers import NONE
 from normlab.analysis.part import Column, Part, Table, interval, p, text, value
 from normlab.analysis.parts.effects import methods, questions_frame
@@ -21,7 +21,7 @@ NOTE = (
 
 
 def rates(answers: Answers) -> Part:
-    frame = rates_frame(answers.every)
+    frame = rates_frame(answers.grouped_all)
     one = _for_all(frame)
     groups = frame.groupby("setting", sort=False) if len(frame) else ()
     by_setting = [{"setting": setting} | _summed(of, one) for setting, of in groups]
@@ -47,7 +47,7 @@ def rates(answers: Answers) -> Part:
     return Part("rates", "Learning rates", INTRO, tables)
 
 
-def rates_frame(found: Sorted) -> pd.DataFrame:
+def rates_frame(found: RunsBySetting) -> pd.DataFrame:
     """One row per setting and learning rate, where lr has three values or more; accuracies in [0, 1].
 
     - diverged, chance: runs whose loss was not finite, and networks that never left chance; accuracies are of all runs
@@ -73,10 +73,10 @@ def rates_frame(found: Sorted) -> pd.DataFrame:
 def at_own_best(answers: Answers) -> Answers | None:
     """The questions about settings that are each at the learning rate its validation accuracy chose; None where the
     study asks them itself."""
-    if answers.tune == "lr" or sum(best(cells) is not None for cells in _kinds(answers.every).values()) < 2:
+    if answers.tune == "lr" or sum(best(cells) is not None for cells in _kinds(answers.grouped_all).values()) < 2:
         return None
     study = (answers.study or Study(question="")).model_copy(update={"claims": [], "tune": "lr"})
-    return Answers(answers.every, study, answers.margin, answers.alpha)
+    return Answers(answers.grouped_all, study, answers.margin, answers.alpha)
 
 
 def _for_all(frame: pd.DataFrame) -> float:
@@ -107,7 +107,7 @@ def _lr(rate: float) -> str:
     return f"{rate:g}" if np.isfinite(rate) else NONE
 
 
-def _kinds(found: Sorted) -> dict[str, list[Cell]]:
+def _kinds(found: RunsBySetting) -> dict[str, list[Cell]]:
     """Settings that differ in lr alone, by what they share; the rates upwards."""
     kinds = alike(found.cells, "lr") if "lr" in found.factors else {}
     return {kind: cells for kind, cells in kinds.items() if len(cells) >= LEAST}

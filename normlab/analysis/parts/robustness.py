@@ -66,7 +66,7 @@ def robustness_frame(answers: Answers) -> pd.DataFrame:
     """One row per kind of corruption (the last: all of them), setting and mode: mean, sd and 95 % interval of accuracy,
     its difference from that on clean images in the same mode (pp, with interval), and means of the other scores."""
     rows = []
-    labels = [cell.label for cell in answers.found.cells]
+    labels = [cell.label for cell in answers.grouped.cells]
     measured = [kind for kind in CORRUPTIONS if any(_values(answers, [kind]).values())]
     groups = {kind: [kind] for kind in measured} | ({ALL: measured} if len(measured) > 1 else {})
     for kind, kinds in groups.items():
@@ -107,7 +107,7 @@ def _values(
     answers: Answers, kinds: Sequence[str], mode: str = "eval", score: str = "acc", strengths: Sequence[int] = STRENGTHS
 ) -> Values:
     found = {}
-    for cell in answers.found.cells:
+    for cell in answers.grouped.cells:
         own = {run.record.seed: run.corrupted(kinds, score, mode, strengths) for run in cell.completed}
         found[cell.label] = {seed: x for seed, x in own.items() if x is not None}
     return found
@@ -116,7 +116,7 @@ def _values(
 def _means(answers: Answers, values: Values, link: Link) -> dict[str, dict[str, float]]:
     """Mean, sd and 95 % interval of each setting that has values, from one model of all settings that trained."""
     some = {label: Group(np.array([*of.values()]), tuple(of)) for label, of in values.items() if of}
-    able = {cell.label for cell in answers.found.cells if trained(cell)}
+    able = {cell.label for cell in answers.grouped.cells if trained(cell)}
     model = Model({label: group for label, group in some.items() if label in able}, link, resolution=1e-4)
     found = {}
     for label, group in some.items():
@@ -130,11 +130,11 @@ def _ends(numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 def _pictures(answers: Answers, frame: pd.DataFrame) -> Iterator[Picture]:
-    norms = answers.found.norms
+    norms = answers.grouped.norms
     labels = [*frame.get("setting", ())]
     few = len(set(labels)) <= MOST
     for norm in dict.fromkeys("" if few else norms[label] for label in labels):
-        title = f"Accuracy on corrupted test images, {norm + ', ' if norm else ''}{answers.found.data_title}"
+        title = f"Accuracy on corrupted test images, {norm + ', ' if norm else ''}{answers.grouped.data_title}"
         caption = (
             "Accuracy against the strength of a corruption, from clean images at the left: mean over seeds and its "
             "95 % interval. Broken lines: with the statistics of these images in the place of running averages."

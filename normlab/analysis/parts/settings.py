@@ -60,7 +60,7 @@ def summary(answers: Answers) -> pd.DataFrame:
     order = sorted(model.names, key=lambda name: -model.means[model.names.index(name)])
     letters = dict(zip(order, tiers(model, order), strict=True)) if len(order) > 1 and answers.several else {}
     rows = []
-    for cell in answers.found.cells:
+    for cell in answers.grouped.cells:
         row: dict[str, Any] = {"setting": cell.label, **cell.levels, "n": len(cell.completed)}
         if answers.tune:
             row[answers.tune] = level(cell, answers.tune)
@@ -89,7 +89,7 @@ def times(answers: Answers) -> pd.DataFrame:
     """One row per run: what it took and where. Apart from the other tables, which are the same whenever a study is
     run."""
     rows = []
-    for cell in answers.found.cells:
+    for cell in answers.grouped.cells:
         for record in (run.record for run in cell.ended):
             row = {"setting": cell.label, "seed": record.seed, "status": record.status}
             row |= {key: record.time.get(key) for key in ("fit_s", "images_per_s", "epochs")}
@@ -108,7 +108,7 @@ def _runs(row: Row) -> str:
 
 def accuracies_of(answers: Answers) -> tuple[dict[str, np.ndarray], dict[str, tuple[float, float, float]]]:
     """By setting, the test accuracies of its seeds, per cent, and their mean with its 95 % interval."""
-    cells = [cell for cell in answers.found.cells if cell.values("test_acc")]
+    cells = [cell for cell in answers.grouped.cells if cell.values("test_acc")]
     spreads = {cell.label: _spread(answers, cell, "test_acc") for cell in cells}
     means = {label: (100 * of["mean"], 100 * of["low"], 100 * of["high"]) for label, of in spreads.items()}
     return {cell.label: 100 * np.array([*cell.values("test_acc").values()]) for cell in cells}, means
@@ -118,12 +118,12 @@ def _pictures(answers: Answers) -> Iterator[Picture]:
     values, means = accuracies_of(answers)
     published: dict[str, list[tuple[str, float]]] = {}
     for item in answers.study.published if answers.study else []:
-        for cell in answers.found.cells:
+        for cell in answers.grouped.cells:
             if cell.label in values and item.test_acc is not None and holds(cell, item.setting):
                 published.setdefault(cell.label, []).append((item.source, item.test_acc))
-    title = f"Test accuracy on {answers.found.data_title}"
+    title = f"Test accuracy on {answers.grouped.data_title}"
     caption = "Test accuracy of the last epoch: every seed, their mean and its 95 % interval."
     if values:
         yield Picture("accuracy", caption, lambda _: analysis.row_figures.accuracies(
-            values, means, answers.found.norms, title=title, reference=published
+            values, means, answers.grouped.norms, title=title, reference=published
         ))  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from normlab.analysis.cells import Cell, Sorted, alike, level
+from normlab.analysis.cells import Cell, RunsBySetting, alike, level
 from normlab.analysis.inference import Group, Model
 from normlab.analysis.part import Part, Picture, Table, interval, named, over_seeds, text, value
 from normlab.analysis.parts.curves import Point, along
@@ -35,8 +35,8 @@ def statistics(answers: Answers) -> Part:
         interval("by the running averages, pp", "recovered"),
         interval("in training, pp", "trained"),
     ]
-    table = Table("statistics", statistics_frame(answers.found), columns, NOTE)
-    return Part("statistics", "Which statistics", INTRO, [table], lambda: _pictures(answers.found))
+    table = Table("statistics", statistics_frame(answers.grouped), columns, NOTE)
+    return Part("statistics", "Which statistics", INTRO, [table], lambda: _pictures(answers.grouped))
 
 
 Measured = Mapping[tuple[str, str], Mapping[int, float]]  # (layer, quantity) → seed → value
@@ -52,7 +52,7 @@ def statistics_of(cell: Cell) -> Measured:
     return found
 
 
-def _groups(found: Sorted) -> dict[str, list[tuple[Cell, Measured]]]:
+def _groups(found: RunsBySetting) -> dict[str, list[tuple[Cell, Measured]]]:
     """Settings with the probe, those together that differ in the batch size alone, in its order."""
     measured = {cell.label: statistics_of(cell) for cell in found.cells}
     cells = [cell for cell in found.cells if ("", "test_running_acc") in measured[cell.label]]
@@ -60,7 +60,7 @@ def _groups(found: Sorted) -> dict[str, list[tuple[Cell, Measured]]]:
     return {kind: [(cell, measured[cell.label]) for cell in group] for kind, group in groups.items()}
 
 
-def statistics_frame(found: Sorted) -> pd.DataFrame:
+def statistics_frame(found: RunsBySetting) -> pd.DataFrame:
     """One row per setting that has the probe: accuracies in [0, 1]; differences in pp with 95 % intervals.
 
     - `recovered_pp`: test accuracy with precise statistics minus that with running averages: what their error costs.
@@ -107,7 +107,7 @@ ERRORS = {
 }
 
 
-def _pictures(found: Sorted) -> Iterator[Picture]:
+def _pictures(found: RunsBySetting) -> Iterator[Picture]:
     """Accuracies and errors against the batch size, three figures per kind of setting."""
     groups = _groups(found)
     for kind, group in groups.items():

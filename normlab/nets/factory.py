@@ -74,7 +74,7 @@ def make_net(
         raise ValueError(f"dropout, placement and weight_standardization go with net=small, not with net={name}")
     wanted = (channels or image[0], *(sides or image[1:]))
     norms = {"norm": norm, "options": norm_options, "target": norm_target}
-    return Other(target, options or {}, norms, num_classes, image, wanted)
+    return FactoryNet(target, options or {}, norms, num_classes, image, wanted)
 
 
 def check_net(settings: Settings) -> None:
@@ -97,7 +97,7 @@ def check_net(settings: Settings) -> None:
             raise ConfigError(f"net={net.name} with norm={norm.target or norm.name} raised {_words(error)}") from error
 
 
-class Other(Network, nn.Sequential):
+class FactoryNet(Network, nn.Sequential):
     """A network made by a factory, between `FitImages` (where it is needed) and log-softmax.
 
     The factory is called with `Placeholder` for `norm_layer`, which draws nothing; then norms take the places of the
@@ -128,7 +128,7 @@ class Other(Network, nn.Sequential):
         except ValueError as error:
             raise ValueError(f"net.target={target}: {error}") from error
         super().__init__(OrderedDict(fit | {"body": body, "log_probs": nn.LogSoftmax(dim=1)}))
-        self.know(build, [*fit, *(f"body.{name}" for name in order), "log_probs"], image, num_classes)
+        self.register_layers(build, [*fit, *(f"body.{name}" for name in order), "log_probs"], image, num_classes)
 
     def label(self, name: str) -> str:
         return name.removeprefix("body.")
