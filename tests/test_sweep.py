@@ -204,16 +204,15 @@ def test_a_run_of_another_process_is_waited_for_or_taken_over(tmp_path: Path, di
 )
 def test_a_study_takes_every_core_and_arrays_where_they_pay(tmp_path, monkeypatch, machine, words, chosen) -> None:
     """On a GPU, arrays in one process."""
-    monkeypatch.setattr("normlab.settings.model.device_of", lambda _: machine[0])
     monkeypatch.setattr(options, "cores", lambda: machine[1])
-    jobs, (launcher, workers) = jobs_in(tmp_path, *words), chosen
+    jobs, (launcher, workers) = jobs_in(tmp_path, *words, f"accelerator={machine[0]}"), chosen
     assert options.default_launcher([], jobs) == launcher
     assert options.default_launcher(["hydra/launcher=basic"], jobs) == "basic"
     assert options.default_launcher(["hydra.launcher.n_jobs=2"], jobs[:1]) is not None, (
         "with one run left, it is still understood"
     )
     for n_jobs, expected in ((-1, workers), (2, min(2, len(jobs)))):
-        found = options.options(launcher or "processes", [f"hydra.launcher.n_jobs={n_jobs}"])
+        found = options.launcher_options(launcher or "processes", [f"hydra.launcher.n_jobs={n_jobs}"])
         assert isinstance(found, options.Processes)
         assert found.workers(jobs) == expected
 
