@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from normlab.analysis.cells import RunsBySetting, chosen, group_runs
-from normlab.analysis.declared import MARGIN
 from normlab.analysis.findings import findings
 from normlab.analysis.part import ImageSet, Part, Picture, Table, text
 from normlab.analysis.parts.beside import beside, beside_findings, beside_frame, both
@@ -30,7 +29,7 @@ from normlab.analysis.rounds import answers_of
 from normlab.analysis.table import Run, find
 from normlab.errors import DataError, NormlabError, first_line
 from normlab.lint import check_codes, lint_results
-from normlab.settings import Study
+from normlab.settings import MARGIN, NO_STUDY, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +52,7 @@ def compare(
     """
     check_codes(ignore)
     read = _read(Path(folder), choose, margin)
-    found = group_runs(read.runs, read.study.factors if read.study else (), read.left_out)
+    found = group_runs(read.runs, (read.study or NO_STUDY).factors, read.left_out)
     answers = answers_of(found, read.study, MARGIN if read.margin is None else read.margin)
     return Compared(answers, read.margin, ignore)
 
@@ -104,17 +103,15 @@ def compare_folders(
     Raise `NormlabError`, in one line, where data sets differ or no setting is in two of them.
     """
     read = [_read(Path(folder), choose, margin) for folder in folders]
-    study = next((each.study for each in read if each.study), None)
-    outcome = study.primary if study else "test_acc"
+    study = next((each.study for each in read if each.study), NO_STUDY)
     half = next((each.margin for each in read if each.margin is not None), MARGIN)
     names = _names([Path(folder) for folder in folders])
-    factors = study.factors if study else ()
-    found = both([each.runs for each in read], names, factors, [each.left_out for each in read])
-    frame = beside_frame(found, names, outcome, half)
-    told = beside_findings(found, names, frame, outcome)
+    found = both([each.runs for each in read], names, study.factors, [each.left_out for each in read])
+    frame = beside_frame(found, names, study.primary, half)
+    told = beside_findings(found, names, frame, study.primary)
     if frame.empty:
         raise NormlabError(f"nothing to compare: no setting is in two of the folders. {' '.join(told)}")
-    return ComparedFolders(names, found, frame, [beside(frame, outcome, half, len(folders) > 2)], told)
+    return ComparedFolders(names, found, frame, [beside(frame, study.primary, half, len(folders) > 2)], told)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

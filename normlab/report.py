@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from normlab.analysis.declared import MARGIN
 from normlab.analysis.page import Shown, as_json, glossary, made, recipe, render, run_links
 from normlab.analysis.part import Table
 from normlab.analysis.parts.effects import methods
@@ -101,15 +100,15 @@ def report(
     folder = Path(folder)
     out = Path(out) if out is not None else folder
     compared = compare(folder, choose, margin=margin, ignore=ignore)
-    answers, found, study = compared.answers, compared.answers.grouped, compared.answers.study
-    given = ["--margin", f"{answers.margin:g}"] if answers.margin != (study.margin if study else MARGIN) else []
+    answers, found = compared.answers, compared.answers.grouped
+    given = ["--margin", f"{answers.margin:g}"] if answers.margin != answers.asked.margin else []
     given += ["--ignore", ",".join(ignore)] if ignore else []
     family = numbers(answers)
     with _writing(out):
         shown = _figures(compared, out / "figures", figures)
         values = {
             "title": f"{folder.resolve().name}: {counted(len(found.cells), 'setting')} on {found.data_title}",
-            "question": study.question if study else "",
+            "question": answers.asked.question,
             "glossary": glossary([found]),
             "recipe": recipe(found),
             "methods": methods(answers) if answers.answers else {},

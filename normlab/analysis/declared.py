@@ -14,10 +14,9 @@ from typing import Any, Literal
 
 from normlab.analysis.cells import Cell, RunsBySetting, holds, numeric, tuned, without
 from normlab.analysis.outcomes import OUTCOMES, Outcome
-from normlab.settings import Claim, Study
+from normlab.settings import NO_STUDY, Claim, Study
 from normlab.settings.conf import spell
 
-MARGIN = 0.1  # of equivalence, percentage points, where no study says another: what 10,000 test images can resolve
 Kind = Literal["claim", "setting", "effect", "interaction"]
 
 
@@ -73,15 +72,18 @@ class Family:
             count. margin: of the primary outcome, pp.
 
     Attributes:
-        tune: the factor that the study tunes, where these settings differ in it; else "".
-        found: the settings that are compared; of a study that tunes a factor, each at its best level. every: all.
+        asked: the study, or one that asks nothing. tune: the factor that it tunes, where these settings differ in it;
+            else "".
+        grouped: the settings that are compared; of a study that tunes a factor, each at its best level.
+        grouped_all: all of them.
     """
 
     def __init__(self, found: RunsBySetting, study: Study | None, margin: float) -> None:
         self.grouped_all, self.study, self.margin = found, study, margin
-        self.tune = study.tune if study and study.tune in found.factors else ""
+        self.asked = study or NO_STUDY
+        self.tune = self.asked.tune if self.asked.tune in found.factors else ""
         self.grouped = tuned(found, self.tune) if self.tune else found
-        self.primary = study.primary if study else "test_acc"
+        self.primary = self.asked.primary
 
     @cached_property
     def own(self) -> dict[str, str]:
@@ -118,7 +120,7 @@ class Family:
         return -half, half
 
     def _claims(self) -> Iterator[Declared]:
-        for claim in self.study.claims if self.study else []:
+        for claim in self.asked.claims:
             low, high = self._range(claim.measure, claim.margin)
             if claim.by is not None:
                 middle = claim.by if claim.expect == "higher" else -claim.by
@@ -196,7 +198,7 @@ class Family:
     def control(self, factor: str) -> str:
         """The level that others are compared with: the study's control, else bn, the smallest number or the first."""
         levels = self.factors[factor]
-        control = self.study.control if self.study else {}
+        control = self.asked.control
         wanted = {key: x for key, x in control.items() if key == factor or key.startswith(f"{factor}.")}
         if chosen := [cell for cell in self.cells if wanted and holds(cell, wanted)]:
             return level_of(chosen[0], factor)

@@ -5,7 +5,7 @@ from typing import Any
 
 from normlab.lint.design import Design
 from normlab.lint.rules import names, rule
-from normlab.settings import choices, defaults
+from normlab.settings import NO_STUDY, choices, defaults
 from normlab.settings.conf import spell
 
 LARGER = 0.05  # a share more parameters: the control lacks 2 % of bn's, frn has 1 % more, ln_elem six times as many
@@ -86,8 +86,8 @@ def selection(design: Design) -> Iterator[str]:
     Choose by `val_acc` (`val_size=null` holds images out), or report every value.
     """
     study = design.study
-    claims = [key for claim in (study.claims if study else []) for key in (*claim.of, *claim.against)]
-    compared = {*claims, *(study.control if study else ())}
+    claims = [key for claim in (study or NO_STUDY).claims for key in (*claim.of, *claim.against)]
+    compared = {*claims, *(study or NO_STUDY).control}
     without = [each.settings for each in design.settings if each.settings.val_size == 0]
     flat = [settings.flat() for settings in without]
     several = []

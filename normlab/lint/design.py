@@ -18,7 +18,7 @@ from normlab.data.sources import split
 from normlab.errors import ConfigError
 from normlab.norms import CATALOGUE
 from normlab.record import Record
-from normlab.settings import Settings, Study, flatten, small_network
+from normlab.settings import NO_STUDY, Settings, Study, flatten, small_network
 
 if TYPE_CHECKING:
     from normlab.analysis.questions import Answers
@@ -120,7 +120,7 @@ def planned(runs: Sequence[Settings], study: Study | None, spread: Spread | None
         config = each.recorded()
         record = Record(status="completed", config=config, config_hash="", setting={}, seed=each.seed)
         made.append(Run(Path(), record, flatten(config)))
-    found = group_runs(made, (*(study.factors if study else ()), *PROTOCOL[1:]))
+    found = group_runs(made, (*(study or NO_STUDY).factors, *PROTOCOL[1:]))
     return Design(found, study, len(runs) > 1, spread)
 
 

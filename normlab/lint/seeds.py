@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from normlab.lint.design import Design, Spread, assumed
 from normlab.lint.network import at_chance_always
 from normlab.lint.rules import names, rule
-from normlab.settings import Study
+from normlab.settings import NO_STUDY, Study
 
 if TYPE_CHECKING:
     from normlab.analysis.declared import Family
@@ -19,12 +19,12 @@ TWICE = 2.0  # a critical t so many times that of many seeds leaves little to fi
 
 def family(design: Design) -> "Family":
     """Return the questions that a report of these settings will declare, if all of them train that can."""
-    from normlab.analysis.declared import MARGIN, Family  # scipy, a second that a single run need not wait for
+    from normlab.analysis.declared import Family  # scipy, a second that a single run need not wait for
 
     stuck = {each.label for each in design.settings if at_chance_always(each)}
     cells = tuple(cell for cell in design.grouped.cells if cell.label not in stuck)
     study = design.study
-    return Family(replace(design.grouped, cells=cells), study, study.margin if study else MARGIN)
+    return Family(replace(design.grouped, cells=cells), study, (study or NO_STUDY).margin)
 
 
 @rule("NL011", "one-seed", "plan", "report")

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from normlab.analysis.cells import Cell, group_runs
-from normlab.analysis.declared import MARGIN
 from normlab.analysis.rounds import Progress, Rounds
 from normlab.analysis.sequential import looks
 from normlab.analysis.table import Run
 from normlab.scheduler.progress import final_record
-from normlab.settings import Study, flatten
+from normlab.settings import NO_STUDY, Study, flatten
 from normlab.settings.plan import Job
 
 
@@ -24,7 +23,7 @@ class Decided:
     def __init__(self, jobs: Sequence[Job], study: Study | None) -> None:
         self.jobs, self.study = list(jobs), study
         self.seeds = sorted({job.settings.seed for job in jobs})
-        self.rounds = Rounds(study, study.margin if study else MARGIN, self.seeds)
+        self.rounds = Rounds(study, (study or NO_STUDY).margin, self.seeds)
 
     def wanted(self) -> list[Job]:
         """Return the runs that are wanted by now, those that have ended included: of all settings alike at first,
@@ -57,7 +56,7 @@ class Decided:
         runs = [(job, Run(job.folder, record, flatten(record.config))) for job, record in ended]
         if {_key(job) for job, _ in runs} < {_key(job) for job in self.jobs}:
             return None, {}
-        found = group_runs([run for _, run in runs], self.study.factors if self.study else ())
+        found = group_runs([run for _, run in runs], (self.study or NO_STUDY).factors)
         of_folder: dict[Path, Cell] = {run.folder: cell for cell in found.cells for run in cell.ended}
         return self.rounds.progress(found), {_key(job): of_folder[run.folder].label for job, run in runs}
 

@@ -8,10 +8,10 @@ from normlab.settings.messages import check_recorded, checked, line
 from normlab.settings.model import Probe, Settings, check_loggers, flatten, needs_gpu
 from normlab.settings.parts import DATA_TITLES, Data, Norm, Penalty
 from normlab.settings.shape import NORM_CHANNELS, small_network
-from normlab.settings.study import STUDY_FILE, Claim, Study, protocol, sweep_of
+from normlab.settings.study import MARGIN, NO_STUDY, STUDY_FILE, Claim, Study, protocol, sweep_of
 
 __all__ = [
-    "DATA_TITLES", "GROUPS", "NORM_CHANNELS", "STUDY_FILE", "Claim", "Data", "Norm", "Penalty", "Probe", "Settings",
-    "Study", "check_loggers", "check_recorded", "checked", "choices", "conf_dir", "defaults", "flatten", "group_values",
-    "line", "needs_gpu", "protocol", "small_network", "sweep_of",
+    "DATA_TITLES", "GROUPS", "MARGIN", "NORM_CHANNELS", "NO_STUDY", "STUDY_FILE", "Claim", "Data", "Norm", "Penalty",
+    "Probe", "Settings", "Study", "check_loggers", "check_recorded", "checked", "choices", "conf_dir", "defaults",
+    "flatten", "group_values", "line", "needs_gpu", "protocol", "small_network", "sweep_of",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ MEASURES = Literal[  # the outcomes of normlab.analysis, which this floor cannot
     "contrast_acc", "robust_acc",
 ]  # fmt: skip
 
+MARGIN = 0.1  # of equivalence, percentage points: what 10,000 test images can resolve
 Scalar = bool | int | float | str | None
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -86,7 +87,7 @@ class Study(Model):
     """
 
     question: str
-    margin: Positive = 0.1
+    margin: Positive = MARGIN
     primary: MEASURES = "test_acc"
     control: dict[str, Scalar] = {}
     tune: str = ""
@@ -125,6 +126,9 @@ class Study(Model):
         folder.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True, width=120)
         write_atomically(folder / STUDY_FILE, text.encode())
+
+
+NO_STUDY = Study(question="")  # of runs that belong to none
 
 
 def sweep_of(name: str) -> dict[str, str]:

@@ -46,7 +46,7 @@ class Asked(NamedTuple):
 def asked(answers: Answers) -> list[Asked]:
     """The claims of a study in their order, one for each pair of settings that they speak of."""
     found = []
-    for claim in answers.study.claims if answers.study else []:
+    for claim in answers.asked.claims:
         known = [(answer, turned) for answer in answers.answers for one, turned in answer.claims if one is claim]
         found += [Asked(claim, answer, -1 if turned else 1) for answer, turned in known] or [Asked(claim)]
     return found
@@ -135,7 +135,7 @@ def published_frame(answers: Answers) -> pd.DataFrame:
     """Published accuracies beside ours, in per cent: of the last epoch, and of the best test epoch as they were
     printed."""
     rows = []
-    for item in answers.study.published if answers.study else []:
+    for item in answers.asked.published:
         for cell in (cell for cell in answers.grouped.cells if holds(cell, item.setting)):
             row: dict[str, Any] = {"source": item.source, "setting": cell.label, "n": len(cell.completed)}
             for name in ("train_acc_running", "test_acc"):

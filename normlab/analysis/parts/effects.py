@@ -9,7 +9,7 @@ import pandas as pd
 
 from normlab import analysis
 from normlab.analysis.cells import Cell, without
-from normlab.analysis.declared import MARGIN, factors_apart
+from normlab.analysis.declared import factors_apart
 from normlab.analysis.declared import named as named_level
 from normlab.analysis.inference import Estimate
 from normlab.analysis.numbers import number
@@ -17,6 +17,7 @@ from normlab.analysis.outcomes import OUTCOMES, Outcome
 from normlab.analysis.part import Part, Picture, Table, interval, named, p, slug, span, text, value
 from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.verdicts import Joint
+from normlab.settings import MARGIN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

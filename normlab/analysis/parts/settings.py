@@ -117,7 +117,7 @@ def accuracies_of(answers: Answers) -> tuple[dict[str, np.ndarray], dict[str, tu
 def _pictures(answers: Answers) -> Iterator[Picture]:
     values, means = accuracies_of(answers)
     published: dict[str, list[tuple[str, float]]] = {}
-    for item in answers.study.published if answers.study else []:
+    for item in answers.asked.published:
         for cell in answers.grouped.cells:
             if cell.label in values and item.test_acc is not None and holds(cell, item.setting):
                 published.setdefault(cell.label, []).append((item.source, item.test_acc))
