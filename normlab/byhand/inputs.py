@@ -14,7 +14,7 @@ import numpy as np
 from normlab.errors import ConfigError, DataError
 
 LARGEST = 50_000  # numbers of a batch: beyond it nobody reads along, and a workbook takes minutes
-RANGE, UNHASHED = 10**12, 40  # of a number: its size, its digits after the point
+RANGE, PLACES = 10**12, 40  # of a number: its size, its digits after the point
 
 Shape = tuple[int, int, int, int]
 
@@ -121,8 +121,8 @@ def number(text: str) -> Fraction:
         raise ValueError(f"{_short(text)!r} is not a finite number")
     exponent = value.as_tuple().exponent
     # Before it becomes a fraction: 1e999999999 would fill the memory.
-    if value and (value.adjusted() > 12 or abs(value) > RANGE or not isinstance(exponent, int) or exponent < -UNHASHED):
-        raise ValueError(f"{_short(text)!r} is out of range: up to 10^12, with up to {UNHASHED} digits after the point")
+    if value and (value.adjusted() > 12 or abs(value) > RANGE or not isinstance(exponent, int) or exponent < -PLACES):
+        raise ValueError(f"{_short(text)!r} is out of range: up to 10^12, with up to {PLACES} digits after the point")
     return Fraction(value) if value else Fraction(0)
 
 
