@@ -52,10 +52,8 @@ class Sweep:
         self.jobs, self.started_at, self.more = jobs, started_at, more
         self.config = hydra_config(jobs[0], multirun=True)
         self.callbacks = Callbacks(self.config)
-        name, words = (
-            default_launcher(overrides, waiting) if study else launcher_of(overrides),
-            launcher_overrides(overrides),
-        )
+        words = launcher_overrides(overrides)
+        name = default_launcher(overrides, waiting) if study else launcher_of(overrides)
         self.options = launcher_options(name, words, jobs[0].overrides)
         self.workers = 1  # that share the arrays: on a cluster, as few as possible
         self.backend: Backend

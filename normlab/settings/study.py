@@ -15,6 +15,7 @@ from normlab.errors import ConfigError, NormlabError
 from normlab.files import write_atomically
 from normlab.settings.conf import group_values
 from normlab.settings.messages import line
+from normlab.settings.model import Scalar
 
 STUDY_FILE = "study.yaml"
 MEASURES = Literal[  # the outcomes of normlab.analysis, which this floor cannot ask
@@ -24,7 +25,6 @@ MEASURES = Literal[  # the outcomes of normlab.analysis, which this floor cannot
 ]  # fmt: skip
 
 MARGIN = 0.1  # of equivalence, percentage points: what 10,000 test images can resolve
-Scalar = bool | int | float | str | None
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

@@ -10,7 +10,6 @@ from normlab.analysis.numbers import NONE
 from normlab.analysis.part import Column, Part, Table, interval, p, text, value
 from normlab.analysis.parts.effects import methods, questions_frame
 from normlab.analysis.questions import Answers
-from normlab.settings import Study
 
 LEAST = 3  # rates that make a search
 INTRO = "Where each setting is stable, which rate suits it, and how settings compare when each has its own."
@@ -75,7 +74,7 @@ def at_own_best(answers: Answers) -> Answers | None:
     study asks them itself."""
     if answers.tune == "lr" or sum(best(cells) is not None for cells in _kinds(answers.grouped_all).values()) < 2:
         return None
-    study = (answers.study or Study(question="")).model_copy(update={"claims": [], "tune": "lr"})
+    study = answers.asked.model_copy(update={"claims": [], "tune": "lr"})
     return Answers(answers.grouped_all, study, answers.margin, answers.alpha)
 
 
