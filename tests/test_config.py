@@ -65,8 +65,8 @@ def test_the_hash_holds_all_that_changes_the_result_and_nothing_else() -> None:
     usual = load("data=mnist").config_hash()
     same = [
         "log_dir=elsewhere", "name=study", "force=true", "data.root=/x", "data.download=false", "threads=3", "l1=-0.0",
-        "optimizer.weight_decay=-0.0", "test_curve=true", "probes=[layers]", "accelerator=auto", "accelerator=cpu", "penalty.scope=conv",
-        "penalty.method=proximal",
+        "optimizer.weight_decay=-0.0", "test_curve=true", "probes=[layers]", "accelerator=auto", "accelerator=cpu",
+        "penalty.scope=conv", "penalty.method=proximal",
     ]  # fmt: skip
     other = [
         "seed=1", "norm.eps=1e-4", "norm=ln", "l1=1e-3", "lr=0.2", "norm.momentum=null", "lr=0.10000001", "net.size=32",
