@@ -7,6 +7,7 @@ import pytest
 
 from normlab.errors import NormlabError
 from normlab.lint import lint
+from normlab.norms import CATALOGUE
 from normlab.settings import STUDY_FILE, Claim, Study, choices, conf_dir, protocol, sweep_of
 from normlab.settings.plan import Job, load, plan
 
@@ -72,6 +73,11 @@ def test_the_replication_crosses_norm_and_l1() -> None:
         assert job.settings.epochs <= 20
         assert job.settings.data.name == "mnist"
     assert {job.settings.seed for job in jobs} == set(range(30))
+
+
+def test_the_study_of_norms_has_every_one_of_the_catalogue() -> None:
+    norms = sweep_of("norms")["norm"].split(",")
+    assert sorted(norms) == sorted(CATALOGUE)
 
 
 def test_a_study_needs_no_m_and_folders_tell_the_factors_only() -> None:
