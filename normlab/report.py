@@ -29,7 +29,6 @@ from normlab.output import command, console, counted
 
 COLOURS = {"better": "green", "supported": "green", "worse": "red", "refuted": "red", "equivalent": "blue"}
 SCREEN = 45  # lines
-DIALS = ".12g"  # digits of the numbers that the dials go on from: those after them depend on the processor
 MARK = "<!-- normlab "  # begins the last line of a figure: what it is of
 # Values of the page that not every report has.
 OPTIONAL = ("family", "live", "methods", "question", "recipe", "runs", "tensorboard", "unit", "warnings")
@@ -117,7 +116,7 @@ def report(
             "runs": run_links(found, out),
             "tensorboard": f"tensorboard --logdir {_place(folder)}",
             "command": _command([folder], choose, given),
-            "family": as_json(family, DIALS) if family["rows"] else "",
+            "family": as_json(family) if family["rows"] else "",
             "live": family["rows"],
             "unit": answers.about.unit,
         }

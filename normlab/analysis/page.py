@@ -60,13 +60,8 @@ def render(values: Mapping[str, object], place: Path = HERE) -> str:
     return environment.get_template("page.html.j2").render(own | dict(values))
 
 
-def as_json(values: object, form: str = "") -> str:
-    """JSON that may stand in a page: nothing in it can end the element that holds it.
-
-    form: of the floats, as in a format string; "": all their digits, of which the last depend on the processor.
-    """
-    if form:
-        values = json.loads(json.dumps(values), parse_float=lambda digits: float(f"{float(digits):{form}}"))
+def as_json(values: object) -> str:
+    """JSON that may stand in a page: nothing in it can end the element that holds it."""
     return json.dumps(values, separators=(",", ":"), allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
 
 

@@ -5,6 +5,7 @@ many seeds per setting in which every mean, standard deviation and image effect 
 and degrees of freedom follow from the number; what new seeds would find does not.
 """
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.verdicts import Joint, Question, spread
 
 COMBINATIONS = ((False, False), (True, False), (False, True), (True, True))  # what is rejected: differs, same
+KEPT = ".12g"  # digits of a number: those after them depend on the processor, and pages are compared byte for byte
 
 
 def prior(df: Floats, degrees: Floats) -> Floats:
@@ -42,7 +44,7 @@ def numbers(answers: Answers) -> dict[str, Any]:
         rows[name] = {"family": family, "of": of}
     rows["claims"] = _claims(answers)
     sd, of_images, size = spread(model)
-    return {
+    found = {
         "margin": answers.margin,
         "alpha": answers.alpha,
         "factor": answers.about.factor,
@@ -51,6 +53,7 @@ def numbers(answers: Answers) -> dict[str, Any]:
         "families": [_family(each) for each in families],
         "rows": {name: some for name, some in rows.items() if some["of"] and answers.several and not answers.most},
     }
+    return dict(json.loads(json.dumps(found), parse_float=lambda text: float(f"{float(text):{KEPT}}")))
 
 
 def _claims(answers: Answers) -> dict[str, Any]:
