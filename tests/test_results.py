@@ -62,6 +62,13 @@ def test_the_report_makes_the_same_page_and_tables_again(tmp_path: Path, monkeyp
         assert (copy / file.name).read_bytes() == file.read_bytes(), file.name
 
 
+def test_the_dials_have_no_digit_that_depends_on_the_processor() -> None:
+    page = (RESULTS / "report.html").read_text(encoding="utf-8")
+    [numbers] = re.findall('id="family">(.*?)</script>', page)
+    written = re.findall(r"\d+\.\d[\de-]*", numbers)
+    assert max(len(re.sub(r"e.*|\.", "", text).lstrip("0")) for text in written) == 12
+
+
 MARGIN = 0.001
 COLUMNS = {"difference_value": "value", "difference_low": "low", "difference_high": "high"}
 MORE = {"narrow_low": "narrow_low", "narrow_high": "narrow_high", "se": "se"}
