@@ -5,7 +5,6 @@ many seeds per setting in which every mean, standard deviation and image effect 
 and degrees of freedom follow from the number; what new seeds would find does not.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,7 +18,7 @@ from normlab.analysis.questions import Answer, Answers
 from normlab.analysis.verdicts import Joint, Question, spread
 
 COMBINATIONS = ((False, False), (True, False), (False, True), (True, True))  # what is rejected: differs, same
-KEPT = ".12g"  # digits of a number: those after them depend on the processor, and pages are compared byte for byte
+KEPT = ".12g"  # digits of variances, products of matrices: those after them depend on the processor
 
 
 def prior(df: Floats, degrees: Floats) -> Floats:
@@ -44,16 +43,16 @@ def numbers(answers: Answers) -> dict[str, Any]:
         rows[name] = {"family": family, "of": of}
     rows["claims"] = _claims(answers)
     sd, of_images, size = spread(model)
-    found = {
+    needed = {"sd": _or_none(sd), "settings": len(model.names), "images": _rounded(of_images), "size": _or_none(size)}
+    return {
         "margin": answers.margin,
         "alpha": answers.alpha,
         "factor": answers.about.factor,
         "seeds": [int(model.n.min()), int(model.n.max())] if len(model.n) else [0, 0],
-        "needed": {"sd": _or_none(sd), "settings": len(model.names), "images": of_images, "size": _or_none(size)},
+        "needed": needed,
         "families": [_family(each) for each in families],
         "rows": {name: some for name, some in rows.items() if some["of"] and answers.several and not answers.most},
     }
-    return dict(json.loads(json.dumps(found), parse_float=lambda text: float(f"{float(text):{KEPT}}")))
 
 
 def _claims(answers: Answers) -> dict[str, Any]:
@@ -95,14 +94,14 @@ def _family(answers: Answers) -> dict[str, Any]:
 def _of_model(model: Model) -> dict[str, Any]:
     variance, df = model.variances_of_contrasts
     covariance, size = model.images if model.images is not None else (np.zeros((len(model.names),) * 2), 0.0)
-    vectors = {
+    vectors: dict[str, Iterable[float]] = {
         "n": model.n,
         "mean": model.means,
         "x": model.x,
         "slope": model.slope,
-        "variance": variance,
+        "variance": [_rounded(each) for each in variance],
         "prior": prior(df, model.degrees * model.share),
-        "images": np.diag(covariance),
+        "images": [_rounded(each) for each in np.diag(covariance)],
     }
     return {"link": model.link, "share": model.share, "size": size} | {name: _list(of) for name, of in vectors.items()}
 
@@ -116,7 +115,7 @@ def _of_question(each: Answer, claims: Sequence[Any], model: Model) -> dict[str,
         parts = zip(each.question.parts, each.contrasts, strict=True)
         return words | {
             "contrasts": [_sparse(row) for row in c],
-            "images": [_list(row) for row in images],
+            "images": [_list(map(_rounded, row)) for row in images],
             "parts": [_of_contrast(part, contrast, model, factor, False) for part, contrast in parts],
         }
     own = any(claim.by is not None or claim.margin is not None for claim in claims)
@@ -130,7 +129,7 @@ def _of_contrast(
     c = np.array([contrast.get(name, 0.0) for name in model.names])
     return {
         "contrast": _sparse(c),
-        "images": max(0.0, float(c @ model.images[0] @ c)) if model.images is not None else 0.0,
+        "images": max(0.0, _rounded(c @ model.images[0] @ c)) if model.images is not None else 0.0,
         "within": [question.low, question.high] if own else None if math.isnan(question.low) else "margin",
         "factor": factor,
         "range": question.of_range,
@@ -145,6 +144,10 @@ def _sparse(c: Floats) -> list[list[float]]:
 
 def _list(values: Iterable[float]) -> list[float | None]:
     return [_or_none(value) for value in values]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:{KEPT}}")
 
 
 def _or_none(value: float) -> float | None:
