@@ -346,8 +346,11 @@ def test_a_row_of_effects_holds_every_seed_the_interval_and_the_verdict_in_its_c
     assert [line.get_xdata().tolist() for line in dots] == [[0.2, 0.4]] * 5
     assert len({(marker, filled) for _, marker, filled in VERDICTS.values()}) == 5  # told apart in grey
     assert ax.get_xscale() == "linear"
-    low, high = effects([Effect("a − b", 0.2, -30, 30, "undecided")], 0.1, title="t").axes[0].get_xlim()
+    assert "left out" not in said
+    wide = effects([Effect("a − b", 0.2, -30, 30, "undecided", [-29.8, 0.1, 30.2])], 0.1, title="t")
+    low, high = wide.axes[0].get_xlim()
     assert -0.6 < low < -0.1 < 0.2 < high < 0.6
+    assert "Dots: single seeds; 2 beyond the axis left out." in words(wide).replace("\n", " ")
 
 
 def test_parts_of_a_variance_join_hold_their_per_cent_and_are_told_apart_in_grey() -> None:

@@ -160,9 +160,9 @@ def accuracies(
 
 def effect_rows(
     ax: Axes, rows: Sequence[Effect], margin: float, unit: str, letters: int = 38, *, spans: bool = True
-) -> None:
+) -> int:
     """Draw differences, a row each from 0 downwards, with every seed, around the band of equivalence. spans: whether
-    the intervals stand beside them in numbers, too."""
+    the intervals stand beside them in numbers, too. Return how many seeds lie beyond the axis."""
     form = ".4f" if unit == "nats" else ".2f"
     lines: list[tuple[float, str, str, str]] = []  # place, name, number, colour; the heading of a group has no number
     place = -1.0
@@ -185,15 +185,19 @@ def effect_rows(
     ax.set_xlabel("difference, percentage points" if unit == "pp" else f"difference, {unit}")
     if not rows:
         drawing.empty(ax)
-        return
+        return 0
+    beyond = 0
     ax.axvspan(-margin, margin, color=MUTED, zorder=0.2, linewidth=0)
     ax.axvline(0, color=QUIET, linewidth=1, zorder=0.9)
     for y, row in zip([place for place, _, told, _ in lines if told], rows, strict=True):
         colour, marker, filled = row.look
         seeds = drawing.finite(row.seeds)
-        dots(ax, seeds[(seeds >= low) & (seeds <= high)], y, colour)
+        inside = seeds[(seeds >= low) & (seeds <= high)]
+        beyond += seeds.size - inside.size
+        dots(ax, inside, y, colour)
         drawing.bars(ax, y, row.low, row.high, colour)
         ax.plot([row.value], [y], marker=marker, ms=7, color=colour, mfc=colour if filled else PAPER, linestyle="")
+    return beyond
 
 
 @plain()
@@ -210,9 +214,10 @@ def effects(
         drawing.check(known, f"{row.label!r}: a verdict starts with {', '.join(VERDICTS)}, not {row.verdict!r}")
     named = [*(row.label for row in rows), *{row.group for row in rows if row.group}]
     fig = figure(title, row_height(named, 0.4 if len(rows) < 16 else 0.3, 38) + 1.6)
-    effect_rows(ax := fig.subplots(), rows, margin, unit)
+    beyond = effect_rows(ax := fig.subplots(), rows, margin, unit)
     ax.tick_params(labeltop=len(rows) > 20)
-    dotted = " Dots: single seeds." if any(len(row.seeds) for row in rows) else ""
+    left_out = f"; {beyond} beyond the axis left out" if beyond else ""
+    dotted = f" Dots: single seeds{left_out}." if any(len(row.seeds) for row in rows) else ""
     note = (
         f"Mark and bar: estimate with its 95 % interval for {random}.{dotted} Grey band: within ± {margin:g} {unit}, "
         "taken as equivalent."
